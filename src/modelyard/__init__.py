@@ -1,0 +1,1 @@
+"""The pure core of Modelyard: catalogue, resolving, routing and emitting, without any Ansible import."""
