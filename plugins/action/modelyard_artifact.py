@@ -1,0 +1,159 @@
+"""Have an artifact in the host's store: query, copy or build (see the module's documentation)."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+try:
+    from modelyard import sources
+except ImportError as error:
+    raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
+
+display = Display()
+POLL_S = 3.0
+SHOW_EVERY_S = 10.0
+
+
+class ActionModule(ActionBase):
+    """Drives the module's steps and moves archives between the controller and the host."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the action."""
+        super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        arguments = self._task.args
+        wanted = [dict(source) for source in arguments.get("sources") or []]
+        try:
+            identifier = identify(dict(arguments), wanted)
+        except sources.SourceError as error:
+            raise AnsibleActionFail(str(error)) from error
+        result: dict[str, Any] = {"path": f"/opt/modelyard/store/{identifier}", "built": False, "changed": False}
+        state = self._step("query", identifier)
+        if state["present"]:
+            return result
+        result["changed"] = True
+        if self._task.check_mode:
+            result["msg"] = f"{identifier} would be built or copied"
+            return result
+        started = time.monotonic()
+        archive = sources.cache_directory() / "artifacts" / f"{identifier}.tar.zst"
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{archive}.lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not archive.exists():
+                self._build(identifier, wanted, state, archive)
+                result["built"] = True
+        if not result["built"]:
+            self._copy(identifier, archive)
+        result["seconds"] = round(time.monotonic() - started, 1)
+        return result
+
+    def _step(self, step: str, identifier: str, **arguments: Any) -> dict[str, Any]:
+        result = self._execute_module(
+            module_name="modelyard_artifact",
+            module_args={"step": step, "identifier": identifier, **arguments},
+            task_vars=self._vars,
+        )
+        if result.get("failed"):
+            raise AnsibleActionFail(str(result.get("msg")), result=result)
+        return result
+
+    def _build(self, identifier: str, wanted: list[dict[str, str]], state: dict[str, Any], archive: Path) -> None:
+        host = self._vars["inventory_hostname"]
+        if not state["building"]:
+            self._install(list(self._task.args.get("packages") or []))
+            remote = self._push_sources(wanted)
+            display.display(f"{host}: building {identifier} on {state['cores']} cores")
+            self._step(
+                "start",
+                identifier,
+                sources=remote,
+                script=self._task.args["script"],
+                environment=dict(self._task.args.get("environment") or {}),
+            )
+        shown = time.monotonic()
+        while not (progress := self._step("poll", identifier))["ended"]:
+            if time.monotonic() - shown >= SHOW_EVERY_S and progress["line"]:
+                display.display(f"{host}: {identifier}: {progress['line'][:100]}")
+                shown = time.monotonic()
+            time.sleep(POLL_S)
+        if progress["status"] != 0:
+            log = "\n".join(progress["tail"])
+            raise AnsibleActionFail(
+                f"building {identifier} failed (exit status {progress['status']}); "
+                f"the whole log is /var/cache/modelyard/build/{identifier}/build.log on {host}.\n{log}"
+            )
+        packed = self._step("finish", identifier)
+        self._keep(packed, archive)
+        self._step("discard", identifier, archive=packed["archive"])
+
+    def _install(self, packages: list[str]) -> None:
+        if not packages:
+            return
+        result = self._execute_module(
+            module_name="ansible.builtin.apt",
+            module_args={
+                "name": packages,
+                "install_recommends": False,
+                "update_cache": True,
+                "cache_valid_time": 86400,
+                "lock_timeout": 300,
+            },
+            task_vars=self._vars,
+        )
+        if result.get("failed"):
+            raise AnsibleActionFail(f"packages for the build: {result.get('msg')}", result=result)
+
+    def _push_sources(self, wanted: list[dict[str, str]]) -> dict[str, str]:
+        remote = {}
+        directory = self._connection._shell.tmpdir or self._make_tmp_path()
+        for source in wanted:
+            try:
+                local = sources.fetch(source)
+            except sources.SourceError as error:
+                raise AnsibleActionFail(str(error)) from error
+            remote[source["name"]] = self._transfer_file(str(local), self._connection._shell.join_path(directory, source["name"]))
+        if remote:
+            self._fixup_perms2((directory, *remote.values()))
+        return remote
+
+    def _keep(self, packed: dict[str, Any], archive: Path) -> None:
+        """Fetch the packed artifact; the archive's name appears last, so what has the name is whole."""
+        partial = archive.with_name(f".{archive.name}.{os.getpid()}")
+        self._connection.fetch_file(packed["archive"], str(partial))
+        if sources.sha256_of(partial) != packed["sha256"]:
+            partial.unlink()
+            raise AnsibleActionFail(f"{archive.name} arrived damaged on the controller; run again")
+        archive.with_suffix(".sha256").write_text(packed["sha256"] + "\n", encoding="utf-8")
+        partial.rename(archive)
+
+    def _copy(self, identifier: str, archive: Path) -> None:
+        directory = self._connection._shell.tmpdir or self._make_tmp_path()
+        remote = self._transfer_file(str(archive), self._connection._shell.join_path(directory, archive.name))
+        self._fixup_perms2((directory, remote))
+        sha256 = archive.with_suffix(".sha256").read_text(encoding="utf-8").strip()
+        self._step("unpack", identifier, archive=remote, sha256=sha256)
+
+
+def identify(arguments: dict[str, Any], wanted: list[dict[str, str]]) -> str:
+    """Return NAME-VERSION-HASH. The hash covers everything that decides the bytes, and nothing that does not."""
+    decisive = {
+        "name": arguments["name"],
+        "version": str(arguments["version"]),
+        "key": arguments.get("key") or {},
+        "script": arguments["script"],
+        "environment": arguments.get("environment") or {},
+        "sources": {source["name"]: sources.identity(source) for source in wanted},
+    }
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{arguments['name']}-{arguments['version']}-{digest[:12]}"

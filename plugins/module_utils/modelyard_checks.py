@@ -1,0 +1,228 @@
+"""Checks of running services, run on the host they are about: activation, handlers and smoke share them.
+
+A check is a dictionary compiled by the core (docs/architecture.md, "Checks"). Standard library only, because this
+runs with the target's Python.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.parse
+
+CREDENTIALS = "/etc/modelyard/credentials"
+DEFAULT_TIMEOUT_S = 5.0
+
+
+class CheckFailed(Exception):
+    """A check did not pass; the text says what was seen instead."""
+
+
+def read_credential(reference: str, generations: dict[str, str] | None = None) -> str:
+    """Return the secret that `SERVICE/NAME` refers to.
+
+    `generations` maps a service to the generation to read instead of its live one: a candidate is checked with the
+    secrets it was started with.
+    """
+    service, _, name = reference.rpartition("/")
+    generation = (generations or {}).get(service, "current")
+    path = os.path.join(CREDENTIALS, service, generation, name)
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return handle.read().strip()
+    except OSError as error:
+        raise CheckFailed(f"credential {reference} cannot be read: {error.strerror}") from error
+
+
+def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
+    """Run one check. Returns {name, service, status: ok|failed|skipped, detail, seconds, hint}; never raises."""
+    result = {"name": check["name"], "service": check["service"], "hint": check.get("hint", "")}
+    if check.get("skip"):
+        return {**result, "status": "skipped", "detail": check["skip"], "seconds": 0.0}
+    started = time.monotonic()
+    try:
+        detail = _KINDS[check["kind"]](check, generations)
+        status = "ok"
+    except CheckFailed as error:
+        status, detail = "failed", str(error)
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        status, detail = "failed", describe(error)
+    return {**result, "status": status, "detail": detail, "seconds": round(time.monotonic() - started, 3)}
+
+
+def run_checks(checks: list[dict], generations: dict[str, str] | None = None) -> list[dict]:
+    """Run every check, also after failures: one run shows all that is wrong."""
+    return [run_check(check, generations) for check in checks]
+
+
+def describe(error: Exception) -> str:
+    """Say in a few words what went wrong, without a traceback."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
+def table(results: list[dict]) -> list[str]:
+    """Return the lines of a table of results, with the hint under everything that failed."""
+    if not results:
+        return ["no check was run"]
+    width = max(len(result["service"]) for result in results)
+    name_width = max(len(result["name"]) for result in results)
+    lines = []
+    for result in results:
+        mark = {"ok": "ok     ", "failed": "FAILED ", "skipped": "skipped"}[result["status"]]
+        lines.append(
+            f"{mark}  {result['service']:<{width}}  {result['name']:<{name_width}}  "
+            f"{result['seconds']:6.2f} s  {result['detail']}".rstrip()
+        )
+        if result["status"] == "failed" and result["hint"]:
+            lines.append(f"{'':7}  {'':{width}}  try: {result['hint']}")
+    counts = {status: sum(r["status"] == status for r in results) for status in ("ok", "failed", "skipped")}
+    lines.append(f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped")
+    return lines
+
+
+def _request(check: dict, generations: dict[str, str] | None, body: dict | None = None) -> tuple[int, bytes]:
+    url = urllib.parse.urlsplit(check["url"])
+    timeout = float(check.get("timeout_s", DEFAULT_TIMEOUT_S))
+    headers = {"Content-Type": "application/json", "User-Agent": "modelyard-check"}
+    if check.get("bearer"):
+        headers["Authorization"] = f"Bearer {read_credential(check['bearer'], generations)}"
+    connection_class = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection = connection_class(url.hostname or "", url.port, timeout=timeout)
+    try:
+        payload = json.dumps(body).encode() if body is not None else None
+        method = check.get("method") or ("POST" if body is not None else "GET")
+        target = url.path + (f"?{url.query}" if url.query else "")
+        connection.request(method, target or "/", payload, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def _excerpt(body: bytes) -> str:
+    return " ".join(body.decode("utf-8", "replace").split())[:200]
+
+
+def _check_unit(check: dict, _generations: dict[str, str] | None) -> str:
+    states = {}
+    for unit in check["units"]:
+        shown = subprocess.run(
+            ["systemctl", "show", "--property=LoadState,ActiveState,SubState", unit],
+            capture_output=True, text=True, check=False,
+        ).stdout  # fmt: skip
+        properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        states[unit] = properties.get("ActiveState", "unknown")
+        if properties.get("LoadState") == "not-found":
+            states[unit] = "not installed"
+    active = [unit for unit, state in states.items() if state == "active"]
+    if not active or "failed" in states.values():
+        raise CheckFailed(", ".join(f"{unit} is {state}" for unit, state in states.items()))
+    return f"{active[0]} is active"
+
+
+def _check_http(check: dict, generations: dict[str, str] | None) -> str:
+    status, body = _request(check, generations, check.get("body"))
+    if status not in check.get("expect_status", [200]):
+        expected = " or ".join(str(code) for code in check.get("expect_status", [200]))
+        raise CheckFailed(f"answered {status}, expected {expected}: {_excerpt(body)}")
+    return f"answered {status}"
+
+
+def _check_models(check: dict, generations: dict[str, str] | None) -> str:
+    status, body = _request(check, generations)
+    if status != 200:
+        raise CheckFailed(f"answered {status}: {_excerpt(body)}")
+    served = {entry["id"] for entry in json.loads(body)["data"]}
+    wanted = set(check["names"])
+    if served != wanted:
+        parts = []
+        if wanted - served:
+            parts.append(f"missing: {', '.join(sorted(wanted - served))}")
+        if served - wanted:
+            parts.append(f"not in the plan: {', '.join(sorted(served - wanted))}")
+        raise CheckFailed("; ".join(parts))
+    return f"{len(served)} model{'' if len(served) == 1 else 's'}, exactly as compiled"
+
+
+def _check_chat(check: dict, generations: dict[str, str] | None) -> str:
+    stream = bool(check.get("stream"))
+    request = {
+        "model": check["model"],
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 1,
+        "stream": stream,
+    }
+    status, body = _request(check, generations, request)
+    if status != 200:
+        raise CheckFailed(f"{check['model']} answered {status}: {_excerpt(body)}")
+    if not stream:
+        if not json.loads(body).get("choices"):
+            raise CheckFailed(f"{check['model']} answered without a choice: {_excerpt(body)}")
+        return f"{check['model']} gave a token"
+    events = [line[5:].strip() for line in body.decode("utf-8", "replace").splitlines() if line.startswith("data:")]
+    if not events or events[-1] != "[DONE]":
+        raise CheckFailed(f"the stream of {check['model']} did not end in [DONE]: {_excerpt(body[-200:])}")
+    return f"{check['model']} streamed {len(events) - 1} events and [DONE]"
+
+
+class _Redis:
+    """The few lines of the Redis protocol (RESP2) that a round trip needs."""
+
+    def __init__(self, host: str, port: int, timeout: float) -> None:
+        self._socket = socket.create_connection((host, port), timeout=timeout)
+        self._file = self._socket.makefile("rb")
+
+    def call(self, *words: str) -> bytes | None:
+        parts = [f"*{len(words)}\r\n".encode()]
+        for word in words:
+            raw = word.encode()
+            parts.append(b"$%d\r\n%s\r\n" % (len(raw), raw))
+        self._socket.sendall(b"".join(parts))
+        line = self._file.readline().rstrip(b"\r\n")
+        if line[:1] == b"-":
+            # The server's error never repeats the password, only the command's name.
+            raise CheckFailed(f"{words[0]}: {line[1:].decode('utf-8', 'replace')}")
+        if line[:1] == b"$":
+            length = int(line[1:])
+            return None if length < 0 else self._file.read(length + 2)[:-2]
+        if not line:
+            raise CheckFailed(f"{words[0]}: the connection was closed")
+        return line[1:]
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+def _check_redis(check: dict, generations: dict[str, str] | None) -> str:
+    client = _Redis(check["host"], int(check["port"]), float(check.get("timeout_s", DEFAULT_TIMEOUT_S)))
+    try:
+        client.call("AUTH", check["username"], read_credential(check["password"], generations))
+        client.call("PING")
+        key = f"{check.get('prefix', '')}modelyard-check-{os.getpid()}"
+        client.call("SET", key, "1", "EX", "10")
+        if client.call("GET", key) != b"1":
+            raise CheckFailed("a value that was just written could not be read back")
+        client.call("DEL", key)
+    finally:
+        client.close()
+    return "wrote and read a key"
+
+
+_KINDS = {
+    "unit": _check_unit,
+    "http": _check_http,
+    "models": _check_models,
+    "chat": _check_chat,
+    "redis": _check_redis,
+}

@@ -1,0 +1,322 @@
+"""Releases of a service on the host: where they lie, which one is wanted, live and really running.
+
+    /opt/modelyard/services/SERVICE/releases/ID/    manifest.json, config/, units/
+    /opt/modelyard/services/SERVICE/{staged,current,previous}    links to a release
+
+Standard library only, because this runs with the target's Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+
+SERVICES = "/opt/modelyard/services"
+CREDENTIALS = "/etc/modelyard/credentials"
+UNITS = "/etc/systemd/system"
+RELEASE_VARIABLE = "MODELYARD_RELEASE"
+KEEP_RELEASES = 5
+SLOT_MARK = "@.service"  # a unit `x@.service` in a release is installed once per slot
+
+
+class ServiceError(Exception):
+    """Something on the host is not as it must be; the text is for the user."""
+
+
+def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess:
+    """Run a program with a plain environment and return its result, whatever its exit status."""
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout, env=environment)
+    except FileNotFoundError as error:
+        raise ServiceError(f"{argv[0]} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise ServiceError(f"{' '.join(argv)} did not end within {timeout:.0f} s") from error
+
+
+def systemctl(*arguments: str, timeout: float = 180.0) -> str:
+    """Run systemctl; raises ServiceError with its message when it fails."""
+    done = run(["systemctl", *arguments], timeout=timeout)
+    if done.returncode != 0:
+        raise ServiceError(f"systemctl {' '.join(arguments)}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def write_atomically(path: str, content: str, mode: int = 0o644, gid: int = 0) -> None:
+    """Write a file beside its place and rename it there: a reader sees the old or the new one, never half."""
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chown(temporary, 0, gid)
+        os.chmod(temporary, mode)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def link_atomically(path: str, target: str) -> None:
+    """Point the link `path` at `target` by rename, so that it always points somewhere."""
+    temporary = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    os.rename(temporary, path)
+
+
+def read_text(path: str) -> str | None:
+    """Return a file's text, or None where there is no such file."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return None
+
+
+class Release:
+    """One immutable version of a service. Its identity is its content, before placeholders are filled in."""
+
+    def __init__(self, service: str, spec: dict) -> None:
+        self.service = service
+        self.spec = spec
+        identity = {key: spec[key] for key in ("user", "files", "units", "store", "generation")}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.id: str = digest[:12]
+
+    @classmethod
+    def load(cls, service: str, identifier: str) -> Release | None:
+        """Read a release back from its manifest; None where there is none."""
+        text = read_text(os.path.join(SERVICES, service, "releases", identifier, "manifest.json"))
+        if text is None:
+            return None
+        release = cls(service, json.loads(text))
+        release.id = identifier
+        return release
+
+    @property
+    def path(self) -> str:
+        return os.path.join(SERVICES, self.service, "releases", self.id)
+
+    @property
+    def credentials(self) -> str:
+        return os.path.join(CREDENTIALS, self.service, self.spec["generation"] or "none")
+
+    @property
+    def strategy(self) -> str:
+        return str(self.spec["activation"].get("strategy", "restart"))
+
+    @property
+    def slots(self) -> dict[str, int]:
+        return {str(name): int(port) for name, port in self.spec["activation"].get("slots", {}).items()}
+
+    def fill(self, text: str, slot: str | None = None, path: str | None = None) -> str:
+        """Replace the placeholders of a file, unit or argument."""
+        text = text.replace("@RELEASE@", path or self.path).replace("@CREDENTIALS@", self.credentials)
+        if slot is not None:
+            text = text.replace("@SLOT@", slot).replace("@PORT@", str(self.slots[slot]))
+        return text
+
+    def unit_files(self, slot: str | None = None) -> dict[str, str]:
+        """Return {unit name: content} as it has to be installed."""
+        files = {}
+        for name, content in self.spec["units"].items():
+            installed = name.replace(SLOT_MARK, f"@{slot}.service") if slot and name.endswith(SLOT_MARK) else name
+            files[installed] = self.fill(content, slot)
+        return files
+
+    def checks(self, slot: str | None = None) -> list[dict]:
+        """Return the checks of this release, filled in for a slot."""
+        filled = json.loads(self.fill(json.dumps(self.spec["checks"]), slot))
+        if not isinstance(filled, list):
+            raise ServiceError(f"{self.service}: the manifest's checks are no list")
+        return filled
+
+    def manifest(self) -> str:
+        return json.dumps({**self.spec, "service": self.service, "id": self.id}, indent=2, sort_keys=True) + "\n"
+
+
+class Service:
+    """What is wanted, live and running of one service on this host."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.root = os.path.join(SERVICES, name)
+
+    def linked(self, link: str) -> str | None:
+        """Return the id of the release that `staged`, `current` or `previous` points to."""
+        try:
+            return os.path.basename(os.readlink(os.path.join(self.root, link)))
+        except OSError:
+            return None
+
+    def load(self, link: str) -> Release | None:
+        identifier = self.linked(link)
+        return Release.load(self.name, identifier) if identifier else None
+
+    def point(self, link: str, release: Release) -> None:
+        link_atomically(os.path.join(self.root, link), os.path.join("releases", release.id))
+
+    def prune(self) -> list[str]:
+        """Delete all but the newest releases and those that a link names. Returns the deleted ids."""
+        releases = os.path.join(self.root, "releases")
+        keep = {self.linked(link) for link in ("staged", "current", "previous")}
+        found = [entry for entry in os.scandir(releases) if entry.is_dir() and not entry.name.startswith(".")]
+        found.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+        doomed = [entry for entry in found[KEEP_RELEASES:] if entry.name not in keep]
+        for entry in doomed:
+            shutil.rmtree(entry.path)
+        return [entry.name for entry in doomed]
+
+    def remove(self) -> None:
+        """Take the service away: its releases and its credentials. State under /var/lib stays."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.rmtree(os.path.join(CREDENTIALS, self.name), ignore_errors=True)
+
+
+def unit_state(unit: str) -> dict[str, str]:
+    """Return the properties of a unit that activation needs."""
+    shown = run(
+        ["systemctl", "show", "--property=LoadState,ActiveState,SubState,MainPID,UnitFileState,NRestarts,Result", unit]
+    ).stdout
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def process_release(pid: str) -> str | None:
+    """Return the release id that a process was started from: read from its environment, so it is what runs."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as handle:
+            entries = handle.read().split(b"\0")
+    except OSError:
+        return None
+    prefix = f"{RELEASE_VARIABLE}=".encode()
+    for entry in entries:
+        if entry.startswith(prefix):
+            return os.path.basename(entry[len(prefix) :].decode())
+    return None
+
+
+class Door:
+    """HAProxy's admin socket: the front door of the gateway."""
+
+    SOCKET = "/run/modelyard-haproxy/admin.sock"
+    BACKEND = "gateway"
+
+    def exists(self) -> bool:
+        return os.path.exists(self.SOCKET)
+
+    def ask(self, command: str) -> str:
+        """Send one command to the admin socket and return the answer."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(5)
+            try:
+                client.connect(self.SOCKET)
+            except OSError as error:
+                raise ServiceError(f"the front door's admin socket {self.SOCKET}: {error.strerror}") from error
+            client.sendall(f"{command}\n".encode())
+            answer = b""
+            while chunk := client.recv(65536):
+                answer += chunk
+        return answer.decode().strip()
+
+    def set_state(self, slot: str, state: str) -> None:
+        """Set a slot to ready, drain or maint."""
+        answer = self.ask(f"set server {self.BACKEND}/{slot} state {state}")
+        if answer:
+            raise ServiceError(f"the front door refused `{slot} {state}`: {answer}")
+
+    def slot(self, slot: str) -> dict[str, str]:
+        """Return HAProxy's statistics row of a slot."""
+        lines = self.ask("show stat").lstrip("# ").splitlines()
+        names = lines[0].split(",")
+        for line in lines[1:]:
+            row = dict(zip(names, line.split(","), strict=False))
+            if row.get("pxname") == self.BACKEND and row.get("svname") == slot:
+                return row
+        raise ServiceError(f"the front door has no slot {self.BACKEND}/{slot}")
+
+    def release(self) -> str | None:
+        """Return the release id of the running configuration, from its `description`."""
+        for line in self.ask("show info").splitlines():
+            if line.startswith("description:"):
+                return os.path.basename(line.split(":", 1)[1].strip())
+        return None
+
+
+def running_release(unit: str, strategy: str) -> str | None:
+    """Return the id of the release that a unit's process really runs, None when it does not run."""
+    state = unit_state(unit)
+    if state.get("ActiveState") != "active" or state.get("MainPID", "0") == "0":
+        return None
+    if strategy == "reload":
+        # A reload keeps the environment of the first start; the configuration itself says which one is in use.
+        return Door().release()
+    return process_release(state["MainPID"])
+
+
+def differences(release: Release, service: Service) -> list[str]:
+    """Say in words how what runs differs from `release`; an empty list means that nothing has to be done."""
+    found = []
+    if service.linked("current") != release.id:
+        found.append(f"release {release.id} is not live (live: {service.linked('current') or 'none'})")
+    if release.strategy == "slots":
+        return found + _slot_differences(release)
+    units = release.unit_files()
+    for unit, content in units.items():
+        found += _unit_differences(unit, content)
+    main = next(iter(units))
+    running = running_release(main, release.strategy)
+    if running != release.id:
+        found.append(f"{main} runs {running or 'nothing'}, wanted {release.id}")
+    return found
+
+
+def _unit_differences(unit: str, content: str) -> list[str]:
+    installed = read_text(os.path.join(UNITS, unit))
+    if installed is None:
+        return [f"{unit} is not installed"]
+    found = []
+    if installed != content:
+        found.append(f"{unit} differs from its release")
+    if unit_state(unit).get("UnitFileState") != "enabled":
+        found.append(f"{unit} is not enabled")
+    return found
+
+
+def slot_unit(release: Release, slot: str) -> str:
+    """Return the name of the unit of a slot."""
+    return next(name for name in release.unit_files(slot) if name.endswith(f"@{slot}.service"))
+
+
+def active_slots(release: Release) -> list[str]:
+    """Return the slots whose unit is active (or on its way), in the order of the release."""
+    return [
+        slot
+        for slot in release.slots
+        if unit_state(slot_unit(release, slot)).get("ActiveState") in ("active", "activating", "reloading")
+    ]
+
+
+def _slot_differences(release: Release) -> list[str]:
+    active = active_slots(release)
+    if len(active) != 1:
+        return [f"{len(active)} slots are active, wanted one"]
+    slot = active[0]
+    unit = slot_unit(release, slot)
+    found = _unit_differences(unit, release.unit_files(slot)[unit])
+    running = running_release(unit, "slots")
+    if running != release.id:
+        found.append(f"{unit} runs {running or 'nothing'}, wanted {release.id}")
+    door = Door()
+    if door.exists() and not door.slot(slot)["status"].startswith("UP"):
+        found.append(f"the front door has {slot} {door.slot(slot)['status']}")
+    return found

@@ -1,0 +1,386 @@
+#!/usr/bin/python
+"""Switch a service to its staged release, or back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: modelyard_activate
+short_description: Switch a service to its staged release, and back when that fails
+description:
+  - One call that runs on the target from start to end, in a process of its own that survives a lost connection. It switches
+    the link, installs the release's units, restarts, waits until ready and runs the release's checks.
+  - On any failure the former release is put back, restarted and checked, and the module fails with a report of both.
+  - With the strategy C(slots) the new release starts in the free slot, out of rotation, and is checked there. Then
+    the front door sends new requests to it, the old slot finishes its streams (bounded) and stops. A bad candidate never meets a client.
+  - With the strategy C(reload) a running service is reloaded instead of restarted, unless its unit changed.
+  - When the staged release runs already, nothing is done.
+options:
+  service:
+    description: Name of the service.
+    type: str
+    required: true
+  release:
+    description: Id of the release to switch to, one of those on the host. The staged one by default.
+    type: str
+notes:
+  - C(activation) of the release sets C(strategy), C(ready_timeout_s) (default 60), and for slots C(slots) (name and
+    port of each) and C(drain_timeout_s) (default 120).
+author: Modelyard
+"""
+
+EXAMPLES = r"""
+- name: Activate redis
+  modelyard_activate:
+    service: redis
+"""
+
+RETURN = r"""
+release:
+  description: Id of the release that is live after the call.
+  type: str
+  returned: always
+former:
+  description: Id of the release that was live before.
+  type: str
+  returned: when there was one
+steps:
+  description: What was done, with the seconds since the start.
+  type: list
+  elements: str
+  returned: always
+checks:
+  description: Results of the checks of the new release.
+  type: list
+  elements: dict
+  returned: when they were run
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_checks import run_checks, table
+from ansible.module_utils.modelyard_services import (
+    CREDENTIALS,
+    UNITS,
+    Door,
+    Release,
+    Service,
+    ServiceError,
+    active_slots,
+    differences,
+    link_atomically,
+    read_text,
+    run,
+    running_release,
+    slot_unit,
+    systemctl,
+    unit_state,
+    write_atomically,
+)
+
+STATE = "/var/lib/modelyard/activations"
+POLL_S = 0.25
+MAX_START_ATTEMPTS = 3
+
+
+class Activation:
+    """One switch of one service, from the first step to the last or all the way back."""
+
+    def __init__(self, service: Service, release: Release) -> None:
+        self.service = service
+        self.release = release
+        self.former = service.load("current")
+        self.started = time.monotonic()
+        self.steps: list[str] = []
+        self.checks: list[dict] = []
+
+    def note(self, step: str) -> None:
+        self.steps.append(f"{time.monotonic() - self.started:6.1f} s  {step}")
+
+    def execute(self) -> dict:
+        """Switch, or do nothing when the release runs already."""
+        marker = os.path.join(self.release.path, ".restart")
+        reasons = differences(self.release, self.service)
+        if os.path.exists(marker):
+            reasons.append("its files had been changed by hand")
+        if not reasons:
+            return self._report(changed=False)
+        if self.release.strategy == "slots":
+            self._switch_slots()
+        else:
+            self._switch_in_place()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(marker)
+        for identifier in self.service.prune():
+            self.note(f"old release {identifier} deleted")
+        return self._report(changed=True)
+
+    def _report(self, changed: bool) -> dict:
+        return {
+            "changed": changed,
+            "release": self.release.id,
+            "former": self.former.id if self.former else None,
+            "steps": self.steps,
+            "checks": self.checks,
+        }
+
+    # One copy at a time: engines, Redis, the front door ---------------------------------------------------------
+
+    def _switch_in_place(self) -> None:
+        try:
+            self._go_live(self.release)
+            self._wait_until_ready(self.release)
+        except ServiceError as error:
+            raise ServiceError(self._put_back(error)) from error
+        if self.former and self.former.id != self.release.id:
+            self.service.point("previous", self.former)
+
+    def _go_live(self, release: Release) -> None:
+        units = release.unit_files()
+        main = next(iter(units))
+        unit_changed = any(read_text(os.path.join(UNITS, name)) != content for name, content in units.items())
+        self._point_current(release)
+        for name, content in units.items():
+            write_atomically(os.path.join(UNITS, name), content)
+        systemctl("daemon-reload")
+        systemctl("enable", "--quiet", *units)
+        verb = "restart"
+        if release.strategy == "reload" and not unit_changed and unit_state(main).get("ActiveState") == "active":
+            verb = "reload"
+        _reset_failures(*units)
+        self.note(f"{verb} {main} with release {release.id}")
+        systemctl(verb, *units)
+
+    def _point_current(self, release: Release) -> None:
+        self.service.point("current", release)
+        if release.spec["generation"]:
+            link_atomically(os.path.join(CREDENTIALS, self.service.name, "current"), release.spec["generation"])
+
+    def _put_back(self, error: ServiceError) -> str:
+        """Restore the former release after a failure; returns the report of both."""
+        main = next(iter(self.release.unit_files()))
+        report = [f"{self.service.name}: release {self.release.id} failed.", str(error), *_journal(main)]
+        former = self.former
+        if former is None or former.id == self.release.id:
+            systemctl("disable", "--now", "--quiet", *self.release.unit_files())
+            if former is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.service.root, "current"))
+            report.append("There was no former release to put back, so the service is stopped.")
+            return "\n".join(report)
+        self.note(f"putting release {former.id} back")
+        try:
+            for name in self.release.unit_files().keys() - former.unit_files().keys():
+                systemctl("disable", "--now", "--quiet", name)
+                os.unlink(os.path.join(UNITS, name))
+            self._go_live(former)
+            self._wait_until_ready(former)
+        except ServiceError as second:
+            report += [f"The former release {former.id} was put back and failed too.", str(second), *_journal(main)]
+            return "\n".join(report)
+        report.append(f"The former release {former.id} is live again and passes its checks.")
+        return "\n".join(report)
+
+    def _wait_until_ready(self, release: Release, slot: str | None = None) -> None:
+        """Poll the release's checks until all pass; raises ServiceError when time is up or the unit gave up."""
+        unit = slot_unit(release, slot) if slot else next(iter(release.unit_files()))
+        deadline = time.monotonic() + float(release.spec["activation"].get("ready_timeout_s", 60))
+        generations = {self.service.name: release.spec["generation"]} if release.spec["generation"] else {}
+        checks = release.checks(slot)
+        while True:
+            state = unit_state(unit)
+            gave_up = state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) >= MAX_START_ATTEMPTS
+            results = run_checks(checks, generations) if not gave_up and state.get("ActiveState") == "active" else []
+            failed = [result for result in results if result["status"] == "failed"]
+            if results and not failed:
+                self.checks = results
+                self.note(f"{unit} is ready, {len(results)} checks passed")
+                return
+            if not checks and state.get("ActiveState") == "active":
+                self.note(f"{unit} is active, it has no checks")
+                return
+            if gave_up or time.monotonic() > deadline:
+                self.checks = results
+                seen = table(results) if results else [f"{unit} is {state.get('ActiveState')} ({state.get('Result')})"]
+                reason = "it does not stay up" if gave_up else "it was not ready in time"
+                raise ServiceError("\n".join([f"{unit}: {reason}.", *seen]))
+            time.sleep(POLL_S)
+
+    # Two slots behind the front door: the gateway ---------------------------------------------------------------
+
+    def _switch_slots(self) -> None:
+        release = self.release
+        door = Door() if Door().exists() else None
+        live = self._live_slot(door)
+        candidate = next(slot for slot in release.slots if slot != live)
+        unit = slot_unit(release, candidate)
+        try:
+            if door:
+                door.set_state(candidate, "maint")
+            for name, content in release.unit_files(candidate).items():
+                write_atomically(os.path.join(UNITS, name), content)
+            systemctl("daemon-reload")
+            _reset_failures(unit)
+            self.note(f"start {unit} with release {release.id}, out of rotation (live: {live or 'none'})")
+            systemctl("restart", unit)
+            self._wait_until_ready(release, candidate)
+            if door:
+                door.set_state(candidate, "ready")
+                _wait_for(lambda: door.slot(candidate)["status"].startswith("UP"), 15, f"the front door did not see {candidate} come up")
+        except ServiceError as error:
+            raise ServiceError(self._drop_candidate(error, door, candidate, live)) from error
+        # From here on the candidate serves; everything left is tidying up after the former slot.
+        systemctl("enable", "--quiet", unit)
+        self._point_current(release)
+        if self.former and self.former.id != release.id:
+            self.service.point("previous", self.former)
+        self.note(f"{candidate} is in rotation")
+        if live:
+            self._retire(live, door)
+
+    def _live_slot(self, door: Door | None) -> str | None:
+        """Return the slot that serves; when an interrupted run left two, stop the one that is not in rotation."""
+        active = active_slots(self.release)
+        if len(active) < 2:
+            return active[0] if active else None
+        wanted = self.former.id if self.former else None
+        serving = [slot for slot in active if running_release(slot_unit(self.release, slot), "slots") == wanted]
+        if door:
+            serving = [slot for slot in serving if door.slot(slot)["status"].startswith("UP")] or serving
+        keep = (serving or active)[0]
+        for slot in active:
+            if slot != keep:
+                self.note(f"{slot} was left over by an interrupted run")
+                self._retire(slot, door)
+        return keep
+
+    def _retire(self, slot: str, door: Door | None) -> None:
+        """Let a slot finish its requests, then stop it. No state is left in the door: its health check keeps it out."""
+        unit = slot_unit(self.release, slot)
+        if door:
+            door.set_state(slot, "drain")
+            limit = float(self.release.spec["activation"].get("drain_timeout_s", 120))
+            try:
+                _wait_for(lambda: int(door.slot(slot)["scur"] or 0) == 0, limit, "")
+                self.note(f"{slot} finished its requests")
+            except ServiceError:
+                self.note(f"{slot} still had {door.slot(slot)['scur']} requests after {limit:.0f} s, they were cut off")
+        systemctl("disable", "--now", "--quiet", unit)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(UNITS, unit))
+        systemctl("daemon-reload")
+        if door:
+            door.set_state(slot, "ready")
+        self.note(f"{slot} is stopped")
+
+    def _drop_candidate(self, error: ServiceError, door: Door | None, candidate: str, live: str | None) -> str:
+        """Stop a candidate that failed; returns the report."""
+        unit = slot_unit(self.release, candidate)
+        report = [f"{self.service.name}: candidate release {self.release.id} failed in slot {candidate}.", str(error), *_journal(unit)]
+        systemctl("stop", unit)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(UNITS, unit))
+        systemctl("daemon-reload")
+        if door:
+            door.set_state(candidate, "ready")
+        if live:
+            report.append(f"Slot {live} never stopped serving release {self.former.id if self.former else 'unknown'}.")
+        else:
+            report.append("No other slot was running, so the gateway is down.")
+        return "\n".join(report)
+
+
+def _reset_failures(*units: str) -> None:
+    """Forget earlier failed starts, so that they neither count nor delay; units never started have none."""
+    run(["systemctl", "reset-failed", *units])
+
+
+def _wait_for(condition, limit: float, message: str) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ServiceError(message)
+        time.sleep(POLL_S)
+
+
+def _journal(unit: str) -> list[str]:
+    shown = run(["journalctl", "--unit", unit, "--lines", "15", "--no-pager", "--output", "cat"]).stdout.rstrip()
+    return [f"Last lines of its journal (journalctl -u {unit}):", *(f"  {line}" for line in shown.splitlines())]
+
+
+def detached(work, report_path: str) -> dict:
+    """Run `work` in a process that outlives this one, and return what it reported.
+
+    An SSH connection that breaks ends this process, not the switch: the report stays on the host.
+    """
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        try:
+            report = work()
+        except ServiceError as error:
+            report = {"failed": True, "msg": str(error)}
+        except BaseException:  # the parent must get a report whatever happens
+            report = {"failed": True, "msg": traceback.format_exc()}
+        write_atomically(report_path, json.dumps(report), 0o600)
+        os._exit(0)
+    os.waitpid(child, 0)
+    text = read_text(report_path)
+    if text is None:
+        return {"failed": True, "msg": "the activation ended without a report; see `systemctl status` of the service"}
+    return dict(json.loads(text))
+
+
+def activate(service: Service, release: Release, report_path: str) -> dict:
+    """Hold the service's lock while it is switched."""
+    with open(f"{report_path}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        activation = Activation(service, release)
+        try:
+            return activation.execute()
+        except ServiceError as error:
+            return {"failed": True, "msg": str(error), "steps": activation.steps, "checks": activation.checks, "release": release.id}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={"service": {"type": "str", "required": True}, "release": {"type": "str"}},
+        supports_check_mode=True,
+    )
+    service = Service(module.params["service"])
+    wanted = module.params["release"]
+    try:
+        release = Release.load(service.name, wanted) if wanted else service.load("staged")
+        if release is None:
+            if module.check_mode:
+                module.exit_json(changed=True, steps=[], msg="nothing is staged yet, check mode stages nothing")
+            module.fail_json(msg=f"{service.name} has no release {wanted or 'staged'} on this host")
+        if module.check_mode:
+            module.exit_json(changed=bool(differences(release, service)), release=release.id, steps=[])
+        os.makedirs(STATE, mode=0o700, exist_ok=True)
+        report_path = os.path.join(STATE, f"{service.name}.json")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(report_path)
+        report = detached(lambda: activate(service, release, report_path), report_path)
+    except (ServiceError, OSError) as error:
+        module.fail_json(msg=str(error))
+    if report.pop("failed", False):
+        module.fail_json(**report)
+    module.exit_json(**report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

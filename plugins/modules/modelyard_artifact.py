@@ -1,0 +1,249 @@
+#!/usr/bin/python
+"""Have an immutable artifact in the host's store."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: modelyard_artifact
+short_description: Have an immutable artifact in the host's store
+description:
+  - Makes sure that C(/opt/modelyard/store/NAME-VERSION-HASH) is there and whole. The hash covers everything that decides the bytes,
+    so an artifact is never changed, only replaced by another one.
+  - Where it is missing, it is copied from the controller's cache; where that has none, it is built on the host, in a transient
+    systemd unit that survives a lost connection (a rerun picks the build up), and kept on the controller. A lock per artifact
+    on the controller makes further hosts wait for the first one's build and copy it.
+options:
+  name:
+    description: Name of the artifact.
+    type: str
+    required: true
+  version:
+    description: Its version.
+    type: str
+    required: true
+  key:
+    description: What else decides the bytes, such as the architecture, the release of the system, or build options.
+    type: dict
+    default: {}
+  packages:
+    description: Distribution packages that the build needs; installed only where it has to be built.
+    type: list
+    elements: str
+    default: []
+  sources:
+    description: Files that the build needs, found in C($SOURCES). Each has a C(name) and a C(path) on the controller, a C(url), or an C(sdist)
+      (a pinned requirement of the package index); downloads need their C(sha256).
+    type: list
+    elements: dict
+    default: []
+  script:
+    description: Shell script that builds into C($DEST), with C($SOURCES), C($JOBS) and an empty working directory.
+    type: str
+    required: true
+  environment:
+    description: Environment of the build.
+    type: dict
+    default: {}
+author: Modelyard
+"""
+
+EXAMPLES = r"""
+- name: Environment of the gateway is in the store
+  modelyard_artifact:
+    name: litellm
+    version: "{{ litellm_version }}"
+    key: {architecture: "{{ ansible_facts.architecture }}"}
+    packages: [python3-venv]
+    sources:
+      - {name: lock.txt, path: "{{ role_path }}/files/lock.txt"}
+    script: "{{ lookup('ansible.builtin.file', 'build.sh') }}"
+  register: __litellm_artifact
+"""
+
+RETURN = r"""
+path:
+  description: Where the artifact is.
+  type: str
+  returned: always
+built:
+  description: Whether it was built on this host by this call.
+  type: bool
+  returned: always
+seconds:
+  description: How long building or copying took.
+  type: float
+  returned: changed
+"""
+
+import hashlib
+import json
+import os
+import shutil
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_services import ServiceError, read_text, run, write_atomically
+
+STORE = "/opt/modelyard/store"
+WORK = "/var/cache/modelyard/build"
+BUILD_USER = "modelyard-build"
+COMPLETE = ".modelyard-complete"
+
+
+def unit_name(identifier: str) -> str:
+    """Return the name of the transient unit that builds an artifact."""
+    return f"modelyard-build-{identifier.replace('.', '-')}.service"
+
+
+def query(identifier: str) -> dict:
+    """Say whether the artifact is there and whole, and whether a build of it is under way."""
+    shown = run(["systemctl", "show", "--property=ActiveState", unit_name(identifier)]).stdout
+    return {
+        "present": os.path.exists(os.path.join(STORE, identifier, COMPLETE)),
+        "building": shown.strip() in ("ActiveState=active", "ActiveState=activating"),
+        "cores": os.cpu_count() or 1,
+    }
+
+
+def start(identifier: str, sources: dict, script: str, environment: dict) -> dict:
+    """Start the build in a unit of its own: no network session, no terminal and no Ansible holds it."""
+    destination, work = os.path.join(STORE, identifier), os.path.join(WORK, identifier)
+    for directory in (destination, work):
+        shutil.rmtree(directory, ignore_errors=True)
+        os.makedirs(directory)
+    os.makedirs(os.path.join(work, "sources"))
+    for name, path in sources.items():
+        shutil.copyfile(path, os.path.join(work, "sources", name))
+    script_path = os.path.join(work, "build.sh")
+    write_atomically(script_path, script, 0o755)
+    for directory in (destination, work):
+        shutil.chown(directory, BUILD_USER, BUILD_USER)
+    variables = {
+        **environment,
+        "DEST": destination,
+        "SOURCES": os.path.join(work, "sources"),
+        "JOBS": str(os.cpu_count() or 1),
+        "HOME": work,
+        "CCACHE_DIR": os.path.join(os.path.dirname(WORK), "ccache"),
+    }
+    ccache = variables["CCACHE_DIR"]
+    os.makedirs(ccache, exist_ok=True)
+    shutil.chown(ccache, BUILD_USER, BUILD_USER)
+    command = ["systemd-run", f"--unit={unit_name(identifier)}", "--collect", "--quiet", "--no-block"]
+    command += [f"--setenv={name}={value}" for name, value in variables.items()]
+    properties = {
+        "User": BUILD_USER,
+        "WorkingDirectory": work,
+        "Nice": "5",
+        "NoNewPrivileges": "yes",
+        "PrivateTmp": "yes",
+        "ProtectSystem": "strict",
+        "ProtectHome": "yes",
+        "ReadWritePaths": f"{destination} {work} {ccache}",
+        "StandardOutput": f"append:{work}/build.log",
+        "StandardError": f"append:{work}/build.log",
+    }
+    command += [f"--property={name}={value}" for name, value in properties.items()]
+    # The script's own last word is a file: a transient unit that ended is forgotten, and so is its exit status.
+    command += ["/bin/sh", "-c", f"/bin/sh -eu {script_path}; echo $? > {work}/status"]
+    done = run(command)
+    if done.returncode != 0:
+        raise ServiceError(f"the build could not be started: {done.stderr.strip()}")
+    return {}
+
+
+def poll(identifier: str) -> dict:
+    """Return the last line of the build's log, and its exit status once it ended."""
+    work = os.path.join(WORK, identifier)
+    log = (read_text(os.path.join(work, "build.log")) or "").rstrip().splitlines()
+    status = read_text(os.path.join(work, "status"))
+    ended = not query(identifier)["building"]
+    return {
+        "ended": ended,
+        "status": int(status) if status and status.strip() else None,
+        "line": log[-1] if log else "",
+        "tail": log[-30:] if ended else [],
+    }
+
+
+def finish(identifier: str) -> dict:
+    """Seal a finished build and pack it for the controller's cache."""
+    destination, work = os.path.join(STORE, identifier), os.path.join(WORK, identifier)
+    log = os.path.join(work, "build.log")
+    if os.path.exists(log):
+        shutil.copyfile(log, os.path.join(destination, "build.log"))
+    _checked(["chown", "-Rh", "root:root", destination])
+    _checked(["chmod", "-R", "u+rwX,go+rX,go-w", destination])
+    write_atomically(os.path.join(destination, COMPLETE), json.dumps({"artifact": identifier}) + "\n")
+    archive = os.path.join("/var/tmp", f"{identifier}.tar.zst")
+    _checked(["tar", "--use-compress-program=zstd -3 -T0", "-cf", archive, "-C", STORE, identifier], 600)
+    shutil.rmtree(work, ignore_errors=True)
+    return {"archive": archive, "sha256": _sha256(archive)}
+
+
+def unpack(identifier: str, archive: str, sha256: str) -> dict:
+    """Unpack the controller's copy beside its place, then rename it there."""
+    if _sha256(archive) != sha256:
+        raise ServiceError(f"the copy of {identifier} arrived damaged; run again")
+    staging = os.path.join(STORE, f".{identifier}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    os.makedirs(staging)
+    try:
+        _checked(["tar", "--use-compress-program=zstd -T0", "-xf", archive, "-C", staging], 600)
+        shutil.rmtree(os.path.join(STORE, identifier), ignore_errors=True)
+        os.rename(os.path.join(staging, identifier), os.path.join(STORE, identifier))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return {}
+
+
+def _checked(argv: list[str], timeout: float = 120.0) -> None:
+    done = run(argv, timeout=timeout)
+    if done.returncode != 0:
+        raise ServiceError(f"{' '.join(argv)}: {done.stderr.strip()}")
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def main() -> None:
+    """Run one step of the action."""
+    module = AnsibleModule(
+        argument_spec={
+            "step": {"choices": ["query", "start", "poll", "finish", "unpack", "discard"], "required": True},
+            "identifier": {"type": "str", "required": True},
+            "sources": {"type": "dict", "default": {}},
+            "script": {"type": "str", "default": ""},
+            "environment": {"type": "dict", "default": {}},
+            "archive": {"type": "path"},
+            "sha256": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    identifier = params["identifier"]
+    try:
+        if params["step"] == "query":
+            result = query(identifier)
+        elif params["step"] == "start":
+            result = start(identifier, params["sources"], params["script"], params["environment"])
+        elif params["step"] == "poll":
+            result = poll(identifier)
+        elif params["step"] == "finish":
+            result = finish(identifier)
+        elif params["step"] == "unpack":
+            result = unpack(identifier, params["archive"], params["sha256"])
+        else:
+            os.unlink(params["archive"])
+            result = {}
+    except (ServiceError, OSError, LookupError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=params["step"] in ("finish", "unpack"), **result)
+
+
+if __name__ == "__main__":
+    main()
