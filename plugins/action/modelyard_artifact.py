@@ -152,7 +152,6 @@ def identify(arguments: dict[str, Any], wanted: list[dict[str, str]]) -> str:
         "version": str(arguments["version"]),
         "key": arguments.get("key") or {},
         "script": arguments["script"],
-        "environment": arguments.get("environment") or {},
         "sources": {source["name"]: sources.identity(source) for source in wanted},
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()

@@ -41,7 +41,7 @@ options:
     type: str
     required: true
   environment:
-    description: Environment of the build.
+    description: Environment of the build, such as a mirror's address. It does not decide the bytes; what does belongs into O(key).
     type: dict
     default: {}
 author: Modelyard
