@@ -1,0 +1,420 @@
+#!/usr/bin/python
+"""Put a model file in place on the host: a file that is there, or a download that survives interruptions."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: modelyard_model
+short_description: Put a model file in place on the host
+description:
+  - Either accepts a file that the host already has (O(path)), or lets the host itself fetch one (O(url)).
+  - A download keeps its partial file, so a second run continues where the first was cut off. Space on the
+    disk is checked before the first byte is written, and the checksum before the file gets its final name.
+  - A verified file is not hashed again. Its checksum, size and modification time are recorded beside it.
+  - While it downloads it writes a line to the host's journal every ten seconds.
+options:
+  path:
+    description: A GGUF file on the host. Of a split model, the first part; the others must lie beside it.
+    type: path
+  url:
+    description: Where the host fetches the file. O(sha256) is then required.
+    type: str
+  sha256:
+    description: Checksum of the file, 64 hexadecimal digits. Together with O(path) the file must match it.
+    type: str
+  directory:
+    description: Downloads lie in directories of their own below this one, named after their checksum.
+    type: path
+    default: /var/lib/modelyard/models
+  reader:
+    description: The user that must be able to read the file. Not checked while that user does not exist.
+    type: str
+  margin_mib:
+    description: MiB that must stay free on the disk beside the model.
+    type: int
+    default: 1024
+  attempts:
+    description: How many attempts in a row may bring no data before the run fails.
+    type: int
+    default: 5
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: Modelyard
+"""
+
+EXAMPLES = r"""
+- name: 1. A model that the host already has
+  modelyard_model:
+    path: /srv/models/qwen2.5-coder-7b-q5_k_m.gguf
+    reader: modelyard-llama-cpp
+
+- name: 2. A model that the host fetches
+  modelyard_model:
+    url: https://models.example/tiny.gguf
+    sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+"""
+
+RETURN = r"""
+path:
+  description: Where the model is. In check mode, where it would be.
+  returned: success
+  type: str
+files:
+  description: Every file of the model, more than one if it is split.
+  returned: success
+  type: list
+  elements: str
+fingerprint:
+  description: Changes when the file does. The checksum if there is one, else size and time.
+  returned: success
+  type: str
+resumed_from:
+  description: How many bytes an earlier run had left.
+  returned: when something was downloaded
+  type: int
+"""
+
+import fcntl
+import grp
+import hashlib
+import http.client
+import json
+import os
+import pwd
+import re
+import shutil
+import stat
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any, Callable
+
+from ansible.module_utils.basic import AnsibleModule
+
+CHUNK_BYTES = 1 << 20
+PROGRESS_EVERY_S = 10.0
+TIMEOUT_S = 60.0
+PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+
+class ModelError(Exception):
+    """The model cannot be put in place; the text says what, where, why and the likely fix."""
+
+
+class RetryableError(Exception):
+    """The connection broke or the server was not able to answer; worth another attempt."""
+
+
+def gib(size: int) -> str:
+    """Return bytes as a text in MiB or GiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def parts_of(path: str) -> list[str]:
+    """Return all files of the model whose (first) file is `path`. Raises ModelError if it is another part."""
+    match = PART.search(path)
+    if not match:
+        return [path]
+    if int(match[1]) != 1:
+        raise ModelError(f"{path} is part {int(match[1])} of a split model: name its first part")
+    stem = path[: match.start()]
+    return [f"{stem}-{number:05d}-of-{match[2]}.gguf" for number in range(1, int(match[2]) + 1)]
+
+
+def may_read(path: str, user: str) -> bool:
+    """Whether the mode bits of the file let `user` read it. True while the user does not exist.
+
+    Only the file counts: the service gets it by a bind mount, so the directories above it may be closed.
+    """
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        return True
+    status = os.stat(path)
+    groups = {account.pw_gid} | {group.gr_gid for group in grp.getgrall() if user in group.gr_mem}
+    if status.st_uid == account.pw_uid:
+        return bool(status.st_mode & stat.S_IRUSR)
+    if status.st_gid in groups:
+        return bool(status.st_mode & stat.S_IRGRP)
+    return bool(status.st_mode & stat.S_IROTH)
+
+
+def is_gguf(path: str) -> bool:
+    """Whether the file starts as every GGUF file does."""
+    with open(path, "rb") as handle:
+        return handle.read(4) == b"GGUF"
+
+
+def sha256_of(path: str) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def record_path(path: str, directory: str, downloaded: bool) -> str:
+    """Where the record of a verified file lies: beside a download, below `directory` for a user's file."""
+    if downloaded:
+        return f"{path}.verified"
+    return os.path.join(directory, "verified", hashlib.sha256(path.encode()).hexdigest()[:16])
+
+
+def write_record(record: str, path: str, sha256: str) -> None:
+    """Note that `path`, as it is now, has this checksum."""
+    status = os.stat(path)
+    os.makedirs(os.path.dirname(record), mode=0o755, exist_ok=True)
+    with open(f"{record}.new", "w", encoding="utf-8") as handle:
+        json.dump({"sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns}, handle)
+    os.replace(f"{record}.new", record)
+
+
+def is_recorded(record: str, path: str, sha256: str) -> bool:
+    """Whether `path` was verified before and has not changed since."""
+    try:
+        status = os.stat(path)
+        with open(record, encoding="utf-8") as handle:
+            noted = json.load(handle)
+    except (OSError, ValueError):
+        return False
+    return noted == {"sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def local_model(
+    path: str, sha256: str | None, reader: str | None, directory: str, check_mode: bool
+) -> dict[str, Any]:
+    """Accept a file that is on the host. Returns the module's result; raises ModelError."""
+    files = parts_of(path)
+    for file in files:
+        if not os.path.exists(file):
+            part = f" (part of the split model {path})" if len(files) > 1 else ""
+            raise ModelError(
+                f"model file {file} is not on this host{part}. Copy it there, correct `path`, or give "
+                "`url` and `sha256` to have it fetched"
+            )
+        if not os.path.isfile(file):
+            raise ModelError(f"model file {file} is not a regular file")
+        if not is_gguf(file):
+            raise ModelError(f"model file {file} is not a GGUF file. Was it downloaded completely?")
+        if reader and not may_read(file, reader):
+            raise ModelError(f"model file {file} is not readable by {reader}. Run: chmod o+r {file}")
+    if sha256:
+        if len(files) > 1:
+            raise ModelError(f"sha256 of a split model is not supported, remove it ({path})")
+        record = record_path(path, directory, downloaded=False)
+        if not is_recorded(record, path, sha256):
+            found = sha256_of(path)
+            if found != sha256:
+                raise ModelError(
+                    f"model file {path} has the wrong checksum: expected {sha256}, found {found}. Is it "
+                    "another version of the model, or a damaged copy?"
+                )
+            if not check_mode:
+                write_record(record, path, sha256)
+        return {"changed": False, "path": path, "files": files, "fingerprint": sha256}
+    states = [os.stat(file) for file in files]
+    marks = " ".join(f"{state.st_size} {state.st_mtime_ns}" for state in states)
+    return {
+        "changed": False,
+        "path": path,
+        "files": files,
+        "fingerprint": hashlib.sha256(marks.encode()).hexdigest()[:16] if len(files) > 1 else marks,
+    }
+
+
+class Download:
+    """One model that the host fetches, in a directory named after its checksum."""
+
+    def __init__(
+        self,
+        url: str,
+        sha256: str,
+        directory: str,
+        margin_mib: int = 1024,
+        attempts: int = 5,
+        log: Callable[[str], None] = lambda line: None,
+        free_bytes: Callable[[str], int] = lambda path: shutil.disk_usage(path).free,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ModelError(f"url {url} is no http(s) address. For a file on the host give `path`")
+        name = os.path.basename(urllib.parse.unquote(parts.path))
+        if not re.fullmatch(r"[\w][\w.+-]*", name):
+            raise ModelError(f"url {url} does not end in a plain file name")
+        if PART.search(name):
+            raise ModelError(
+                f"url {url} is one part of a split model. Put all parts on the host and give `path`, or "
+                "merge them"
+            )
+        self.url, self.sha256, self.attempts = url, sha256, attempts
+        self.margin_bytes = margin_mib << 20
+        self.home = os.path.join(directory, sha256[:16])
+        self.path = os.path.join(self.home, name)
+        self.partial = f"{self.path}.partial"
+        self.record = record_path(self.path, directory, downloaded=True)
+        self.log, self.free_bytes, self.sleep = log, free_bytes, sleep
+
+    def is_there(self) -> bool:
+        """Whether the verified model is in place."""
+        return is_recorded(self.record, self.path, self.sha256)
+
+    def fetch(self) -> int:
+        """Download, verify, rename. Returns the bytes an earlier run had left; raises ModelError."""
+        os.makedirs(self.home, mode=0o755, exist_ok=True)
+        # A run whose connection was lost may still be downloading: this one waits for it.
+        with open(os.path.join(self.home, ".lock"), "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.is_there():
+                return 0
+            resumed_from = self._size()
+            self._download()
+            if resumed_from and sha256_of(self.partial) != self.sha256:
+                # The file at the URL may have changed since the first half was fetched.
+                self.log(f"{self.path}: the resumed file has the wrong checksum, starting over")
+                os.unlink(self.partial)
+                self._download()
+            found = sha256_of(self.partial)
+            if found != self.sha256:
+                os.unlink(self.partial)
+                raise ModelError(
+                    f"what {self.url} delivers has the wrong checksum: expected {self.sha256}, found {found}. "
+                    "The file was deleted. Compare `sha256` with the publisher's; do not just copy the one found"
+                )
+            if not is_gguf(self.partial):
+                os.unlink(self.partial)
+                raise ModelError(
+                    f"what {self.url} delivers is not a GGUF file, although its checksum is right"
+                )
+            os.chmod(self.partial, 0o644)
+            write_record(self.record, self.partial, self.sha256)
+            os.replace(self.partial, self.path)
+            return resumed_from
+
+    def _size(self) -> int:
+        """Bytes that are in the partial file."""
+        return os.path.getsize(self.partial) if os.path.exists(self.partial) else 0
+
+    def _download(self) -> None:
+        """Bring the partial file to its full length, over as many connections as it takes."""
+        failures = 0
+        while True:
+            before = self._size()
+            try:
+                return self._one_connection()
+            except RetryableError as error:
+                failures = 0 if self._size() > before else failures + 1
+                if failures >= self.attempts:
+                    raise ModelError(
+                        f"{self.url} could not be fetched: {error}. {gib(self._size())} are kept in "
+                        f"{self.partial}; run again to continue"
+                    ) from error
+                self.log(f"{self.path}: {error}, trying again")
+                self.sleep(min(2.0**failures, 30.0))
+
+    def _one_connection(self) -> None:
+        """Ask for what is missing and append it. Raises RetryableError if another attempt may help."""
+        have = self._size()
+        headers = {"User-Agent": "modelyard", "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        try:
+            request = urllib.request.Request(self.url, headers=headers)
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                if response.status != 206:
+                    have = 0  # The server knows no ranges and sends the file from its start.
+                length = response.headers.get("Content-Length")
+                total = have + int(length) if length else None
+                self._check_space(have, total)
+                with open(self.partial, "ab" if have else "wb") as output:
+                    self._copy(response, output, total)
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and have:
+                # Nothing is missing, or what we have is longer than the file: the checksum tells which.
+                if error.headers.get("Content-Range") != f"bytes */{have}":
+                    os.unlink(self.partial)
+                    raise RetryableError("the partial file does not fit the one at the URL") from error
+                return
+            if error.code >= 500 or error.code == 429:
+                raise RetryableError(f"the server answered {error.code}") from error
+            raise ModelError(
+                f"{self.url} could not be fetched: it answered {error.code} {error.reason}"
+            ) from error
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise RetryableError(f"the connection failed ({reason})") from error
+
+    def _check_space(self, have: int, total: int | None) -> None:
+        missing = (total or 0) - have
+        free = self.free_bytes(self.home)
+        if free < missing + self.margin_bytes:
+            raise ModelError(
+                f"no room for the model in {self.home}: {gib(missing)} are missing and "
+                f"{gib(self.margin_bytes)} must stay free, but only {gib(free)} are. Free some space, or put the "
+                "model elsewhere and give `path`"
+            )
+
+    def _copy(self, response: Any, output: Any, total: int | None) -> None:
+        reported = time.monotonic()
+        while chunk := response.read(CHUNK_BYTES):
+            output.write(chunk)
+            if time.monotonic() - reported >= PROGRESS_EVERY_S:
+                reported = time.monotonic()
+                share = f" of {gib(total)} ({100 * output.tell() // total} %)" if total else ""
+                self.log(f"{self.path}: {gib(output.tell())}{share}")
+        if total is not None and output.tell() < total:
+            raise RetryableError(f"the connection ended after {gib(output.tell())} of {gib(total)}")
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path"},
+            "url": {"type": "str"},
+            "sha256": {"type": "str"},
+            "directory": {"type": "path", "default": "/var/lib/modelyard/models"},
+            "reader": {"type": "str"},
+            "margin_mib": {"type": "int", "default": 1024},
+            "attempts": {"type": "int", "default": 5},
+        },
+        required_one_of=[("path", "url")],
+        mutually_exclusive=[("path", "url")],
+        required_by={"url": "sha256"},
+        supports_check_mode=True,
+    )
+    options = module.params
+    sha256 = options["sha256"].lower() if options["sha256"] else None
+    try:
+        if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise ModelError(f"sha256 must be 64 hexadecimal digits, not {options['sha256']!r}")
+        if options["path"]:
+            found = local_model(
+                options["path"], sha256, options["reader"], options["directory"], module.check_mode
+            )
+            module.exit_json(**found)
+        download = Download(
+            options["url"],
+            sha256 or "",
+            options["directory"],
+            margin_mib=options["margin_mib"],
+            attempts=options["attempts"],
+            log=module.log,
+        )
+        result: dict[str, Any] = {"path": download.path, "files": [download.path], "fingerprint": sha256}
+        if download.is_there():
+            module.exit_json(changed=False, **result)
+        if not module.check_mode:
+            result["resumed_from"] = download.fetch()
+        module.exit_json(changed=True, **result)
+    except ModelError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"the model could not be put in place: {error}")
+
+
+if __name__ == "__main__":
+    main()
