@@ -1,0 +1,277 @@
+#!/usr/bin/python
+"""Look at a host before anything on it is touched."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: modelyard_preflight
+short_description: Refuse a host that cannot take the planned services
+description:
+  - "Checks in one call: the distribution, systemd as the first process, free disk space, and that the port of
+    every planned listener is free or held by the very unit that is planned there."
+  - All problems are reported at once. Nothing is ever changed.
+options:
+  services:
+    description:
+      - The planned listeners, C(services) of the host's compiled plan. Each has C(service), C(unit), C(address),
+        C(port) and C(variable), the setting that moves it.
+    type: list
+    elements: dict
+    default: []
+  free_mib:
+    description: Free space that is needed below each path, in MiB. Paths on one file system are added up.
+    type: dict
+    default: {}
+author: Modelyard
+"""
+
+EXAMPLES = r"""
+- name: Host can take the planned services
+  modelyard_preflight:
+    services: "{{ modelyard_compiled.plans[inventory_hostname].services }}"
+    free_mib: {/opt: 2048, /var/lib: 1024}
+"""
+
+RETURN = r"""
+problems:
+  description: What is in the way, each with its likely fix.
+  type: list
+  elements: str
+  returned: always
+os:
+  description: Distribution and version.
+  type: str
+  returned: always
+"""
+
+import ipaddress
+import os
+import re
+import socket
+import struct
+from dataclasses import dataclass
+
+from ansible.module_utils.basic import AnsibleModule
+
+SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
+TCP_LISTEN = "0A"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One listening TCP socket."""
+
+    address: str  # "0.0.0.0" and "::" mean every address
+    port: int
+    inode: str
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a socket. `unit` is empty for a process that no systemd unit started."""
+
+    unit: str
+    program: str
+    pid: int
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return "an unknown process"
+        process = f"program {self.program}, pid {self.pid}"
+        return f"{self.unit} ({process})" if self.unit else process
+
+
+def os_release(path: str = "/etc/os-release") -> tuple[str, str]:
+    """Return the distribution's ID and version, empty strings where the file says nothing."""
+    fields = {}
+    try:
+        with open(path, encoding="utf-8") as handle:
+            for line in handle:
+                key, found, value = line.strip().partition("=")
+                if found:
+                    fields[key] = value.strip("\"'")
+    except OSError:
+        pass
+    return fields.get("ID", ""), fields.get("VERSION_ID", "")
+
+
+def os_problems(identifier: str, version: str) -> list[str]:
+    """Say whether the distribution is one of those that the bundle knows."""
+    if version in SUPPORTED.get(identifier, []):
+        return []
+    known = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in SUPPORTED.items())
+    return [f"the system is {identifier or 'unknown'} {version or ''}".rstrip() + f"; supported are {known}"]
+
+
+def systemd_problems(proc: str = "/proc") -> list[str]:
+    """Say whether systemd is the first process: every service is a unit of it."""
+    try:
+        with open(os.path.join(proc, "1/comm"), encoding="utf-8") as handle:
+            first = handle.read().strip()
+    except OSError as error:
+        first = f"unknown ({error.strerror})"
+    if first == "systemd":
+        return []
+    return [
+        f"process 1 is {first}, not systemd: no service can be started here (a container needs it as its init)"
+    ]
+
+
+def disk_problems(needed: dict[str, int]) -> list[str]:
+    """Compare the free space with what is needed (MiB), per file system: paths on one share its space."""
+    by_device: dict[int, list[str]] = {}
+    free: dict[int, int] = {}
+    for path in sorted(needed):
+        existing = path
+        while not os.path.exists(existing):
+            existing = os.path.dirname(existing)
+        device = os.stat(existing).st_dev
+        state = os.statvfs(existing)
+        by_device.setdefault(device, []).append(path)
+        free[device] = state.f_bavail * state.f_frsize // 2**20
+    problems = []
+    for device, paths in by_device.items():
+        wanted = sum(int(needed[path]) for path in paths)
+        if free[device] < wanted:
+            problems.append(
+                f"{' and '.join(paths)}: {free[device]} MiB are free, {wanted} MiB are needed; "
+                "free some space or mount a larger disk there"
+            )
+    return problems
+
+
+def decode_address(text: str) -> str:
+    """Turn an address of /proc/net/tcp{,6} (hexadecimal, words in the machine's order) into the usual form."""
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    raw = b"".join(struct.pack("=I", word) for word in words)
+    address = socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
+    return normalise(address)
+
+
+def normalise(address: str) -> str:
+    """Give equal addresses equal spelling; an IPv4 address inside IPv6 becomes the IPv4 address it is."""
+    parsed = ipaddress.ip_address(address)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return str(mapped or parsed)
+
+
+def listeners(proc: str = "/proc") -> list[Listener]:
+    """Return all listening TCP sockets of the host."""
+    found = []
+    for table in ("net/tcp", "net/tcp6"):
+        try:
+            with open(os.path.join(proc, table), encoding="ascii") as handle:
+                rows = [line.split() for line in handle][1:]
+        except FileNotFoundError:
+            continue  # no IPv6 here
+        for row in rows:
+            if row[3] == TCP_LISTEN:
+                address, _, port = row[1].partition(":")
+                found.append(Listener(decode_address(address), int(port, 16), row[9]))
+    return found
+
+
+def holders(inodes: set[str], proc: str = "/proc") -> dict[str, Holder]:
+    """Find the processes that hold these sockets; one that several share goes to the oldest."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, Holder] = {}
+    for pid in sorted((name for name in os.listdir(proc) if name.isdigit()), key=int):
+        directory = os.path.join(proc, pid, "fd")
+        try:
+            descriptors = os.listdir(directory)
+        except OSError:
+            continue  # it ended, or it is not ours to read
+        for descriptor in descriptors:
+            try:
+                inode = wanted.get(os.readlink(os.path.join(directory, descriptor)))
+            except OSError:
+                continue
+            if inode is not None and inode not in found:
+                found[inode] = describe_process(pid, proc)
+    return found
+
+
+def describe_process(pid: str, proc: str) -> Holder:
+    """Return the unit and the program name of a process."""
+    text = {"cgroup": "", "comm": ""}
+    for name in text:
+        try:
+            with open(os.path.join(proc, pid, name), encoding="utf-8", errors="replace") as handle:
+                text[name] = handle.read()
+        except OSError:
+            continue
+    return Holder(unit_of_cgroup(text["cgroup"]), text["comm"].strip(), int(pid))
+
+
+def unit_of_cgroup(text: str) -> str:
+    """Return the service that a /proc/PID/cgroup names, empty for a process outside of any service."""
+    for line in text.splitlines():
+        # 0::/… is the unified hierarchy, name=systemd the place of the same information beside cgroup v1.
+        hierarchy, controllers, path = line.split(":", 2)
+        if hierarchy == "0" or controllers == "name=systemd":
+            services = re.findall(r"[^/]+\.service(?=/|$)", path)
+            if services:
+                return str(services[-1])
+    return ""
+
+
+def clashes(address: str, listener: Listener) -> bool:
+    """Say whether a listener keeps us from binding an address (the ports being equal)."""
+    everywhere = {"0.0.0.0", "::"}
+    return address in everywhere or listener.address in everywhere or address == listener.address
+
+
+def port_problems(services: list[dict], found: list[Listener], who: dict[str, Holder]) -> list[str]:
+    """Say for every planned listener who else is in its place."""
+    problems = []
+    for planned in services:
+        address, port = normalise(planned["address"]), int(planned["port"])
+        seen = set()
+        for listener in found:
+            if listener.port != port or not clashes(address, listener):
+                continue
+            holder = who.get(listener.inode, Holder("", "", 0))
+            if holder.unit == planned["unit"] or holder in seen:
+                continue
+            seen.add(holder)
+            place = f"{planned['service']}: {address} port {port} is taken by {holder}"
+            if holder.unit.startswith("modelyard-"):
+                fix = (
+                    f"It is another service of this bundle; `systemctl disable --now {holder.unit}` frees it"
+                )
+            else:
+                fix = "It is not ours and stays as it is: stop it yourself"
+            problems.append(f"{place}. {fix}, or choose another port with {planned['variable']}")
+    return problems
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "services": {"type": "list", "elements": "dict", "default": []},
+            "free_mib": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    services = module.params["services"]
+    identifier, version = os_release()
+    ports = {int(planned["port"]) for planned in services}
+    found = [listener for listener in listeners() if listener.port in ports]
+    problems = [
+        *os_problems(identifier, version),
+        *systemd_problems(),
+        *disk_problems(module.params["free_mib"]),
+        *port_problems(services, found, holders({listener.inode for listener in found})),
+    ]
+    result = {"changed": False, "os": f"{identifier} {version}", "problems": problems}
+    if problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        module.fail_json(
+            msg=f"This host cannot take the planned services; nothing was changed.\n{lines}", **result
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

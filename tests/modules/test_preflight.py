@@ -1,0 +1,203 @@
+"""The preflight's parts, against this machine's real /proc where that is possible."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import modelyard_preflight as preflight
+import pytest
+from modelyard_preflight import Holder, Listener
+
+REDIS = {
+    "service": "redis",
+    "unit": "modelyard-redis.service",
+    "address": "127.0.0.1",
+    "port": 6379,
+    "variable": "llm_gateway.redis.port",
+}
+
+
+@pytest.mark.parametrize(
+    ("identifier", "version"), [("debian", "12"), ("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")]
+)
+def test_known_systems_pass(identifier: str, version: str) -> None:
+    assert preflight.os_problems(identifier, version) == []
+
+
+@pytest.mark.parametrize(
+    ("identifier", "version"), [("debian", "11"), ("fedora", "41"), ("debian", ""), ("", "")]
+)
+def test_other_systems_are_refused_with_what_is_supported(identifier: str, version: str) -> None:
+    (problem,) = preflight.os_problems(identifier, version)
+    assert "debian 12 and 13, ubuntu 22.04 and 24.04" in problem
+    assert f"{identifier or 'unknown'}" in problem
+
+
+def test_os_release_is_read_with_and_without_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "os-release"
+    path.write_text('NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="24.04"\n', encoding="utf-8")
+    assert preflight.os_release(str(path)) == ("ubuntu", "24.04")
+    assert preflight.os_release(str(tmp_path / "absent")) == ("", "")
+
+
+def test_first_process_must_be_systemd(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1/comm").write_text("systemd\n", encoding="utf-8")
+    assert preflight.systemd_problems(str(tmp_path)) == []
+    (tmp_path / "1/comm").write_text("tini\n", encoding="utf-8")
+    assert "process 1 is tini" in preflight.systemd_problems(str(tmp_path))[0]
+
+
+def test_paths_on_one_file_system_share_its_space(tmp_path: Path) -> None:
+    state = os.statvfs(tmp_path)
+    free = state.f_bavail * state.f_frsize // 2**20
+    first, second = str(tmp_path / "not/there/yet"), str(tmp_path)
+    assert preflight.disk_problems({first: 1, second: 1}) == []
+    (problem,) = preflight.disk_problems({first: free - 10, second: free - 10})
+    assert first in problem
+    assert second in problem
+    assert f"{2 * (free - 10)} MiB are needed" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0100007F", "127.0.0.1"),
+        ("00000000", "0.0.0.0"),
+        ("00000000000000000000000001000000", "::1"),
+        ("00000000000000000000000000000000", "::"),
+        ("0000000000000000FFFF00000100007F", "127.0.0.1"),
+    ],
+)
+@pytest.mark.skipif(sys.byteorder != "little", reason="the examples are from a little-endian machine")
+def test_addresses_of_proc_are_decoded(text: str, address: str) -> None:
+    assert preflight.decode_address(text) == address
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "unit"),
+    [
+        ("0::/system.slice/redis-server.service\n", "redis-server.service"),
+        (
+            "0::/system.slice/system-modelyard\\x2dlitellm.slice/modelyard-litellm@blue.service\n",
+            "modelyard-litellm@blue.service",
+        ),
+        ("0::/system.slice/docker.service/worker\n", "docker.service"),
+        (
+            "4:memory:/system.slice/wrong.service\n1:name=systemd:/system.slice/right.service\n",
+            "right.service",
+        ),
+        ("0::/user.slice/user-0.slice/session-3.scope\n", ""),
+        ("0::/\n", ""),
+        ("", ""),
+    ],
+)
+def test_unit_is_read_from_the_cgroup(cgroup: str, unit: str) -> None:
+    assert preflight.unit_of_cgroup(cgroup) == unit
+
+
+@pytest.mark.parametrize(
+    ("planned", "held", "clash"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.1", "::", True),
+        ("0.0.0.0", "10.0.0.1", True),
+        ("127.0.0.1", "10.0.0.1", False),
+        ("127.0.0.1", "::1", False),
+    ],
+)
+def test_clash_of_addresses(planned: str, held: str, clash: bool) -> None:
+    assert preflight.clashes(planned, Listener(held, 1, "1")) is clash
+
+
+def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
+    found = [Listener("127.0.0.1", 6379, "7")]
+    assert preflight.port_problems([REDIS], [], {}) == []
+    assert (
+        preflight.port_problems([REDIS], found, {"7": Holder("modelyard-redis.service", "redis-server", 9)})
+        == []
+    )
+
+    (foreign,) = preflight.port_problems(
+        [REDIS], found, {"7": Holder("redis-server.service", "redis-server", 9)}
+    )
+    assert (
+        "redis: 127.0.0.1 port 6379 is taken by redis-server.service (program redis-server, pid 9)" in foreign
+    )
+    assert "not ours" in foreign
+    assert "llm_gateway.redis.port" in foreign
+
+    (other,) = preflight.port_problems(
+        [REDIS], found, {"7": Holder("modelyard-haproxy.service", "haproxy", 9)}
+    )
+    assert "another service of this bundle" in other
+
+    (program,) = preflight.port_problems([REDIS], found, {"7": Holder("", "python3", 9)})
+    assert "taken by program python3, pid 9" in program
+
+    (unknown,) = preflight.port_problems([REDIS], found, {})
+    assert "taken by an unknown process" in unknown
+
+
+def test_every_problem_is_reported_once() -> None:
+    holder = Holder("nginx.service", "nginx", 3)
+    found = [Listener("0.0.0.0", 6379, "1"), Listener("::", 6379, "2"), Listener("0.0.0.0", 4000, "3")]
+    door = {**REDIS, "service": "haproxy", "unit": "modelyard-haproxy.service", "port": 4000}
+    problems = preflight.port_problems([REDIS, door], found, dict.fromkeys("123", holder))
+    assert [problem.partition(":")[0] for problem in problems] == ["redis", "haproxy"]
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_real_socket_is_found_with_its_process(family: socket.AddressFamily, address: str) -> None:
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        try:
+            server.bind((address, 0))
+        except OSError:
+            pytest.skip(f"no {address} here")
+        server.listen()
+        port = server.getsockname()[1]
+        (listener,) = [entry for entry in preflight.listeners() if entry.port == port]
+        assert listener.address == address
+        holder = preflight.holders({listener.inode})[listener.inode]
+        assert holder.pid == os.getpid()
+        assert holder.program == Path("/proc/self/comm").read_text(encoding="utf-8").strip()
+
+
+def test_the_module_reports_all_problems_and_never_a_change() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        arguments = {
+            "services": [{**REDIS, "port": port}],
+            "free_mib": {"/opt": 2**40},
+            "_ansible_check_mode": True,
+        }
+        done = run_module(arguments)
+    assert done["failed"] is True
+    assert done["changed"] is False
+    assert f"port {port} is taken by" in done["msg"]
+    assert "/opt" in done["msg"]
+    assert len(done["problems"]) >= 2
+
+
+def run_module(arguments: dict) -> dict:
+    """Run the module as Ansible does, with its arguments on standard input."""
+    bootstrap = (
+        "import ansible.module_utils.basic as b, json, sys, runpy\n"
+        "b._ANSIBLE_ARGS = sys.stdin.buffer.read()\n"
+        "b._ANSIBLE_PROFILE = 'legacy'\n"
+        f"runpy.run_path({preflight.__file__!r}, run_name='__main__')\n"
+    )
+    payload = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
+    done = subprocess.run(
+        [sys.executable, "-c", bootstrap], input=payload, capture_output=True, text=True, check=False
+    )
+    assert done.stdout, done.stderr
+    return dict(json.loads(done.stdout))
