@@ -100,19 +100,22 @@ class ActionModule(ActionBase):
     def _install(self, packages: list[str]) -> None:
         if not packages:
             return
-        result = self._execute_module(
-            module_name="ansible.builtin.apt",
-            module_args={
-                "name": packages,
-                "install_recommends": False,
-                "update_cache": True,
-                "cache_valid_time": 86400,
-                "lock_timeout": 300,
-            },
-            task_vars=self._vars,
-        )
-        if result.get("failed"):
-            raise AnsibleActionFail(f"packages for the build: {result.get('msg')}", result=result)
+        result: dict[str, Any] = {}
+        for valid_s in (86400, 0):  # lists can look fresh and be empty, as in a new image: then fetch them
+            result = self._execute_module(
+                module_name="ansible.builtin.apt",
+                module_args={
+                    "name": packages,
+                    "install_recommends": False,
+                    "update_cache": True,
+                    "cache_valid_time": valid_s,
+                    "lock_timeout": 300,
+                },
+                task_vars=self._vars,
+            )
+            if not result.get("failed"):
+                return
+        raise AnsibleActionFail(f"packages for the build: {result.get('msg')}", result=result)
 
     def _push_sources(self, wanted: list[dict[str, str]]) -> dict[str, str]:
         remote = {}

@@ -20,7 +20,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         variables = task_vars or {}
         given = self._templar.template(variables.get("llm_secrets") or {})
-        store = Path(variables["inventory_dir"] or ".") / "credentials"
+        store = Path(variables["inventory_dir"] or ".") / ".credentials"
         values: dict[str, str] = {}
         generated: list[str] = []
         for name, secret in self._task.args["secrets"].items():

@@ -90,7 +90,8 @@ def table(results: list[dict]) -> list[str]:
     return lines
 
 
-def _request(check: dict, generations: dict[str, str] | None, body: dict | None = None) -> tuple[int, bytes]:
+def request(check: dict, generations: dict[str, str] | None, body: dict | None = None) -> tuple[int, bytes]:
+    """Send the request that a check describes; returns the status and the body. Raises OSError, HTTPException or CheckFailed."""
     url = urllib.parse.urlsplit(check["url"])
     timeout = float(check.get("timeout_s", DEFAULT_TIMEOUT_S))
     headers = {"Content-Type": "application/json", "User-Agent": "modelyard-check"}
@@ -131,7 +132,7 @@ def _check_unit(check: dict, _generations: dict[str, str] | None) -> str:
 
 
 def _check_http(check: dict, generations: dict[str, str] | None) -> str:
-    status, body = _request(check, generations, check.get("body"))
+    status, body = request(check, generations, check.get("body"))
     if status not in check.get("expect_status", [200]):
         expected = " or ".join(str(code) for code in check.get("expect_status", [200]))
         raise CheckFailed(f"answered {status}, expected {expected}: {_excerpt(body)}")
@@ -139,7 +140,7 @@ def _check_http(check: dict, generations: dict[str, str] | None) -> str:
 
 
 def _check_models(check: dict, generations: dict[str, str] | None) -> str:
-    status, body = _request(check, generations)
+    status, body = request(check, generations)
     if status != 200:
         raise CheckFailed(f"answered {status}: {_excerpt(body)}")
     served = {entry["id"] for entry in json.loads(body)["data"]}
@@ -156,13 +157,13 @@ def _check_models(check: dict, generations: dict[str, str] | None) -> str:
 
 def _check_chat(check: dict, generations: dict[str, str] | None) -> str:
     stream = bool(check.get("stream"))
-    request = {
+    question = {
         "model": check["model"],
         "messages": [{"role": "user", "content": "Hello"}],
         "max_tokens": 1,
         "stream": stream,
     }
-    status, body = _request(check, generations, request)
+    status, body = request(check, generations, question)
     if status != 200:
         raise CheckFailed(f"{check['model']} answered {status}: {_excerpt(body)}")
     if not stream:

@@ -1,0 +1,108 @@
+"""The checks against real sockets: what they pass, what they refuse, and that they never raise."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible.module_utils import modelyard_checks as checks
+
+
+class Stub(http.server.BaseHTTPRequestHandler):
+    """A stand-in for an OpenAI-compatible server that answers well, or in one of several bad ways."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        """Serve the model list to whoever has the key."""
+        if self.headers.get("Authorization") != "Bearer sk-right":
+            return self._answer(401, b'{"error": "no key"}')
+        return self._answer(200, json.dumps({"data": [{"id": "a"}, {"id": "b"}]}).encode())
+
+    def do_POST(self) -> None:
+        """Answer a chat, by model name."""
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if request["model"] == "empty":
+            return self._answer(200, b'{"choices": []}')
+        if request["model"] == "cut":
+            return self._answer(200, b'data: {"choices": []}\n\n')
+        if request["stream"]:
+            return self._answer(200, b'data: {"choices": []}\n\ndata: [DONE]\n\n')
+        return self._answer(200, b'{"choices": [{"message": {"content": "hi"}}]}')
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A running stub, and credentials as they lie on a host."""
+    for generation, key in (("one", "sk-right"), ("two", "sk-wrong")):
+        (tmp_path / "svc" / generation).mkdir(parents=True)
+        (tmp_path / "svc" / generation / "KEY").write_text(f"{key}\n")
+    (tmp_path / "svc" / "current").symlink_to("one")
+    monkeypatch.setattr(checks, "CREDENTIALS", str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def check(kind: str, **extra: object) -> dict[str, object]:
+    return {"name": "n", "service": "s", "kind": kind, "hint": "look", **extra}
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "status", "detail"),
+    [
+        ("models", {"names": ["b", "a"]}, "ok", "2 models, exactly as compiled"),
+        ("models", {"names": ["a", "c"]}, "failed", "missing: c; not in the plan: b"),
+        ("http", {"expect_status": [200]}, "ok", "answered 200"),
+        ("http", {"expect_status": [404]}, "failed", "answered 200, expected 404"),
+        ("chat", {"model": "good"}, "ok", "good gave a token"),
+        ("chat", {"model": "good", "stream": True}, "ok", "good streamed 1 events and [DONE]"),
+        ("chat", {"model": "empty"}, "failed", "empty answered without a choice"),
+        ("chat", {"model": "cut", "stream": True}, "failed", "did not end in [DONE]"),
+    ],
+)
+def test_http_kinds(url: str, kind: str, extra: dict[str, object], status: str, detail: str) -> None:
+    result = checks.run_check(check(kind, url=url, bearer="svc/KEY", **extra))
+    assert (result["status"], detail in result["detail"]) == (status, True), result
+
+
+def test_a_candidate_is_checked_with_its_own_secrets(url: str) -> None:
+    result = checks.run_check(check("http", url=url, bearer="svc/KEY"), {"svc": "two"})
+    assert result["status"] == "failed"
+    assert "answered 401" in result["detail"]
+
+
+def test_failures_are_reports_not_exceptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "CREDENTIALS", str(tmp_path))
+    results = checks.run_checks(
+        [
+            check("http", url="http://127.0.0.1:1/"),
+            check("http", url="http://127.0.0.1:1/", bearer="svc/KEY"),
+            check("redis", host="127.0.0.1", port=1, username="u", password="svc/KEY"),
+            check("unit", units=["modelyard-absent.service"]),
+            check("chat", url="http://127.0.0.1:1/", model="m", skip="left out"),
+        ]
+    )
+    assert [result["status"] for result in results] == ["failed", "failed", "failed", "failed", "skipped"]
+    assert results[0]["detail"] == "connection refused"
+    assert results[1]["detail"] == "credential svc/KEY cannot be read: No such file or directory"
+    table = "\n".join(checks.table(results))
+    assert "0 ok, 4 failed, 1 skipped" in table
+    assert table.count("try: look") == 4
