@@ -1,0 +1,126 @@
+"""Diagnostics: what is wrong, where it was written, why, and the likely fix.
+
+Every code is listed in `CODES` and explained in docs/diagnostics.md; a test proves that the two agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from modelyard.sourcemap import Origin, Path
+
+Severity = Literal["error", "warning"]
+
+CODES: dict[str, str] = {
+    "unknown-variable": "a variable starts with llm_ but is none of ours",
+    "unreadable-variable": "a variable could not be templated without contacting a host",
+    "differing-catalogues": "two hosts see different catalogues",
+    "unknown-key": "a key the schema does not have",
+    "unknown-value": "a value that is none of the allowed ones",
+    "missing-key": "a required key is missing",
+    "invalid-value": "a value of the wrong type, form or size",
+    "unknown-override": "an override removes something that does not exist",
+    "empty-catalogue": "there is no provider",
+    "no-hosts": "no host in llm_stack",
+    "no-gateway": "no host in llm_gateway",
+    "too-many-redis": "more than one host in llm_redis",
+    "unknown-group": "a provider names a group the inventory does not define",
+    "unknown-host": "a model is placed on a host that is not in its provider's group",
+    "host-outside-stack": "a host of one of our groups is not in llm_stack",
+    "engine-unavailable": "a host is in the group of an engine this version cannot deploy",
+    "no-models": "a provider has no models",
+    "duplicate-model": "one public name stands for two models",
+    "shadowed-name": "an alias or capability has the name of something else",
+    "unknown-model": "a name that no provider declares",
+    "model-not-deployed": "a name is used that no active provider serves",
+    "unknown-alias-target": "an alias points at nothing, or at another alias",
+    "chain-empty": "a chain without steps that is not terminal",
+    "chain-self": "a model falls back to itself",
+    "chain-duplicate": "a chain names the same step twice",
+    "chain-cycle": "chains lead back to where they began",
+    "chain-mode": "a chain mixes models that do different things",
+    "chain-lost": "every step of a chain was left out",
+    "chain-undeclared": "a model has no chain and is not terminal (warning)",
+    "no-deployment": "nothing is left that the gateway could serve",
+    "exclusive-group": "two active providers of one exclusive group on one host",
+    "port-clash": "two listeners want one port on one host",
+    "address-unusable": "a host that others must reach has no IP address of its own",
+    "secret-undefined": "a secret is named that nobody defined",
+    "secret-reserved": "a provider uses a secret that belongs to Modelyard itself",
+    "version-unsafe": "a version below the security floor",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One problem. `path` is the catalogue path, `origin` the place in a file (or None if nobody knows)."""
+
+    code: str
+    severity: Severity
+    message: str
+    path: Path = ()
+    origin: Origin | None = None
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise ValueError(f"undeclared diagnostic code {self.code}")
+
+    def render(self) -> str:
+        """`FILE:LINE:COLUMN: error[CODE]: message`, then the path and the hint on lines of their own."""
+        where = f"{self.origin}: " if self.origin else ""
+        lines = [f"{where}{self.severity}[{self.code}]: {self.message}"]
+        if self.path:
+            lines.append(f"  at: {show_path(self.path)}")
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON-able data: code, severity, message, hint, path, origin, file, line, column."""
+        origin = asdict(self.origin) if self.origin else dict.fromkeys(("file", "line", "column", "description"))
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "hint": self.hint,
+            "path": show_path(self.path),
+            "origin": str(self.origin) if self.origin else "",
+            "file": origin["file"],
+            "line": origin["line"],
+            "column": origin["column"],
+        }
+
+
+def show_path(path: Path) -> str:
+    """Render `("llm_providers", "a", "models", 0)` as `llm_providers.a.models[0]`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", str(part)):
+            text += f".{part}" if text else part
+        else:
+            text += f'["{part}"]'
+    return text
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """`did you mean "x"?` for the declared name nearest to `name`, or an empty string."""
+    unique = sorted(set(candidates) - {name})
+    near = get_close_matches(name, unique, n=1, cutoff=0.6)
+    if not near:
+        folded = {candidate.casefold(): candidate for candidate in unique}
+        near = [folded[hit] for hit in get_close_matches(name.casefold(), sorted(folded), n=1, cutoff=0.6)]
+    return f'did you mean "{near[0]}"?' if near else ""
+
+
+def listing(names: Iterable[str], most: int = 8) -> str:
+    """`a, b, c and 4 more`."""
+    all_names = list(names)
+    text = ", ".join(all_names[:most])
+    return f"{text} and {len(all_names) - most} more" if len(all_names) > most else text

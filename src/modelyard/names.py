@@ -1,0 +1,56 @@
+"""Names derived from names: unit instances, secrets, ids, addresses in URLs. Every wire's two ends get them here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+MASTER_KEY = "LITELLM_MASTER_KEY"
+REDIS_PASSWORD = "REDIS_PASSWORD"
+GATEWAY_USER = "gateway"
+"""The Redis ACL user of the gateways."""
+
+OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD})
+"""Generated once per inventory, so they always exist; no provider may be given one of them."""
+
+LOOPBACK = "127.0.0.1"
+
+
+def slugs(names: Iterable[str]) -> dict[str, str]:
+    """Unit-safe instance names: lower case, everything but a-z and 0-9 becomes `-`, at most 48 characters.
+
+    Names whose slugs collide (or are empty or too long) all get a short hash of the name, whatever their order,
+    so that adding a model never renames another's unit unless the two really collide.
+    """
+    names = list(names)
+    bare = {name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in names}
+    taken = Counter(bare.values())
+    result: dict[str, str] = {}
+    for name, slug in bare.items():
+        if not slug or len(slug) > 48 or taken[slug] > 1:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+            slug = f"{slug[:41].strip('-') or 'model'}-{digest}"
+        result[name] = slug
+    return result
+
+
+def engine_secret(provider: str) -> str:
+    """The name of the generated key of an engine this bundle deploys: `llama-cpp` gives `LLAMA_CPP_API_KEY`."""
+    return re.sub(r"[^A-Z0-9]+", "_", provider.upper()) + "_API_KEY"
+
+
+def deployment_id(provider: str, host: str | None, model: str) -> str:
+    """The gateway's id of one deployment. Never made from an address: it outlives a move to another one."""
+    return f"{provider}/{host or '-'}/{model}"
+
+
+def url_host(address: str) -> str:
+    """An address as it stands in a URL: IPv6 in brackets."""
+    return f"[{address}]" if ":" in address else address
+
+
+def reach(listen: str) -> str:
+    """The address to connect to for a listener on `listen`, from the same host."""
+    return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(listen, listen)

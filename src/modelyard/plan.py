@@ -1,0 +1,465 @@
+"""One plan per host, in the shape of docs/architecture.md. Roles read their host's plan and never the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.diagnostics import Diagnostic
+from modelyard.emit import View, emit_document
+from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_PASSWORD, reach, slugs, url_host
+from modelyard.resolve import ENGINE_ROLES, Deployment, LeftOut, Resolved
+from modelyard.routing import Route
+from modelyard.schema import Catalogue, Versions
+from modelyard.sourcemap import Path, SourceMap
+
+CHAT_TIMEOUT_S = 60
+"""One token from a model that may have to be read into memory first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Which host is what, and how hosts reach each other."""
+
+    hosts: tuple[str, ...]
+    gateways: tuple[str, ...]
+    redis: str | None
+    addresses: Mapping[str, str]
+
+    def others_need(self, host: str) -> bool:
+        """True if a gateway on another host calls this one."""
+        return any(gateway != host for gateway in self.gateways)
+
+    def engine_address(self, host: str) -> str:
+        """The one address an engine listens on and is called at. llama-server listens on a single one."""
+        return self.addresses[host] if self.others_need(host) else LOOPBACK
+
+    def redis_listen(self, host: str) -> list[str]:
+        if not self.others_need(host):
+            return [LOOPBACK]
+        return [LOOPBACK, self.addresses[host]] if host in self.gateways else [self.addresses[host]]
+
+    def view(self, gateway: str, engines: Sequence[str]) -> View:
+        """The network as the gateway on one host sees it."""
+        redis = self.redis
+        return View(
+            gateway,
+            {host: self.engine_address(host) for host in engines},
+            None if redis is None else LOOPBACK if redis == gateway else self.addresses[redis],
+        )
+
+
+def journal(unit: str) -> str:
+    return f"journalctl -u {unit} -n 50"
+
+
+class Planner:
+    """Makes the plans of all hosts from a catalogue that has no errors."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        versions: Versions | None,
+        resolved: Resolved,
+        routes: Sequence[Route],
+        topology: Topology,
+    ) -> None:
+        self.catalogue = catalogue
+        self.versions = versions
+        self.resolved = resolved
+        self.routes = routes
+        self.topology = topology
+        self.gateway = catalogue.gateway
+        self.public_names = [route.name for route in routes]
+        self.slugs = slugs(
+            model.name
+            for provider in catalogue.providers.values()
+            if provider.engine == "llama_cpp (native)"
+            for model in provider.models
+        )
+        self.by_host: dict[str, list[Deployment]] = {}
+        for deployment in resolved.all():
+            if deployment.host is not None:
+                self.by_host.setdefault(deployment.host, []).append(deployment)
+
+    def plans(self) -> dict[str, dict[str, Any]]:
+        return {host: self.plan(host) for host in self.topology.hosts}
+
+    def plan(self, host: str) -> dict[str, Any]:
+        redis = self.redis(host)
+        llama_cpp = self.llama_cpp(host)
+        litellm = self.litellm(host)
+        haproxy = self.haproxy(host)
+        checks: list[dict[str, Any]] = []
+        if redis:
+            checks += redis["checks"]
+        for instance in llama_cpp["instances"] if llama_cpp else []:
+            checks += instance["checks"]
+        if haproxy:
+            # Smoke asks the live gateway through its door; the slots' own checks belong to a switch.
+            checks += [check for check in (litellm or {"checks": []})["checks"] if check["kind"] == "unit"]
+            checks += haproxy["checks"]
+            checks += self.skipped()
+        return {
+            "host": host,
+            "services": self.services(host, redis, llama_cpp),
+            "redis": redis,
+            "llama_cpp": llama_cpp,
+            "litellm": litellm,
+            "haproxy": haproxy,
+            "checks": checks,
+        }
+
+    # -- services -------------------------------------------------------------------------------------------------
+
+    def redis(self, host: str) -> dict[str, Any] | None:
+        if host != self.topology.redis:
+            return None
+        settings = self.gateway.redis
+        unit = "modelyard-redis.service"
+        listen = self.topology.redis_listen(host)
+        return {
+            "listen": listen,
+            "port": settings.port,
+            "maxmemory_mib": settings.maxmemory_mib,
+            "maxmemory_policy": settings.maxmemory_policy,
+            "persistence": settings.persistence,
+            "secrets": {"GATEWAY_PASSWORD": REDIS_PASSWORD},
+            "checks": [
+                {
+                    "name": "redis is running",
+                    "service": "redis",
+                    "kind": "unit",
+                    "units": [unit],
+                    "hint": journal(unit),
+                },
+                {
+                    "name": "redis answers the gateway's user",
+                    "service": "redis",
+                    "kind": "redis",
+                    "host": listen[0],
+                    "port": settings.port,
+                    "username": GATEWAY_USER,
+                    "password": "redis/GATEWAY_PASSWORD",
+                    "hint": f"{journal(unit)}; ss -ltnp 'sport = :{settings.port}'",
+                },
+            ],
+        }
+
+    def llama_cpp(self, host: str) -> dict[str, Any] | None:
+        mine = [d for d in self.by_host.get(host, []) if ENGINE_ROLES.get(d.provider.engine) == "llama_cpp"]
+        if not mine:
+            return None
+        version = self.versions.llama_cpp if self.versions else None
+        return {
+            "version": version.version if version else None,
+            "source": version.source.model_dump(exclude_none=True) if version else None,
+            "cmake_options": list(version.cmake_options) if version else [],
+            "instances": [self.instance(deployment) for deployment in mine],
+        }
+
+    def instance(self, deployment: Deployment) -> dict[str, Any]:
+        model = deployment.model
+        service = f"llama-cpp@{self.slugs[model.name]}"
+        unit = f"modelyard-{service}.service"
+        assert deployment.host is not None, "an instance is on a host"
+        assert deployment.secret is not None, "an engine of ours has a key"
+        address = self.topology.engine_address(deployment.host)
+        base = f"http://{url_host(address)}:{deployment.port}"
+        bearer = f"{service}/API_KEY"
+        chat: dict[str, Any] = {
+            "name": f"{model.name} answers",
+            "service": service,
+            "kind": "chat",
+            "url": f"{base}/v1/chat/completions",
+            "bearer": bearer,
+            "model": model.served,
+            "timeout_s": CHAT_TIMEOUT_S,
+            "hint": f"{journal(unit)}; a model without a chat template cannot chat",
+        }
+        if model.mode != "chat":
+            chat["skip"] = f"mode is {model.mode}"
+        return {
+            "service": service,
+            "model": model.name,
+            "served_name": model.served,
+            "listen": [address],
+            "port": deployment.port,
+            "source": model.source.model_dump(exclude_none=True) if model.source else None,
+            "context_length": model.context_length,
+            "options": dict(model.options),
+            "secrets": {"API_KEY": deployment.secret},
+            "checks": [
+                {
+                    "name": f"{service} is running",
+                    "service": service,
+                    "kind": "unit",
+                    "units": [unit],
+                    "hint": journal(unit),
+                },
+                {
+                    "name": f"{service} is healthy",
+                    "service": service,
+                    "kind": "http",
+                    "url": f"{base}/health",
+                    "expect_status": [200],
+                    "hint": f"{journal(unit)}; 503 means that the model is still loading",
+                },
+                {
+                    "name": f"{service} serves {model.served}",
+                    "service": service,
+                    "kind": "models",
+                    "url": f"{base}/v1/models",
+                    "bearer": bearer,
+                    "names": [model.served],
+                    "hint": f"systemctl cat {unit} shows the model and alias it was started with",
+                },
+                chat,
+            ],
+        }
+
+    def litellm(self, host: str) -> dict[str, Any] | None:
+        if host not in self.topology.gateways:
+            return None
+        names = {MASTER_KEY} | {d.secret for d in self.resolved.all() if d.secret}
+        if self.topology.redis is not None:
+            names.add(REDIS_PASSWORD)
+        view = self.topology.view(host, list(self.by_host))
+        units = [f"modelyard-litellm@{slot}.service" for slot in ("blue", "green")]
+        hint = "journalctl -u 'modelyard-litellm@*' -n 50"
+        unit_check = {
+            "name": "the gateway is running",
+            "service": "litellm",
+            "kind": "unit",
+            "units": units,
+            "hint": hint,
+        }
+        return {
+            "version": self.versions.litellm.version if self.versions else None,
+            "document": emit_document(
+                self.resolved.deployments, self.routes, self.gateway, view, self.gateway.redis.port
+            ),
+            "slots": self.gateway.slots.model_dump(),
+            "workers": self.gateway.workers,
+            "secrets": {name: name for name in sorted(names)},
+            "public_names": self.public_names,
+            "checks": [unit_check, *self.gateway_checks("litellm", f"http://{LOOPBACK}:@PORT@", "the gateway", hint)],
+        }
+
+    def haproxy(self, host: str) -> dict[str, Any] | None:
+        if host not in self.topology.gateways:
+            return None
+        unit = "modelyard-haproxy.service"
+        base = f"http://{url_host(reach(self.gateway.listen[0]))}:{self.gateway.port}"
+        hint = f"{journal(unit)}; then journalctl -u 'modelyard-litellm@*' -n 50"
+        closed = [
+            {
+                "name": f"{path} is closed from outside",
+                "service": "haproxy",
+                "kind": "http",
+                "url": base + path,
+                "method": method,
+                "expect_status": [403, 404],
+                "hint": "the door's path filter: /opt/modelyard/services/haproxy/current/config/haproxy.cfg",
+            }
+            for method, path in (("POST", "/model/new"), ("GET", "/ui"))
+        ]
+        return {
+            "listen": list(self.gateway.listen),
+            "port": self.gateway.port,
+            "slots": self.gateway.slots.model_dump(),
+            "stream_timeout_s": self.gateway.timeouts.door_s,
+            "checks": [
+                {
+                    "name": "the door is running",
+                    "service": "haproxy",
+                    "kind": "unit",
+                    "units": [unit],
+                    "hint": journal(unit),
+                },
+                *self.gateway_checks("haproxy", base, "the door", hint),
+                *closed,
+            ],
+        }
+
+    def gateway_checks(self, service: str, base: str, what: str, hint: str) -> list[dict[str, Any]]:
+        """Ready, exactly the public names, closed without a key, and an answer: at a slot or through the door."""
+        bearer = f"litellm/{MASTER_KEY}"
+        resident = next(
+            (
+                name
+                for name, members in self.resolved.deployments.items()
+                if any(m.provider.type in ("llama_cpp", "vllm") and m.host for m in members)
+                and members[0].model.mode == "chat"
+            ),
+            None,
+        )
+        common: dict[str, Any] = {"service": service}
+        checks: list[dict[str, Any]] = [
+            {
+                "name": f"{what} is ready",
+                **common,
+                "kind": "http",
+                "url": f"{base}/health/readiness",
+                "expect_status": [200],
+                "hint": hint,
+            },
+            {
+                "name": f"{what} lists exactly the public names",
+                **common,
+                "kind": "models",
+                "url": f"{base}/v1/models",
+                "bearer": bearer,
+                "names": self.public_names,
+                "timeout_s": 10,
+                "hint": f"a missing name was dropped by the gateway at start: {hint}",
+            },
+            {
+                "name": f"{what} refuses a request without a key",
+                **common,
+                "kind": "http",
+                "url": f"{base}/v1/models",
+                "expect_status": [401],
+                "hint": hint,
+            },
+        ]
+        for stream in (False, True):
+            check = {
+                "name": f"{what} {'streams' if stream else 'answers'}" + (f" ({resident})" if resident else ""),
+                **common,
+                "kind": "chat",
+                "url": f"{base}/v1/chat/completions",
+                "bearer": bearer,
+                "model": resident or self.public_names[0],
+                "stream": stream,
+                "timeout_s": CHAT_TIMEOUT_S,
+                "hint": f"the engine's own check says whether it is the engine; else {hint}",
+            }
+            if resident is None:
+                check["skip"] = "no model is resident, and a check loads none"
+            checks.append(check)
+        return checks
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """What is left out, as checks that are reported as skipped."""
+        checks = [_skipped(entry) for entry in self.resolved.left_out]
+        if self.topology.redis is None:
+            checks.append(
+                {
+                    "name": "redis",
+                    "service": "redis",
+                    "kind": "unit",
+                    "units": ["modelyard-redis.service"],
+                    "hint": "put one host in llm_redis to share limits and cool-downs between workers and gateways",
+                    "skip": "no host in group llm_redis",
+                }
+            )
+        return checks
+
+    # -- listeners ------------------------------------------------------------------------------------------------
+
+    def services(
+        self, host: str, redis: dict[str, Any] | None, llama_cpp: dict[str, Any] | None
+    ) -> list[dict[str, Any]]:
+        services: list[dict[str, Any]] = []
+
+        def add(service: str, role: str, listen: list[str], port: int, models: list[str], variable: str) -> None:
+            services.extend(
+                {
+                    "service": service,
+                    "role": role,
+                    "unit": f"modelyard-{service}.service",
+                    "address": address,
+                    "port": port,
+                    "models": models,
+                    "variable": variable,
+                }
+                for address in listen
+            )
+
+        if redis:
+            add("redis", "redis", redis["listen"], redis["port"], [], "llm_gateway.redis.port")
+        owners = {d.model.name: d.provider_name for d in self.by_host.get(host, [])}
+        for instance in llama_cpp["instances"] if llama_cpp else []:
+            name = instance["model"]
+            add(
+                instance["service"],
+                "llama_cpp",
+                instance["listen"],
+                instance["port"],
+                [name],
+                f"llm_providers.{owners[name]}.port",
+            )
+        if host in self.topology.gateways:
+            for slot, port in self.gateway.slots.model_dump().items():
+                add(f"litellm@{slot}", "litellm", [LOOPBACK], port, [], f"llm_gateway.slots.{slot}")
+            add("haproxy", "haproxy", self.gateway.listen, self.gateway.port, self.public_names, "llm_gateway.port")
+        return services
+
+
+def _skipped(entry: LeftOut) -> dict[str, Any]:
+    return {
+        "name": f"{entry.kind} {entry.name}",
+        "service": entry.name,
+        "kind": "unit",
+        "units": [],
+        "hint": "see left_out in the plan",
+        "skip": entry.reason,
+    }
+
+
+def check_ports(
+    catalogue: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap
+) -> list[Diagnostic]:
+    """Two listeners on one host and port, whatever their addresses: nobody can tell them apart when reading a log."""
+    gateway = catalogue.gateway
+    diagnostics: list[Diagnostic] = []
+    by_host: dict[str, list[Deployment]] = {}
+    for deployment in resolved.all():
+        if deployment.host is not None:
+            by_host.setdefault(deployment.host, []).append(deployment)
+    reported: dict[tuple[str, str, int], list[str]] = {}
+    places: dict[tuple[str, str, int], Path] = {}
+    for host in topology.hosts:
+        listeners: list[tuple[int, str, Path]] = []
+        if host == topology.redis:
+            listeners.append((gateway.redis.port, "redis", ("gateway", "redis", "port")))
+        if host in topology.gateways:
+            listeners.append((gateway.port, "the gateway's door", ("gateway", "port")))
+            for slot, port in gateway.slots.model_dump().items():
+                listeners.append((port, f"gateway slot {slot}", ("gateway", "slots", slot)))
+        shared: set[str] = set()
+        for deployment in by_host.get(host, []):
+            where = (*deployment.path, "port") if deployment.model.port else ("providers", deployment.provider_name, "port")
+            if deployment.provider.type == "ollama":
+                # One Ollama serves all its models on one port.
+                if deployment.provider_name in shared:
+                    continue
+                shared.add(deployment.provider_name)
+                listeners.append((deployment.port, f'"{deployment.provider_name}"', where))
+            else:
+                listeners.append((deployment.port, f'"{deployment.model.name}"', where))
+        owner: dict[int, str] = {}
+        for port, what, path in listeners:
+            other = owner.setdefault(port, what)
+            if other != what:
+                key = (other, what, port)
+                reported.setdefault(key, []).append(host)
+                places[key] = path
+    for (other, what, port), hosts in reported.items():
+        path = places[(other, what, port)]
+        diagnostics.append(
+            Diagnostic(
+                "port-clash",
+                "error",
+                f"{other} and {what} both want port {port} on {hosts[0]}"
+                + (f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""),
+                (f"llm_{path[0]}", *path[1:]),
+                source.origin(path),
+                "give one of them another port; a model of llama_cpp or vllm can have a port of its own",
+            )
+        )
+    return diagnostics
+
+

@@ -1,0 +1,292 @@
+"""Provider × hosts × models = deployments, and what is left out of that on purpose."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelyard.diagnostics import Diagnostic, did_you_mean, listing
+from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
+from modelyard.schema import LLAMA_CPP_OWN_OPTIONS, Catalogue, Model, Provider
+from modelyard.sourcemap import Path, SourceMap
+
+STACK, GATEWAY, REDIS = "llm_stack", "llm_gateway", "llm_redis"
+
+ENGINE_ROLES: dict[str, str] = {"llama_cpp (native)": "llama_cpp"}
+"""Engine: the role that deploys it. A host in the group of any other engine is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One model of one provider, on one host (or elsewhere: `host` is None)."""
+
+    provider_name: str
+    provider: Provider
+    model: Model
+    host: str | None
+    secret: str | None
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return deployment_id(self.provider_name, self.host, self.model.name)
+
+    @property
+    def port(self) -> int:
+        """The port of an engine of ours."""
+        port = self.model.port or self.provider.port
+        assert port is not None, "the schema demands a port wherever there is a group"
+        return port
+
+    @property
+    def where(self) -> str:
+        return self.host or str(self.provider.base_url)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something left out on purpose: a provider, or a model of it. `reason` is a sentence for the user."""
+
+    kind: str
+    name: str
+    reason: str
+    models: tuple[str, ...]
+    path: Path
+
+    def as_dict(self, source: SourceMap) -> dict[str, Any]:
+        origin = source.origin(self.path)
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "reason": self.reason,
+            "models": list(self.models),
+            "origin": str(origin) if origin else "",
+        }
+
+
+@dataclass(slots=True)
+class Resolved:
+    """What is deployed, by public name in catalogue order; what is not, and why, by public name."""
+
+    deployments: dict[str, list[Deployment]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    disabled: set[str] = field(default_factory=set)
+    left_out: list[LeftOut] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def all(self) -> list[Deployment]:
+        return [deployment for members in self.deployments.values() for deployment in members]
+
+
+def resolve(
+    catalogue: Catalogue,
+    groups: Mapping[str, Sequence[str]],
+    secrets: frozenset[str],
+    source: SourceMap,
+    *,
+    sound: bool,
+) -> Resolved:
+    """Place every model of every provider. `secrets` are the names defined; `sound` is false if the schema refused
+    something, so that nothing is called missing that may only have been cut out."""
+    out = Resolved()
+    index = _model_indices(source.tree)
+    first_path: dict[str, tuple[str, Model, Path]] = {}
+
+    def error(code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
+        shown = (f"llm_{path[0]}", *path[1:])
+        out.diagnostics.append(
+            Diagnostic(code, "error", message, shown, source.origin(path, key=key), hint)
+        )
+
+    for name, provider in catalogue.providers.items():
+        path: Path = ("providers", name)
+        names = tuple(model.name for model in provider.models)
+        if not provider.models and sound:
+            error("no-models", f'provider "{name}" has no models', path, "list at least one under models:, or remove it")
+        hosts = _hosts(name, provider, groups, error)
+        reason, kind = "", "provider"
+        secret = provider.api_key_env
+        if provider.status == "disabled":
+            reason = "status: disabled"
+        elif provider.group is not None and not hosts:
+            reason = f"no host in group {provider.group}"
+        elif secret in OWN_SECRETS:
+            error(
+                "secret-reserved",
+                f'provider "{name}" would be given {secret}, a secret of Modelyard itself',
+                (*path, "api_key_env"),
+                "use a secret of the provider's own",
+            )
+        elif secret is not None and secret not in secrets:
+            if provider.when_secret_missing == "skip":
+                reason = f"secret {secret} is not defined (when_secret_missing: skip)"
+            else:
+                error(
+                    "secret-undefined",
+                    f'provider "{name}" needs secret {secret}, which is not defined',
+                    (*path, "api_key_env"),
+                    did_you_mean(secret, secrets)
+                    or f"export {secret}, put it in llm_secrets or in credentials/{secret} beside the inventory, "
+                    "or set when_secret_missing: skip",
+                )
+        if provider.group is not None and provider.api_key_env is None:
+            secret = engine_secret(name)
+        if reason:
+            out.left_out.append(LeftOut(kind, name, reason, names, path))
+        elif hosts and provider.group is not None and provider.engine not in ENGINE_ROLES:
+            error(
+                "engine-unavailable",
+                f"this version cannot deploy {provider.engine} yet, but group {provider.group} has {listing(hosts)}",
+                (*path, "group"),
+                f"leave {provider.group} empty in the inventory; deployable: {', '.join(ENGINE_ROLES)}",
+            )
+        seen: set[str] = set()
+        for model in provider.models:
+            at: Path = (*path, "models", index.get((name, model.name), 0))
+            if model.name in seen:
+                error("duplicate-model", f'provider "{name}" has "{model.name}" twice', at, "keep one of them")
+                continue
+            seen.add(model.name)
+            _check_model(name, provider, model, at, sound, error)
+            if provider.status == "disabled":
+                pass  # An alternative that is switched off may have the name of the one that is on.
+            elif model.name in first_path:
+                other, other_model, other_path = first_path[model.name]
+                if model.weight is None or other_model.weight is None:
+                    error(
+                        "duplicate-model",
+                        f'"{model.name}" is a model of both "{other}" ({source.origin(other_path) or "?"}) and "{name}"',
+                        (*at, "name"),
+                        "rename one; or, if both shall share the requests for this name, give both a weight",
+                    )
+                elif model.mode != other_model.mode:
+                    error(
+                        "duplicate-model",
+                        f'"{model.name}" is {other_model.mode} at "{other}" but {model.mode} at "{name}"',
+                        (*at, "mode"),
+                        "rename one of them",
+                    )
+            else:
+                first_path[model.name] = (name, model, at)
+            if reason:
+                if model.name not in out.deployments:
+                    out.absent[model.name] = f'provider "{name}": {reason}'
+                    if provider.status == "disabled":
+                        out.disabled.add(model.name)
+                continue
+            members = _place(name, provider, model, hosts, secret, at, error)
+            if members:
+                out.deployments.setdefault(model.name, []).extend(members)
+                out.absent.pop(model.name, None)
+                out.disabled.discard(model.name)
+    _check_exclusive(catalogue, groups, error)
+    return out
+
+
+def _check_exclusive(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], error: Any) -> None:
+    owner: dict[tuple[str, str], str] = {}
+    for name, provider in catalogue.providers.items():
+        if provider.exclusive_group is None or provider.group is None or provider.status == "disabled":
+            continue
+        for host in dict.fromkeys(groups.get(provider.group, ())):
+            other = owner.setdefault((provider.exclusive_group, host), name)
+            if other != name:
+                error(
+                    "exclusive-group",
+                    f'"{other}" and "{name}" are both active on {host}, but exclude each other ({provider.exclusive_group})',
+                    ("providers", name, "exclusive_group"),
+                    "set one of them to status: disabled, or take the host out of one group",
+                )
+
+
+def _hosts(name: str, provider: Provider, groups: Mapping[str, Sequence[str]], error: Any) -> list[str]:
+    if provider.group is None:
+        return []
+    if provider.group not in groups:
+        error(
+            "unknown-group",
+            f'provider "{name}" names group "{provider.group}", which the inventory does not define',
+            ("providers", name, "group"),
+            did_you_mean(provider.group, (group for group in groups if group.startswith("llm_")))
+            or f"define it in the inventory, empty if nothing shall run: {provider.group}: {{}}",
+        )
+        return []
+    return list(dict.fromkeys(groups[provider.group]))
+
+
+def _check_model(name: str, provider: Provider, model: Model, at: Path, sound: bool, error: Any) -> None:
+    """Keys that need something else to make sense."""
+    if provider.group is None:
+        for key in ("source", "context_length", "options", "hosts", "port"):
+            if getattr(model, key):
+                error(
+                    "invalid-value",
+                    f'{key} has no effect on "{model.name}": provider "{name}" runs elsewhere',
+                    (*at, key),
+                    "remove it",
+                    key=True,
+                )
+        return
+    if provider.engine != "llama_cpp (native)":
+        return
+    if model.source is None and sound:
+        error(
+            "missing-key",
+            f'model "{model.name}" of provider "{name}" has no source',
+            at,
+            "add source: {path: /...} or source: {url: ..., sha256: ...}",
+        )
+    for option in model.options:
+        if option in LLAMA_CPP_OWN_OPTIONS:
+            error(
+                "invalid-value",
+                f'option "{option}" of "{model.name}" is set by the unit itself',
+                (*at, "options", option),
+                "use the model's own keys: port, source, served_name, context_length",
+                key=True,
+            )
+
+
+def _place(
+    name: str, provider: Provider, model: Model, hosts: list[str], secret: str | None, at: Path, error: Any
+) -> list[Deployment]:
+    if provider.group is None:
+        return [Deployment(name, provider, model, None, secret, at)]
+    if model.hosts is not None:
+        if not model.hosts and hosts:
+            error("invalid-value", f'"{model.name}" is placed on no host', (*at, "hosts"), "remove hosts or list one")
+        for position, host in enumerate(model.hosts):
+            if host not in hosts and hosts:
+                error(
+                    "unknown-host",
+                    f'"{model.name}" is placed on "{host}", which is not in group {provider.group}',
+                    (*at, "hosts", position),
+                    did_you_mean(host, hosts) or f"hosts of {provider.group}: {listing(hosts)}",
+                )
+        hosts = [host for host in hosts if host in model.hosts]
+    return [Deployment(name, provider, model, host, secret, at) for host in hosts]
+
+
+def _model_indices(tree: Any) -> dict[tuple[str, str], int]:
+    """Where each model stands in the tree as it was written (refused ones are cut out of the catalogue)."""
+    indices: dict[tuple[str, str], int] = {}
+    providers = tree.get("providers")
+    if isinstance(providers, Mapping):
+        for provider, entry in providers.items():
+            models = entry.get("models") if isinstance(entry, Mapping) else None
+            if isinstance(models, Sequence) and not isinstance(models, str | bytes):
+                for position, model in enumerate(models):
+                    if isinstance(model, Mapping) and isinstance(model.get("name"), str):
+                        indices[(str(provider), str(model["name"]))] = position
+    return indices
+
+
+def is_own_address(address: str) -> bool:
+    """True for an IP address that other hosts can reach."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return not (ip.is_loopback or ip.is_unspecified)

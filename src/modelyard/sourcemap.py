@@ -1,0 +1,118 @@
+"""Where each value of the catalogue was written.
+
+The trees that come in carry their origins on the objects themselves (ansible-core tags every string, number,
+mapping and key). How to read such a tag is the caller's secret: it hands in a `Probe`. Looking origins up only
+when a diagnostic needs one keeps a large valid catalogue cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A place in a file (`file`, 1-based `line` and `column`), or the `description` of a source without lines."""
+
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    description: str | None = None
+
+    def __str__(self) -> str:
+        if self.file is None:
+            return self.description or "(unknown origin)"
+        parts = [self.file]
+        if self.line:
+            parts.append(str(self.line))
+            if self.column:
+                parts.append(str(self.column))
+        return ":".join(parts)
+
+
+Probe = Callable[[object], Origin | None]
+
+
+def no_origin(_value: object) -> Origin | None:
+    """A probe for data that carries no origins."""
+    return None
+
+
+class Merged(dict[Any, Any]):
+    """A mapping made by merging, which remembers where the keys that an override set came from."""
+
+    __slots__ = ("origins",)
+
+    def __init__(self, base: Mapping[Any, Any]) -> None:
+        super().__init__(base)
+        self.origins: dict[Any, tuple[Origin | None, Origin | None]] = dict(
+            base.origins if isinstance(base, Merged) else {}
+        )
+
+
+def is_list(value: object) -> bool:
+    """True for lists and tuples, of any subclass."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMap:
+    """Answers where a path of `tree` was written."""
+
+    tree: Any
+    probe: Probe = no_origin
+
+    def origin(self, path: Path, *, key: bool = False) -> Origin | None:
+        """The origin of the value at `path`; of its key where the value is a container or `key` is true.
+
+        A value without origin (a boolean, null) has that of its key, else that of the nearest thing around it.
+        A path that does not exist has the origin of the part of it that does.
+        """
+        node: Any = self.tree
+        nearest: Origin | None = None
+        for depth, step in enumerate(path):
+            key_origin: Origin | None = None
+            value_origin: Origin | None = None
+            if isinstance(node, Mapping) and step in node:
+                child = node[step]
+                recorded = node.origins.get(step) if isinstance(node, Merged) else None
+                if recorded:
+                    key_origin, value_origin = recorded
+                else:
+                    key_origin = self.probe(next(candidate for candidate in node if candidate == step))
+                    value_origin = self.probe(child)
+            elif is_list(node) and isinstance(step, int) and 0 <= step < len(node):
+                child = node[step]
+                value_origin = self.probe(child)
+            else:
+                return nearest
+            last = depth == len(path) - 1
+            wants_value = last and not key and not isinstance(child, Mapping) and not is_list(child)
+            first, second = (value_origin, key_origin) if wants_value else (key_origin, value_origin)
+            nearest = first or second or nearest
+            node = child
+        return nearest
+
+
+def plain(value: Any) -> Any:
+    """A copy made of exact built-in types only: no tags, no lazy containers, no subclasses.
+
+    Values of any other type (dates, bytes) are returned as they are, for the schema to refuse.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(child) for key, child in value.items()}
+    if is_list(value):
+        return [plain(child) for child in value]
+    return value

@@ -1,0 +1,252 @@
+"""From a merged tree to a `Catalogue`: the schema's complaints in words, with their places.
+
+What the schema refuses is cut out and the rest is validated again, so that a typo in one provider does not hide
+what is wrong with the routing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from modelyard.diagnostics import Diagnostic, did_you_mean
+from modelyard.schema import Catalogue
+from modelyard.sourcemap import Path, SourceMap, is_list
+
+EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "mapping_type": "a mapping",
+}
+
+HINTS = {
+    "string_type": "put it in quotes",
+    "int_type": "write the number without quotes",
+    "float_type": "write the number without quotes",
+    "bool_type": "write true or false without quotes",
+}
+
+
+def validate(tree: dict[str, Any], source: SourceMap) -> tuple[Catalogue | None, list[Diagnostic]]:
+    """Validate `tree` (plain data, sections by name). It is changed: what is refused is cut out.
+
+    Returns a catalogue of what is sound (None if not even that much is left) and everything that is wrong.
+    """
+    diagnostics: list[Diagnostic] = []
+    first = True
+    while True:
+        try:
+            return Catalogue.model_validate(tree), diagnostics
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+        if first:
+            diagnostics = _describe(problems, tree, source)
+            first = False
+        places = {_cut(_locate(problem["loc"], tree), tree) for problem in problems}
+        # The longest first, and the last element of a list first: cutting one must not move another.
+        for place in sorted(places, key=_depth_first, reverse=True):
+            if not place:
+                return None, diagnostics
+            _delete(tree, place)
+
+
+def _depth_first(path: Path) -> tuple[int, list[str]]:
+    return len(path), [f"{part:09}" if isinstance(part, int) else str(part) for part in path]
+
+
+def _locate(loc: Path, tree: Any) -> Path:
+    """The part of pydantic's `loc` that exists in the tree: without union branches and `[key]`."""
+    node: Any = tree
+    for depth, part in enumerate(loc):
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        else:
+            return loc[:depth]
+    return loc
+
+
+def _cut(path: Path, tree: Any) -> Path:
+    """What to cut out because of a problem at `path`: the thing itself, but never one element of a list of values."""
+    node: Any = tree
+    for depth, part in enumerate(path):
+        if isinstance(node, list) and not (path[0] == "providers" and depth == 3):
+            return path[:depth]
+        node = node[part]
+    return path
+
+
+def _delete(tree: Any, path: Path) -> None:
+    node = tree
+    for part in path[:-1]:
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        else:
+            return
+    last = path[-1]
+    if isinstance(node, dict):
+        node.pop(last, None)
+    elif isinstance(node, list) and isinstance(last, int) and last < len(node):
+        del node[last]
+
+
+def _describe(problems: list[Any], tree: Any, source: SourceMap) -> list[Diagnostic]:
+    diagnostics: list[Diagnostic] = []
+    branches: dict[Path, list[str]] = {}
+    for problem in problems:
+        kind, loc = problem["type"], problem["loc"]
+        place = _locate(loc, tree)
+        if kind in EXPECTED and loc[-1:] != ("[key]",):
+            # Several branches of a union complain about one value: say it once.
+            known = branches.setdefault(place, [])
+            known.append(kind)
+            if len(known) > 1:
+                continue
+    for problem in problems:
+        kind, loc = problem["type"], problem["loc"]
+        place = _locate(loc, tree)
+        is_key = loc[-1:] == ("[key]",)
+        if kind in EXPECTED and not is_key:
+            kinds = branches.pop(place, None)
+            if kinds is None:
+                continue
+            diagnostics.append(_wrong_type(kinds, problem["input"], place, source))
+        elif kind == "extra_forbidden":
+            diagnostics.append(_unknown_key(place, source))
+        elif kind == "missing":
+            diagnostics.append(_missing(str(loc[-1]), place, tree, source))
+        elif kind == "literal_error":
+            diagnostics.append(_unknown_value(problem, place, source))
+        else:
+            message = str(problem["msg"]).removeprefix("Value error, ")
+            message = message.replace("Input should be", "must be")
+            shown = f": {problem['input']!r}" if not isinstance(problem["input"], dict | list | BaseModel) else ""
+            diagnostics.append(
+                Diagnostic(
+                    "invalid-value",
+                    "error",
+                    f"{_subject(place, tree)}{shown}: {message}" if place else message,
+                    _shown(place),
+                    source.origin(place, key=is_key),
+                )
+            )
+    return diagnostics
+
+
+def _shown(path: Path) -> Path:
+    """A catalogue path as the user wrote it: beginning with the variable's name."""
+    return (f"llm_{path[0]}", *path[1:]) if path else ()
+
+
+def _subject(path: Path, tree: Any) -> str:
+    """What the problem is about, e.g. `model "x"` or `port`."""
+    if len(path) == 4 and path[0] == "providers" and path[2] == "models":
+        node = tree["providers"][path[1]]["models"][path[3]]
+        if isinstance(node, dict) and isinstance(node.get("name"), str):
+            return f'model "{node["name"]}"'
+    if len(path) == 2 and path[0] == "providers":
+        return f'provider "{path[1]}"'
+    last = path[-1]
+    return f"{path[-2]}[{last}]" if isinstance(last, int) and len(path) > 1 else str(last)
+
+
+def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) -> Diagnostic:
+    expected = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
+    name = place[-1] if place else "the catalogue"
+    found = (
+        "nothing"
+        if value is None
+        else "a mapping"
+        if isinstance(value, Mapping)
+        else "a list"
+        if is_list(value)
+        else f"{str(value).lower() if isinstance(value, bool) else repr(value)}"
+    )
+    hint = ""
+    if len(kinds) == 1 and isinstance(value, str | int | float):
+        wants_text = kinds[0] == "string_type"
+        hint = HINTS.get(kinds[0], "") if wants_text or isinstance(value, str) else ""
+    return Diagnostic(
+        "invalid-value",
+        "error",
+        f"{name} must be {expected}, not {found}",
+        _shown(place),
+        source.origin(place),
+        hint,
+    )
+
+
+def _unknown_key(place: Path, source: SourceMap) -> Diagnostic:
+    known = _keys_at(place[:-1])
+    return Diagnostic(
+        "unknown-key",
+        "error",
+        f'unknown key "{place[-1]}"',
+        _shown(place),
+        source.origin(place, key=True),
+        did_you_mean(str(place[-1]), known) or f"the keys here are {', '.join(known)}",
+    )
+
+
+def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
+    hint = f"add {key}"
+    if len(place) == 2 and place[0] == "providers":
+        # A typo in an override's provider name makes a new, incomplete provider.
+        near = did_you_mean(str(place[1]), [str(name) for name in tree["providers"] if name != place[1]])
+        hint = f"add {key}; or {near}" if near else hint
+    return Diagnostic(
+        "missing-key",
+        "error",
+        f'"{key}" is missing' + (f" in {_subject(place, tree)}" if place else f": define llm_{key}"),
+        _shown((*place, key)),
+        source.origin(place, key=True),
+        hint,
+    )
+
+
+def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
+    allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) or [problem["ctx"]["expected"].lower()]
+    return Diagnostic(
+        "unknown-value",
+        "error",
+        f'unknown value "{problem["input"]}" for {place[-1]}',
+        _shown(place),
+        source.origin(place),
+        did_you_mean(str(problem["input"]), allowed) or f"one of {', '.join(allowed)}",
+    )
+
+
+def _keys_at(path: Path) -> list[str]:
+    """The keys the schema has at `path`."""
+    kind: Any = Catalogue
+    for part in path:
+        kind = _model_or_container(kind)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        else:
+            kind = get_args(kind)[-1]
+    kind = _model_or_container(kind)
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _model_or_container(kind: Any) -> Any:
+    """Look through `X | None` and `Annotated[X, ...]`."""
+    while True:
+        if hasattr(kind, "__metadata__"):
+            kind = get_args(kind)[0]
+        elif get_origin(kind) in (Union, UnionType):
+            kind = next(arg for arg in get_args(kind) if arg is not type(None))
+        else:
+            return kind
