@@ -311,7 +311,10 @@ def _wait_for(condition, limit: float, message: str) -> None:
 
 
 def _journal(unit: str) -> list[str]:
-    shown = run(["journalctl", "--unit", unit, "--lines", "15", "--no-pager", "--output", "cat"]).stdout.rstrip()
+    """Return the last lines that the unit's latest start wrote, so that the reader need not log in to see them."""
+    invocation = run(["systemctl", "show", "--property=InvocationID", "--value", unit]).stdout.strip()
+    match = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else ["--unit", unit]
+    shown = run(["journalctl", *match, "--lines", "15", "--no-pager", "--output", "cat"]).stdout.rstrip()
     return [f"Last lines of its journal (journalctl -u {unit}):", *(f"  {line}" for line in shown.splitlines())]
 
 
