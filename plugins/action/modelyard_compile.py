@@ -1,0 +1,114 @@
+"""Compile the catalogue of the whole inventory, once, on the controller. Documentation: the module of this name."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+try:
+    from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+    from modelyard.origins import ansible_origin
+    from modelyard.render import render_plan, render_summary
+    from modelyard.resolve import STACK
+except ImportError as error:
+    IMPORT_ERROR: ImportError | None = error
+else:
+    IMPORT_ERROR = None
+
+display = Display()
+
+
+class ActionModule(ActionBase):
+    """Reads the `llm_*` variables of every host in llm_stack and hands them to the compiler. Contacts nobody."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the compiled plan, or fail with every diagnostic."""
+        super().run(tmp, task_vars)
+        if IMPORT_ERROR is not None:
+            raise AnsibleActionFail(
+                f"{IMPORT_ERROR}. This Python ({sys.executable}) is not Modelyard's: run `make env`, then "
+                "`.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
+            )
+        variables = task_vars or {}
+        compiled = compile_inventory(snapshot(variables))
+        write_report(variables, compiled)
+        for warning in compiled.warnings:
+            display.warning(warning.render())
+        if compiled.errors:
+            return {"failed": True, "msg": refusal(compiled)}
+        return {
+            "changed": False,
+            **compiled.as_dict(),
+            "summary": render_summary(compiled),
+            "text": render_plan(compiled),
+        }
+
+
+def refusal(compiled: Compiled) -> str:
+    """Everything that is wrong, one diagnostic after the other, each beginning on a line of its own."""
+    count = len(compiled.errors)
+    head = f"The catalogue has {count} error{'s' if count > 1 else ''}. No host was contacted."
+    return "\n".join([head, *(diagnostic.render() for diagnostic in compiled.errors), "Codes: docs/diagnostics.md"])
+
+
+def snapshot(variables: Mapping[str, Any]) -> Inventory:
+    """What the compiler needs to know of the inventory, from the variables of any one host."""
+    groups = {str(name): [str(host) for host in hosts] for name, hosts in variables["groups"].items()}
+    hostvars = variables["hostvars"]
+    hosts = {name: read_host(name, hostvars) for name in groups.get(STACK, [])}
+    secrets: set[str] = set()
+    for name, host in hosts.items():
+        given = host.variables.get("llm_secrets")
+        secrets |= {str(key) for key, value in given.items() if value} if isinstance(given, Mapping) else set()
+        secrets |= stored_secrets(hostvars[name].get("inventory_dir"))
+    secrets |= {name for name, value in os.environ.items() if value}
+    return Inventory(groups, hosts, frozenset(secrets), ansible_origin)
+
+
+def read_host(name: str, hostvars: Mapping[str, Any]) -> Host:
+    """The `llm_*` variables of one host, templated in its own context."""
+    mine = hostvars[name]
+    values: dict[str, Any] = {}
+    unreadable: dict[str, Any] = {}
+    for variable in sorted(str(key) for key in mine if str(key).startswith("llm_")):
+        try:
+            values[variable] = mine[variable]
+        except AnsibleError as error:
+            origin = ansible_origin(getattr(error, "obj", None))
+            unreadable[variable] = (str(getattr(error, "message", error)).split("\n", 1)[0], origin)
+    try:
+        address = str(mine.get("ansible_host") or name)
+    except AnsibleError:
+        address = name
+    return Host(values, address, unreadable)
+
+
+def stored_secrets(inventory_dir: Any) -> set[str]:
+    """Names of the secrets kept beside the inventory."""
+    store = Path(str(inventory_dir or "."), ".credentials")
+    return {entry.name for entry in store.iterdir() if not entry.name.startswith(".")} if store.is_dir() else set()
+
+
+def write_report(variables: Mapping[str, Any], compiled: Compiled) -> None:
+    """Write all diagnostics as JSON to `llm_report`, if that is set."""
+    target = variables.get("llm_report")
+    if not target:
+        return
+    report = [diagnostic.as_dict() for diagnostic in compiled.diagnostics]
+    try:
+        Path(str(target)).expanduser().write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise AnsibleActionFail(f"llm_report cannot be written: {error}") from error

@@ -1,0 +1,61 @@
+"""Names of the filters and their errors. What they do is in the package modelyard; their documentation is beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+try:
+    from modelyard.compiler import compile_document
+    from modelyard.origins import ansible_origin
+    from modelyard.sourcemap import plain
+except ImportError as error:
+    IMPORT_ERROR: ImportError | None = error
+else:
+    IMPORT_ERROR = None
+
+
+def litellm_config(
+    catalogue: Mapping[str, Any],
+    groups: Mapping[str, Sequence[str]],
+    addresses: Mapping[str, str] | None = None,
+    secrets: Sequence[str] = (),
+    gateway_host: str | None = None,
+) -> dict[str, Any]:
+    """The gateway's document for one gateway host. Raises AnsibleFilterError with every diagnostic."""
+    if IMPORT_ERROR is not None:
+        raise AnsibleFilterError(f"{IMPORT_ERROR}. Run `make env`, then use .venv/bin/ansible-playbook.")
+    for name, value in (("the catalogue", catalogue), ("groups", groups), ("addresses", addresses or {})):
+        if not isinstance(value, Mapping):
+            raise AnsibleFilterError(f"{name} must be a mapping, not {type(value).__name__}")
+    document, diagnostics = compile_document(
+        catalogue, plain(groups), plain(addresses or {}), frozenset(plain(list(secrets))), gateway_host, ansible_origin
+    )
+    errors = [diagnostic.render() for diagnostic in diagnostics if diagnostic.severity == "error"]
+    if errors:
+        raise AnsibleFilterError("\n".join([f"the catalogue has {len(errors)} error(s)", *errors]))
+    return document
+
+
+def litellm_model_list(*args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+    """`model_list` of the document. Arguments and errors as litellm_config."""
+    return litellm_config(*args, **kwargs)["model_list"]
+
+
+def litellm_fallbacks(*args: Any, **kwargs: Any) -> list[dict[str, list[str]]]:
+    """The flat chains of the document. Arguments and errors as litellm_config."""
+    return litellm_config(*args, **kwargs)["router_settings"]["fallbacks"]
+
+
+class FilterModule:
+    """What Ansible asks for."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Filter name: function."""
+        return {
+            "litellm_config": litellm_config,
+            "litellm_model_list": litellm_model_list,
+            "litellm_fallbacks": litellm_fallbacks,
+        }

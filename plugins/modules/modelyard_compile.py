@@ -1,0 +1,85 @@
+"""Documentation of the action plugin modelyard_compile, which runs on the controller alone."""
+
+DOCUMENTATION = r"""
+module: modelyard_compile
+short_description: Compile the catalogue of the whole inventory into one plan per host
+version_added: "0.1.0"
+author: Modelyard
+description:
+  - Reads the C(llm_*) variables of every host in the group C(llm_stack), merges the overrides, checks the catalogue
+    and compiles it into one plan per host, the gateway's configuration included.
+  - Runs on the controller and contacts no host. Needs no facts. Works in check mode, where it does the same.
+  - With errors it fails and prints all of them as C(FILE:LINE:COLUMN), severity, code and message, with the path in
+    the catalogue and a hint. Every code is explained in C(docs/diagnostics.md).
+  - What it compiles is the whole inventory's, whatever C(--limit) says. Use it with O(ignore:run_once).
+  - "Variables it reads: C(llm_providers), C(llm_routing), C(llm_gateway), C(llm_versions), C(llm_overrides_*),
+    C(llm_overrides), C(llm_secrets) (names only) and, per host, C(llm_address)."
+  - A secret counts as defined if it is a key of C(llm_secrets), a variable of the environment, or a file in
+    C(.credentials/) beside the inventory.
+  - With C(-e llm_report=PATH) all diagnostics are also written to PATH on the controller as JSON.
+options: {}
+requirements:
+  - modelyard (this project's package, C(make env) installs it)
+  - pydantic >= 2.14
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is ever changed.
+"""
+
+EXAMPLES = r"""
+# 1. As playbooks/validate.yml does.
+- name: Compile the catalogue
+  modelyard_compile:
+  register: modelyard_compiled
+  run_once: true
+
+# 2. A role gets the plan of its host, and nothing else.
+- name: Redis
+  ansible.builtin.include_role:
+    name: redis
+  vars:
+    redis_port: "{{ modelyard_compiled.plans[inventory_hostname].redis.port }}"
+  when: modelyard_compiled.plans[inventory_hostname].redis is not none
+"""
+
+RETURN = r"""
+plans:
+  description: By host, what runs there. The shape is in C(docs/architecture.md), "The compiled plan".
+  returned: success
+  type: dict
+public_names:
+  description: What C(/v1/models) of the gateway must say, exactly.
+  returned: success
+  type: list
+  elements: str
+routes:
+  description: By public name, the order of attempts (C(model), C(provider), C(where)) and the steps left out.
+  returned: success
+  type: list
+  elements: dict
+left_out:
+  description: What is left out (C(kind), C(name), C(reason), C(models), C(origin)).
+  returned: success
+  type: list
+  elements: dict
+warnings:
+  description: Rendered warnings.
+  returned: success
+  type: list
+  elements: str
+report:
+  description: All diagnostics as data (C(code), C(severity), C(message), C(hint), C(path), C(origin), C(file),
+    C(line), C(column)).
+  returned: success
+  type: list
+  elements: dict
+summary:
+  description: A few lines for people.
+  returned: success
+  type: str
+text:
+  description: The whole plan for people.
+  returned: success
+  type: str
+"""
