@@ -39,8 +39,8 @@ def read_credential(reference: str, generations: dict[str, str] | None = None) -
 
 
 def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
-    """Run one check. Returns {name, service, status: ok|failed|skipped, detail, seconds, hint}; never raises."""
-    result = {"name": check["name"], "service": check["service"], "hint": check.get("hint", "")}
+    """Run one check. Returns {name, service, kind, hint, status: ok|failed|skipped, detail, seconds}; never raises."""
+    result = {key: check.get(key, "") for key in ("name", "service", "kind", "hint")}
     if check.get("skip"):
         return {**result, "status": "skipped", "detail": check["skip"], "seconds": 0.0}
     started = time.monotonic()

@@ -188,8 +188,12 @@ class Activation:
         report.append(f"The former release {former.id} is live again and passes its checks.")
         return "\n".join(report)
 
-    def _wait_until_ready(self, release: Release, slot: str | None = None) -> None:
-        """Poll the release's checks until all pass; raises ServiceError when time is up or the unit gave up."""
+    def _wait_until_ready(self, release: Release, slot: str | None = None, live: str | None = None) -> None:
+        """Poll the release's checks until all pass; raises ServiceError when time is up or the unit gave up.
+
+        A candidate must do no worse than the live slot: when only a request to an engine fails, and fails the same way
+        through the live slot, then the engine is at fault and the change of the gateway is not held up by it.
+        """
         unit = slot_unit(release, slot) if slot else next(iter(release.unit_files()))
         deadline = time.monotonic() + float(release.spec["activation"].get("ready_timeout_s", 60))
         generations = {self.service.name: release.spec["generation"]} if release.spec["generation"] else {}
@@ -203,6 +207,10 @@ class Activation:
                 self.checks = results
                 self.note(f"{unit} is ready, {len(results)} checks passed")
                 return
+            if live and failed and all(result["kind"] == "chat" for result in failed) and self._fails_too(live, failed):
+                self.checks = results
+                self.note(f"{unit} is ready; an engine does not answer, through {live} neither: {failed[0]['detail']}")
+                return
             if not checks and state.get("ActiveState") == "active":
                 self.note(f"{unit} is active, it has no checks")
                 return
@@ -212,6 +220,16 @@ class Activation:
                 reason = "it does not stay up" if gave_up else "it was not ready in time"
                 raise ServiceError("\n".join([f"{unit}: {reason}.", *seen]))
             time.sleep(POLL_S)
+
+    def _fails_too(self, live: str, failed: list[dict]) -> bool:
+        """Say whether the live slot fails the same checks, by name, with its own secrets."""
+        former = self.former
+        if former is None:
+            return False
+        names = {result["name"] for result in failed}
+        same = [check for check in former.checks(live) if check["name"] in names]
+        results = run_checks(same, {self.service.name: former.spec["generation"]} if former.spec["generation"] else {})
+        return bool(results) and all(result["status"] == "failed" for result in results)
 
     # Two slots behind the front door: the gateway ---------------------------------------------------------------
 
@@ -230,7 +248,7 @@ class Activation:
             _reset_failures(unit)
             self.note(f"start {unit} with release {release.id}, out of rotation (live: {live or 'none'})")
             systemctl("restart", unit)
-            self._wait_until_ready(release, candidate)
+            self._wait_until_ready(release, candidate, live)
             if door:
                 door.set_state(candidate, "ready")
                 _wait_for(lambda: door.slot(candidate)["status"].startswith("UP"), 15, f"the front door did not see {candidate} come up")
@@ -277,6 +295,8 @@ class Activation:
             os.unlink(os.path.join(UNITS, unit))
         systemctl("daemon-reload")
         if door:
+            # In rotation again only once the door's health check knows that it is down, or it would get requests.
+            _wait_for(lambda: door.slot(slot)["check_status"] != "L7OK", 10, f"the front door did not see {slot} go down")
             door.set_state(slot, "ready")
         self.note(f"{slot} is stopped")
 

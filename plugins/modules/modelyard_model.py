@@ -281,8 +281,9 @@ class Download:
             if found != self.sha256:
                 os.unlink(self.partial)
                 raise ModelError(
-                    f"what {self.url} delivers has the wrong checksum: expected {self.sha256}, found {found}. "
-                    "The file was deleted. Compare `sha256` with the publisher's; do not just copy the one found"
+                    f"what {self.url} delivers has the wrong checksum: expected {self.sha256}, "
+                    f"found {found}. The file was deleted. Compare `sha256` with the publisher's; do not "
+                    "just copy the one found"
                 )
             if not is_gguf(self.partial):
                 os.unlink(self.partial)
@@ -353,8 +354,8 @@ class Download:
         if free < missing + self.margin_bytes:
             raise ModelError(
                 f"no room for the model in {self.home}: {gib(missing)} are missing and "
-                f"{gib(self.margin_bytes)} must stay free, but only {gib(free)} are. Free some space, or put the "
-                "model elsewhere and give `path`"
+                f"{gib(self.margin_bytes)} must stay free, but only {gib(free)} are. Free some space, or put "
+                "the model elsewhere and give `path`"
             )
 
     def _copy(self, response: Any, output: Any, total: int | None) -> None:

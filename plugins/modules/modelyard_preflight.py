@@ -21,7 +21,7 @@ options:
   free_mib:
     description: Free space that is needed below each path, in MiB. Paths on one file system are added up.
     type: dict
-    default: {}
+    default: {/opt: 3072, /var/lib: 1024}
 author: Modelyard
 """
 
@@ -250,7 +250,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "services": {"type": "list", "elements": "dict", "default": []},
-            "free_mib": {"type": "dict", "default": {}},
+            "free_mib": {"type": "dict", "default": {"/opt": 3072, "/var/lib": 1024}},
         },
         supports_check_mode=True,
     )
