@@ -1,0 +1,156 @@
+#!/usr/bin/python
+"""Lay the ground that every service stands on."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: modelyard_base
+short_description: Make the directories, the target and the build user that all roles rely on
+description:
+  - "Sees to C(/opt/modelyard/store), C(/opt/modelyard/services), C(/etc/modelyard/credentials) (root only),
+    C(/var/lib/modelyard), the user that builds artifacts, and C(modelyard.target), enabled and active."
+  - One call, because every run on every host pays for it.
+options:
+  target:
+    description: Content of C(modelyard.target).
+    type: str
+    required: true
+  build_user:
+    description: Name of the system user that builds artifacts.
+    type: str
+    default: modelyard-build
+  programs:
+    description: Programs that have to be there. Those that are not are returned, nothing is installed.
+    type: list
+    elements: str
+    default: []
+author: Modelyard
+"""
+
+EXAMPLES = r"""
+- name: Ground is laid
+  modelyard_base:
+    target: "{{ lookup('ansible.builtin.file', 'modelyard.target') }}"
+    programs: [zstd]
+  register: __base
+"""
+
+RETURN = r"""
+changes:
+  description: What was made or corrected.
+  type: list
+  elements: str
+  returned: always
+missing_programs:
+  description: Those of C(programs) that the host does not have.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import os
+import pwd
+import shutil
+import stat
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_services import (
+    CREDENTIALS,
+    SERVICES,
+    UNITS,
+    ServiceError,
+    read_text,
+    run,
+    systemctl,
+    unit_state,
+    write_atomically,
+)
+
+TARGET = "modelyard.target"
+DIRECTORIES = {
+    "/opt/modelyard": 0o755,
+    "/opt/modelyard/store": 0o755,
+    SERVICES: 0o755,
+    "/etc/modelyard": 0o755,
+    CREDENTIALS: 0o700,
+    "/var/lib/modelyard": 0o755,
+}
+
+
+def directories(check_mode: bool) -> list[str]:
+    """Make or correct the directories of the name contract."""
+    changes = []
+    for path, mode in DIRECTORIES.items():
+        found = os.stat(path) if os.path.isdir(path) else None
+        if found and stat.S_IMODE(found.st_mode) == mode and found.st_uid == found.st_gid == 0:
+            continue
+        changes.append(f"directory {path}")
+        if not check_mode:
+            os.makedirs(path, exist_ok=True)
+            os.chown(path, 0, 0)
+            os.chmod(path, mode)
+    return changes
+
+
+def build_user(name: str, check_mode: bool) -> list[str]:
+    """Make the system user that builds artifacts: no home, no shell, no password."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        if not check_mode:
+            done = run(
+                ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
+                + ["--shell", "/usr/sbin/nologin", name]
+            )
+            if done.returncode != 0:
+                raise ServiceError(f"useradd {name}: {done.stderr.strip()}") from None
+        return [f"user {name}"]
+    return []
+
+
+def target(content: str, check_mode: bool) -> list[str]:
+    """Install, enable and start the target that wants every service."""
+    path = os.path.join(UNITS, TARGET)
+    changes = []
+    if read_text(path) != content:
+        changes.append(f"unit {TARGET}")
+        if not check_mode:
+            write_atomically(path, content)
+            systemctl("daemon-reload")
+    state = unit_state(TARGET)
+    if state.get("UnitFileState") != "enabled":
+        changes.append(f"{TARGET} enabled")
+        if not check_mode:
+            systemctl("enable", "--quiet", TARGET)
+    if state.get("ActiveState") != "active":
+        changes.append(f"{TARGET} started")
+        if not check_mode:
+            # The services it wants may take their time: each role waits for its own.
+            systemctl("start", "--no-block", TARGET)
+    return changes
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "target": {"type": "str", "required": True},
+            "build_user": {"type": "str", "default": "modelyard-build"},
+            "programs": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        changes = [
+            *directories(module.check_mode),
+            *build_user(module.params["build_user"], module.check_mode),
+            *target(module.params["target"], module.check_mode),
+        ]
+    except (ServiceError, OSError) as error:
+        module.fail_json(msg=str(error))
+    missing = [program for program in module.params["programs"] if shutil.which(program) is None]
+    module.exit_json(changed=bool(changes), changes=changes, missing_programs=missing)
+
+
+if __name__ == "__main__":
+    main()
