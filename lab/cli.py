@@ -93,9 +93,7 @@ def down(lab: Lab) -> None:
     with locked(lab.lock):
         existed = lab.run.exists() or lab.disks.exists()
         recorded = {host.name: host for host in lab.hosts()}
-        for socket in (lab.run / "ssh").glob(
-            "*"
-        ):  # connections that Ansible keeps open would outlive the host
+        for socket in (lab.run / "ssh").glob("*"):  # connections that Ansible keeps open
             subprocess.run(
                 ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "lab"], check=False, capture_output=True
             )
@@ -124,8 +122,6 @@ def inventory(lab: Lab) -> str:
         "ansible_user": "root",
         "ansible_ssh_private_key_file": f"{lab.disks}/id_ed25519",
         "ansible_ssh_common_args": " ".join(life.ssh_options(lab)),
-        # A short path (sockets have at most 107 characters), and one that `down` knows.
-        "ansible_control_path_dir": f"{lab.run}/ssh",
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     variables = {host.name: {"ansible_host": host.address, **common} for host in lab.hosts()}

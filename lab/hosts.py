@@ -28,8 +28,9 @@ def disk(lab: Lab, name: str) -> Path:
 
 def make_keys(lab: Lab) -> None:
     """Make the lab's key to its hosts, and the hosts' own: known here, so no first use is trusted blindly."""
-    lab.disks.mkdir(parents=True, exist_ok=True)
-    lab.disks.chmod(0o700)
+    for directory in (lab.disks, lab.run / "ssh"):
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
     for name in ("id_ed25519", "host_ed25519"):
         key = lab.disks / name
         if not key.with_suffix(".pub").exists():
@@ -38,13 +39,18 @@ def make_keys(lab: Lab) -> None:
 
 
 def ssh_options(lab: Lab) -> list[str]:
-    """Return the options of every SSH connection: the lab's known hosts, not the user's configuration."""
+    """Return the options of every SSH connection: the lab's known hosts, not the user's configuration.
+
+    The control path is short, because a socket's has at most 107 characters, and known to `down`, because a
+    connection kept open outlives its host.
+    """
     return [
         "-F", "/dev/null",
         "-o", f"UserKnownHostsFile={lab.disks}/known_hosts",
         "-o", "GlobalKnownHostsFile=/dev/null",
         "-o", "StrictHostKeyChecking=yes",
         "-o", "IdentitiesOnly=yes",
+        "-o", f"ControlPath={lab.run}/ssh/%C",
     ]  # fmt: skip
 
 
