@@ -11,7 +11,7 @@ from modelyard.diagnostics import Diagnostic, did_you_mean, listing
 from modelyard.overrides import SECTIONS, apply_overrides
 from modelyard.plan import Planner, Topology, check_ports
 from modelyard.resolve import GATEWAY, REDIS, STACK, LeftOut, Resolved, is_own_address, resolve
-from modelyard.routing import Route, build_routes, declared_names
+from modelyard.routing import Route, Routes, build_routes, declared_names
 from modelyard.schema import Catalogue
 from modelyard.sourcemap import Origin, Path, Probe, SourceMap, is_list, no_origin, plain
 from modelyard.validate import validate
@@ -21,7 +21,7 @@ OTHER_VARIABLES = ("llm_overrides", "llm_address", "llm_allow_removal", "llm_sec
 """llm_* variables that are not part of the catalogue: overrides, a host's address, and settings of a run."""
 
 LITELLM_FLOOR = (1, 83, 7)
-"""Everything older has at least one of two holes that are being exploited; 1.82.7 and 1.82.8 were compromised."""
+"""Everything older has a hole that is being exploited; 1.82.7 and 1.82.8 were compromised releases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,13 @@ def compile_inventory(inventory: Inventory) -> Compiled:
     catalogue = {name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first}
     overrides = {name: first[name] for name in first if _is_override(name)}
     if first.get("llm_versions") is None and "llm_versions" not in inventory.hosts[stack[0]].unreadable:
-        _add(out, "missing-key", "llm_versions is not defined", ("llm_versions",), hint="see group_vars/all/versions.yml")
+        _add(
+            out,
+            "missing-key",
+            "llm_versions is not defined",
+            ("llm_versions",),
+            hint="see group_vars/all/versions.yml",
+        )
     compile_catalogue(catalogue, overrides, inventory, stack, out)
     return out
 
@@ -106,8 +112,10 @@ def compile_catalogue(
     stack: Sequence[str],
     out: Compiled,
 ) -> None:
-    """Compile the catalogue given as `sections` (providers, routing, gateway, versions) for the hosts of `stack`."""
-    merged, problems = apply_overrides({k: v for k, v in sections.items() if v is not None}, overrides, inventory.probe)
+    """Compile the catalogue given by section (providers, routing, gateway, versions) for the hosts of `stack`."""
+    merged, problems = apply_overrides(
+        {k: v for k, v in sections.items() if v is not None}, overrides, inventory.probe
+    )
     out.diagnostics += problems
     source = SourceMap(merged, inventory.probe)
     tree = plain(merged)
@@ -122,7 +130,7 @@ def compile_catalogue(
             "declare llm_providers in group_vars, as group_vars/all/providers.yml does; "
             "a playbook outside playbooks/ does not see it",
         )
-    model, problems = validate(tree, source)
+    model, problems, broken = validate(tree, source)
     out.diagnostics += problems
     sound = not out.errors
     topology = _topology(inventory, stack, out)
@@ -130,12 +138,14 @@ def compile_catalogue(
         return
     _check_versions(model, source, out)
     resolved = resolve(model, inventory.groups, inventory.secrets, source, sound=sound)
-    out.diagnostics += resolved.diagnostics
+    out.diagnostics += [d for d in resolved.diagnostics if not _is_within(d.path, broken)]
     sound = sound and not resolved.diagnostics
-    routing = build_routes(model, resolved, declared, source, sound=sound)
-    out.diagnostics += routing.diagnostics
+    routing = Routes((), ())
+    if tree.get("providers"):  # Without any, every name in the routing would be unknown.
+        routing = build_routes(model, resolved, declared, source, sound=sound)
+        out.diagnostics += [d for d in routing.diagnostics if not _is_within(d.path, broken)]
     _check_stack(model, stack, inventory, source, out)
-    out.diagnostics += check_ports(model, resolved, topology, source)
+    out.diagnostics += check_ports(model, resolved, topology, source, broken)
     _check_addresses(topology, resolved, inventory, out)
     if not out.errors and not resolved.deployments:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in resolved.left_out)
@@ -178,8 +188,8 @@ def compile_document(
 ) -> tuple[dict[str, Any], list[Diagnostic]]:
     """The gateway's document alone, from a catalogue as one mapping. What the filters are made of.
 
-    `gateway_host` is the gateway whose view of the network is taken (the first one by default). Returns an empty
-    document beside errors.
+    `gateway_host` is the gateway whose view of the network is taken (the first one by default). Returns an
+    empty document beside errors.
     """
     out = Compiled()
     for key in catalogue:
@@ -190,7 +200,8 @@ def compile_document(
                 f'unknown key "{key}" in the catalogue',
                 (str(key),),
                 probe(key),
-                did_you_mean(str(key).removeprefix("llm_"), SECTIONS) or f"the keys are {', '.join(SECTIONS)}",
+                did_you_mean(str(key), SECTIONS)
+                or f"the keys are {', '.join(SECTIONS)}",
             )
     hosts = list(dict.fromkeys(host for members in groups.values() for host in members))
     inventory = Inventory(
@@ -199,7 +210,8 @@ def compile_document(
         secrets,
         probe,
     )
-    compile_catalogue(catalogue, {}, inventory, list(inventory.groups[STACK]), out)
+    sections = {key: value for key, value in catalogue.items() if key in SECTIONS}
+    compile_catalogue(sections, {}, inventory, list(inventory.groups[STACK]), out)
     gateways = list(groups.get(GATEWAY, ()))
     if out.errors:
         return {}, out.diagnostics
@@ -210,7 +222,13 @@ def compile_document(
     return out.plans[host]["litellm"]["document"], out.diagnostics
 
 
-# -- variables ---------------------------------------------------------------------------------------------------------
+def _is_within(path: Path, broken: frozenset[Path]) -> bool:
+    """True for a diagnostic about something the schema has already refused a part of."""
+    inside = (str(path[0]).removeprefix("llm_"), *path[1:]) if path else ()
+    return any(len(place) > 1 and inside[: len(place)] == place for place in broken)
+
+
+# -- variables ---------------------------------------------------------------------------------------------
 
 
 def _is_override(name: str) -> bool:
@@ -218,7 +236,7 @@ def _is_override(name: str) -> bool:
 
 
 def _check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) -> None:
-    """Unknown variables, unreadable ones, and catalogues that differ between hosts. Each told once, not per host."""
+    """Unknown variables, unreadable ones, catalogues that differ between hosts: each told once, not per host."""
     known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
     unknown: dict[str, Origin | None] = {}
     unreadable: dict[tuple[str, str], tuple[Origin | None, list[str]]] = {}
@@ -231,7 +249,10 @@ def _check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) 
         for variable, (reason, origin) in host.unreadable.items():
             unreadable.setdefault((variable, reason), (origin, []))[1].append(name)
     for variable, origin in unknown.items():
-        hint = did_you_mean(variable, known) or f"variables of Modelyard are {', '.join(known)} and llm_overrides_*"
+        hint = (
+            did_you_mean(variable, known)
+            or f"variables of Modelyard are {', '.join(known)} and llm_overrides_*"
+        )
         _add(out, "unknown-variable", f"{variable} is no variable of Modelyard", (variable,), origin, hint)
     for (variable, reason), (origin, hosts) in unreadable.items():
         _add(
@@ -250,7 +271,9 @@ def _check_same(inventory: Inventory, stack: Sequence[str], out: Compiled) -> No
     first = inventory.hosts[first_name]
     compared = [*CATALOGUE_VARIABLES]
     for name in stack:
-        compared += sorted(v for v in inventory.hosts[name].variables if _is_override(v) and v not in compared)
+        compared += sorted(
+            v for v in inventory.hosts[name].variables if _is_override(v) and v not in compared
+        )
     for variable in compared:
         mine = first.variables.get(variable)
         mine_plain: Any = plain(mine)
@@ -266,8 +289,8 @@ def _check_same(inventory: Inventory, stack: Sequence[str], out: Compiled) -> No
             if theirs_plain == mine_plain:
                 continue
             path = (variable, *_first_difference(mine_plain, theirs_plain))
-            here = SourceMap({variable: mine}, inventory.probe).origin(path)
-            there = SourceMap({variable: theirs}, inventory.probe).origin(path)
+            here = SourceMap(first.variables, inventory.probe).origin(path)
+            there = SourceMap(host.variables, inventory.probe).origin(path)
             differing.setdefault(repr((path, str(there))), (here, there, path, []))[3].append(name)
         for here, there, path, names in differing.values():
             _add(
@@ -300,7 +323,7 @@ def _first_difference(left: Any, right: Any) -> Path:
     return ()
 
 
-# -- the inventory -----------------------------------------------------------------------------------------------------
+# -- the inventory -----------------------------------------------------------------------------------------
 
 
 def _topology(inventory: Inventory, stack: Sequence[str], out: Compiled) -> Topology:
@@ -339,7 +362,9 @@ def _topology(inventory: Inventory, stack: Sequence[str], out: Compiled) -> Topo
     return Topology(tuple(stack), gateways, redis[0] if redis else None, addresses)
 
 
-def _check_stack(model: Catalogue, stack: Sequence[str], inventory: Inventory, source: SourceMap, out: Compiled) -> None:
+def _check_stack(
+    model: Catalogue, stack: Sequence[str], inventory: Inventory, source: SourceMap, out: Compiled
+) -> None:
     """Hosts of our groups that are outside the top group: they would be compiled for, but never reached."""
     members = set(stack)
     groups: dict[str, Path] = {GATEWAY: (), REDIS: ()}
@@ -400,7 +425,7 @@ def _check_versions(model: Catalogue, source: SourceMap, out: Compiled) -> None:
         )
 
 
-# -- the result --------------------------------------------------------------------------------------------------------
+# -- the result --------------------------------------------------------------------------------------------
 
 
 def _note_absent_names(model: Catalogue, routes: Sequence[Route], resolved: Resolved) -> None:
@@ -440,5 +465,3 @@ def _add(
     out: Compiled, code: str, message: str, path: Path = (), origin: Origin | None = None, hint: str = ""
 ) -> None:
     out.diagnostics.append(Diagnostic(code, "error", message, path, origin, hint))
-
-

@@ -1,8 +1,8 @@
 """The gateway's document (LiteLLM's config.yaml as data), with its invariants asserted.
 
-Why each setting is what it is: docs/architecture.md, "The gateway's document". In short: flat chains and
-`max_fallbacks: 1`, because nested chains are not walked in the order they are written; no retries, because the next
-step is the retry; keys only as `os.environ/NAME`.
+Why it looks like this, all measured with the pinned release: flat chains and `max_fallbacks: 1`, because nested
+chains are not walked in the order they are written; no retries, because the next step is the retry; one failure
+more than `allowed_fails` cools a deployment down, and no other number than 0 or 1 does so for a group of one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from modelyard.routing import Route
 from modelyard.schema import Gateway
 
 PARALLEL_WITH_LIMITS = 1000
-"""`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or tpm / 1000 × 6) as
-the number of requests allowed at once and answers 429 at the next one, without a queue."""
+"""`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or tpm / 1000 * 6)
+as the number of requests allowed at once and answers 429 at the next one, without a queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,9 @@ def api_base(deployment: Deployment, view: View) -> str:
     return f"http://{url_host(view.addresses.get(deployment.host, LOOPBACK))}:{deployment.port}/v1"
 
 
-def emit_deployment(deployment: Deployment, view: View, gateway: Gateway, *, weighted: bool) -> dict[str, Any]:
+def emit_deployment(
+    deployment: Deployment, view: View, gateway: Gateway, *, weighted: bool
+) -> dict[str, Any]:
     """One entry of `model_list`."""
     model = deployment.model
     prefix = "anthropic" if deployment.provider.type == "anthropic" else "openai"
@@ -67,11 +69,17 @@ def emit_deployment(deployment: Deployment, view: View, gateway: Gateway, *, wei
 
 def emit_fallbacks(routes: Sequence[Route]) -> list[dict[str, list[str]]]:
     """One flat chain per public name that has one."""
-    return [{route.name: list(route.attempts[route.heads :])} for route in routes if route.attempts[route.heads :]]
+    return [
+        {route.name: list(route.attempts[route.heads :])} for route in routes if route.attempts[route.heads :]
+    ]
 
 
 def emit_document(
-    deployments: Mapping[str, Sequence[Deployment]], routes: Sequence[Route], gateway: Gateway, view: View, redis_port: int
+    deployments: Mapping[str, Sequence[Deployment]],
+    routes: Sequence[Route],
+    gateway: Gateway,
+    view: View,
+    redis_port: int,
 ) -> dict[str, Any]:
     """The whole document for the gateway on `view.host`. Raises AssertionError if it broke an invariant of its own."""
     model_list: list[dict[str, Any]] = []
@@ -98,7 +106,9 @@ def emit_document(
                 "group_name": route.name,
                 "models": list(route.attempts[: route.heads]),
                 "routing_strategy": "priority",
-                "model_priorities": {name: rank for rank, name in enumerate(route.attempts[: route.heads], start=1)},
+                "model_priorities": {
+                    name: rank for rank, name in enumerate(route.attempts[: route.heads], start=1)
+                },
             }
             for route in capabilities
         ]

@@ -12,6 +12,9 @@ REDIS_PASSWORD = "REDIS_PASSWORD"
 GATEWAY_USER = "gateway"
 """The Redis ACL user of the gateways."""
 
+REDIS_NAMESPACE = "litellm"
+"""Every key of the gateway in Redis begins with this and a colon; its user may reach nothing else (role redis)."""
+
 OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD})
 """Generated once per inventory, so they always exist; no provider may be given one of them."""
 

@@ -28,7 +28,9 @@ class _Merge:
         self.probe = probe
         self.diagnostics: list[Diagnostic] = []
 
-    def mapping(self, base: Mapping[Any, Any], over: Mapping[Any, Any], path: Path, around: Origin | None) -> Merged:
+    def mapping(
+        self, base: Mapping[Any, Any], over: Mapping[Any, Any], path: Path, around: Origin | None
+    ) -> Merged:
         out = Merged(base)
         for key, value in over.items():
             here = self.probe(key) or self.probe(value) or around
@@ -41,7 +43,12 @@ class _Merge:
                     self._removes_nothing(key, out, at, here)
                 continue
             old = out.get(key)
-            if key == "models" and len(at) == 3 and is_list(old) and (is_list(value) or isinstance(value, Mapping)):
+            if (
+                key == "models"
+                and len(at) == 3
+                and is_list(old)
+                and (is_list(value) or isinstance(value, Mapping))
+            ):
                 # The list keeps the place where it was begun; its elements know their own.
                 out[key] = self.models(old, value, at, here)
                 continue
@@ -56,7 +63,9 @@ class _Merge:
         """Merge models by name. `over` is a list of models, or a mapping NAME: model (null removes it)."""
         out: list[Any] = list(base)
         if isinstance(over, Mapping):
-            entries = [(key, value, self.probe(key) or self.probe(value) or around) for key, value in over.items()]
+            entries = [
+                (key, value, self.probe(key) or self.probe(value) or around) for key, value in over.items()
+            ]
         else:
             entries = [
                 (item.get("name") if isinstance(item, Mapping) else None, item, self.probe(item) or around)
@@ -129,7 +138,7 @@ def apply_overrides(
                         f'unknown key "{key}" in {name}',
                         (name, str(key)),
                         probe(key) or probe(value) or probe(over),
-                        did_you_mean(str(key).removeprefix("llm_"), [*SECTIONS, ""])
+                        did_you_mean(str(key), SECTIONS)
                         or f"an override has the keys {', '.join(SECTIONS)}",
                     )
                 )

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.diagnostics import Diagnostic
+from modelyard.diagnostics import Diagnostic, show_path
 from modelyard.emit import View, emit_document
-from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_PASSWORD, reach, slugs, url_host
+from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, reach, slugs, url_host
 from modelyard.resolve import ENGINE_ROLES, Deployment, LeftOut, Resolved
 from modelyard.routing import Route
 from modelyard.schema import Catalogue, Versions
@@ -99,7 +99,7 @@ class Planner:
         if haproxy:
             # Smoke asks the live gateway through its door; the slots' own checks belong to a switch.
             checks += [check for check in (litellm or {"checks": []})["checks"] if check["kind"] == "unit"]
-            checks += haproxy["checks"]
+            checks += haproxy["checks"] + haproxy.pop("through")
             checks += self.skipped()
         return {
             "host": host,
@@ -111,7 +111,7 @@ class Planner:
             "checks": checks,
         }
 
-    # -- services -------------------------------------------------------------------------------------------------
+    # -- services ----------------------------------------------------------------------------------------
 
     def redis(self, host: str) -> dict[str, Any] | None:
         if host != self.topology.redis:
@@ -142,6 +142,7 @@ class Planner:
                     "port": settings.port,
                     "username": GATEWAY_USER,
                     "password": "redis/GATEWAY_PASSWORD",
+                    "prefix": f"{REDIS_NAMESPACE}:",
                     "hint": f"{journal(unit)}; ss -ltnp 'sport = :{settings.port}'",
                 },
             ],
@@ -244,7 +245,10 @@ class Planner:
             "workers": self.gateway.workers,
             "secrets": {name: name for name in sorted(names)},
             "public_names": self.public_names,
-            "checks": [unit_check, *self.gateway_checks("litellm", f"http://{LOOPBACK}:@PORT@", "the gateway", hint)],
+            "checks": [
+                unit_check,
+                *self.gateway_checks("litellm", f"http://{LOOPBACK}:@PORT@", "the gateway", hint),
+            ],
         }
 
     def haproxy(self, host: str) -> dict[str, Any] | None:
@@ -278,9 +282,10 @@ class Planner:
                     "units": [unit],
                     "hint": journal(unit),
                 },
-                *self.gateway_checks("haproxy", base, "the door", hint),
                 *closed,
             ],
+            # The door goes live before any slot does, so what is behind it is smoke's part and not the door's own.
+            "through": self.gateway_checks("haproxy", base, "the door", hint),
         }
 
     def gateway_checks(self, service: str, base: str, what: str, hint: str) -> list[dict[str, Any]]:
@@ -326,7 +331,8 @@ class Planner:
         ]
         for stream in (False, True):
             check = {
-                "name": f"{what} {'streams' if stream else 'answers'}" + (f" ({resident})" if resident else ""),
+                "name": f"{what} {'streams' if stream else 'answers'}"
+                + (f" ({resident})" if resident else ""),
                 **common,
                 "kind": "chat",
                 "url": f"{base}/v1/chat/completions",
@@ -357,14 +363,16 @@ class Planner:
             )
         return checks
 
-    # -- listeners ------------------------------------------------------------------------------------------------
+    # -- listeners ---------------------------------------------------------------------------------------
 
     def services(
         self, host: str, redis: dict[str, Any] | None, llama_cpp: dict[str, Any] | None
     ) -> list[dict[str, Any]]:
         services: list[dict[str, Any]] = []
 
-        def add(service: str, role: str, listen: list[str], port: int, models: list[str], variable: str) -> None:
+        def add(
+            service: str, role: str, listen: list[str], port: int, models: list[str], variable: str
+        ) -> None:
             services.extend(
                 {
                     "service": service,
@@ -380,7 +388,7 @@ class Planner:
 
         if redis:
             add("redis", "redis", redis["listen"], redis["port"], [], "llm_gateway.redis.port")
-        owners = {d.model.name: d.provider_name for d in self.by_host.get(host, [])}
+        owners = {d.model.name: d for d in self.by_host.get(host, [])}
         for instance in llama_cpp["instances"] if llama_cpp else []:
             name = instance["model"]
             add(
@@ -389,12 +397,19 @@ class Planner:
                 instance["listen"],
                 instance["port"],
                 [name],
-                f"llm_providers.{owners[name]}.port",
+                show_path(port_path(owners[name])),
             )
         if host in self.topology.gateways:
             for slot, port in self.gateway.slots.model_dump().items():
                 add(f"litellm@{slot}", "litellm", [LOOPBACK], port, [], f"llm_gateway.slots.{slot}")
-            add("haproxy", "haproxy", self.gateway.listen, self.gateway.port, self.public_names, "llm_gateway.port")
+            add(
+                "haproxy",
+                "haproxy",
+                self.gateway.listen,
+                self.gateway.port,
+                self.public_names,
+                "llm_gateway.port",
+            )
         return services
 
 
@@ -409,15 +424,22 @@ def _skipped(entry: LeftOut) -> dict[str, Any]:
     }
 
 
+def port_path(deployment: Deployment) -> Path:
+    """Where the port of a deployment is written: at its model, or at its provider."""
+    if deployment.model.port:
+        return (f"llm_{deployment.path[0]}", *deployment.path[1:], "port")
+    return ("llm_providers", deployment.provider_name, "port")
+
+
 def check_ports(
-    catalogue: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap
+    catalogue: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap, broken: frozenset[Path]
 ) -> list[Diagnostic]:
     """Two listeners on one host and port, whatever their addresses: nobody can tell them apart when reading a log."""
     gateway = catalogue.gateway
     diagnostics: list[Diagnostic] = []
     by_host: dict[str, list[Deployment]] = {}
     for deployment in resolved.all():
-        if deployment.host is not None:
+        if deployment.host is not None and deployment.path not in broken:
             by_host.setdefault(deployment.host, []).append(deployment)
     reported: dict[tuple[str, str, int], list[str]] = {}
     places: dict[tuple[str, str, int], Path] = {}
@@ -431,7 +453,7 @@ def check_ports(
                 listeners.append((port, f"gateway slot {slot}", ("gateway", "slots", slot)))
         shared: set[str] = set()
         for deployment in by_host.get(host, []):
-            where = (*deployment.path, "port") if deployment.model.port else ("providers", deployment.provider_name, "port")
+            where = ("providers", *port_path(deployment)[1:])
             if deployment.provider.type == "ollama":
                 # One Ollama serves all its models on one port.
                 if deployment.provider_name in shared:
@@ -461,5 +483,3 @@ def check_ports(
             )
         )
     return diagnostics
-
-

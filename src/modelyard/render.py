@@ -28,7 +28,11 @@ def render_plan(compiled: Compiled) -> str:
     for host, plan in compiled.plans.items():
         lines.append(f"Host {host}")
         rows = [
-            (f"{url_host(s['address'])}:{s['port']}", s["unit"].removesuffix(".service"), ", ".join(s["models"]))
+            (
+                f"{url_host(s['address'])}:{s['port']}",
+                s["unit"].removesuffix(".service"),
+                ", ".join(s["models"]),
+            )
             for s in plan["services"]
         ]
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]

@@ -96,15 +96,18 @@ def resolve(
 
     def error(code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
         shown = (f"llm_{path[0]}", *path[1:])
-        out.diagnostics.append(
-            Diagnostic(code, "error", message, shown, source.origin(path, key=key), hint)
-        )
+        out.diagnostics.append(Diagnostic(code, "error", message, shown, source.origin(path, key=key), hint))
 
     for name, provider in catalogue.providers.items():
         path: Path = ("providers", name)
         names = tuple(model.name for model in provider.models)
         if not provider.models and sound:
-            error("no-models", f'provider "{name}" has no models', path, "list at least one under models:, or remove it")
+            error(
+                "no-models",
+                f'provider "{name}" has no models',
+                path,
+                "list at least one under models:, or remove it",
+            )
         hosts = _hosts(name, provider, groups, error)
         reason, kind = "", "provider"
         secret = provider.api_key_env
@@ -146,7 +149,9 @@ def resolve(
         for model in provider.models:
             at: Path = (*path, "models", index.get((name, model.name), 0))
             if model.name in seen:
-                error("duplicate-model", f'provider "{name}" has "{model.name}" twice', at, "keep one of them")
+                error(
+                    "duplicate-model", f'provider "{name}" has "{model.name}" twice', at, "keep one of them"
+                )
                 continue
             seen.add(model.name)
             _check_model(name, provider, model, at, sound, error)
@@ -256,7 +261,12 @@ def _place(
         return [Deployment(name, provider, model, None, secret, at)]
     if model.hosts is not None:
         if not model.hosts and hosts:
-            error("invalid-value", f'"{model.name}" is placed on no host', (*at, "hosts"), "remove hosts or list one")
+            error(
+                "invalid-value",
+                f'"{model.name}" is placed on no host',
+                (*at, "hosts"),
+                "remove hosts or list one",
+            )
         for position, host in enumerate(model.hosts):
             if host not in hosts and hosts:
                 error(

@@ -44,7 +44,9 @@ class Routes:
 
 
 class _Router:
-    def __init__(self, catalogue: Catalogue, resolved: Resolved, declared: frozenset[str], source: SourceMap) -> None:
+    def __init__(
+        self, catalogue: Catalogue, resolved: Resolved, declared: frozenset[str], source: SourceMap
+    ) -> None:
         self.routing = catalogue.routing
         self.resolved = resolved
         self.source = source
@@ -69,13 +71,19 @@ class _Router:
             )
         )
 
-    # -- what is written ------------------------------------------------------------------------------------------
+    # -- what is written ---------------------------------------------------------------------------------
 
     def check_names(self) -> None:
         for alias, target in self.routing.aliases.items():
             path: Path = ("aliases", alias)
             if alias in self.declared or alias in RESERVED:
-                self.add("shadowed-name", f'alias "{alias}" is also the name of a model', path, "rename it", key=True)
+                self.add(
+                    "shadowed-name",
+                    f'alias "{alias}" is also the name of a model',
+                    path,
+                    "rename it",
+                    key=True,
+                )
             if target in self.routing.aliases:
                 self.add(
                     "unknown-alias-target",
@@ -96,7 +104,10 @@ class _Router:
             path = ("capabilities", capability)
             if capability in self.declared or capability in self.routing.aliases or capability in RESERVED:
                 self.add(
-                    "shadowed-name", f'capability "{capability}" is also the name of something else', path, "rename it",
+                    "shadowed-name",
+                    f'capability "{capability}" is also the name of something else',
+                    path,
+                    "rename it",
                     key=True,
                 )
             self.check_steps(entry.models, f'capability "{capability}"', (*path, "models"), models_only=True)
@@ -145,7 +156,9 @@ class _Router:
         for position, step in enumerate(steps):
             at: Path = (*path, position)
             if own is not None and own in self.expand(step):
-                self.add("chain-self", f'{subject} leads to "{own}" itself (step "{step}")', at, "remove this step")
+                self.add(
+                    "chain-self", f'{subject} leads to "{own}" itself (step "{step}")', at, "remove this step"
+                )
             elif step in seen:
                 self.add("chain-duplicate", f'{subject} names "{step}" twice', at, "remove one of them")
             elif step not in self.declared and (
@@ -184,7 +197,7 @@ class _Router:
                     "a step must do the same kind of work",
                 )
 
-    # -- what it means --------------------------------------------------------------------------------------------
+    # -- what it means -----------------------------------------------------------------------------------
 
     def expand(self, step: str) -> list[str]:
         """The models a step stands for: itself, an alias' target, a capability's models."""
@@ -244,9 +257,11 @@ class _Router:
             "remove one of these steps",
         )
 
-    # -- what comes out -------------------------------------------------------------------------------------------
+    # -- what comes out ----------------------------------------------------------------------------------
 
-    def route(self, name: str, kind: Literal["model", "alias", "capability"], heads: list[str], target: str | None) -> Route:
+    def route(
+        self, name: str, kind: Literal["model", "alias", "capability"], heads: list[str], target: str | None
+    ) -> Route:
         order = dict.fromkeys(heads)
         for head in heads:
             order.update(dict.fromkeys(self.walk(head)))
@@ -257,8 +272,12 @@ class _Router:
             if step not in self.resolved.deployments
         ]
         return Route(
-            name, kind, tuple(live), sum(head in self.resolved.deployments for head in dict.fromkeys(heads)),
-            tuple(dropped), target,
+            name,
+            kind,
+            tuple(live),
+            sum(head in self.resolved.deployments for head in dict.fromkeys(heads)),
+            tuple(dropped),
+            target,
         )
 
     def build(self) -> list[Route]:
@@ -289,7 +308,7 @@ class _Router:
                     "chain-lost",
                     f'every step of the chain of "{route.name}" was left out ({reasons})',
                     ("fallbacks", route.name),
-                    f'add a step that is deployed, or accept it: llm_overrides: '
+                    f"add a step that is deployed, or accept it: llm_overrides: "
                     f'{{routing: {{fallbacks: {{"{route.name}": {{terminal: true}}}}}}}}',
                 )
 

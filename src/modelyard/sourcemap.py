@@ -1,8 +1,8 @@
 """Where each value of the catalogue was written.
 
 The trees that come in carry their origins on the objects themselves (ansible-core tags every string, number,
-mapping and key). How to read such a tag is the caller's secret: it hands in a `Probe`. Looking origins up only
-when a diagnostic needs one keeps a large valid catalogue cheap.
+mapping and key). How to read such a tag is the caller's business: it hands in a `Probe`. Origins are looked up
+only when a diagnostic needs one, which keeps a large valid catalogue cheap.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A place in a file (`file`, 1-based `line` and `column`), or the `description` of a source without lines."""
+    """A place in a file (1-based `line` and `column`), or the `description` of a source without lines."""
 
     file: str | None = None
     line: int | None = None
@@ -69,7 +69,7 @@ class SourceMap:
     def origin(self, path: Path, *, key: bool = False) -> Origin | None:
         """The origin of the value at `path`; of its key where the value is a container or `key` is true.
 
-        A value without origin (a boolean, null) has that of its key, else that of the nearest thing around it.
+        A value without origin (a boolean, null) has that of its key, else of the nearest thing around it.
         A path that does not exist has the origin of the part of it that does.
         """
         node: Any = self.tree

@@ -1,7 +1,7 @@
 """From a merged tree to a `Catalogue`: the schema's complaints in words, with their places.
 
-What the schema refuses is cut out and the rest is validated again, so that a typo in one provider does not hide
-what is wrong with the routing.
+What the schema refuses is cut out and the rest is validated again, so that a typo in one provider does not
+hide what is wrong with the routing.
 """
 
 from __future__ import annotations
@@ -36,27 +36,36 @@ HINTS = {
 }
 
 
-def validate(tree: dict[str, Any], source: SourceMap) -> tuple[Catalogue | None, list[Diagnostic]]:
+def validate(
+    tree: dict[str, Any], source: SourceMap
+) -> tuple[Catalogue | None, list[Diagnostic], frozenset[Path]]:
     """Validate `tree` (plain data, sections by name). It is changed: what is refused is cut out.
 
-    Returns a catalogue of what is sound (None if not even that much is left) and everything that is wrong.
+    Returns a catalogue of what is sound (None if not even that much is left), everything that is wrong, and the
+    paths of the mappings something was cut out of: what else looks wrong in there may be a consequence.
     """
     diagnostics: list[Diagnostic] = []
+    broken: frozenset[Path] = frozenset()
     first = True
     while True:
         try:
-            return Catalogue.model_validate(tree), diagnostics
+            return Catalogue.model_validate(tree), diagnostics, broken
         except ValidationError as error:
             problems = error.errors(include_url=False)
         if first:
             diagnostics = _describe(problems, tree, source)
             first = False
         places = {_cut(_locate(problem["loc"], tree), tree) for problem in problems}
+        broken = broken or frozenset(place if _is_model(place) else place[:-1] for place in places)
         # The longest first, and the last element of a list first: cutting one must not move another.
         for place in sorted(places, key=_depth_first, reverse=True):
             if not place:
-                return None, diagnostics
+                return None, diagnostics, broken
             _delete(tree, place)
+
+
+def _is_model(path: Path) -> bool:
+    return len(path) == 4 and path[0] == "providers" and path[2] == "models"
 
 
 def _depth_first(path: Path) -> tuple[int, list[str]]:
@@ -67,20 +76,23 @@ def _locate(loc: Path, tree: Any) -> Path:
     """The part of pydantic's `loc` that exists in the tree: without union branches and `[key]`."""
     node: Any = tree
     for depth, part in enumerate(loc):
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        else:
+        if not _has(node, part):
             return loc[:depth]
+        node = node[part]
     return loc
 
 
+def _has(node: Any, part: str | int) -> bool:
+    if isinstance(node, list):
+        return isinstance(part, int) and part < len(node)
+    return isinstance(node, dict) and part in node
+
+
 def _cut(path: Path, tree: Any) -> Path:
-    """What to cut out because of a problem at `path`: the thing itself, but never one element of a list of values."""
+    """What to cut out because of a problem at `path`: never one element of a list of values, but the list."""
     node: Any = tree
     for depth, part in enumerate(path):
-        if isinstance(node, list) and not (path[0] == "providers" and depth == 3):
+        if isinstance(node, list) and not _is_model(path[: depth + 1]):
             return path[:depth]
         node = node[part]
     return path
@@ -89,17 +101,11 @@ def _cut(path: Path, tree: Any) -> Path:
 def _delete(tree: Any, path: Path) -> None:
     node = tree
     for part in path[:-1]:
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        else:
+        if not _has(node, part):
             return
-    last = path[-1]
-    if isinstance(node, dict):
-        node.pop(last, None)
-    elif isinstance(node, list) and isinstance(last, int) and last < len(node):
-        del node[last]
+        node = node[part]
+    if _has(node, path[-1]):
+        del node[path[-1]]
 
 
 def _describe(problems: list[Any], tree: Any, source: SourceMap) -> list[Diagnostic]:
@@ -132,7 +138,9 @@ def _describe(problems: list[Any], tree: Any, source: SourceMap) -> list[Diagnos
         else:
             message = str(problem["msg"]).removeprefix("Value error, ")
             message = message.replace("Input should be", "must be")
-            shown = f": {problem['input']!r}" if not isinstance(problem["input"], dict | list | BaseModel) else ""
+            shown = (
+                f": {problem['input']!r}" if not isinstance(problem["input"], dict | list | BaseModel) else ""
+            )
             diagnostics.append(
                 Diagnostic(
                     "invalid-value",
@@ -152,7 +160,7 @@ def _shown(path: Path) -> Path:
 
 def _subject(path: Path, tree: Any) -> str:
     """What the problem is about, e.g. `model "x"` or `port`."""
-    if len(path) == 4 and path[0] == "providers" and path[2] == "models":
+    if tree and _is_model(path):
         node = tree["providers"][path[1]]["models"][path[3]]
         if isinstance(node, dict) and isinstance(node.get("name"), str):
             return f'model "{node["name"]}"'
@@ -164,7 +172,7 @@ def _subject(path: Path, tree: Any) -> str:
 
 def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) -> Diagnostic:
     expected = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
-    name = place[-1] if place else "the catalogue"
+    name = _subject(place, {}) if place else "the catalogue"
     found = (
         "nothing"
         if value is None

@@ -1,0 +1,343 @@
+"""What comes out: the gateway's document, routes and plans."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, document, inventory
+from catalogues import load as load_yaml
+
+from modelyard.compiler import compile_document, compile_inventory
+from modelyard.emit import assert_invariants
+from modelyard.names import slugs
+from modelyard.render import render_plan, render_summary
+from modelyard.schema import Gateway
+
+FLEET = {
+    "llm_stack": ["gw1", "gw2", "gpu1", "gpu2"],
+    "llm_gateway": ["gw1", "gw2"],
+    "llm_redis": ["gw1"],
+    "llm_local": ["gpu1", "gpu2", "gw1"],
+}
+ADDRESSES = {"gw1": "10.0.0.1", "gw2": "10.0.0.2", "gpu1": "fd00::5", "gpu2": "10.0.0.6"}
+
+
+def entries(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [entry for entry in result["model_list"] if entry["model_name"] == name]
+
+
+def test_document_of_one_host() -> None:
+    assert document(compiled()) == {
+        "model_list": [
+            {
+                "model_name": "small",
+                "litellm_params": {
+                    "model": "openai/small",
+                    "api_base": "http://127.0.0.1:8080/v1",
+                    "api_key": "os.environ/LOCAL_API_KEY",
+                    "timeout": 600,
+                    "stream_timeout": 120,
+                },
+                "model_info": {"id": "local/one/small", "mode": "chat"},
+            },
+            {
+                "model_name": "large:7b",
+                "litellm_params": {
+                    "model": "openai/large:7b",
+                    "api_base": "http://127.0.0.1:8081/v1",
+                    "api_key": "os.environ/LOCAL_API_KEY",
+                    "timeout": 600,
+                    "stream_timeout": 120,
+                },
+                "model_info": {"id": "local/one/large:7b", "mode": "chat"},
+            },
+            {
+                "model_name": "big-cloud",
+                "litellm_params": {
+                    "model": "openai/big-cloud",
+                    "api_base": "https://api.example.org/v1",
+                    "api_key": "os.environ/CLOUD_KEY",
+                    "timeout": 600,
+                    "stream_timeout": 120,
+                },
+                "model_info": {"id": "cloud/-/big-cloud", "mode": "chat"},
+            },
+        ],
+        "router_settings": {
+            "num_retries": 0,
+            "max_fallbacks": 1,
+            "allowed_fails": 1,
+            "cooldown_time": 30,
+            "enable_weighted_failover": True,
+            "fallbacks": [{"small": ["big-cloud"]}, {"large:7b": ["small", "big-cloud"]}],
+            "redis_host": "127.0.0.1",
+            "redis_port": 6379,
+            "redis_password": "os.environ/REDIS_PASSWORD",
+            "cache_kwargs": {"username": "gateway"},
+        },
+        "litellm_settings": {
+            "num_retries": 0,
+            "expose_router_debug_in_errors": False,
+            "turn_off_message_logging": True,
+            "callbacks": ["prometheus"],
+        },
+        "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
+    }
+
+
+def test_chains_are_flat_and_depth_first() -> None:
+    """A: [B, C], B: [D] is tried as A B D C, each once (the gateway itself would do that only by chance)."""
+    text = change("large:7b: {chain: [small, big-cloud]}", "large:7b: {chain: [small, end]}")
+    text = change("      - name: big-cloud\n", "      - name: big-cloud\n      - name: end\n", text)
+    text = change("{terminal: true}", "{chain: [end]}\n    end: {terminal: true}", text)
+    chains = document(compiled(text))["router_settings"]["fallbacks"]
+    assert chains == [{"small": ["big-cloud", "end"]}, {"large:7b": ["small", "big-cloud", "end"]}, {"big-cloud": ["end"]}]
+
+
+def test_chain_passes_through_a_step_that_is_left_out() -> None:
+    """large → small → big-cloud without hosts for small's provider: what stands in for small still stands in."""
+    text = change("  cloud:\n", "  other:\n    type: ollama\n    group: llm_empty\n    port: 1\n    models: [{name: gone}]\n  cloud:\n")
+    text = change("[small, big-cloud]", "[gone]", text)
+    text = change("{terminal: true}", "{terminal: true}\n    gone: {chain: [big-cloud]}", text)
+    result = compiled(text)
+    assert {"large:7b": ["big-cloud"]} in document(result)["router_settings"]["fallbacks"]
+    assert {"kind": "step", "name": "gone", "of": "large:7b"}.items() <= result.left_out[-1].items()
+    assert "gone" not in result.public_names
+
+
+def test_fleet() -> None:
+    result = compiled(groups=FLEET, addresses=ADDRESSES)
+    first, second = document(result, "gw1"), document(result, "gw2")
+    assert [e["litellm_params"]["api_base"] for e in entries(first, "small")] == [
+        "http://[fd00::5]:8080/v1",
+        "http://10.0.0.6:8080/v1",
+        "http://10.0.0.1:8080/v1",
+    ]
+    assert first["model_list"] == second["model_list"]
+    assert first["router_settings"]["redis_host"] == "127.0.0.1"
+    assert second["router_settings"]["redis_host"] == "10.0.0.1"
+    assert result.plans["gw1"]["redis"]["listen"] == ["127.0.0.1", "10.0.0.1"]
+    assert result.plans["gpu1"]["llama_cpp"]["instances"][0]["listen"] == ["fd00::5"]
+    assert result.plans["gpu1"]["litellm"] is None
+    assert result.plans["gw2"]["llama_cpp"] is None
+
+
+def test_ids_do_not_depend_on_addresses() -> None:
+    ids = [
+        [e["model_info"]["id"] for e in document(compiled(groups=FLEET, addresses=a), "gw1")["model_list"]]
+        for a in (ADDRESSES, {**ADDRESSES, "gpu1": "10.9.9.9"})
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_llm_address_wins_over_ansible_host() -> None:
+    inv = inventory(groups=FLEET, addresses=ADDRESSES)
+    object.__setattr__(inv.hosts["gpu1"], "variables", {**inv.hosts["gpu1"].variables, "llm_address": "10.1.1.1"})
+    assert "http://10.1.1.1:8080/v1" in json.dumps(document(compile_inventory(inv), "gw1"))
+
+
+def test_hosts_narrow_the_placement() -> None:
+    result = compiled(change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES)
+    assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == ["local/gpu2/large:7b"]
+    assert [i["model"] for i in result.plans["gpu1"]["llama_cpp"]["instances"]] == ["small"]
+
+
+def test_limits() -> None:
+    result = document(compiled(change("port: 8081", "port: 8081\n        rpm: 9\n        timeout: 30"), groups=FLEET, addresses=ADDRESSES), "gw1")
+    assert result["router_settings"]["optional_pre_call_checks"] == ["enforce_model_rate_limits"]
+    for entry in entries(result, "large:7b"):
+        params = entry["litellm_params"]
+        assert (params["rpm"], params["max_parallel_requests"], params["weight"]) == (9, 1000, 1)
+        assert (params["timeout"], params["stream_timeout"]) == (30, 30)
+    assert "optional_pre_call_checks" not in document(compiled())["router_settings"]
+    assert "max_parallel_requests" not in entries(result, "small")[0]["litellm_params"]
+
+
+def test_shared_name_is_one_group_with_weights() -> None:
+    text = change("name: big-cloud", "name: small\n        served_name: big\n        weight: 1").replace("big-cloud", "small")
+    text = change("      - name: small\n        source", "      - name: small\n        weight: 3\n        source", text)
+    text = change("    small: {chain: [small]}\n", "", text)
+    text = change("[small, small]", "[small]", text)
+    members = entries(document(compiled(text)), "small")
+    assert [(m["litellm_params"]["model"], m["litellm_params"]["weight"]) for m in members] == [
+        ("openai/small", 3),
+        ("openai/big", 1),
+    ]
+
+
+def test_aliases_and_capabilities() -> None:
+    text = change(
+        "llm_routing:\n",
+        "llm_routing:\n  aliases: {fast: small, best: code}\n  capabilities: {code: {models: [large:7b, small]}}\n",
+    )
+    result = compiled(text)
+    router = document(result)["router_settings"]
+    assert result.public_names == ["small", "large:7b", "big-cloud", "code", "fast", "best"]
+    assert router["model_group_alias"] == {"fast": "small", "best": "code"}
+    assert router["routing_groups"] == [
+        {
+            "group_name": "code",
+            "models": ["large:7b", "small"],
+            "routing_strategy": "priority",
+            "model_priorities": {"large:7b": 1, "small": 2},
+        }
+    ]
+    chains = {name: chain for entry in router["fallbacks"] for name, chain in entry.items()}
+    assert chains["code"] == chains["fast"] == chains["best"] == ["big-cloud"]
+
+
+def test_alias_whose_model_is_left_out_is_left_out() -> None:
+    text = change("llm_routing:\n", "llm_routing:\n  aliases: {fast: small}\n")
+    result = compiled(text, groups={"llm_local": []})
+    assert result.public_names == ["big-cloud"]
+    assert [e["name"] for e in result.left_out] == ["local", "fast"]
+
+
+def test_anthropic_and_keyless() -> None:
+    text = change("type: openai", "type: anthropic")
+    assert entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["model"] == "anthropic/big-cloud"
+    text = change("type: openai", "type: openai_compatible").replace("    api_key_env: CLOUD_KEY\n", "")
+    assert entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["api_key"] == "none"
+
+
+def test_without_redis() -> None:
+    result = compiled(groups={"llm_redis": []})
+    assert not [key for key in document(result)["router_settings"] if "redis" in key or key == "cache_kwargs"]
+    assert "REDIS_PASSWORD" not in result.plans["one"]["litellm"]["secrets"]
+    assert [c["skip"] for c in result.plans["one"]["checks"] if c["service"] == "redis"] == ["no host in group llm_redis"]
+
+
+def test_same_input_same_bytes() -> None:
+    assert json.dumps(compiled().as_dict()) == json.dumps(compiled().as_dict())
+
+
+def test_plan_of_one_host() -> None:
+    plan = compiled().plans["one"]
+    assert [(s["service"], s["port"], s["variable"]) for s in plan["services"]] == [
+        ("redis", 6379, "llm_gateway.redis.port"),
+        ("llama-cpp@small", 8080, "llm_providers.local.port"),
+        ("llama-cpp@large-7b", 8081, "llm_providers.local.models[1].port"),
+        ("litellm@blue", 4001, "llm_gateway.slots.blue"),
+        ("litellm@green", 4002, "llm_gateway.slots.green"),
+        ("haproxy", 4000, "llm_gateway.port"),
+    ]
+    assert plan["litellm"]["secrets"] == {
+        name: name for name in ("CLOUD_KEY", "LITELLM_MASTER_KEY", "LOCAL_API_KEY", "REDIS_PASSWORD")
+    }
+
+
+def test_checks_are_complete() -> None:
+    """Every check names its service and says what to look at; ports are real or, for a slot, its placeholder."""
+    plan = compiled().plans["one"]
+    kinds = {"unit": {"units"}, "http": {"url", "expect_status"}, "models": {"url", "bearer", "names"},
+             "chat": {"url", "bearer", "model"}, "redis": {"host", "port", "username", "password"}}  # fmt: skip
+    for check in [*plan["checks"], *plan["litellm"]["checks"]]:
+        assert {"name", "service", "kind", "hint", *kinds[check["kind"]]} <= check.keys()
+    for check in plan["litellm"]["checks"]:
+        assert check["kind"] == "unit" or "@PORT@" in check["url"]
+    assert "@PORT@" not in json.dumps(plan["checks"])
+    streams = [c["name"] for c in plan["checks"] if c.get("stream")]
+    assert streams == ["the door streams (small)"]
+
+
+def test_filter_and_action_make_the_same_document() -> None:
+    catalogue = {key.removeprefix("llm_"): value for key, value in load_yaml(CATALOGUE).items()}
+    found, diagnostics = compile_document(catalogue, GROUPS, {}, frozenset({"CLOUD_KEY"}))
+    assert diagnostics == []
+    assert found == document(compiled())
+
+
+def test_render() -> None:
+    result = compiled()
+    text = render_plan(result)
+    assert "  127.0.0.1:8081  modelyard-llama-cpp@large-7b  large:7b\n" in text
+    assert "  large:7b\n    1. large:7b   local on one\n    2. small      local on one\n    3. big-cloud  cloud on https" in text
+    assert "1 host, 3 public names, 0 warnings" in render_summary(result)
+
+
+def test_slugs() -> None:
+    assert slugs(["qwen2.5-coder:7b", "A"]) == {"qwen2.5-coder:7b": "qwen2-5-coder-7b", "A": "a"}
+    clash = slugs(["a.b", "a-b", "c", "::", "x" * 80])
+    assert len(set(clash.values())) == 5
+    assert clash["c"] == "c"
+    assert clash == slugs(["x" * 80, "::", "c", "a-b", "a.b"])
+    assert all(0 < len(slug) <= 48 and slug.strip("-") == slug for slug in clash.values())
+
+
+@pytest.mark.parametrize("break_it", ["id", "chain", "alias", "key", "self"])
+def test_invariants_are_checked(break_it: str) -> None:
+    result = compiled()
+    found = document(result)
+    if break_it == "id":
+        found["model_list"][1]["model_info"]["id"] = found["model_list"][0]["model_info"]["id"]
+    elif break_it == "chain":
+        found["router_settings"]["fallbacks"][0]["small"].append("nobody")
+    elif break_it == "alias":
+        found["router_settings"]["model_group_alias"] = {"x": "nobody"}
+    elif break_it == "key":
+        found["model_list"][0]["litellm_params"]["api_key"] = "sk-1"
+    else:
+        found["router_settings"]["fallbacks"][0]["small"].append("small")
+    with pytest.raises(AssertionError):
+        assert_invariants(found, result.public_names)
+
+
+# -- the shipped catalogue -----------------------------------------------------------------------------------------
+
+
+def shipped() -> str:
+    return "\n".join(
+        path.read_text(encoding="utf-8").removeprefix("---\n") for path in sorted((ROOT / "group_vars/all").glob("*.yml"))
+    )
+
+
+SHIPPED_GROUPS = {
+    "llm_llama_cpp_native": ["one"],
+    **{name: [] for name in ("llm_ollama", "llm_llama_cpp_python", "llm_vllm_qwen", "llm_vllm_dolphin")},
+}
+
+
+def test_shipped_catalogue() -> None:
+    result = compiled(shipped(), groups=SHIPPED_GROUPS, secrets=frozenset())
+    assert result.diagnostics == []
+    assert result.public_names == ["llama-cpp-native"]
+    assert {e["name"] for e in result.left_out} >= {"ollama", "llama_cpp_python", "vllm-qwen", "vllm-dolphin", "ollama_cloud"}
+
+
+def test_shipped_catalogue_with_the_cloud() -> None:
+    result = compiled(shipped(), groups=SHIPPED_GROUPS, secrets=frozenset({"OLLAMA_CLOUD_API_KEY"}))
+    assert result.diagnostics == []
+    chains = {name: chain for e in document(result)["router_settings"]["fallbacks"] for name, chain in e.items()}
+    assert chains["kimi-k2:1t-cloud"] == ["gpt-oss:120b-cloud", "gpt-oss:20b-cloud", "llama-cpp-native"]
+
+
+def test_shipped_chains_are_what_the_plan_promises() -> None:
+    """Expanded over all models, as if every engine could be deployed."""
+    from modelyard.resolve import Resolved
+    from modelyard.routing import _Router
+    from modelyard.schema import Catalogue
+    from modelyard.sourcemap import SourceMap, plain
+
+    tree = {key.removeprefix("llm_"): value for key, value in plain(load_yaml(shipped())).items()}
+    router = _Router(Catalogue.model_validate(tree), Resolved(), frozenset(), SourceMap(tree))
+    assert router.walk("llama3.1:latest") == [
+        "llama3.1:latest", "llama-cpp-default", "llama-cpp-native", "gpt-oss:20b-cloud",
+    ]  # fmt: skip
+    assert router.walk("qwen2.5-coder:7b")[:3] == ["qwen2.5-coder:7b", "qwen-coder-vllm", "qwen3-coder:480b-cloud"]
+    assert router.walk("llama-cpp-native") == ["llama-cpp-native"]
+    declared = {m.name for p in router_models(tree) for m in p}
+    assert router.routing.fallbacks.keys() == declared
+
+
+def router_models(tree: dict[str, Any]) -> list[Any]:
+    from modelyard.schema import Catalogue
+
+    return [p.models for p in Catalogue.model_validate(tree).providers.values()]
+
+
+def test_shipped_gateway_states_the_defaults() -> None:
+    """group_vars explains the defaults of the schema; a different number there would make its comments lies."""
+    values = load_yaml(shipped())["llm_gateway"]
+    assert Gateway.model_validate(json.loads(json.dumps(values))) == Gateway()

@@ -1,0 +1,144 @@
+"""Whatever is done to the shipped catalogue: it is refused with a diagnostic, or the document keeps its promises."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from catalogues import GROUPS, compiled, inventory
+from catalogues import load as load_yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_document import ADDRESSES, FLEET, SHIPPED_GROUPS, shipped
+
+from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+from modelyard.emit import assert_invariants
+from modelyard.sourcemap import plain
+
+SHIPPED = plain(load_yaml(shipped()))
+SECRETS = frozenset({"OLLAMA_CLOUD_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"})
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 70000),
+    st.floats(allow_nan=True),
+    st.sampled_from(["", "llama3.1:latest", "llama-cpp-native", "gpt-oss:20b-cloud", "chain", "active", "disabled", "skip",
+                     "llm_ollama", "llm_llama_cpp_native", "http://h", "http://[", "{{ x }}", "ä", "a b", "\x00", "1.2.3"]),
+    st.text(max_size=4),
+)  # fmt: skip
+keys = st.one_of(st.sampled_from(["models", "group", "chain", "terminal", "port", "name", "x"]), st.text(max_size=3), st.integers())
+values = st.recursive(
+    scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=3)), max_leaves=6
+)
+
+
+def spots(node: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) in a tree."""
+    found: list[tuple[Any, Any]] = []
+    for key, child in list(node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()):
+        found += [(node, key), *spots(child)]
+    return found
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> dict[str, Any]:
+    tree = copy.deepcopy(SHIPPED)
+    for _ in range(draw(st.integers(1, 3))):
+        places = spots(tree)
+        if not places:
+            break
+        container, key = places[draw(st.integers(0, len(places) - 1))]
+        action = draw(st.sampled_from(["replace", "delete", "insert", "swap", "duplicate"]))
+        if action == "replace":
+            container[key] = draw(values)
+        elif action == "delete":
+            del container[key]
+        elif action == "insert" and isinstance(container, dict):
+            container[draw(keys)] = draw(values)
+        elif action == "swap":
+            other, at = places[draw(st.integers(0, len(places) - 1))]
+            container[key] = copy.deepcopy(other[at])
+        elif isinstance(container, list):
+            container.append(copy.deepcopy(container[key]))
+    return tree
+
+
+def promises(result: Compiled) -> None:
+    if result.errors:
+        assert result.plans == {}
+        assert all(d.message and d.render() for d in result.errors)
+        json.dumps([d.as_dict() for d in result.diagnostics])
+        return
+    assert result.public_names
+    text = json.dumps(result.as_dict())
+    assert text
+    for plan in result.plans.values():
+        ports = [(s["address"], s["port"]) for s in plan["services"]]
+        assert len(ports) == len(set(ports))
+        if plan["litellm"]:
+            assert_invariants(plan["litellm"]["document"], result.public_names)
+
+
+@settings(max_examples=400, deadline=None)
+@given(tree=mutated(), secrets=st.sampled_from([frozenset(), SECRETS]))
+def test_mutations_of_the_catalogue(tree: dict[str, Any], secrets: frozenset[str]) -> None:
+    groups = {**GROUPS, **SHIPPED_GROUPS}
+    promises(compile_inventory(Inventory(groups, {"one": Host(tree, "one")}, secrets)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(override=values, shape=st.sampled_from(["whole", "providers", "routing", "gateway", "versions", "models"]))
+def test_any_override(override: Any, shape: str) -> None:
+    over: Any = override
+    if shape == "models":
+        over = {"providers": {"ollama_cloud": {"models": override}}}
+    elif shape != "whole":
+        over = {shape: override}
+    tree = {**SHIPPED, "llm_overrides": over}
+    groups = {**GROUPS, **SHIPPED_GROUPS}
+    promises(compile_inventory(Inventory(groups, {"one": Host(tree, "one")}, SECRETS)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(chains=st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=10, max_size=10))
+def test_any_chains(chains: list[list[int]]) -> None:
+    """Random graphs: refused for a loop, a repeated step or emptiness, else closed and free of loops."""
+    providers = {
+        "cloud": {
+            "type": "openai_compatible",
+            "base_url": "http://h/v1",
+            "models": [{"name": f"m{i}"} for i in range(10)],
+        }
+    }
+    fallbacks = {f"m{i}": {"chain": [f"m{n}" for n in chain]} if chain else {"terminal": True} for i, chain in enumerate(chains)}
+    tree = {**SHIPPED, "llm_providers": providers, "llm_routing": {"fallbacks": fallbacks}}
+    result = compile_inventory(Inventory(GROUPS, {"one": Host(tree, "one")}, frozenset()))
+    promises(result)
+    loops = any(_reaches(chains, i, i) for i in range(10))
+    repeats = any(len(chain) != len(set(chain)) for chain in chains)
+    assert bool(result.errors) == (loops or repeats)
+
+
+def _reaches(chains: list[list[int]], start: int, goal: int) -> bool:
+    seen: set[int] = set()
+    todo = list(chains[start])
+    while todo:
+        node = todo.pop()
+        if node == goal:
+            return True
+        if node not in seen:
+            seen.add(node)
+            todo += chains[node]
+    return False
+
+
+@settings(max_examples=50, deadline=None)
+@given(order=st.permutations(["gw1", "gw2", "gpu1", "gpu2"]))
+def test_order_of_hosts_changes_no_name(order: list[str]) -> None:
+    groups = {name: sorted(hosts, key=order.index) for name, hosts in FLEET.items()}
+    result = compiled(groups=groups, addresses=ADDRESSES)
+    assert result.errors == []
+    assert result.public_names == compiled(groups=FLEET, addresses=ADDRESSES).public_names
+    assert inventory(groups=groups).groups["llm_stack"] == order
