@@ -187,6 +187,8 @@ def local_model(
     path: str, sha256: str | None, reader: str | None, directory: str, check_mode: bool
 ) -> dict[str, Any]:
     """Accept a file that is on the host. Returns the module's result; raises ModelError."""
+    if not PART.search(path):
+        path = os.path.realpath(path)  # the service is shown this one file, and no link to it
     files = parts_of(path)
     for file in files:
         if not os.path.exists(file):
