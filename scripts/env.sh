@@ -47,4 +47,6 @@ export UV_COMPILE_BYTECODE=1
 export VIRTUAL_ENV="$PWD/.venv"
 "$uv" pip sync --quiet --require-hashes requirements/dev.txt
 "$uv" pip install --quiet --no-deps --no-build-isolation --editable .
+# Roles ask uv for the address of sources in the package index.
+ln -sf "$uv" .venv/bin/uv
 echo "env: .venv is ready ($(.venv/bin/python --version), $(.venv/bin/ansible --version | head -n 1))"

@@ -23,9 +23,15 @@ class SourceError(Exception):
 
 
 def cache_directory() -> Path:
-    """Return where downloads and builds are kept, outside the clone: `$MODELYARD_CACHE`, else `~/.cache/modelyard`."""
+    """Return where downloads and builds are kept, outside the clone.
+
+    `$MODELYARD_CACHE`, else `modelyard` below `$XDG_CACHE_HOME`, else `~/.cache/modelyard`.
+    """
     configured = os.environ.get("MODELYARD_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "modelyard"
+    if configured:
+        return Path(configured)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "modelyard"
 
 
 def sha256_of(path: Path) -> str:
