@@ -1,12 +1,56 @@
+# Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
+.PHONY: help env up down test lint validate plan smoke bench clean
 
-# help: this list
-help:
-	@echo todo
+# The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
+INVENTORY ?= inventories/lab
+LAB_HOSTS ?= lab1
+# What `make test` runs: lint, unit, lab, or names of molecule scenarios. Empty: everything.
+ONLY ?=
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+env: .venv/.stamp ## make the controller's environment in .venv
 
 .venv/.stamp: requirements/dev.txt requirements/uv.txt pyproject.toml scripts/env.sh
 	@scripts/env.sh
 	@touch $@
 
-env: .venv/.stamp
-.PHONY: help env
+up: env ## start the lab, apply site.yml, ask a question (INVENTORY=inventories/workstation: this machine instead)
+	@set -e; started=$$(date +%s); \
+	if [ "$(INVENTORY)" = inventories/lab ]; then \
+		scripts/lab-packages.sh; \
+		lab/tiny_gguf.py; \
+		lab/lab up $(LAB_HOSTS); \
+	fi; \
+	ansible-playbook site.yml -i $(INVENTORY); \
+	ansible-playbook playbooks/chat.yml -i $(INVENTORY); \
+	echo "make up took $$(($$(date +%s) - started)) s"
+
+down: ## take the lab away, with everything it made
+	@lab/lab down
+
+test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint unit redis": a part)
+	@scripts/lab-packages.sh
+	@scripts/test.py $(ONLY)
+
+lint: env ## ansible-lint, yamllint, ruff, mypy
+	@scripts/test.py lint
+
+validate: env ## check the catalogue; contacts no host
+	@ansible-playbook playbooks/validate.yml -i $(INVENTORY)
+
+plan: env ## show what would run where; contacts no host
+	@ansible-playbook playbooks/plan.yml -i $(INVENTORY)
+
+smoke: env ## check everything that should run
+	@ansible-playbook playbooks/smoke.yml -i $(INVENTORY)
+
+bench: env ## measure the compiler
+	@pytest -q -s tests/benchmarks
+
+clean: ## remove what make put into the clone (the cache in ~/.cache/modelyard stays)
+	@rm -rf .venv .ansible .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

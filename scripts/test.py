@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Run the tests and say what was run.
+
+usage: scripts/test.py [NAME...]
+
+A name is `lint`, `unit`, `lab` or a molecule scenario; without names everything runs, the cheap first. Every
+step runs even if an earlier one failed. The exit status is 0 only if everything passed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / ".cache/test"
+
+LINT = {
+    "ansible-lint": ["ansible-lint", "--offline", "-q"],
+    "yamllint": ["yamllint", "--strict", "."],
+    "ruff": ["ruff", "check", "--quiet", "."],
+    "ruff format": ["ruff", "format", "--check", "--quiet", "."],
+    "mypy": ["mypy"],
+}
+
+
+@dataclass
+class Outcome:
+    """What one step did."""
+
+    name: str
+    seconds: float
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+def run(name: str, command: list[str], environment: dict[str, str] | None = None) -> Outcome:
+    """Run one command, its output unchanged; the command itself counts as one test."""
+    print(f"\n=== {name}: {' '.join(command)}", flush=True)
+    started = time.monotonic()
+    good = (
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, check=False).returncode
+        == 0
+    )
+    return Outcome(name, time.monotonic() - started, passed=int(good), failed=int(not good))
+
+
+def with_cases(outcome: Outcome, report: Path) -> Outcome:
+    """Replace the one test of a pytest run by those in its JUnit report; no report means failed."""
+    if not report.exists():
+        return Outcome(outcome.name, outcome.seconds, failed=1)
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        # pytest can fail without a failed test, for example when it collected none.
+        failed = max(failed, outcome.failed)
+        return Outcome(outcome.name, outcome.seconds, max(total - failed - skipped, 0), failed, skipped)
+    return outcome
+
+
+def run_pytest(name: str, *arguments: str) -> Outcome:
+    """Run pytest; count its tests."""
+    report = RESULTS / f"{name}.xml"
+    return with_cases(run(name, ["pytest", "-q", f"--junitxml={report}", *arguments]), report)
+
+
+def run_scenario(name: str) -> Outcome:
+    """Run a molecule scenario; its sequence counts as one test, and each of its testinfra tests as one."""
+    report = RESULTS / f"molecule-{name}.xml"
+    environment = {
+        "PYTEST_ADDOPTS": f"--junitxml={report}",
+        "MOLECULE_COMMAND_BORDERS": "false",
+        # Molecule names its directories after the clone's last path component only.
+        "ANSIBLE_HOME": str(ROOT / ".ansible"),
+    }
+    sequence = run(f"molecule {name}", ["molecule", "test", "--scenario-name", name], environment)
+    if report.exists():
+        cases = with_cases(Outcome(sequence.name, sequence.seconds), report)
+        sequence.passed += cases.passed
+        sequence.failed += cases.failed
+        sequence.skipped += cases.skipped
+    return sequence
+
+
+def scenarios() -> list[str]:
+    """Return molecule's scenarios; `site`, which needs all roles, comes last."""
+    names = (path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+    return sorted(names, key=lambda name: (name == "site", name != "lab", name))
+
+
+def main() -> int:
+    """Run what was asked for and print the summary."""
+    known = ["lint", "unit", "lab", *(name for name in scenarios() if name != "lab")]
+    chosen = sys.argv[1:] or known
+    unknown = sorted(set(chosen) - set(known))
+    if unknown:
+        print(f"no tests named {', '.join(unknown)}. There are: {', '.join(known)}", file=sys.stderr)
+        return 2
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for old in RESULTS.glob("*.xml"):
+        old.unlink()
+    outcomes = []
+    for name in chosen:
+        if name == "lint":
+            outcomes += [run(tool, command) for tool, command in LINT.items()]
+        elif name == "unit":
+            outcomes.append(run_pytest("unit", "tests", "-n", "2"))
+        elif name == "lab":
+            outcomes.append(run_pytest("lab", "tests/lab"))
+            outcomes.append(run_scenario("lab"))
+        else:
+            outcomes.append(run_scenario(name))
+    print("\n=== summary")
+    for outcome in outcomes:
+        numbers = f"{outcome.passed:5} passed {outcome.failed:5} failed {outcome.skipped:5} skipped"
+        print(f"{outcome.name:20} {numbers} {outcome.seconds:7.0f} s")
+    passed, failed, skipped = (
+        sum(getattr(one, key) for one in outcomes) for key in ("passed", "failed", "skipped")
+    )
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
