@@ -1,4 +1,4 @@
-"""Compile the catalogue of the whole inventory, once, on the controller. Documentation: the module of this name."""
+"""Compile the catalogue of the whole inventory, on the controller. Documented in the module of this name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ display = Display()
 
 
 class ActionModule(ActionBase):
-    """Reads the `llm_*` variables of every host in llm_stack and hands them to the compiler. Contacts nobody."""
+    """Hands the `llm_*` variables of every host in llm_stack to the compiler. Contacts nobody."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -61,7 +61,9 @@ def refusal(compiled: Compiled) -> str:
     """Everything that is wrong, one diagnostic after the other, each beginning on a line of its own."""
     count = len(compiled.errors)
     head = f"The catalogue has {count} error{'s' if count > 1 else ''}. No host was contacted."
-    return "\n".join([head, *(diagnostic.render() for diagnostic in compiled.errors), "Codes: docs/diagnostics.md"])
+    return "\n".join(
+        [head, *(diagnostic.render() for diagnostic in compiled.errors), "Codes: docs/diagnostics.md"]
+    )
 
 
 def snapshot(variables: Mapping[str, Any]) -> Inventory:
@@ -72,7 +74,9 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     secrets: set[str] = set()
     for name, host in hosts.items():
         given = host.variables.get("llm_secrets")
-        secrets |= {str(key) for key, value in given.items() if value} if isinstance(given, Mapping) else set()
+        secrets |= (
+            {str(key) for key, value in given.items() if value} if isinstance(given, Mapping) else set()
+        )
         secrets |= stored_secrets(hostvars[name].get("inventory_dir"))
     secrets |= {name for name, value in os.environ.items() if value}
     return Inventory(groups, hosts, frozenset(secrets), ansible_origin)
@@ -83,7 +87,8 @@ def read_host(name: str, hostvars: Mapping[str, Any]) -> Host:
     mine = hostvars[name]
     values: dict[str, Any] = {}
     unreadable: dict[str, Any] = {}
-    for variable in sorted(str(key) for key in mine if str(key).startswith("llm_")):
+    # The keys as they are: they know where they were written.
+    for variable in sorted(key for key in mine if key.startswith("llm_")):
         try:
             values[variable] = mine[variable]
         except AnsibleError as error:
@@ -99,7 +104,11 @@ def read_host(name: str, hostvars: Mapping[str, Any]) -> Host:
 def stored_secrets(inventory_dir: Any) -> set[str]:
     """Names of the secrets kept beside the inventory."""
     store = Path(str(inventory_dir or "."), ".credentials")
-    return {entry.name for entry in store.iterdir() if not entry.name.startswith(".")} if store.is_dir() else set()
+    return (
+        {entry.name for entry in store.iterdir() if not entry.name.startswith(".")}
+        if store.is_dir()
+        else set()
+    )
 
 
 def write_report(variables: Mapping[str, Any], compiled: Compiled) -> None:

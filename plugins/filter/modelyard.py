@@ -1,4 +1,4 @@
-"""Names of the filters and their errors. What they do is in the package modelyard; their documentation is beside."""
+"""Names of the filters and their errors. What they do is in the package modelyard."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ def litellm_config(
         if not isinstance(value, Mapping):
             raise AnsibleFilterError(f"{name} must be a mapping, not {type(value).__name__}")
     document, diagnostics = compile_document(
-        catalogue, plain(groups), plain(addresses or {}), frozenset(plain(list(secrets))), gateway_host, ansible_origin
+        catalogue,
+        plain(groups),
+        plain(addresses or {}),
+        frozenset(plain(list(secrets))),
+        gateway_host,
+        ansible_origin,
     )
     errors = [diagnostic.render() for diagnostic in diagnostics if diagnostic.severity == "error"]
     if errors:

@@ -6,16 +6,20 @@ short_description: Compile the catalogue of the whole inventory into one plan pe
 version_added: "0.1.0"
 author: Modelyard
 description:
-  - Reads the C(llm_*) variables of every host in the group C(llm_stack), merges the overrides, checks the catalogue
-    and compiles it into one plan per host, the gateway's configuration included.
-  - Runs on the controller and contacts no host. Needs no facts. Works in check mode, where it does the same.
-  - With errors it fails and prints all of them as C(FILE:LINE:COLUMN), severity, code and message, with the path in
-    the catalogue and a hint. Every code is explained in C(docs/diagnostics.md).
-  - What it compiles is the whole inventory's, whatever C(--limit) says. Use it with O(ignore:run_once).
-  - "Variables it reads: C(llm_providers), C(llm_routing), C(llm_gateway), C(llm_versions), C(llm_overrides_*),
-    C(llm_overrides), C(llm_secrets) (names only) and, per host, C(llm_address)."
-  - A secret counts as defined if it is a key of C(llm_secrets), a variable of the environment, or a file in
-    C(.credentials/) beside the inventory.
+  - Reads the C(llm_*) variables of every host in the group C(llm_stack), merges the overrides,
+    checks the catalogue and compiles it into one plan per host, the gateway's configuration
+    included.
+  - Runs on the controller and contacts no host. Needs no facts. Works in check mode, where it does
+    the same.
+  - With errors it fails and prints all of them as C(FILE:LINE:COLUMN), severity, code and message,
+    with the path in the catalogue and a hint. Every code is explained in C(docs/diagnostics.md).
+  - What it compiles is the whole inventory's, whatever C(--limit) says. Use it with
+    O(ignore:run_once).
+  - "Variables it reads: C(llm_providers), C(llm_routing), C(llm_gateway), C(llm_versions),
+    C(llm_overrides_*), C(llm_overrides), C(llm_secrets) (names only) and, per host,
+    C(llm_address)."
+  - A secret counts as defined if it is a key of C(llm_secrets), a variable of the environment, or a
+    file in C(.credentials/) beside the inventory.
   - With C(-e llm_report=PATH) all diagnostics are also written to PATH on the controller as JSON.
 options: {}
 requirements:
@@ -69,8 +73,8 @@ warnings:
   type: list
   elements: str
 report:
-  description: All diagnostics as data (C(code), C(severity), C(message), C(hint), C(path), C(origin), C(file),
-    C(line), C(column)).
+  description: All diagnostics as data (C(code), C(severity), C(message), C(hint), C(path), C(origin),
+    C(file), C(line), C(column)).
   returned: success
   type: list
   elements: dict

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_PASSWORD, url_host
+from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, url_host
 from modelyard.resolve import Deployment
 from modelyard.routing import Route
 from modelyard.schema import Gateway
@@ -119,7 +119,7 @@ def emit_document(
         router["redis_port"] = redis_port
         router["redis_password"] = f"os.environ/{REDIS_PASSWORD}"
         # The router has no redis_username of its own; what stands here reaches the Redis client as it is.
-        router["cache_kwargs"] = {"username": GATEWAY_USER}
+        router["cache_kwargs"] = {"username": GATEWAY_USER, "namespace": REDIS_NAMESPACE}
     document = {
         "model_list": model_list,
         "router_settings": router,

@@ -42,6 +42,14 @@ def _ip_address(value: str) -> str:
         raise ValueError("not an IP address") from None
 
 
+def _listen(value: list[str]) -> list[str]:
+    if len(value) != len(set(value)):
+        raise ValueError("an address stands here twice")
+    if len(value) > 1 and not {"0.0.0.0", "::"}.isdisjoint(value):
+        raise ValueError("0.0.0.0 and :: are all addresses: they stand alone")
+    return value
+
+
 def _base_url(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -241,7 +249,7 @@ class Redis(Strict):
 class Gateway(Strict):
     """The gateway and its front door."""
 
-    listen: Annotated[list[IPAddress], Field(min_length=1)] = ["127.0.0.1"]
+    listen: Annotated[list[IPAddress], Field(min_length=1), AfterValidator(_listen)] = ["127.0.0.1"]
     port: Port = 4000
     slots: Slots = Slots()
     workers: Annotated[int, Field(ge=1, le=64)] = 1

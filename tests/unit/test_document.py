@@ -11,7 +11,7 @@ from catalogues import load as load_yaml
 
 from modelyard.compiler import compile_document, compile_inventory
 from modelyard.emit import assert_invariants
-from modelyard.names import slugs
+from modelyard.names import REDIS_NAMESPACE, slugs
 from modelyard.render import render_plan, render_summary
 from modelyard.schema import Gateway
 
@@ -75,7 +75,7 @@ def test_document_of_one_host() -> None:
             "redis_host": "127.0.0.1",
             "redis_port": 6379,
             "redis_password": "os.environ/REDIS_PASSWORD",
-            "cache_kwargs": {"username": "gateway"},
+            "cache_kwargs": {"username": "gateway", "namespace": REDIS_NAMESPACE},
         },
         "litellm_settings": {
             "num_retries": 0,

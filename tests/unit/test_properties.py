@@ -62,7 +62,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
             container[key] = copy.deepcopy(other[at])
         elif isinstance(container, list):
             container.append(copy.deepcopy(container[key]))
-    return tree
+    return {key: value for key, value in tree.items() if isinstance(key, str)}  # as Ansible's variables are
 
 
 def promises(result: Compiled) -> None:

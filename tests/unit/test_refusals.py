@@ -21,6 +21,8 @@ EDITS = [
     ("text for a number", "port: 4000", 'port: "4000"', "invalid-value", 24, "without quotes"),
     ("number for text", '"1.106.2"', "1.106", "invalid-value", 26, "put it in quotes"),
     ("number too large", "port: 4000", "port: 70000", "invalid-value", 24, "65535"),
+    ("address twice", "port: 4000", "listen: [127.0.0.1, 127.0.0.1]", "invalid-value", 24, "twice"),
+    ("address beside all", "port: 4000", "listen: [0.0.0.0, 127.0.0.1]", "invalid-value", 24, "stand alone"),
     ("zero limit", "- name: small", "- name: small\n        rpm: 0", "invalid-value", 8, "greater than 0"),
     ("negative weight", "- name: small", "- name: small\n        weight: -1", "invalid-value", 8, "greater than 0"),
     ("credentials in a URL", "https://api", "https://u:p@api", "invalid-value", 14, "api_key_env"),

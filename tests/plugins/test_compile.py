@@ -1,0 +1,224 @@
+"""The action plugin and the verbs validate and plan, through real ansible-core."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Write = Callable[..., Path]
+
+ROOT = Path(__file__).parents[2]
+VALIDATE = "playbooks/validate.yml"
+
+
+def test_shipped_inventory_is_valid(ansible: Run) -> None:
+    done = ansible("ansible-playbook", VALIDATE)
+    assert done.returncode == 0, done.stdout
+    assert "The catalogue is valid: 1 host, 1 public name, 0 warnings." in done.stdout
+    assert "provider ollama: no host in group llm_ollama" in done.stdout
+
+
+def test_unreachable_hosts_are_not_contacted(ansible: Run, stack: Path) -> None:
+    done = ansible("ansible-playbook", "-i", stack, "playbooks/plan.yml")
+    assert done.returncode == 0, done.stdout
+    assert "192.0.2.2:8080  modelyard-llama-cpp@llama-cpp-native  llama-cpp-native" in done.stdout
+    assert "1. llama-cpp-native  llama_cpp_native on gpu" in done.stdout
+
+
+def test_typo_in_an_override_on_the_command_line(ansible: Run) -> None:
+    override = {"llm_overrides": {"routing": {"fallbacks": {"llama3.1:latest": {"chain": ["lama-cpp-default"]}}}}}
+    done = ansible("ansible-playbook", VALIDATE, "-e", json.dumps(override))
+    assert done.returncode != 0
+    assert "<CLI option '-e'>: error[unknown-model]" in done.stdout
+    assert 'did you mean "llama-cpp-default"?' in done.stdout
+    assert r"\n" not in done.stdout, "diagnostics are lines, not an escaped string"
+
+
+def test_boolean_in_an_override_on_the_command_line(ansible: Run) -> None:
+    """Neither `true` nor its key has an origin there; the shipped file must not be blamed."""
+    override = {"llm_overrides": {"gateway": {"redis": {"persistense": True}}}}
+    done = ansible("ansible-playbook", VALIDATE, "-e", json.dumps(override))
+    assert "<CLI option '-e'>: error[unknown-key]" in done.stdout
+
+
+def test_typos_in_a_file_have_file_line_and_column(ansible: Run, stack: Path, variables: Write) -> None:
+    path = variables(
+        "---\nllm_overrides:\n  gateway:\n    cooldwn_s: 10\n    workers: two\n"
+        "  providers:\n    llama_cpp_native:\n      stauts: true\n"
+    )
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert done.returncode != 0
+    assert f"{path}:4:5: error[unknown-key]" in done.stdout
+    assert 'did you mean "cooldown_s"?' in done.stdout
+    assert f"{path}:5:14: error[invalid-value]" in done.stdout
+    assert f"{path}:8:7: error[unknown-key]" in done.stdout
+    assert 'did you mean "status"?' in done.stdout
+    assert "3 errors" in done.stdout
+
+
+def test_shipped_file_is_named_relative_to_the_clone(ansible: Run) -> None:
+    override = {"llm_overrides": {"providers": {"llama_cpp_native": {"models": {"llama-cpp-native": None}}}}}
+    done = ansible("ansible-playbook", VALIDATE, "-e", json.dumps(override))
+    line = next(
+        n for n, text in enumerate((ROOT / "group_vars/all/providers.yml").read_text().splitlines(), 1)
+        if text == "  llama_cpp_native:"
+    )  # fmt: skip
+    assert f"group_vars/all/providers.yml:{line}:3: error[no-models]" in done.stdout
+    assert "group_vars/all/routing.yml:" in done.stdout
+    assert "playbooks/group_vars" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--limit", "gw"], ["--limit", "gpu"], ["--tags", "nothing"], ["--check"]])
+def test_nothing_skips_validation(ansible: Run, stack: Path, variables: Write, arguments: list[str]) -> None:
+    variables("---\nllm_overrides:\n  gateway: {prt: 1}\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, *arguments)
+    assert done.returncode != 0
+    assert "error[unknown-key]" in done.stdout
+
+
+def test_limit_still_compiles_everything(ansible: Run, stack: Path) -> None:
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, "--limit", "gpu")
+    assert done.returncode == 0, done.stdout
+    assert "2 hosts" in done.stdout
+
+
+def test_check_mode(ansible: Run, stack: Path) -> None:
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, "--check", "--diff")
+    assert done.returncode == 0, done.stdout
+    assert "changed=0" in done.stdout
+
+
+def test_empty_inventory_is_an_error(ansible: Run, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.yml"
+    empty.write_text("---\nall: {}\n", encoding="utf-8")
+    done = ansible("ansible-playbook", "-i", empty, VALIDATE)
+    assert done.returncode != 0
+    assert "error[no-hosts]" in done.stdout
+
+
+def test_catalogue_for_some_hosts_only(ansible: Run, stack: Path, variables: Write) -> None:
+    path = variables("---\nllm_overrides:\n  gateway: {port: 5000}\n", "llm_llama_cpp_native")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert "error[differing-catalogues]" in done.stdout
+    assert f"{path}:" in done.stdout
+
+
+def test_fact_in_the_catalogue(ansible: Run, stack: Path, variables: Write) -> None:
+    path = variables('---\nllm_overrides:\n  gateway:\n    workers: "{{ ansible_facts.processor_vcpus }}"\n')
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert f"{path}:4:14: error[unreadable-variable]: llm_overrides cannot be read for gw, gpu" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_templates_work_and_results_are_no_templates(ansible: Run, stack: Path, variables: Write, tmp_path: Path) -> None:
+    variables(
+        '---\nmy_port: 9090\nllm_overrides:\n  gateway: {port: "{{ my_port }}"}\n'
+        "  providers:\n    llama_cpp_native:\n      models:\n        llama-cpp-native: {served_name: !unsafe 'x{{1+1}}'}\n"
+    )
+    done = ansible("ansible-playbook", "-i", stack, "playbooks/plan.yml", "-v")
+    assert done.returncode == 0, done.stdout
+    assert "127.0.0.1:9090" in done.stdout
+    assert "openai/x{{1+1}}" in done.stdout
+
+
+def test_unknown_variable(ansible: Run, stack: Path, variables: Write) -> None:
+    path = variables("---\nllm_overide: {}\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert f"{path}:2:1: error[unknown-variable]" in done.stdout
+    assert 'did you mean "llm_overrides"?' in done.stdout
+
+
+def test_secrets_count_from_everywhere(ansible: Run, stack: Path, variables: Write) -> None:
+    left_out = "secret OLLAMA_CLOUD_API_KEY is not defined"
+    assert left_out in ansible("ansible-playbook", "-i", stack, VALIDATE).stdout
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, OLLAMA_CLOUD_API_KEY="planted-in-environment")
+    assert left_out not in done.stdout
+    (stack / ".credentials").mkdir()
+    (stack / ".credentials" / "OLLAMA_CLOUD_API_KEY").write_text("planted-in-file\n", encoding="utf-8")
+    assert left_out not in ansible("ansible-playbook", "-i", stack, VALIDATE).stdout
+    shutil.rmtree(stack / ".credentials")
+    variables("---\nllm_secrets: {OLLAMA_CLOUD_API_KEY: planted-in-vars}\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, "-vvv")
+    assert left_out not in done.stdout
+    assert "planted" not in done.stdout
+
+
+def test_report(ansible: Run, stack: Path, variables: Write, tmp_path: Path) -> None:
+    path = variables("---\nllm_overrides:\n  gateway:\n    prt: 1\n")
+    ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", f"llm_report={tmp_path / 'report.json'}")
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert [(d["code"], d["file"], d["line"], d["column"]) for d in report] == [("unknown-key", str(path), 4, 5)]
+    assert report[0]["path"] == "llm_gateway.prt"
+
+
+def test_without_the_package_it_says_what_to_run(ansible: Run, tmp_path: Path) -> None:
+    (tmp_path / "modelyard.py").write_text("raise ImportError('No module named pydantic')\n", encoding="utf-8")
+    done = ansible("ansible-playbook", VALIDATE, PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert "make env" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_every_verb_sees_the_shipped_catalogue() -> None:
+    """Ansible reads group_vars beside the playbook; without this link every verb would compile nothing."""
+    link = ROOT / "playbooks/group_vars"
+    assert link.is_symlink()
+    assert str(link.readlink()) == "../group_vars"
+    assert (link / "all/providers.yml").is_file()
+
+
+@pytest.mark.parametrize("name", ["litellm_config", "litellm_model_list", "litellm_fallbacks"])
+def test_documentation_of_filters(ansible: Run, name: str) -> None:
+    done = ansible("ansible-doc", "-t", "filter", "-j", name)
+    documented = json.loads(done.stdout)[name]
+    assert set(documented["doc"]["options"]) == {"_input", "groups", "addresses", "secrets", "gateway_host"}
+    assert documented["examples"].count("ansible.builtin") >= 1
+    assert documented["return"]["_value"]["type"] in ("dict", "list")
+
+
+def test_documentation_of_the_action(ansible: Run) -> None:
+    documented = json.loads(ansible("ansible-doc", "-j", "modelyard_compile").stdout)["modelyard_compile"]
+    assert documented["doc"]["has_action"]
+    assert {"plans", "public_names", "routes", "left_out", "warnings", "report"} <= set(documented["return"])
+
+
+PLAYBOOK = """\
+---
+- name: Filters
+  hosts: gw
+  gather_facts: false
+  tasks:
+    - name: Use them
+      ansible.builtin.debug:
+        msg:
+          - "{{ catalogue | litellm_model_list(groups, addresses) | map(attribute='model_info.id') }}"
+          - "{{ catalogue | litellm_fallbacks(groups, addresses, ['OLLAMA_CLOUD_API_KEY']) | length }}"
+          - "{{ (catalogue | litellm_config(groups, addresses)).router_settings.redis_host }}"
+      vars:
+        addresses: {gpu: 192.0.2.2}
+        catalogue:
+          providers: "{{ llm_providers }}"
+          routing: "{{ llm_routing }}"
+          gateway: "{{ llm_gateway }}"
+"""
+
+
+def test_filters(ansible: Run, stack: Path, tmp_path: Path) -> None:
+    (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
+    playbook = tmp_path / "filters.yml"
+    playbook.write_text(PLAYBOOK, encoding="utf-8")
+    done = ansible("ansible-playbook", "-i", stack, playbook)
+    assert done.returncode == 0, done.stdout
+    assert "llama_cpp_native/gpu/llama-cpp-native" in done.stdout
+    assert "- '6'" in done.stdout or "- 6" in done.stdout
+    assert "127.0.0.1" in done.stdout
+    playbook.write_text(PLAYBOOK.replace("routing:", "routig:"), encoding="utf-8")
+    done = ansible("ansible-playbook", "-i", stack, playbook)
+    assert done.returncode != 0
+    assert 'did you mean "routing"?' in done.stdout
