@@ -98,10 +98,8 @@ def build_user(name: str, check_mode: bool) -> list[str]:
         pwd.getpwnam(name)
     except KeyError:
         if not check_mode:
-            done = run(
-                ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
-                + ["--shell", "/usr/sbin/nologin", name]
-            )
+            nothing = ["--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+            done = run(["useradd", "--system", "--user-group", *nothing, name])
             if done.returncode != 0:
                 raise ServiceError(f"useradd {name}: {done.stderr.strip()}") from None
         return [f"user {name}"]

@@ -13,8 +13,8 @@ description:
 options:
   services:
     description:
-      - The planned listeners, C(services) of the host's compiled plan. Each has C(service), C(unit), C(address),
-        C(port) and C(variable), the setting that moves it.
+      - The planned listeners, C(services) of the host's compiled plan. Each has C(service), C(unit),
+        C(address), C(port) and C(variable), the setting that moves it.
     type: list
     elements: dict
     default: []
@@ -113,7 +113,7 @@ def systemd_problems(proc: str = "/proc") -> list[str]:
     if first == "systemd":
         return []
     return [
-        f"process 1 is {first}, not systemd: no service can be started here (a container needs it as its init)"
+        f"process 1 is {first}, not systemd: no service can be started here (make it a container's init)"
     ]
 
 
@@ -141,7 +141,7 @@ def disk_problems(needed: dict[str, int]) -> list[str]:
 
 
 def decode_address(text: str) -> str:
-    """Turn an address of /proc/net/tcp{,6} (hexadecimal, words in the machine's order) into the usual form."""
+    """Turn an address of /proc/net/tcp{,6} (hexadecimal, in the machine's byte order) into the usual form."""
     words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
     raw = b"".join(struct.pack("=I", word) for word in words)
     address = socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
