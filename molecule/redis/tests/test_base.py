@@ -60,7 +60,7 @@ def test_preflight_names_who_is_in_the_way(host: Any) -> None:
     stock = bool(host.ansible.get_variables().get("stock_redis_was_there"))
     planned = [{**PLANNED, "port": 6379, "unit": "modelyard-other.service"}, {**PLANNED, "port": 22}]
     looked = preflight(host, {"services": planned, "free_mib": {"/opt": 2**40}})
-    assert looked["failed"]
+    assert "nothing was changed" in looked["msg"]
     disk, redis, ssh = looked["problems"]
     assert disk.startswith("/opt: ")
     assert ("redis-server.service" if stock else "modelyard-redis.service") in redis
