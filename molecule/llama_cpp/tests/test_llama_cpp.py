@@ -1,0 +1,249 @@
+"""llama.cpp on a real host: what it answers, to whom, in which sandbox, and what a change touches."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+INSTANCES = {"one": ("http://127.0.0.1:8080", "vendor/one"), "two": ("http://127.0.0.1:8081", "two")}
+SCENARIO = os.environ["MOLECULE_SCENARIO_DIRECTORY"]
+MODELS = "/var/lib/modelyard/models"
+
+
+def ask(host: Any, name: str, path: str, body: dict[str, Any] | None = None, key: str | None = None) -> Any:
+    """Return (status, text) of a request with the own key, or with `key`, or without (empty)."""
+    base, _ = INSTANCES[name]
+    header = ""
+    if key is None:
+        header = (
+            f'-H "Authorization: Bearer $(cat /etc/modelyard/credentials/llama-cpp@{name}/current/API_KEY)"'
+        )
+    elif key:
+        header = f'-H "Authorization: Bearer {key}"'
+    data = f"-d '{json.dumps(body)}'" if body else ""
+    done = host.run(f"curl -sS -m 20 -w '\\n%{{http_code}}' {header} {data} {base}{path}")
+    text, _, status = done.stdout.rpartition("\n")
+    return int(status), text
+
+
+def chat(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "model": INSTANCES[name][1],
+        "messages": [{"role": "user", "content": "say something"}],
+        "max_tokens": 4,
+        **more,
+    }
+
+
+def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run the scenario's playbook with some variables changed."""
+    return subprocess.run(
+        ["ansible-playbook", "converge.yml", "-e", json.dumps(variables)],
+        cwd=SCENARIO,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fingerprint(host: Any) -> dict[str, str]:
+    """Return what must not change when a run is refused: files, links, processes and when they started."""
+    return {
+        "files": host.check_output(
+            "find /opt/modelyard /etc/modelyard /etc/systemd/system -type f -exec sha256sum {} + | sort"
+        ),
+        "links": host.check_output("find /opt/modelyard /etc/modelyard -type l -printf '%p %l\n' | sort"),
+        "models": host.check_output(f"find {MODELS} -name '*.gguf' -exec sha256sum {{}} + | sort"),
+        **{name: started(host, name) for name in INSTANCES},
+    }
+
+
+def started(host: Any, name: str) -> str:
+    shown = host.check_output(
+        f"systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic modelyard-llama-cpp@{name}"
+    )
+    return str(shown)
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Afterwards the host is as the scenario describes it."""
+    yield
+    done = converge()
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(params=sorted(INSTANCES))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_unit_runs_as_its_user_and_comes_back_at_boot(host: Any, name: str) -> None:
+    service = host.service(f"modelyard-llama-cpp@{name}")
+    assert service.is_running
+    assert service.is_enabled
+    assert host.file(f"/etc/systemd/system/modelyard.target.wants/modelyard-llama-cpp@{name}.service").exists
+    pid = host.check_output(f"systemctl show --value -p MainPID modelyard-llama-cpp@{name}")
+    assert host.check_output(f"ps -o user:32= -p {pid}") == "modelyard-llama-cpp"
+
+
+def test_sandbox_score(host: Any, name: str) -> None:
+    line = host.run(f"systemd-analyze security --no-pager modelyard-llama-cpp@{name} | tail -1").stdout
+    assert float(line.split(":")[1].split()[0]) <= 1.6, line
+
+
+def test_the_service_sees_its_model_and_nothing_else_of_a_home(host: Any) -> None:
+    pid = host.check_output("systemctl show --value -p MainPID modelyard-llama-cpp@one")
+    assert host.check_output(f"ls /proc/{pid}/root/home /proc/{pid}/root/home/keeper").split() == [
+        f"/proc/{pid}/root/home:",
+        "keeper",
+        f"/proc/{pid}/root/home/keeper:",
+        "one.gguf",
+    ]
+
+
+def test_listens_where_it_was_told(host: Any) -> None:
+    sockets = host.check_output("ss -Hltnp | grep llama-server")
+    assert sorted(line.split()[3] for line in sockets.splitlines()) == [
+        "127.0.0.1:8080",
+        "127.0.0.1:8081",
+        "[::1]:8081",
+    ]
+
+
+def test_answers(host: Any, name: str) -> None:
+    status, text = ask(host, name, "/v1/chat/completions", chat(name))
+    assert status == 200, text
+    answer = json.loads(text)
+    assert answer["usage"]["completion_tokens"] >= 1
+    assert answer["model"] == INSTANCES[name][1]
+
+
+def test_streams(host: Any, name: str) -> None:
+    status, text = ask(host, name, "/v1/chat/completions", chat(name, stream=True))
+    assert status == 200, text
+    assert text.strip().splitlines()[-1] == "data: [DONE]"
+
+
+def test_offers_the_served_name(host: Any, name: str) -> None:
+    status, text = ask(host, name, "/v1/models")
+    assert status == 200, text
+    assert [entry["id"] for entry in json.loads(text)["data"]] == [INSTANCES[name][1]]
+
+
+def test_context_is_what_was_asked_for(host: Any) -> None:
+    # two has no context_length: it gets the model's own.
+    for name, tokens in (("one", 512), ("two", 4096)):
+        status, text = ask(host, name, "/props")
+        assert status == 200, text
+        assert json.loads(text)["default_generation_settings"]["n_ctx"] == tokens
+
+
+def test_metrics(host: Any, name: str) -> None:
+    status, text = ask(host, name, "/metrics")
+    assert status == 200, text
+    assert re.search(r"^llamacpp:tokens_predicted_total \d", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/metrics", "/props", "/slots"])
+@pytest.mark.parametrize("key", ["", "wrong"])
+def test_nothing_without_the_key(host: Any, name: str, path: str, key: str) -> None:
+    body = chat(name) if "chat" in path else None
+    assert ask(host, name, path, body, key=key)[0] == 401
+
+
+def test_health_is_open_for_the_front_door(host: Any, name: str) -> None:
+    assert ask(host, name, "/health", key="")[0] == 200
+
+
+def test_keys_are_nowhere_but_in_their_credentials(host: Any) -> None:
+    places = {
+        "unit files": "cat /etc/systemd/system/modelyard-llama-cpp@*",
+        "command lines": "cat /proc/[0-9]*/cmdline | tr '\\0' ' '",
+        "environments": "cat $(ls -d /proc/[0-9]*/environ) | tr '\\0' ' '",
+        "journal": "journalctl --no-pager -o cat",
+        "releases": "grep -ra . /opt/modelyard/services /var/lib/modelyard/activations",
+    }
+    control = "cat /etc/modelyard/credentials/llama-cpp@*/current/API_KEY"
+    # Written so that the search does not find itself.
+    search = "grep -ac 'planted-key-o[f]'"
+    found = {
+        place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip()
+        for place, command in places.items()
+    }
+    assert found == dict.fromkeys(places, "0")
+    assert host.run(f"{control} | {search}").stdout.strip() == "2"
+
+
+def test_the_program_is_stripped_and_needs_only_what_every_host_has(host: Any) -> None:
+    program = host.check_output("ls /opt/modelyard/store/llama-cpp-*/bin/llama-server").splitlines()[0]
+    assert host.run(f"grep -ac '[.]symtab' {program}").stdout.strip() == "0"
+    assert "not found" not in host.check_output(f"ldd {program}")
+    assert "libgomp" not in host.check_output(f"ldd {program}")
+    assert host.file(f"{os.path.dirname(os.path.dirname(program))}/build.log").size > 1000
+
+
+def test_a_changed_instance_leaves_the_other_alone(host: Any, restored: None) -> None:
+    one, two = started(host, "one"), started(host, "two")
+    done = converge(one_context=256)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert started(host, "one") != one
+    assert started(host, "two") == two
+    assert json.loads(ask(host, "one", "/props")[1])["default_generation_settings"]["n_ctx"] == 256
+
+
+def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> None:
+    one, two = started(host, "one"), started(host, "two")
+    host.check_output("touch /home/keeper/one.gguf")
+    done = converge()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert started(host, "one") != one
+    assert started(host, "two") == two
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"two_sha256": "0" * 64}, "wrong checksum"),
+        ({"one_options": {"flash-atn": "on"}}, "invalid argument: --flash-atn"),
+        ({"one_options": {"port": 9}}, "name port, which the plan itself sets"),
+    ],
+    ids=["wrong checksum", "option the server does not know", "option of the plan"],
+)
+def test_what_is_wrong_is_refused_and_changes_nothing(
+    host: Any, variables: dict[str, Any], message: str
+) -> None:
+    before = fingerprint(host)
+    done = converge(**variables)
+    assert done.returncode != 0
+    assert message in " ".join((done.stdout + done.stderr).split())
+    assert fingerprint(host) == before
+
+
+def test_an_instance_that_is_no_longer_wanted_goes(host: Any, restored: None) -> None:
+    one = started(host, "one")
+    done = converge(wanted=["one"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert started(host, "one") == one
+    unit = host.service("modelyard-llama-cpp@two")
+    assert not unit.is_running
+    for gone in (
+        "/etc/systemd/system/modelyard-llama-cpp@two.service",
+        "/opt/modelyard/services/llama-cpp@two",
+        "/etc/modelyard/credentials/llama-cpp@two",
+    ):
+        assert not host.file(gone).exists, gone
+    # Models are large: they go only when asked.
+    assert host.check_output(f"find {MODELS} -name two.gguf") != ""
+
+
+def test_the_last_instance_can_go_too(host: Any, restored: None) -> None:
+    done = converge(wanted=[])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert host.run("systemctl is-active 'modelyard-llama-cpp@*'").stdout == ""
