@@ -12,6 +12,7 @@ PASSWORD_FILE = "/etc/modelyard/credentials/redis/current/GATEWAY_PASSWORD"
 # How Redis says no: to a command, to one switched off, and to a script that goes too far.
 REFUSALS = (
     "NOPERM",
+    "ACL failure in script",
     "command not allowed",
     "not allowed from script",
     "can't access at least one of the keys",
