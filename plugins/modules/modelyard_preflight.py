@@ -112,9 +112,7 @@ def systemd_problems(proc: str = "/proc") -> list[str]:
         first = f"unknown ({error.strerror})"
     if first == "systemd":
         return []
-    return [
-        f"process 1 is {first}, not systemd: no service can be started here (make it a container's init)"
-    ]
+    return [f"process 1 is {first}, not systemd: no service can be started here (make it a container's init)"]
 
 
 def disk_problems(needed: dict[str, int]) -> list[str]:
