@@ -112,7 +112,7 @@ def compile_catalogue(
     stack: Sequence[str],
     out: Compiled,
 ) -> None:
-    """Compile the catalogue given by section (providers, routing, gateway, versions) for the hosts of `stack`."""
+    """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
     merged, problems = apply_overrides(
         {k: v for k, v in sections.items() if v is not None}, overrides, inventory.probe
     )
@@ -200,8 +200,7 @@ def compile_document(
                 f'unknown key "{key}" in the catalogue',
                 (str(key),),
                 probe(key),
-                did_you_mean(str(key), SECTIONS)
-                or f"the keys are {', '.join(SECTIONS)}",
+                did_you_mean(str(key), SECTIONS) or f"the keys are {', '.join(SECTIONS)}",
             )
     hosts = list(dict.fromkeys(host for members in groups.values() for host in members))
     inventory = Inventory(
@@ -236,7 +235,7 @@ def _is_override(name: str) -> bool:
 
 
 def _check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) -> None:
-    """Unknown variables, unreadable ones, catalogues that differ between hosts: each told once, not per host."""
+    """Unknown and unreadable variables, catalogues that differ: each told once, not per host."""
     known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
     unknown: dict[str, Origin | None] = {}
     unreadable: dict[tuple[str, str], tuple[Origin | None, list[str]]] = {}
@@ -261,7 +260,7 @@ def _check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) 
             f"{variable} cannot be read for {listing(hosts)}: {reason}",
             (variable,),
             origin,
-            "the catalogue is compiled before any host is contacted: it cannot use facts or registered variables",
+            "the catalogue is compiled before any host is contacted: it cannot use facts or registers",
         )
     _check_same(inventory, stack, out)
 
@@ -400,8 +399,8 @@ def _check_addresses(topology: Topology, resolved: Resolved, inventory: Inventor
             _add(
                 out,
                 "address-unusable",
-                f'{what} on {host} is called by the gateway on {caller}, but "{address}" is not an IP address '
-                "that other hosts can reach",
+                f'{what} on {host} is called by the gateway on {caller}, but "{address}" is not an '
+                "IP address that other hosts can reach",
                 ("llm_address",),
                 None,
                 f"set llm_address for {host} in the inventory",

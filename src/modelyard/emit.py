@@ -1,8 +1,8 @@
 """The gateway's document (LiteLLM's config.yaml as data), with its invariants asserted.
 
-Why it looks like this, all measured with the pinned release: flat chains and `max_fallbacks: 1`, because nested
-chains are not walked in the order they are written; no retries, because the next step is the retry; one failure
-more than `allowed_fails` cools a deployment down, and no other number than 0 or 1 does so for a group of one.
+Why it looks like this, all measured with the pinned release: flat chains and `max_fallbacks: 1`, because
+nested chains are not walked in the order they are written; no retries, because the next step is the retry;
+`allowed_fails: 1`, because with more than that a group of one is never left alone while it is down.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from modelyard.routing import Route
 from modelyard.schema import Gateway
 
 PARALLEL_WITH_LIMITS = 1000
-"""`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or tpm / 1000 * 6)
-as the number of requests allowed at once and answers 429 at the next one, without a queue."""
+"""`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or 6/1000 of
+tpm) as the number of requests allowed at once and answers 429 at the next one, without a queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,11 @@ def emit_document(
     view: View,
     redis_port: int,
 ) -> dict[str, Any]:
-    """The whole document for the gateway on `view.host`. Raises AssertionError if it broke an invariant of its own."""
+    """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an invariant."""
     model_list: list[dict[str, Any]] = []
     for members in deployments.values():
-        # One entry with a weight and one without: the gateway would never choose the latter. And where there are
-        # limits but no weights it takes the limits for weights.
+        # One entry with a weight and one without: the gateway would never choose the latter. And where there
+        # are limits but no weights it takes the limits for weights.
         weighted = len(members) > 1 and any(m.model.weight or m.model.rpm or m.model.tpm for m in members)
         model_list.extend(emit_deployment(member, view, gateway, weighted=weighted) for member in members)
     router: dict[str, Any] = {
@@ -138,8 +138,8 @@ def emit_document(
 def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) -> None:
     """What must hold for every document ever emitted, whatever the catalogue. Raises AssertionError.
 
-    Ids are unique; every name used exists; no chain repeats a name or contains its own head; what can be called is
-    exactly the public names; no key stands in the document itself.
+    Ids are unique; every name used exists; no chain repeats a name or contains its own head; what can be
+    called is exactly the public names; no key stands in the document itself.
     """
     entries = document["model_list"]
     router = document["router_settings"]
@@ -158,12 +158,13 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
     callable_names = [*models, *groups, *aliases]
     if sorted(callable_names) != sorted(public_names):
         raise AssertionError(f"callable are {sorted(callable_names)}, public are {sorted(public_names)}")
+    names = set(callable_names)
     heads = [next(iter(entry)) for entry in router["fallbacks"]]
     if len(heads) != len(set(heads)):
         raise AssertionError("two chains for one name")
     for entry in router["fallbacks"]:
         for head, chain in entry.items():
-            if head not in callable_names or not chain or len(chain) != len(set(chain)) or head in chain:
+            if head not in names or not chain or len(chain) != len(set(chain)) or head in chain:
                 raise AssertionError(f"chain of {head} is empty, repeats a step or contains itself: {chain}")
             if not set(chain) <= models:
                 raise AssertionError(f"chain of {head} leaves model_list: {sorted(set(chain) - models)}")

@@ -1,4 +1,4 @@
-"""Names derived from names: unit instances, secrets, ids, addresses in URLs. Every wire's two ends get them here."""
+"""Names derived from names: unit instances, secrets, ids, URLs. Both ends of every wire get them here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GATEWAY_USER = "gateway"
 """The Redis ACL user of the gateways."""
 
 REDIS_NAMESPACE = "litellm"
-"""Every key of the gateway in Redis begins with this and a colon; its user may reach nothing else (role redis)."""
+"""Every key of the gateway in Redis begins with this and a colon; its user may reach nothing else."""
 
 OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD})
 """Generated once per inventory, so they always exist; no provider may be given one of them."""
@@ -24,8 +24,8 @@ LOOPBACK = "127.0.0.1"
 def slugs(names: Iterable[str]) -> dict[str, str]:
     """Unit-safe instance names: lower case, everything but a-z and 0-9 becomes `-`, at most 48 characters.
 
-    Names whose slugs collide (or are empty or too long) all get a short hash of the name, whatever their order,
-    so that adding a model never renames another's unit unless the two really collide.
+    Names whose slugs collide (or are empty or too long) all get a short hash of the name, whatever their
+    order, so that adding a model never renames another's unit unless the two really collide.
     """
     names = list(names)
     bare = {name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in names}
@@ -40,7 +40,7 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
 
 
 def engine_secret(provider: str) -> str:
-    """The name of the generated key of an engine this bundle deploys: `llama-cpp` gives `LLAMA_CPP_API_KEY`."""
+    """The name of the generated key of an engine we deploy: `llama-cpp` gives `LLAMA_CPP_API_KEY`."""
     return re.sub(r"[^A-Z0-9]+", "_", provider.upper()) + "_API_KEY"
 
 

@@ -2,8 +2,8 @@
 
 Every `llm_overrides_*` variable in name order, then `llm_overrides`, each in the catalogue's shape
 (`providers`, `routing`, `gateway`, `versions`), is merged over the catalogue key by key. Models are found by
-their name. `null` removes. A value that is one of several shapes is replaced whole: half of the old shape beside
-half of the new one would never be valid.
+their name. `null` removes. A value that is one of several shapes is replaced whole: half of the old shape
+beside half of the new one would never be valid.
 """
 
 from __future__ import annotations
@@ -138,8 +138,7 @@ def apply_overrides(
                         f'unknown key "{key}" in {name}',
                         (name, str(key)),
                         probe(key) or probe(value) or probe(over),
-                        did_you_mean(str(key), SECTIONS)
-                        or f"an override has the keys {', '.join(SECTIONS)}",
+                        did_you_mean(str(key), SECTIONS) or f"an override has the keys {', '.join(SECTIONS)}",
                     )
                 )
         catalogue = merge.mapping(catalogue, known, (), probe(over))

@@ -1,4 +1,4 @@
-"""One plan per host, in the shape of docs/architecture.md. Roles read their host's plan and never the catalogue."""
+"""One plan per host, in the shape of docs/architecture.md. Roles read it, and never the catalogue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 
 from modelyard.diagnostics import Diagnostic, show_path
 from modelyard.emit import View, emit_document
-from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, reach, slugs, url_host
+from modelyard.names import (
+    GATEWAY_USER,
+    LOOPBACK,
+    MASTER_KEY,
+    REDIS_NAMESPACE,
+    REDIS_PASSWORD,
+    reach,
+    slugs,
+    url_host,
+)
 from modelyard.resolve import ENGINE_ROLES, Deployment, LeftOut, Resolved
 from modelyard.routing import Route
 from modelyard.schema import Catalogue, Versions
@@ -284,12 +293,12 @@ class Planner:
                 },
                 *closed,
             ],
-            # The door goes live before any slot does, so what is behind it is smoke's part and not the door's own.
+            # The door goes live before any slot does: what is behind it is smoke's part, not the door's own.
             "through": self.gateway_checks("haproxy", base, "the door", hint),
         }
 
     def gateway_checks(self, service: str, base: str, what: str, hint: str) -> list[dict[str, Any]]:
-        """Ready, exactly the public names, closed without a key, and an answer: at a slot or through the door."""
+        """Ready, the public names, closed without a key, and an answer: at a slot or through the door."""
         bearer = f"litellm/{MASTER_KEY}"
         resident = next(
             (
@@ -357,7 +366,7 @@ class Planner:
                     "service": "redis",
                     "kind": "unit",
                     "units": ["modelyard-redis.service"],
-                    "hint": "put one host in llm_redis to share limits and cool-downs between workers and gateways",
+                    "hint": "put one host in llm_redis to share limits and cool-downs between gateways",
                     "skip": "no host in group llm_redis",
                 }
             )
@@ -434,7 +443,7 @@ def port_path(deployment: Deployment) -> Path:
 def check_ports(
     catalogue: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap, broken: frozenset[Path]
 ) -> list[Diagnostic]:
-    """Two listeners on one host and port, whatever their addresses: nobody can tell them apart when reading a log."""
+    """Two listeners on one host and port, whatever their addresses: in a log nobody can tell them apart."""
     gateway = catalogue.gateway
     diagnostics: list[Diagnostic] = []
     by_host: dict[str, list[Deployment]] = {}

@@ -1,4 +1,4 @@
-"""Provider × hosts × models = deployments, and what is left out of that on purpose."""
+"""Providers times hosts times models: the deployments, and what is left out on purpose."""
 
 from __future__ import annotations
 
@@ -88,8 +88,11 @@ def resolve(
     *,
     sound: bool,
 ) -> Resolved:
-    """Place every model of every provider. `secrets` are the names defined; `sound` is false if the schema refused
-    something, so that nothing is called missing that may only have been cut out."""
+    """Place every model of every provider.
+
+    `secrets` are the names defined. `sound` is false if the schema refused something: then nothing is called
+    missing that may only have been cut out.
+    """
     out = Resolved()
     index = _model_indices(source.tree)
     first_path: dict[str, tuple[str, Model, Path]] = {}
@@ -131,8 +134,8 @@ def resolve(
                     f'provider "{name}" needs secret {secret}, which is not defined',
                     (*path, "api_key_env"),
                     did_you_mean(secret, secrets)
-                    or f"export {secret}, put it in llm_secrets or in credentials/{secret} beside the inventory, "
-                    "or set when_secret_missing: skip",
+                    or f"export {secret}, put it in llm_secrets or in .credentials/{secret} beside the "
+                    "inventory, or set when_secret_missing: skip",
                 )
         if provider.group is not None and provider.api_key_env is None:
             secret = engine_secret(name)
@@ -141,7 +144,8 @@ def resolve(
         elif hosts and provider.group is not None and provider.engine not in ENGINE_ROLES:
             error(
                 "engine-unavailable",
-                f"this version cannot deploy {provider.engine} yet, but group {provider.group} has {listing(hosts)}",
+                f"{listing(hosts)} is in group {provider.group}, "
+                f"but this version cannot deploy {provider.engine} yet",
                 (*path, "group"),
                 f"leave {provider.group} empty in the inventory; deployable: {', '.join(ENGINE_ROLES)}",
             )
@@ -162,7 +166,7 @@ def resolve(
                 if model.weight is None or other_model.weight is None:
                     error(
                         "duplicate-model",
-                        f'"{model.name}" is a model of both "{other}" ({source.origin(other_path) or "?"}) and "{name}"',
+                        f'"{model.name}" is a model of "{other}" too ({source.origin(other_path) or "?"})',
                         (*at, "name"),
                         "rename one; or, if both shall share the requests for this name, give both a weight",
                     )
@@ -200,7 +204,8 @@ def _check_exclusive(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], 
             if other != name:
                 error(
                     "exclusive-group",
-                    f'"{other}" and "{name}" are both active on {host}, but exclude each other ({provider.exclusive_group})',
+                    f'"{other}" and "{name}" exclude each other ({provider.exclusive_group}), '
+                    f"but both are active on {host}",
                     ("providers", name, "exclusive_group"),
                     "set one of them to status: disabled, or take the host out of one group",
                 )

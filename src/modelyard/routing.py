@@ -1,7 +1,7 @@
 """Who answers for a public name, and who steps in, in which order.
 
-Chains are expanded here, depth first, into one flat list per public name: the gateway only ever follows flat lists
-(nested ones are neither walked depth first nor to the end by it).
+Chains are expanded here, depth first, into one flat list per public name: the gateway only ever gets flat
+lists (nested ones it would walk neither depth first nor to the end).
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ RESERVED = frozenset({"default"})
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What happens to a request for `name`: `attempts` are models in order; the first answers, the rest step in.
+    """What happens to a request for `name`.
 
-    `dropped` are the steps that were left out, with the reason. `target` is what an alias points at.
+    `attempts` are models in order: the first answers, the rest step in. `dropped` are the steps that were
+    left out, with the reason. `target` is what an alias points at.
     """
 
     name: str
     kind: Literal["model", "alias", "capability"]
     attempts: tuple[str, ...]
     heads: int
-    """How many of the attempts belong to the name itself (1, or a capability's models); the rest are fallbacks."""
+    """How many of the attempts are the name itself (1, or a capability's models); the rest step in."""
     dropped: tuple[tuple[str, str], ...]
     target: str | None = None
 
@@ -298,7 +299,7 @@ class _Router:
                     "chain-undeclared",
                     f'nobody steps in for "{route.name}"',
                     ("fallbacks",),
-                    f'declare fallbacks["{route.name}"]: {{chain: [...]}}, or {{terminal: true}} if that is meant',
+                    f'declare fallbacks["{route.name}"]: {{chain: [...]}}, or {{terminal: true}}',
                     key=True,
                     warning=True,
                 )

@@ -23,8 +23,8 @@ CLOUD_TYPES = frozenset({"ollama_cloud", "openai", "anthropic"})
 """Types that cannot be used without a key."""
 
 LLAMA_CPP_OWN_OPTIONS = frozenset(
-    "host port model m alias a api-key api-key-file ctx-size c metrics no-metrics hf-repo hf-file model-url mu "
-    "ssl-key-file ssl-cert-file slot-save-path log-file".split()
+    "host port model m alias a api-key api-key-file ctx-size c metrics no-metrics hf-repo hf-file model-url "
+    "mu ssl-key-file ssl-cert-file slot-save-path log-file".split()
 )
 """Flags of llama-server that the unit sets from other keys, or that reach outside its sandbox."""
 

@@ -1,8 +1,8 @@
 """Where each value of the catalogue was written.
 
 The trees that come in carry their origins on the objects themselves (ansible-core tags every string, number,
-mapping and key). How to read such a tag is the caller's business: it hands in a `Probe`. Origins are looked up
-only when a diagnostic needs one, which keeps a large valid catalogue cheap.
+mapping and key). How to read such a tag is the caller's business: it hands in a `Probe`. Origins are looked
+up only when a diagnostic needs one, which keeps a large valid catalogue cheap.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def validate(
 ) -> tuple[Catalogue | None, list[Diagnostic], frozenset[Path]]:
     """Validate `tree` (plain data, sections by name). It is changed: what is refused is cut out.
 
-    Returns a catalogue of what is sound (None if not even that much is left), everything that is wrong, and the
-    paths of the mappings something was cut out of: what else looks wrong in there may be a consequence.
+    Returns a catalogue of what is sound (None if not even that much is left), everything that is wrong, and
+    the paths of the mappings something was cut out of: what else looks wrong in there may be a consequence.
     """
     diagnostics: list[Diagnostic] = []
     broken: frozenset[Path] = frozenset()

@@ -93,12 +93,19 @@ def test_chains_are_flat_and_depth_first() -> None:
     text = change("      - name: big-cloud\n", "      - name: big-cloud\n      - name: end\n", text)
     text = change("{terminal: true}", "{chain: [end]}\n    end: {terminal: true}", text)
     chains = document(compiled(text))["router_settings"]["fallbacks"]
-    assert chains == [{"small": ["big-cloud", "end"]}, {"large:7b": ["small", "big-cloud", "end"]}, {"big-cloud": ["end"]}]
+    assert chains == [
+        {"small": ["big-cloud", "end"]},
+        {"large:7b": ["small", "big-cloud", "end"]},
+        {"big-cloud": ["end"]},
+    ]
 
 
 def test_chain_passes_through_a_step_that_is_left_out() -> None:
-    """large → small → big-cloud without hosts for small's provider: what stands in for small still stands in."""
-    text = change("  cloud:\n", "  other:\n    type: ollama\n    group: llm_empty\n    port: 1\n    models: [{name: gone}]\n  cloud:\n")
+    """A step without hosts drops out; what stands in for it still stands in."""
+    text = change(
+        "  cloud:\n",
+        "  other: {type: ollama, group: llm_empty, port: 1, models: [{name: gone}]}\n  cloud:\n",
+    )
     text = change("[small, big-cloud]", "[gone]", text)
     text = change("{terminal: true}", "{terminal: true}\n    gone: {chain: [big-cloud]}", text)
     result = compiled(text)
@@ -134,18 +141,31 @@ def test_ids_do_not_depend_on_addresses() -> None:
 
 def test_llm_address_wins_over_ansible_host() -> None:
     inv = inventory(groups=FLEET, addresses=ADDRESSES)
-    object.__setattr__(inv.hosts["gpu1"], "variables", {**inv.hosts["gpu1"].variables, "llm_address": "10.1.1.1"})
+    object.__setattr__(
+        inv.hosts["gpu1"], "variables", {**inv.hosts["gpu1"].variables, "llm_address": "10.1.1.1"}
+    )
     assert "http://10.1.1.1:8080/v1" in json.dumps(document(compile_inventory(inv), "gw1"))
 
 
 def test_hosts_narrow_the_placement() -> None:
-    result = compiled(change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES)
-    assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == ["local/gpu2/large:7b"]
+    result = compiled(
+        change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES
+    )
+    assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == [
+        "local/gpu2/large:7b"
+    ]
     assert [i["model"] for i in result.plans["gpu1"]["llama_cpp"]["instances"]] == ["small"]
 
 
 def test_limits() -> None:
-    result = document(compiled(change("port: 8081", "port: 8081\n        rpm: 9\n        timeout: 30"), groups=FLEET, addresses=ADDRESSES), "gw1")
+    result = document(
+        compiled(
+            change("port: 8081", "port: 8081\n        rpm: 9\n        timeout: 30"),
+            groups=FLEET,
+            addresses=ADDRESSES,
+        ),
+        "gw1",
+    )
     assert result["router_settings"]["optional_pre_call_checks"] == ["enforce_model_rate_limits"]
     for entry in entries(result, "large:7b"):
         params = entry["litellm_params"]
@@ -156,8 +176,12 @@ def test_limits() -> None:
 
 
 def test_shared_name_is_one_group_with_weights() -> None:
-    text = change("name: big-cloud", "name: small\n        served_name: big\n        weight: 1").replace("big-cloud", "small")
-    text = change("      - name: small\n        source", "      - name: small\n        weight: 3\n        source", text)
+    text = change("name: big-cloud", "name: small\n        served_name: big\n        weight: 1").replace(
+        "big-cloud", "small"
+    )
+    text = change(
+        "      - name: small\n        source", "      - name: small\n        weight: 3\n        source", text
+    )
     text = change("    small: {chain: [small]}\n", "", text)
     text = change("[small, small]", "[small]", text)
     members = entries(document(compiled(text)), "small")
@@ -170,7 +194,8 @@ def test_shared_name_is_one_group_with_weights() -> None:
 def test_aliases_and_capabilities() -> None:
     text = change(
         "llm_routing:\n",
-        "llm_routing:\n  aliases: {fast: small, best: code}\n  capabilities: {code: {models: [large:7b, small]}}\n",
+        "llm_routing:\n  aliases: {fast: small, best: code}\n"
+        "  capabilities: {code: {models: [large:7b, small]}}\n",
     )
     result = compiled(text)
     router = document(result)["router_settings"]
@@ -197,7 +222,9 @@ def test_alias_whose_model_is_left_out_is_left_out() -> None:
 
 def test_anthropic_and_keyless() -> None:
     text = change("type: openai", "type: anthropic")
-    assert entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["model"] == "anthropic/big-cloud"
+    assert (
+        entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["model"] == "anthropic/big-cloud"
+    )
     text = change("type: openai", "type: openai_compatible").replace("    api_key_env: CLOUD_KEY\n", "")
     assert entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["api_key"] == "none"
 
@@ -206,7 +233,9 @@ def test_without_redis() -> None:
     result = compiled(groups={"llm_redis": []})
     assert not [key for key in document(result)["router_settings"] if "redis" in key or key == "cache_kwargs"]
     assert "REDIS_PASSWORD" not in result.plans["one"]["litellm"]["secrets"]
-    assert [c["skip"] for c in result.plans["one"]["checks"] if c["service"] == "redis"] == ["no host in group llm_redis"]
+    assert [c["skip"] for c in result.plans["one"]["checks"] if c["service"] == "redis"] == [
+        "no host in group llm_redis"
+    ]
 
 
 def test_same_input_same_bytes() -> None:
@@ -229,10 +258,15 @@ def test_plan_of_one_host() -> None:
 
 
 def test_checks_are_complete() -> None:
-    """Every check names its service and says what to look at; ports are real or, for a slot, its placeholder."""
+    """Every check names its service and says what to look at; a slot's have a placeholder for the port."""
     plan = compiled().plans["one"]
-    kinds = {"unit": {"units"}, "http": {"url", "expect_status"}, "models": {"url", "bearer", "names"},
-             "chat": {"url", "bearer", "model"}, "redis": {"host", "port", "username", "password"}}  # fmt: skip
+    kinds = {
+        "unit": {"units"},
+        "http": {"url", "expect_status"},
+        "models": {"url", "bearer", "names"},
+        "chat": {"url", "bearer", "model"},
+        "redis": {"host", "port", "username", "password"},
+    }
     for check in [*plan["checks"], *plan["litellm"]["checks"]]:
         assert {"name", "service", "kind", "hint", *kinds[check["kind"]]} <= check.keys()
     for check in plan["litellm"]["checks"]:
@@ -253,7 +287,10 @@ def test_render() -> None:
     result = compiled()
     text = render_plan(result)
     assert "  127.0.0.1:8081  modelyard-llama-cpp@large-7b  large:7b\n" in text
-    assert "  large:7b\n    1. large:7b   local on one\n    2. small      local on one\n    3. big-cloud  cloud on https" in text
+    assert (
+        "  large:7b\n    1. large:7b   local on one\n"
+        "    2. small      local on one\n    3. big-cloud  cloud on https" in text
+    )
     assert "1 host, 3 public names, 0 warnings" in render_summary(result)
 
 
@@ -284,12 +321,13 @@ def test_invariants_are_checked(break_it: str) -> None:
         assert_invariants(found, result.public_names)
 
 
-# -- the shipped catalogue -----------------------------------------------------------------------------------------
+# -- the shipped catalogue -----------------------------------------------------------------------------------
 
 
 def shipped() -> str:
     return "\n".join(
-        path.read_text(encoding="utf-8").removeprefix("---\n") for path in sorted((ROOT / "group_vars/all").glob("*.yml"))
+        path.read_text(encoding="utf-8").removeprefix("---\n")
+        for path in sorted((ROOT / "group_vars/all").glob("*.yml"))
     )
 
 
@@ -303,13 +341,21 @@ def test_shipped_catalogue() -> None:
     result = compiled(shipped(), groups=SHIPPED_GROUPS, secrets=frozenset())
     assert result.diagnostics == []
     assert result.public_names == ["llama-cpp-native"]
-    assert {e["name"] for e in result.left_out} >= {"ollama", "llama_cpp_python", "vllm-qwen", "vllm-dolphin", "ollama_cloud"}
+    assert {e["name"] for e in result.left_out} >= {
+        "ollama",
+        "llama_cpp_python",
+        "vllm-qwen",
+        "vllm-dolphin",
+        "ollama_cloud",
+    }
 
 
 def test_shipped_catalogue_with_the_cloud() -> None:
     result = compiled(shipped(), groups=SHIPPED_GROUPS, secrets=frozenset({"OLLAMA_CLOUD_API_KEY"}))
     assert result.diagnostics == []
-    chains = {name: chain for e in document(result)["router_settings"]["fallbacks"] for name, chain in e.items()}
+    chains = {
+        name: chain for e in document(result)["router_settings"]["fallbacks"] for name, chain in e.items()
+    }
     assert chains["kimi-k2:1t-cloud"] == ["gpt-oss:120b-cloud", "gpt-oss:20b-cloud", "llama-cpp-native"]
 
 
@@ -325,7 +371,11 @@ def test_shipped_chains_are_what_the_plan_promises() -> None:
     assert router.walk("llama3.1:latest") == [
         "llama3.1:latest", "llama-cpp-default", "llama-cpp-native", "gpt-oss:20b-cloud",
     ]  # fmt: skip
-    assert router.walk("qwen2.5-coder:7b")[:3] == ["qwen2.5-coder:7b", "qwen-coder-vllm", "qwen3-coder:480b-cloud"]
+    assert router.walk("qwen2.5-coder:7b")[:3] == [
+        "qwen2.5-coder:7b",
+        "qwen-coder-vllm",
+        "qwen3-coder:480b-cloud",
+    ]
     assert router.walk("llama-cpp-native") == ["llama-cpp-native"]
     declared = {m.name for p in router_models(tree) for m in p}
     assert router.routing.fallbacks.keys() == declared
@@ -338,6 +388,6 @@ def router_models(tree: dict[str, Any]) -> list[Any]:
 
 
 def test_shipped_gateway_states_the_defaults() -> None:
-    """group_vars explains the defaults of the schema; a different number there would make its comments lies."""
+    """group_vars explains the schema's defaults; with another number there its comments would be lies."""
     values = load_yaml(shipped())["llm_gateway"]
     assert Gateway.model_validate(json.loads(json.dumps(values))) == Gateway()

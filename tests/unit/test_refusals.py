@@ -1,5 +1,6 @@
 """Every refusal: the right code, on the right line, alone, with the right hint."""
 
+# ruff: noqa: E501 - one edit per line reads better than a wrapped table
 from __future__ import annotations
 
 from pathlib import Path
@@ -56,7 +57,9 @@ EDITS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("old", "new", "code", "line", "text"), [edit[1:] for edit in EDITS], ids=[e[0] for e in EDITS])
+@pytest.mark.parametrize(
+    ("old", "new", "code", "line", "text"), [edit[1:] for edit in EDITS], ids=[e[0] for e in EDITS]
+)
 def test_one_wrong_line(old: str, new: str, code: str, line: int, text: str) -> None:
     assert text in refused(compiled(CATALOGUE.replace(old, new, 1)), code, line)
 
@@ -91,13 +94,20 @@ def test_chain_of_a_disabled_model_may_name_a_disabled_one() -> None:
     text = change("type: openai", "type: openai\n    status: disabled")
     text = change("small: {chain: [big-cloud]}", "small: {terminal: true}", text)
     text = change("{chain: [small, big-cloud]}", "{chain: [small]}", text)
-    assert compiled(change("{terminal: true}\nllm_gateway", "{chain: [small]}\nllm_gateway", text)).errors == []
+    assert (
+        compiled(change("{terminal: true}\nllm_gateway", "{chain: [small]}\nllm_gateway", text)).errors == []
+    )
 
 
 def test_provider_without_models() -> None:
     """The first failure of the hand-made stack: it must never reach the gateway's document."""
     result = compiled(change("    models:\n      - name: big-cloud\n", ""))
-    assert places(result) == [("no-models", 12), ("unknown-model", 18), ("unknown-model", 19), ("unknown-model", 20)]
+    assert places(result) == [
+        ("no-models", 12),
+        ("unknown-model", 18),
+        ("unknown-model", 19),
+        ("unknown-model", 20),
+    ]
 
 
 def test_undefined_secret() -> None:
@@ -122,7 +132,9 @@ def test_nothing_left_to_serve() -> None:
 
 def test_same_name_at_two_providers() -> None:
     text = change("name: big-cloud", "name: small").replace("big-cloud", "small")
-    text = change("    small: {chain: [small]}\n    small: {terminal: true}", "    small: {terminal: true}", text)
+    text = change(
+        "    small: {chain: [small]}\n    small: {terminal: true}", "    small: {terminal: true}", text
+    )
     text = change("{chain: [small, small]}", "{chain: [small]}", text)
     assert "llm.yml:7" in refused(compiled(text), "duplicate-model", 17)
     shared = text.replace("- name: small", "- name: small\n        weight: 1")
@@ -132,7 +144,9 @@ def test_same_name_at_two_providers() -> None:
 
 
 def test_same_name_twice_at_one_provider() -> None:
-    result = compiled(change("name: large:7b", "name: small").replace("    large:7b: {chain: [small, big-cloud]}\n", ""))
+    result = compiled(
+        change("name: large:7b", "name: small").replace("    large:7b: {chain: [small, big-cloud]}\n", "")
+    )
     refused(result, "duplicate-model", 9)
 
 
@@ -217,8 +231,11 @@ def test_engine_whose_role_does_not_exist() -> None:
 
 
 def test_exclusive_group() -> None:
-    text = change("  cloud:\n", "  other:\n    type: llama_cpp\n    group: llm_local\n    port: 9000\n    exclusive_group: gpu\n"
-                  "    models: [{name: other, source: {path: /x}}]\n  cloud:\n")
+    text = change(
+        "  cloud:\n",
+        "  other:\n    type: llama_cpp\n    group: llm_local\n    port: 9000\n    exclusive_group: gpu\n"
+        "    models: [{name: other, source: {path: /x}}]\n  cloud:\n",
+    )
     text = change("    port: 8080\n", "    port: 8080\n    exclusive_group: gpu\n", text)
     assert '"local" and "other"' in refused(compiled(text), "exclusive-group", 17)
 
@@ -254,7 +271,11 @@ def test_differing_catalogues_name_both_places() -> None:
     mine = load(CATALOGUE)
     theirs = load(change("port: 8081", "port: 8082"), "other.yml")
     hosts = {"one": Host(mine, "one"), "two": Host(theirs, "two"), "three": Host(theirs, "three")}
-    text = refused(compile_inventory(Inventory(groups, hosts, frozenset({"CLOUD_KEY"}), probe)), "differing-catalogues", 11)
+    text = refused(
+        compile_inventory(Inventory(groups, hosts, frozenset({"CLOUD_KEY"}), probe)),
+        "differing-catalogues",
+        11,
+    )
     assert "other.yml:11:15" in text
     assert "llm.yml:11:15" in text
     assert "two, three" in text
@@ -265,12 +286,18 @@ def test_override_on_some_hosts_only() -> None:
     mine = load(CATALOGUE)
     more = {**mine, **load("llm_overrides: {gateway: {port: 5000}}", "extra.yml")}
     hosts = {"one": Host(mine, "one"), "two": Host(more, "two")}
-    text = refused(compile_inventory(Inventory(groups, hosts, frozenset({"CLOUD_KEY"}), probe)), "differing-catalogues", 1)
+    text = refused(
+        compile_inventory(Inventory(groups, hosts, frozenset({"CLOUD_KEY"}), probe)),
+        "differing-catalogues",
+        1,
+    )
     assert "extra.yml:1" in text
     assert "(not defined)" in text
 
 
 def test_every_code_is_tested_here() -> None:
     """A code that no test provokes may be one that nothing can provoke."""
-    text = Path(__file__).read_text(encoding="utf-8") + (Path(__file__).parent / "test_overrides.py").read_text(encoding="utf-8")
+    text = Path(__file__).read_text(encoding="utf-8") + (
+        Path(__file__).parent / "test_overrides.py"
+    ).read_text(encoding="utf-8")
     assert [code for code in CODES if f'"{code}"' not in text] == []
