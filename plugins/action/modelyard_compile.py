@@ -70,7 +70,8 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     """What the compiler needs to know of the inventory, from the variables of any one host."""
     groups = {str(name): [str(host) for host in hosts] for name, hosts in variables["groups"].items()}
     hostvars = variables["hostvars"]
-    hosts = {name: read_host(name, hostvars) for name in groups.get(STACK, [])}
+    fixed: dict[int, Any] = {}
+    hosts = {name: read_host(name, hostvars, fixed) for name in groups.get(STACK, [])}
     secrets: set[str] = set()
     for name, host in hosts.items():
         given = host.variables.get("llm_secrets")
@@ -82,13 +83,24 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     return Inventory(groups, hosts, frozenset(secrets), ansible_origin)
 
 
-def read_host(name: str, hostvars: Mapping[str, Any]) -> Host:
-    """The `llm_*` variables of one host, templated in its own context."""
+def read_host(name: str, hostvars: Any, fixed: dict[int, Any]) -> Host:
+    """The `llm_*` variables of one host, templated in its own context.
+
+    `fixed` holds values without templates by identity: hosts share what group_vars says, and templating it
+    again for each of them is what takes the time in a large inventory.
+    """
     mine = hostvars[name]
+    raw = hostvars.raw_get(name)
     values: dict[str, Any] = {}
     unreadable: dict[str, Any] = {}
     # The keys as they are: they know where they were written.
     for variable in sorted(key for key in mine if key.startswith("llm_")):
+        written = raw[variable]
+        if id(written) not in fixed and isinstance(written, Mapping) and is_fixed(written):
+            fixed[id(written)] = written
+        if id(written) in fixed:
+            values[variable] = written
+            continue
         try:
             values[variable] = mine[variable]
         except AnsibleError as error:
@@ -99,6 +111,17 @@ def read_host(name: str, hostvars: Mapping[str, Any]) -> Host:
     except AnsibleError:
         address = name
     return Host(values, address, unreadable)
+
+
+def is_fixed(value: Any) -> bool:
+    """True for a value that templating cannot change: no templates and nothing encrypted in it."""
+    if value is None or isinstance(value, bool | int | float):
+        return True
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value and "{#" not in value
+    if isinstance(value, Mapping):
+        return all(is_fixed(key) and is_fixed(child) for key, child in value.items())
+    return isinstance(value, list) and all(is_fixed(child) for child in value)
 
 
 def stored_secrets(inventory_dir: Any) -> set[str]:

@@ -262,6 +262,16 @@ def _check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) 
             origin,
             "the catalogue is compiled before any host is contacted: it cannot use facts or registers",
         )
+    given = inventory.hosts[stack[0]].variables.get("llm_secrets")
+    if given is not None and not isinstance(given, Mapping):
+        _add(
+            out,
+            "invalid-value",
+            "llm_secrets is not a mapping of names to values",
+            ("llm_secrets",),
+            inventory.probe(given),
+            "write NAME: value, with the value encrypted by ansible-vault",
+        )
     _check_same(inventory, stack, out)
 
 

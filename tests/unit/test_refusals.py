@@ -259,6 +259,10 @@ def test_unknown_variable() -> None:
     assert 'did you mean "llm_overrides"?' in text
 
 
+def test_secrets_must_be_a_mapping() -> None:
+    assert "not a mapping" in refused(compiled(llm_secrets=["CLOUD_KEY"]), "invalid-value", None)
+
+
 def test_unreadable_variable() -> None:
     base = inventory()
     host = Host(base.hosts["one"].variables, "one", {"llm_overrides": ("no attribute 'distribution'", None)})
