@@ -213,8 +213,10 @@ def stop(lab: Lab, name: str) -> None:
         pid, started = pid_file.read_text().split()
         _terminate(int(pid), started)
     machine = lab.machine(name)
+    # A host outlives an nspawn that was killed; its cgroup still knows all its processes.
     if has_systemd():
-        subprocess.run(["systemctl", "stop", f"{machine}.scope"], check=False, capture_output=True)
+        for action in (["kill", "--signal=SIGKILL"], ["stop"]):
+            subprocess.run(["systemctl", *action, f"{machine}.scope"], check=False, capture_output=True)
     else:
         for cgroup in _cgroups(machine):
             _remove_cgroup(cgroup)
@@ -251,24 +253,23 @@ def _cgroups(machine: str) -> list[Path]:
 
 
 def _remove_cgroup(cgroup: Path) -> None:
-    """Kill what is left in a cgroup of ours, and remove it with everything below."""
-    if not cgroup.exists():
-        return
-    kill = cgroup / "cgroup.kill"
-    if kill.exists():
-        kill.write_text("1")
+    """Kill what is left in a cgroup of ours, and remove it with everything below.
+
+    Raises:
+        LabError: its processes do not die.
+    """
     deadline = time.monotonic() + STOP_SECONDS
-    while True:
+    while cgroup.exists():
         try:
             for directory, _, _ in os.walk(cgroup, topdown=False):
                 os.rmdir(directory)
         except FileNotFoundError:
             continue  # the host's own systemd was quicker
-        except OSError as error:  # busy: processes are still dying
+        except OSError as error:
             if time.monotonic() > deadline:
-                raise LabError(
-                    f"cannot remove {cgroup}: {error}. Processes in it: see its cgroup.procs"
-                ) from None
+                raise LabError(f"cannot remove {cgroup}: {error}. Its processes do not die.") from None
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the next round sees the rest
+                for processes in cgroup.rglob("cgroup.procs"):
+                    for pid in processes.read_text().split():
+                        os.kill(int(pid), signal.SIGKILL)
             time.sleep(0.02)
-        else:
-            return

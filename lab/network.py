@@ -39,13 +39,17 @@ def gateway(lab: Lab) -> str:
     return f"{PREFIX}.{lab.subnet}.1"
 
 
+def _exists(interface: str) -> bool:
+    return any(link["ifname"] == interface for link in json.loads(run("ip", "-json", "link", "show")))
+
+
 def ensure_network(lab: Lab) -> None:
     """Create what is missing of the lab's network.
 
     Raises:
         LabError: the kernel lacks bridges or nftables.
     """
-    if not Path(f"/sys/class/net/{lab.bridge}").exists():
+    if not _exists(lab.bridge):
         try:
             run("ip", "link", "add", lab.bridge, "type", "bridge", "forward_delay", "0")
         except LabError as error:
@@ -80,7 +84,7 @@ def remove_network(lab: Lab, *, last: bool) -> None:
     """Remove the lab's network; after the last lab, put forwarding back if it was ours."""
     if lab.table in run("nft", "list", "tables", "ip").split():
         run("nft", "delete", "table", "ip", lab.table)
-    if Path(f"/sys/class/net/{lab.bridge}").exists():
+    if _exists(lab.bridge):
         run("ip", "link", "delete", lab.bridge)
     if last and REMEMBERED_FORWARD.exists():
         FORWARD.write_text(REMEMBERED_FORWARD.read_text())

@@ -125,11 +125,11 @@ def problems() -> list[str]:
     """Return everything that keeps the lab from working here, each with its fix. Changes nothing."""
     found = []
     if os.geteuid() != 0:
-        found.append("the lab needs root (namespaces, mounts, a bridge). Run it as root or with sudo.")
-    else:
-        granted = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16)
-        if not granted >> CAP_SYS_ADMIN & 1 or not granted >> CAP_NET_ADMIN & 1:
-            found.append("root has no CAP_SYS_ADMIN and CAP_NET_ADMIN here. A container needs --privileged.")
+        # Without it, the rest cannot even be looked at.
+        return ["the lab needs root (namespaces, mounts, a bridge). Run it as root or with sudo."]
+    granted = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16)
+    if not granted >> CAP_SYS_ADMIN & 1 or not granted >> CAP_NET_ADMIN & 1:
+        found.append("root has no CAP_SYS_ADMIN and CAP_NET_ADMIN here. A container needs --privileged.")
     missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program)})
     if missing:
         found.append(
