@@ -40,6 +40,9 @@ if ! [ -x "$uv" ]; then
 fi
 
 export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1
+# uv brings its own certificate authorities; the system's know those of the network, too.
+bundle=/etc/ssl/certs/ca-certificates.crt
+[ -n "${SSL_CERT_FILE:-}" ] || ! [ -e "$bundle" ] || export SSL_CERT_FILE="$bundle"
 # Commands start in half the time when nothing has to be compiled at every start.
 export UV_COMPILE_BYTECODE=1
 [ -x .venv/bin/python ] && .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
