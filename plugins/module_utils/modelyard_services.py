@@ -30,10 +30,12 @@ class ServiceError(Exception):
 
 
 def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess:
-    """Run a program with a plain environment and return its result, whatever its exit status."""
+    """Run a program and return its result, whatever its exit status. It runs in `/`: a service user may not enter /root."""
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     try:
-        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout, env=environment)
+        return subprocess.run(
+            argv, capture_output=True, text=True, check=False, timeout=timeout, env=environment, cwd="/"
+        )
     except FileNotFoundError as error:
         raise ServiceError(f"{argv[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:

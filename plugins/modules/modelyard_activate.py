@@ -201,7 +201,9 @@ class Activation:
         while True:
             state = unit_state(unit)
             gave_up = state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) >= MAX_START_ATTEMPTS
-            results = run_checks(checks, generations) if not gave_up and state.get("ActiveState") == "active" else []
+            # After a reload the former configuration still answers for a moment: what runs must be this release.
+            up = not gave_up and running_release(unit, release.strategy) == release.id
+            results = run_checks(checks, generations) if up else []
             failed = [result for result in results if result["status"] == "failed"]
             if results and not failed:
                 self.checks = results
@@ -211,7 +213,7 @@ class Activation:
                 self.checks = results
                 self.note(f"{unit} is ready; an engine does not answer, through {live} neither: {failed[0]['detail']}")
                 return
-            if not checks and state.get("ActiveState") == "active":
+            if up and not checks:
                 self.note(f"{unit} is active, it has no checks")
                 return
             if gave_up or time.monotonic() > deadline:

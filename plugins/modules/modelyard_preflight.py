@@ -220,8 +220,12 @@ def clashes(address: str, listener: Listener) -> bool:
 
 
 def port_problems(services: list[dict], found: list[Listener], who: dict[str, Holder]) -> list[str]:
-    """Say for every planned listener who else is in its place."""
+    """Say for every planned listener who else is in its place.
+
+    A unit of ours that the plan no longer contains (a renamed model, say) is not in the way: its role retires it first.
+    """
     problems = []
+    planned_units = {planned["unit"] for planned in services}
     for planned in services:
         address, port = normalise(planned["address"]), int(planned["port"])
         seen = set()
@@ -231,11 +235,14 @@ def port_problems(services: list[dict], found: list[Listener], who: dict[str, Ho
             holder = who.get(listener.inode, Holder("", "", 0))
             if holder.unit == planned["unit"] or holder in seen:
                 continue
+            if holder.unit.startswith("modelyard-") and holder.unit not in planned_units:
+                continue
             seen.add(holder)
             place = f"{planned['service']}: {address} port {port} is taken by {holder}"
             if holder.unit.startswith("modelyard-"):
                 fix = (
-                    f"It is another service of this bundle; `systemctl disable --now {holder.unit}` frees it"
+                    f"It is another service of this plan, which has to leave the port first: "
+                    f"`systemctl disable --now {holder.unit}` frees it"
                 )
             else:
                 fix = "It is not ours and stays as it is: stop it yourself"

@@ -133,10 +133,11 @@ def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
     assert "not ours" in foreign
     assert "llm_gateway.redis.port" in foreign
 
-    (other,) = preflight.port_problems(
-        [REDIS], found, {"7": Holder("modelyard-haproxy.service", "haproxy", 9)}
-    )
-    assert "another service of this bundle" in other
+    door = {**REDIS, "service": "haproxy", "unit": "modelyard-haproxy.service", "port": 4000}
+    held = {"7": Holder("modelyard-haproxy.service", "haproxy", 9)}
+    (other,) = preflight.port_problems([REDIS, door], found, held)
+    assert "another service of this plan" in other
+    assert preflight.port_problems([REDIS], found, held) == [], "a unit that the plan retires is not in the way"
 
     (program,) = preflight.port_problems([REDIS], found, {"7": Holder("", "python3", 9)})
     assert "taken by program python3, pid 9" in program

@@ -1,0 +1,90 @@
+"""Traffic for tests that change something under it: a steady client and a streaming one, bounded in count and time."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+RATE = 20.0
+MAX_S = 180.0
+
+
+@dataclass
+class Traffic:
+    """Asks RATE times a second, and streams one answer after another, until the block ends (or MAX_S have passed)."""
+
+    url: str
+    key: str
+    model: str
+    answered: int = 0
+    streams: int = 0
+    failures: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._deadline = time.monotonic() + MAX_S
+        for work in (self._ask_steadily, self._stream_steadily):
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        time.sleep(1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        time.sleep(1)
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _running(self) -> bool:
+        return not self._stop.is_set() and time.monotonic() < self._deadline
+
+    def _ask_steadily(self) -> None:
+        workers: list[threading.Thread] = []
+        following = time.monotonic()
+        while self._running():
+            worker = threading.Thread(target=self._ask, daemon=True)
+            worker.start()
+            workers.append(worker)
+            following += 1 / RATE
+            time.sleep(max(0.0, following - time.monotonic()))
+        for worker in workers:
+            worker.join(30)
+
+    def _ask(self) -> None:
+        try:
+            answer = json.loads(chat(self.url, self.key, self.model))
+            assert answer["choices"], answer
+            self.answered += 1
+        except Exception as error:  # noqa: BLE001 - every kind of failure is what this counts
+            self.failures.append(f"request: {error!r}")
+
+    def _stream_steadily(self) -> None:
+        while self._running():
+            try:
+                text = chat(self.url, self.key, self.model, stream=True)
+                assert text.rstrip().endswith("data: [DONE]"), text[-200:]
+                assert '"error"' not in text, text[-200:]
+                self.streams += 1
+            except Exception as error:  # noqa: BLE001
+                self.failures.append(f"stream: {error!r}")
+
+
+def chat(url: str, key: str, model: str, **extra: Any) -> str:
+    """Ask one question; returns the body, raises on any status but 200."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16, **extra}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return str(response.read().decode())
