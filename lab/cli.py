@@ -101,7 +101,10 @@ def down(lab: Lab) -> None:
         for name in sorted(recorded.keys() | on_disk):
             life.stop(lab, name)
             if name in recorded:
-                harvest_packages(recorded[name].release, life.disk(lab, name))
+                try:
+                    harvest_packages(recorded[name].release, life.disk(lab, name))
+                except OSError as error:  # a nicety must not keep the lab from going away
+                    print(f"lab: downloaded packages of {name} are not kept: {error}", file=sys.stderr)
         left = mounts_under(lab.disks)
         if left:
             raise LabError(
@@ -112,7 +115,6 @@ def down(lab: Lab) -> None:
         with locked(RUN / "lock"):
             remove_network(lab, last=all(other.id == lab.id for other in all_labs()))
             shutil.rmtree(lab.run, ignore_errors=True)
-            lab.lock.unlink(missing_ok=True)
     print(f"lab: {lab.name} is down" if existed else f"lab: {lab.name} was not up")
 
 

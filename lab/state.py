@@ -111,8 +111,8 @@ class Lab:
 
     @property
     def lock(self) -> Path:
-        """File that serializes `up` and `down` of this lab."""
-        return RUN / f"{self.id}.lock"
+        """File that serializes `up` and `down`; never removed, since somebody may be waiting for it."""
+        return RUN / "locks" / self.id
 
     def machine(self, host: str) -> str:
         """Return the host's name on this machine: its cgroup, its scope, its nspawn machine."""
@@ -152,6 +152,7 @@ def all_labs() -> list[Lab]:
     """Return every lab on this machine, of any clone."""
     labs = []
     for record in sorted(RUN.glob("labs/*/lab.json")):
-        found = json.loads(record.read_text())
-        labs.append(Lab(Path(found["clone"]), found["name"], Path(found["disks"])))
+        with contextlib.suppress(FileNotFoundError):  # it went down just now
+            found = json.loads(record.read_text())
+            labs.append(Lab(Path(found["clone"]), found["name"], Path(found["disks"])))
     return labs

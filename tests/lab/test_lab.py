@@ -179,3 +179,27 @@ def test_inventory_trusts_only_the_key_it_made(machine: Machine) -> None:
     refused = machine.run(CLONE / "lab/lab", "ssh", "one", "true")
     assert refused.returncode == 255
     assert "Host key verification failed" in refused.stderr
+
+
+def test_a_package_is_downloaded_once() -> None:
+    """On the real network: what one host downloaded, the next one only unpacks."""
+    lab = [CLONE / "lab/lab"]
+    where = ["--lab", "pytest-packages"]
+    try:
+        subprocess.run([*lab, "up", *where, "one"], check=True)
+        subprocess.run(
+            [*lab, "ssh", *where, "one", "apt-get install -qq -y hello"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        subprocess.run([*lab, "down", *where], check=True)
+        subprocess.run([*lab, "up", *where, "one"], check=True)
+        kept = subprocess.run(
+            [*lab, "ssh", *where, "one", "apt-get install -y hello"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert "Need to get 0 B" in kept.stdout
+    finally:
+        subprocess.run([*lab, "down", *where], check=True)
