@@ -172,7 +172,7 @@ def test_keys_are_nowhere_but_in_their_credentials(host: Any) -> None:
     }
     control = "cat /etc/modelyard/credentials/llama-cpp@*/current/API_KEY"
     # Written so that the search does not find itself.
-    search = "grep -ac 'planted-key-o[f]'"
+    search = "grep -ao 'planted-key-o[f]' | wc -l"
     found = {
         place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip()
         for place, command in places.items()
