@@ -15,9 +15,7 @@ from lab.state import LabError, cache_dir, locked
 from lab.system import lower_layers_in_use, run
 
 RELEASES = ("bookworm", "trixie")
-INCLUDED = (
-    "systemd,systemd-sysv,dbus,python3,python3-apt,sudo,iproute2,ca-certificates,curl,procps,openssh-server"
-)
+INCLUDED = "systemd,systemd-sysv,dbus,python3,python3-apt,sudo,iproute2,ca-certificates,curl,procps,openssh-server"
 FRESH_DAYS = 7
 """A base carries the package lists of its day; mirrors drop superseded packages after a while."""
 
@@ -132,16 +130,21 @@ def _prepare(root: Path) -> None:
 
 
 def newest_packages(release: str) -> Path | None:
-    """Return the layer of packages that earlier hosts downloaded, if there is one."""
+    """Return the layer of packages that earlier hosts downloaded, if any. Call it under `packages_lock`."""
     layers = sorted((cache_dir() / "packages").glob(f"{release}-*"))
     return layers[-1] if layers else None
+
+
+def packages_lock() -> Path:
+    """Return the lock for making, removing and mounting layers: an unmounted one may be removed."""
+    return cache_dir() / "packages/.lock"
 
 
 def harvest_packages(release: str, disk: Path) -> None:
     """Keep what a stopped host downloaded, as a new layer; a layer in use by others is never changed."""
     downloaded = list((disk / "upper/var/cache/apt/archives").glob("*.deb"))
     layers = cache_dir() / "packages"
-    with locked(layers / ".lock"):
+    with locked(packages_lock()):
         newest = newest_packages(release)
         known = list((newest / "var/cache/apt/archives").glob("*.deb")) if newest else []
         fresh = {deb.name: deb for deb in downloaded}

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab import hosts as life
-from lab.base import RELEASES, ensure_base, harvest_packages, newest_packages
+from lab.base import RELEASES, ensure_base, harvest_packages
 from lab.network import PREFIX, ensure_network, free_subnet, remove_network, require_open_forwarding
 from lab.state import CLONE, RUN, Host, Lab, LabError, all_labs, locked, write_atomically
 from lab.system import mounts_under, problems, require_working_machine
@@ -28,9 +28,7 @@ def up(lab: Lab, names: Sequence[str], release: str) -> None:
     started = time.monotonic()
     for name in names:
         if not NAME.fullmatch(name):
-            raise LabError(
-                f"'{name}' is no host name: lower-case letters, digits and dashes, beginning with a letter."
-            )
+            raise LabError(f"'{name}' is no host name: lower-case letters, digits and dashes, beginning with a letter.")
     require_working_machine()
     base = ensure_base(release)
     with locked(lab.lock):
@@ -83,7 +81,7 @@ def _new_host(lab: Lab, name: str, release: str, base: Path, known: dict[str, Ho
         raise LabError(f"lab '{lab.name}' is full: {len(taken)} hosts.")
     # Disks of a lab whose records did not survive a reboot.
     shutil.rmtree(life.disk(lab, name), ignore_errors=True)
-    host = Host(name, address, release, str(base), str(newest_packages(release) or ""))
+    host = Host(name, address, release, str(base))
     lab.save(host)
     return host
 
@@ -107,9 +105,7 @@ def down(lab: Lab) -> None:
                     print(f"lab: downloaded packages of {name} are not kept: {error}", file=sys.stderr)
         left = mounts_under(lab.disks)
         if left:
-            raise LabError(
-                f"not removing {lab.disks}, something is mounted in it: {', '.join(map(str, left))}"
-            )
+            raise LabError(f"not removing {lab.disks}, something is mounted in it: {', '.join(map(str, left))}")
         if lab.disks.exists():
             shutil.rmtree(lab.disks)
         with locked(RUN / "lock"):
@@ -166,22 +162,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     lab = argparse.ArgumentParser(add_help=False)
     default = os.environ.get("MODELYARD_LAB", "default")
-    lab.add_argument(
-        "--lab", default=default, help="name of the lab (default: $MODELYARD_LAB, else 'default')"
-    )
+    lab.add_argument("--lab", default=default, help="name of the lab (default: $MODELYARD_LAB, else 'default')")
     add = commands.add_parser("up", parents=[lab], help="start hosts; those that run stay as they are")
     add.add_argument("hosts", nargs="+", metavar="HOST")
-    add.add_argument(
-        "--release", choices=RELEASES, default=os.environ.get("MODELYARD_LAB_RELEASE", "bookworm")
-    )
+    add.add_argument("--release", choices=RELEASES, default=os.environ.get("MODELYARD_LAB_RELEASE", "bookworm"))
     remove = commands.add_parser("down", parents=[lab], help="take a lab away with everything it made")
-    remove.add_argument(
-        "--all", action="store_true", help="every lab of this clone, and of clones that are gone"
-    )
+    remove.add_argument("--all", action="store_true", help="every lab of this clone, and of clones that are gone")
     commands.add_parser("status", help="all labs on this machine")
-    show = commands.add_parser(
-        "inventory", parents=[lab], help="the hosts as Ansible's dynamic inventory (JSON)"
-    )
+    show = commands.add_parser("inventory", parents=[lab], help="the hosts as Ansible's dynamic inventory (JSON)")
     show.add_argument("--list", action="store_true", help="as Ansible calls it; the same")
     enter = commands.add_parser("ssh", parents=[lab], help="run a command on a host, or open a shell")
     enter.add_argument("host")

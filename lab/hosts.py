@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.base import NETWORKD
+from lab.base import NETWORKD, newest_packages, packages_lock
 from lab.network import gateway
-from lab.state import Host, Lab, LabError, share_dir, write_atomically
+from lab.state import Host, Lab, LabError, locked, share_dir, write_atomically
 from lab.system import cgroup_roots, has_systemd, mounts_under, nameservers, run, start_time
 
 BOOT_SECONDS = 60.0
@@ -103,14 +103,13 @@ def boot(lab: Lab, host: Host) -> None:
         (directory / part).mkdir(parents=True, exist_ok=True)
     # `volatile` skips every sync, and marks the disk so that nobody trusts it after a kernel crash; we may.
     shutil.rmtree(directory / "work/work/incompat", ignore_errors=True)
-    layers = [layer for layer in (host.packages, host.base) if layer]
-    for layer in layers:
-        if not Path(layer).is_dir():
-            raise LabError(
-                f"the disk of {host.name} lies on {layer}, which is gone. Take the lab down first."
-            )
-    options = f"lowerdir={':'.join(layers)},upperdir={directory}/upper,workdir={directory}/work,volatile"
-    run("mount", "-t", "overlay", f"lab-{lab.id}-{host.name}", "-o", options, directory / "root")
+    if not Path(host.base).is_dir():
+        raise LabError(f"the disk of {host.name} lies on {host.base}, which is gone. Take the lab down first.")
+    with locked(packages_lock()):
+        packages = newest_packages(host.release)
+        layers = f"{packages}:{host.base}" if packages else host.base
+        options = f"lowerdir={layers},upperdir={directory}/upper,workdir={directory}/work,volatile"
+        run("mount", "-t", "overlay", f"lab-{lab.id}-{host.name}", "-o", options, directory / "root")
     _configure(lab, host, directory / "root")
     _start(lab, host, directory)
 
@@ -188,9 +187,7 @@ def wait_until_ready(lab: Lab, host: Host) -> None:
             raise LabError(f"host {host.name} {why}. The end of its console, {console}:\n{last}")
         time.sleep(0.05)
     booted = subprocess.run(
-        ssh_command(
-            lab, host, ["systemctl is-system-running --wait || systemctl --failed --plain --no-legend"]
-        ),
+        ssh_command(lab, host, ["systemctl is-system-running --wait || systemctl --failed --plain --no-legend"]),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

@@ -29,9 +29,7 @@ def free_subnet(lab: Lab, taken: set[int]) -> int:
     for number in order:
         if number not in taken and f"{PREFIX}.{number}.0/24" not in routed:
             return number
-    raise LabError(
-        f"every network {PREFIX}.0.0/24 to {PREFIX}.255.0/24 is taken. Take a lab down: lab/lab status"
-    )
+    raise LabError(f"every network {PREFIX}.0.0/24 to {PREFIX}.255.0/24 is taken. Take a lab down: lab/lab status")
 
 
 def gateway(lab: Lab) -> str:
@@ -53,9 +51,7 @@ def ensure_network(lab: Lab) -> None:
         try:
             run("ip", "link", "add", lab.bridge, "type", "bridge", "forward_delay", "0")
         except LabError as error:
-            raise LabError(
-                f"{error}\nThe kernel may lack bridges. Load the module: modprobe bridge"
-            ) from None
+            raise LabError(f"{error}\nThe kernel may lack bridges. Load the module: modprobe bridge") from None
     run("ip", "address", "replace", f"{gateway(lab)}/24", "dev", lab.bridge)
     run("ip", "link", "set", lab.bridge, "up")
     rules = f"""

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 RUN = Path("/run/modelyard-lab")
@@ -47,13 +47,21 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     new.rename(path)
 
 
+HELD: list[int] = []
+"""The locks held. Helper programs inherit them: if we are killed while `mount` works, the next `down` waits."""
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel releases it if we die."""
+    """Hold an exclusive lock on a file; the kernel releases it when we and our helpers (`HELD`) are gone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        HELD.append(file.fileno())
+        try:
+            yield
+        finally:
+            HELD.remove(file.fileno())
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,6 @@ class Host:
     release: str
     base: str
     """The base root (a directory) its disk lies on; kept for as long as the host exists."""
-    packages: str
-    """The layer of downloaded packages its disk lies on, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,10 @@ class Lab:
 
     def hosts(self) -> list[Host]:
         """Return the recorded hosts, by name."""
-        records = sorted((self.run / "hosts").glob("[!.]*.json"))
-        return [Host(**json.loads(record.read_text())) for record in records]
+        # A record of another version of this program may hold more.
+        names = [field.name for field in fields(Host)]
+        records = [json.loads(file.read_text()) for file in sorted((self.run / "hosts").glob("[!.]*.json"))]
+        return [Host(**{name: record[name] for name in names}) for record in records]
 
     def save(self, host: Host) -> None:
         """Record a host."""

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lab.state import LabError, cache_dir
+from lab.state import HELD, LabError, cache_dir
 
 PACKAGES = {
     "systemd-nspawn": "systemd-container",
@@ -38,12 +38,11 @@ def run(*command: str | Path, stdin: str | None = None, environment: Mapping[str
         capture_output=True,
         text=True,
         env={**os.environ, **(environment or {})},
+        pass_fds=HELD,
         check=False,
     )
     if done.returncode:
-        raise LabError(
-            f"'{' '.join(map(str, command))}' failed ({done.returncode}): {done.stderr.strip()[-2000:]}"
-        )
+        raise LabError(f"'{' '.join(map(str, command))}' failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
     return done.stdout
 
 
@@ -106,9 +105,7 @@ def nameservers() -> list[str]:
             lines = source.read_text().splitlines()
             usable = [line for line in lines if line.split()[:1] in (["search"], ["options"])]
             servers = [
-                line
-                for line in lines
-                if line.startswith("nameserver") and " 127." not in line and " ::1" not in line
+                line for line in lines if line.startswith("nameserver") and " 127." not in line and " ::1" not in line
             ]
             if servers:
                 return [*usable, *servers]
@@ -132,9 +129,7 @@ def problems() -> list[str]:
         found.append("root has no CAP_SYS_ADMIN and CAP_NET_ADMIN here. A container needs --privileged.")
     missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program)})
     if missing:
-        found.append(
-            f"programs are missing. Install them: apt-get install --no-install-recommends {' '.join(missing)}"
-        )
+        found.append(f"programs are missing. Install them: apt-get install --no-install-recommends {' '.join(missing)}")
     if "\toverlay\n" not in Path("/proc/filesystems").read_text() and not _can_load("overlay"):
         found.append("the kernel has no overlayfs. Load it: modprobe overlay")
     if not any((root / "cgroup.controllers").exists() for root in cgroup_roots()):
@@ -142,14 +137,10 @@ def problems() -> list[str]:
     cache = cache_dir()
     existing = next(directory for directory in (cache, *cache.parents) if directory.exists())
     if shutil.which("stat") and run("stat", "-f", "-c", "%t", existing).strip() == OVERLAYFS_MAGIC:
-        found.append(
-            f"{existing} is itself an overlay, which cannot carry another. Set MODELYARD_CACHE to a disk."
-        )
+        found.append(f"{existing} is itself an overlay, which cannot carry another. Set MODELYARD_CACHE to a disk.")
     free = shutil.disk_usage(existing).free
     if free < NEEDED_DISK_BYTES:
-        found.append(
-            f"{existing} has {free >> 20} MiB free of {NEEDED_DISK_BYTES >> 20} needed. Set MODELYARD_CACHE."
-        )
+        found.append(f"{existing} has {free >> 20} MiB free of {NEEDED_DISK_BYTES >> 20} needed. Set MODELYARD_CACHE.")
     if not nameservers():
         found.append("every nameserver in /etc/resolv.conf is on loopback, out of the hosts' reach.")
     return found
@@ -165,6 +156,4 @@ def require_working_machine() -> None:
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     found = problems()
     if found:
-        raise LabError(
-            "this machine cannot run the lab:\n" + "\n".join(f"  - {problem}" for problem in found)
-        )
+        raise LabError("this machine cannot run the lab:\n" + "\n".join(f"  - {problem}" for problem in found))

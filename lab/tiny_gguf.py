@@ -128,9 +128,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     changed = write_model(options.path, seed=options.seed)
-    print(
-        f"{options.path}: {'written' if changed else 'up to date'}, {options.path.stat().st_size >> 10} KiB"
-    )
+    print(f"{options.path}: {'written' if changed else 'up to date'}, {options.path.stat().st_size >> 10} KiB")
 
 
 if __name__ == "__main__":

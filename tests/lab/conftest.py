@@ -34,9 +34,7 @@ class Machine:
         variables = [f"{key}={value}" for key, value in known.items()]
         return ["nsenter", "-t", str(self.holder.pid), "-n", "-m", "env", *variables, *map(str, words)]
 
-    def run(
-        self, *words: str | Path, environment: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run something inside and return what it did."""
         command = self.command(*words, environment=environment)
         return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)

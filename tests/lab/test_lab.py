@@ -47,17 +47,13 @@ def test_labs_of_one_clone_do_not_collide(machine: Machine) -> None:
     machine.lab("up", "--lab", "b", "one")
     machine.remember()
     addresses = {
-        json.loads(machine.lab("inventory", "--lab", name))["_meta"]["hostvars"]["one"]["ansible_host"]
-        for name in "ab"
+        json.loads(machine.lab("inventory", "--lab", name))["_meta"]["hostvars"]["one"]["ansible_host"] for name in "ab"
     }
     assert len(addresses) == 2
     machine.lab("ssh", "--lab", "a", "one", "touch", "/etc/only-in-a")
     machine.lab("down", "--lab", "a")
     assert machine.forwarding() == "1", "the other lab still needs it"
-    assert (
-        machine.run(CLONE / "lab/lab", "ssh", "--lab", "b", "one", "test", "-e", "/etc/only-in-a").returncode
-        == 1
-    )
+    assert machine.run(CLONE / "lab/lab", "ssh", "--lab", "b", "one", "test", "-e", "/etc/only-in-a").returncode == 1
     machine.lab("down", "--lab", "b")
     assert machine.state() == before
 
