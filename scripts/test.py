@@ -44,10 +44,7 @@ def run(name: str, command: list[str], environment: dict[str, str] | None = None
     """Run one command, its output unchanged; the command itself counts as one test."""
     print(f"\n=== {name}: {' '.join(command)}", flush=True)
     started = time.monotonic()
-    good = (
-        subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, check=False).returncode
-        == 0
-    )
+    good = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, check=False).returncode == 0
     return Outcome(name, time.monotonic() - started, passed=int(good), failed=int(not good))
 
 
@@ -120,9 +117,7 @@ def main() -> int:
     for outcome in outcomes:
         numbers = f"{outcome.passed:5} passed {outcome.failed:5} failed {outcome.skipped:5} skipped"
         print(f"{outcome.name:20} {numbers} {outcome.seconds:7.0f} s")
-    passed, failed, skipped = (
-        sum(getattr(one, key) for one in outcomes) for key in ("passed", "failed", "skipped")
-    )
+    passed, failed, skipped = (sum(getattr(one, key) for one in outcomes) for key in ("passed", "failed", "skipped"))
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0
 

@@ -17,7 +17,5 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         journal = host.run("journalctl --no-pager --lines=60 --output=short-iso")
         failed = host.run("systemctl --failed --plain --no-legend")
         name = host.backend.get_hostname()
-        report.sections.append(
-            (f"journal of {name}", f"{journal.stdout}\nfailed units:\n{failed.stdout or 'none'}")
-        )
+        report.sections.append((f"journal of {name}", f"{journal.stdout}\nfailed units:\n{failed.stdout or 'none'}"))
     return report

@@ -64,7 +64,7 @@ class Traffic:
             answer = json.loads(chat(self.url, self.key, self.model))
             assert answer["choices"], answer
             self.answered += 1
-        except Exception as error:  # noqa: BLE001 - every kind of failure is what this counts
+        except Exception as error:
             self.failures.append(f"request: {error!r}")
 
     def _stream_steadily(self) -> None:
@@ -74,8 +74,9 @@ class Traffic:
                 assert text.rstrip().endswith("data: [DONE]"), text[-200:]
                 assert '"error"' not in text, text[-200:]
                 self.streams += 1
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 self.failures.append(f"stream: {error!r}")
+                time.sleep(0.2)
 
 
 def chat(url: str, key: str, model: str, **extra: Any) -> str:

@@ -37,7 +37,11 @@ class ActionModule(ActionBase):
             identifier = identify(dict(arguments), wanted)
         except sources.SourceError as error:
             raise AnsibleActionFail(str(error)) from error
-        result: dict[str, Any] = {"path": f"/opt/modelyard/store/{identifier}", "built": False, "changed": False}
+        result: dict[str, Any] = {
+            "path": f"/opt/modelyard/store/{identifier}",
+            "built": False,
+            "changed": False,
+        }
         state = self._step("query", identifier)
         if state["present"]:
             return result
@@ -125,7 +129,9 @@ class ActionModule(ActionBase):
                 local = sources.fetch(source)
             except sources.SourceError as error:
                 raise AnsibleActionFail(str(error)) from error
-            remote[source["name"]] = self._transfer_file(str(local), self._connection._shell.join_path(directory, source["name"]))
+            remote[source["name"]] = self._transfer_file(
+                str(local), self._connection._shell.join_path(directory, source["name"])
+            )
         if remote:
             self._fixup_perms2((directory, *remote.values()))
         return remote

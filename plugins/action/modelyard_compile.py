@@ -61,9 +61,7 @@ def refusal(compiled: Compiled) -> str:
     """Everything that is wrong, one diagnostic after the other, each beginning on a line of its own."""
     count = len(compiled.errors)
     head = f"The catalogue has {count} error{'s' if count > 1 else ''}. No host was contacted."
-    return "\n".join(
-        [head, *(diagnostic.render() for diagnostic in compiled.errors), "Codes: docs/diagnostics.md"]
-    )
+    return "\n".join([head, *(diagnostic.render() for diagnostic in compiled.errors), "Codes: docs/diagnostics.md"])
 
 
 def snapshot(variables: Mapping[str, Any]) -> Inventory:
@@ -75,9 +73,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     secrets: set[str] = set()
     for name, host in hosts.items():
         given = host.variables.get("llm_secrets")
-        secrets |= (
-            {str(key) for key, value in given.items() if value} if isinstance(given, Mapping) else set()
-        )
+        secrets |= {str(key) for key, value in given.items() if value} if isinstance(given, Mapping) else set()
         secrets |= stored_secrets(hostvars[name].get("inventory_dir"))
     secrets |= {name for name, value in os.environ.items() if value}
     return Inventory(groups, hosts, frozenset(secrets), ansible_origin)
@@ -127,11 +123,7 @@ def is_fixed(value: Any) -> bool:
 def stored_secrets(inventory_dir: Any) -> set[str]:
     """Names of the secrets kept beside the inventory."""
     store = Path(str(inventory_dir or "."), ".credentials")
-    return (
-        {entry.name for entry in store.iterdir() if not entry.name.startswith(".")}
-        if store.is_dir()
-        else set()
-    )
+    return {entry.name for entry in store.iterdir() if not entry.name.startswith(".")} if store.is_dir() else set()
 
 
 def write_report(variables: Mapping[str, Any], compiled: Compiled) -> None:

@@ -17,7 +17,9 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         for group, key in (("files", "path"), ("units", "name")):
             entries = arguments.get(group) or []
-            arguments[group] = [{key: entry[key], "content": self._content(entry, task_vars or {})} for entry in entries]
+            arguments[group] = [
+                {key: entry[key], "content": self._content(entry, task_vars or {})} for entry in entries
+            ]
         return self._execute_module(module_args=arguments, task_vars=task_vars)
 
     def _content(self, entry: dict[str, Any], task_vars: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ CREDENTIALS = "/etc/modelyard/credentials"
 DEFAULT_TIMEOUT_S = 5.0
 
 
-class CheckFailed(Exception):
+class CheckError(Exception):
     """A check did not pass; the text says what was seen instead."""
 
 
@@ -35,7 +35,7 @@ def read_credential(reference: str, generations: dict[str, str] | None = None) -
         with open(path, encoding="utf-8") as handle:
             return handle.read().strip()
     except OSError as error:
-        raise CheckFailed(f"credential {reference} cannot be read: {error.strerror}") from error
+        raise CheckError(f"credential {reference} cannot be read: {error.strerror}") from error
 
 
 def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
@@ -47,7 +47,7 @@ def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
     try:
         detail = _KINDS[check["kind"]](check, generations)
         status = "ok"
-    except CheckFailed as error:
+    except CheckError as error:
         status, detail = "failed", str(error)
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         status, detail = "failed", describe(error)
@@ -91,7 +91,10 @@ def table(results: list[dict]) -> list[str]:
 
 
 def request(check: dict, generations: dict[str, str] | None, body: dict | None = None) -> tuple[int, bytes]:
-    """Send the request that a check describes; returns the status and the body. Raises OSError, HTTPException or CheckFailed."""
+    """Send the request that a check describes; returns the status and the body.
+
+    Raises OSError, HTTPException or CheckError.
+    """
     url = urllib.parse.urlsplit(check["url"])
     timeout = float(check.get("timeout_s", DEFAULT_TIMEOUT_S))
     headers = {"Content-Type": "application/json", "User-Agent": "modelyard-check"}
@@ -127,7 +130,7 @@ def _check_unit(check: dict, _generations: dict[str, str] | None) -> str:
             states[unit] = "not installed"
     active = [unit for unit, state in states.items() if state == "active"]
     if not active or "failed" in states.values():
-        raise CheckFailed(", ".join(f"{unit} is {state}" for unit, state in states.items()))
+        raise CheckError(", ".join(f"{unit} is {state}" for unit, state in states.items()))
     return f"{active[0]} is active"
 
 
@@ -135,14 +138,14 @@ def _check_http(check: dict, generations: dict[str, str] | None) -> str:
     status, body = request(check, generations, check.get("body"))
     if status not in check.get("expect_status", [200]):
         expected = " or ".join(str(code) for code in check.get("expect_status", [200]))
-        raise CheckFailed(f"answered {status}, expected {expected}: {_excerpt(body)}")
+        raise CheckError(f"answered {status}, expected {expected}: {_excerpt(body)}")
     return f"answered {status}"
 
 
 def _check_models(check: dict, generations: dict[str, str] | None) -> str:
     status, body = request(check, generations)
     if status != 200:
-        raise CheckFailed(f"answered {status}: {_excerpt(body)}")
+        raise CheckError(f"answered {status}: {_excerpt(body)}")
     served = {entry["id"] for entry in json.loads(body)["data"]}
     wanted = set(check["names"])
     if served != wanted:
@@ -151,7 +154,7 @@ def _check_models(check: dict, generations: dict[str, str] | None) -> str:
             parts.append(f"missing: {', '.join(sorted(wanted - served))}")
         if served - wanted:
             parts.append(f"not in the plan: {', '.join(sorted(served - wanted))}")
-        raise CheckFailed("; ".join(parts))
+        raise CheckError("; ".join(parts))
     return f"{len(served)} model{'' if len(served) == 1 else 's'}, exactly as compiled"
 
 
@@ -165,14 +168,14 @@ def _check_chat(check: dict, generations: dict[str, str] | None) -> str:
     }
     status, body = request(check, generations, question)
     if status != 200:
-        raise CheckFailed(f"{check['model']} answered {status}: {_excerpt(body)}")
+        raise CheckError(f"{check['model']} answered {status}: {_excerpt(body)}")
     if not stream:
         if not json.loads(body).get("choices"):
-            raise CheckFailed(f"{check['model']} answered without a choice: {_excerpt(body)}")
+            raise CheckError(f"{check['model']} answered without a choice: {_excerpt(body)}")
         return f"{check['model']} gave a token"
     events = [line[5:].strip() for line in body.decode("utf-8", "replace").splitlines() if line.startswith("data:")]
     if not events or events[-1] != "[DONE]":
-        raise CheckFailed(f"the stream of {check['model']} did not end in [DONE]: {_excerpt(body[-200:])}")
+        raise CheckError(f"the stream of {check['model']} did not end in [DONE]: {_excerpt(body[-200:])}")
     return f"{check['model']} streamed {len(events) - 1} events and [DONE]"
 
 
@@ -192,12 +195,12 @@ class _Redis:
         line = self._file.readline().rstrip(b"\r\n")
         if line[:1] == b"-":
             # The server's error never repeats the password, only the command's name.
-            raise CheckFailed(f"{words[0]}: {line[1:].decode('utf-8', 'replace')}")
+            raise CheckError(f"{words[0]}: {line[1:].decode('utf-8', 'replace')}")
         if line[:1] == b"$":
             length = int(line[1:])
             return None if length < 0 else self._file.read(length + 2)[:-2]
         if not line:
-            raise CheckFailed(f"{words[0]}: the connection was closed")
+            raise CheckError(f"{words[0]}: the connection was closed")
         return line[1:]
 
     def close(self) -> None:
@@ -213,7 +216,7 @@ def _check_redis(check: dict, generations: dict[str, str] | None) -> str:
         key = f"{check.get('prefix', '')}modelyard-check-{os.getpid()}"
         client.call("SET", key, "1", "EX", "10")
         if client.call("GET", key) != b"1":
-            raise CheckFailed("a value that was just written could not be read back")
+            raise CheckError("a value that was just written could not be read back")
         client.call("DEL", key)
     finally:
         client.close()

@@ -30,7 +30,10 @@ class ServiceError(Exception):
 
 
 def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess:
-    """Run a program and return its result, whatever its exit status. It runs in `/`: a service user may not enter /root."""
+    """Run a program and return its result, whatever its exit status.
+
+    It runs in `/`, because a service user may not enter /root.
+    """
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     try:
         return subprocess.run(
@@ -188,7 +191,12 @@ class Service:
 def unit_state(unit: str) -> dict[str, str]:
     """Return the properties of a unit that activation needs."""
     shown = run(
-        ["systemctl", "show", "--property=LoadState,ActiveState,SubState,MainPID,UnitFileState,NRestarts,Result", unit]
+        [
+            "systemctl",
+            "show",
+            "--property=LoadState,ActiveState,SubState,MainPID,UnitFileState,NRestarts,Result",
+            unit,
+        ]
     ).stdout
     return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 

@@ -7,11 +7,13 @@ DOCUMENTATION = r"""
 module: modelyard_activate
 short_description: Switch a service to its staged release, and back when that fails
 description:
-  - One call that runs on the target from start to end, in a process of its own that survives a lost connection. It switches
+  - One call that runs on the target from start to end, in a process of its own that survives a lost
+    connection. It switches
     the link, installs the release's units, restarts, waits until ready and runs the release's checks.
   - On any failure the former release is put back, restarted and checked, and the module fails with a report of both.
   - With the strategy C(slots) the new release starts in the free slot, out of rotation, and is checked there. Then
-    the front door sends new requests to it, the old slot finishes its streams (bounded) and stops. A bad candidate never meets a client.
+    the front door sends new requests to it, the old slot finishes its streams (bounded) and stops. A bad
+    candidate never meets a client.
   - With the strategy C(reload) a running service is reloaded instead of restarted, unless its unit changed.
   - When the staged release runs already, nothing is done.
 options:
@@ -183,7 +185,11 @@ class Activation:
             self._go_live(former)
             self._wait_until_ready(former)
         except ServiceError as second:
-            report += [f"The former release {former.id} was put back and failed too.", str(second), *_journal(main)]
+            report += [
+                f"The former release {former.id} was put back and failed too.",
+                str(second),
+                *_journal(main),
+            ]
             return "\n".join(report)
         report.append(f"The former release {former.id} is live again and passes its checks.")
         return "\n".join(report)
@@ -253,7 +259,11 @@ class Activation:
             self._wait_until_ready(release, candidate, live)
             if door:
                 door.set_state(candidate, "ready")
-                _wait_for(lambda: door.slot(candidate)["status"].startswith("UP"), 15, f"the front door did not see {candidate} come up")
+                _wait_for(
+                    lambda: door.slot(candidate)["status"].startswith("UP"),
+                    15,
+                    f"the front door did not see {candidate} come up",
+                )
         except ServiceError as error:
             raise ServiceError(self._drop_candidate(error, door, candidate, live)) from error
         # From here on the candidate serves; everything left is tidying up after the former slot.
@@ -298,14 +308,22 @@ class Activation:
         systemctl("daemon-reload")
         if door:
             # In rotation again only once the door's health check knows that it is down, or it would get requests.
-            _wait_for(lambda: door.slot(slot)["check_status"] != "L7OK", 10, f"the front door did not see {slot} go down")
+            _wait_for(
+                lambda: door.slot(slot)["check_status"] != "L7OK",
+                10,
+                f"the front door did not see {slot} go down",
+            )
             door.set_state(slot, "ready")
         self.note(f"{slot} is stopped")
 
     def _drop_candidate(self, error: ServiceError, door: Door | None, candidate: str, live: str | None) -> str:
         """Stop a candidate that failed; returns the report."""
         unit = slot_unit(self.release, candidate)
-        report = [f"{self.service.name}: candidate release {self.release.id} failed in slot {candidate}.", str(error), *_journal(unit)]
+        report = [
+            f"{self.service.name}: candidate release {self.release.id} failed in slot {candidate}.",
+            str(error),
+            *_journal(unit),
+        ]
         systemctl("stop", unit)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(UNITS, unit))
@@ -337,7 +355,10 @@ def _journal(unit: str) -> list[str]:
     invocation = run(["systemctl", "show", "--property=InvocationID", "--value", unit]).stdout.strip()
     match = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else ["--unit", unit]
     shown = run(["journalctl", *match, "--lines", "15", "--no-pager", "--output", "cat"]).stdout.rstrip()
-    return [f"Last lines of its journal (journalctl -u {unit}):", *(f"  {line}" for line in shown.splitlines())]
+    return [
+        f"Last lines of its journal (journalctl -u {unit}):",
+        *(f"  {line}" for line in shown.splitlines()),
+    ]
 
 
 def detached(work, report_path: str) -> dict:
@@ -364,7 +385,10 @@ def detached(work, report_path: str) -> dict:
     os.waitpid(child, 0)
     text = read_text(report_path)
     if text is None:
-        return {"failed": True, "msg": "the activation ended without a report; see `systemctl status` of the service"}
+        return {
+            "failed": True,
+            "msg": "the activation ended without a report; see `systemctl status` of the service",
+        }
     return dict(json.loads(text))
 
 
@@ -376,7 +400,13 @@ def activate(service: Service, release: Release, report_path: str) -> dict:
         try:
             return activation.execute()
         except ServiceError as error:
-            return {"failed": True, "msg": str(error), "steps": activation.steps, "checks": activation.checks, "release": release.id}
+            return {
+                "failed": True,
+                "msg": str(error),
+                "steps": activation.steps,
+                "checks": activation.checks,
+                "release": release.id,
+            }
 
 
 def main() -> None:

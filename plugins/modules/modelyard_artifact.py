@@ -7,10 +7,13 @@ DOCUMENTATION = r"""
 module: modelyard_artifact
 short_description: Have an immutable artifact in the host's store
 description:
-  - Makes sure that C(/opt/modelyard/store/NAME-VERSION-HASH) is there and whole. The hash covers everything that decides the bytes,
+  - Makes sure that C(/opt/modelyard/store/NAME-VERSION-HASH) is there and whole. The hash covers everything
+    that decides the bytes,
     so an artifact is never changed, only replaced by another one.
-  - Where it is missing, it is copied from the controller's cache; where that has none, it is built on the host, in a transient
-    systemd unit that survives a lost connection (a rerun picks the build up), and kept on the controller. A lock per artifact
+  - Where it is missing, it is copied from the controller's cache; where that has none, it is built on the
+    host, in a transient
+    systemd unit that survives a lost connection (a rerun picks the build up), and kept on the controller. A
+    lock per artifact
     on the controller makes further hosts wait for the first one's build and copy it.
 options:
   name:
@@ -31,7 +34,8 @@ options:
     elements: str
     default: []
   sources:
-    description: Files that the build needs, found in C($SOURCES). Each has a C(name) and a C(path) on the controller, a C(url), or an C(sdist)
+    description: Files that the build needs, found in C($SOURCES). Each has a C(name) and a C(path) on the
+      controller, a C(url), or an C(sdist)
       (a pinned requirement of the package index); downloads need their C(sha256).
     type: list
     elements: dict
@@ -41,7 +45,8 @@ options:
     type: str
     required: true
   environment:
-    description: Environment of the build, such as a mirror's address. It does not decide the bytes; what does belongs into O(key).
+    description: Environment of the build, such as a mirror's address. It does not decide the bytes; what does
+      belongs into O(key).
     type: dict
     default: {}
 author: Modelyard

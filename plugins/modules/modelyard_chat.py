@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: modelyard_chat
 short_description: Ask the gateway one question
 description:
-  - Sends one chat request through the front door of the host, with a key read from the host's credentials, and returns the answer.
+  - Sends one chat request through the front door of the host, with a key read from the host's credentials, and
+    returns the answer.
 options:
   url:
     description: Address of the gateway, without C(/v1).
@@ -58,7 +59,7 @@ import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_checks import CheckFailed, describe, request
+from ansible.module_utils.modelyard_checks import CheckError, describe, request
 
 
 def main() -> None:
@@ -84,10 +85,10 @@ def main() -> None:
     try:
         status, answer = request(check, None, body)
         if status != 200:
-            raise CheckFailed(f"the gateway answered {status}: {answer.decode('utf-8', 'replace')[:500]}")
+            raise CheckError(f"the gateway answered {status}: {answer.decode('utf-8', 'replace')[:500]}")
         parsed = json.loads(answer)
         content = parsed["choices"][0]["message"]["content"]
-    except CheckFailed as error:
+    except CheckError as error:
         module.fail_json(msg=str(error))
     except (OSError, ValueError, LookupError) as error:
         module.fail_json(msg=f"{params['url']}: {describe(error)}")

@@ -7,11 +7,14 @@ DOCUMENTATION = r"""
 module: modelyard_credentials
 short_description: Put a service's secrets on the host
 description:
-  - Resolves the names of secrets on the controller. The variable C(llm_secrets) (keep it in a vault) comes first, then an environment
-    variable of that name, then the file C(.credentials/NAME) beside the inventory (hidden, because Ansible reads every other file there as an inventory), where a secret
+  - Resolves the names of secrets on the controller. The variable C(llm_secrets) (keep it in a vault) comes
+    first, then an environment
+    variable of that name, then the file C(.credentials/NAME) beside the inventory (hidden, because Ansible
+    reads every other file there as an inventory), where a secret
     that nobody gave is generated once (git-ignored, mode 0600).
   - On the host every set of values is a generation with a random id. A service reads them through its unit from
-    C(/etc/modelyard/credentials/SERVICE/GENERATION) (root, 0600), so putting a former release back puts its secrets back.
+    C(/etc/modelyard/credentials/SERVICE/GENERATION) (root, 0600), so putting a former release back puts its
+    secrets back.
   - Nothing is printed but names.
 options:
   service:

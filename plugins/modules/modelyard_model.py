@@ -183,9 +183,7 @@ def is_recorded(record: str, path: str, sha256: str) -> bool:
     return noted == {"sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def local_model(
-    path: str, sha256: str | None, reader: str | None, directory: str, check_mode: bool
-) -> dict[str, Any]:
+def local_model(path: str, sha256: str | None, reader: str | None, directory: str, check_mode: bool) -> dict[str, Any]:
     """Accept a file that is on the host. Returns the module's result; raises ModelError."""
     if not PART.search(path):
         path = os.path.realpath(path)  # the service is shown this one file, and no link to it
@@ -249,8 +247,7 @@ class Download:
             raise ModelError(f"url {url} does not end in a plain file name")
         if PART.search(name):
             raise ModelError(
-                f"url {url} is one part of a split model. Put all parts on the host and give `path`, or "
-                "merge them"
+                f"url {url} is one part of a split model. Put all parts on the host and give `path`, or merge them"
             )
         self.url, self.sha256, self.attempts = url, sha256, attempts
         self.margin_bytes = margin_mib << 20
@@ -289,9 +286,7 @@ class Download:
                 )
             if not is_gguf(self.partial):
                 os.unlink(self.partial)
-                raise ModelError(
-                    f"what {self.url} delivers is not a GGUF file, although its checksum is right"
-                )
+                raise ModelError(f"what {self.url} delivers is not a GGUF file, although its checksum is right")
             os.chmod(self.partial, 0o644)
             write_record(self.record, self.partial, self.sha256)
             os.replace(self.partial, self.path)
@@ -343,9 +338,7 @@ class Download:
                 return
             if error.code >= 500 or error.code == 429:
                 raise RetryableError(f"the server answered {error.code}") from error
-            raise ModelError(
-                f"{self.url} could not be fetched: it answered {error.code} {error.reason}"
-            ) from error
+            raise ModelError(f"{self.url} could not be fetched: it answered {error.code} {error.reason}") from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             raise RetryableError(f"the connection failed ({reason})") from error
@@ -395,9 +388,7 @@ def main() -> None:
         if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
             raise ModelError(f"sha256 must be 64 hexadecimal digits, not {options['sha256']!r}")
         if options["path"]:
-            found = local_model(
-                options["path"], sha256, options["reader"], options["directory"], module.check_mode
-            )
+            found = local_model(options["path"], sha256, options["reader"], options["directory"], module.check_mode)
             module.exit_json(**found)
         download = Download(
             options["url"],

@@ -22,6 +22,17 @@ options:
     description: Free space that is needed below each path, in MiB. Paths on one file system are added up.
     type: dict
     default: {/opt: 3072, /var/lib: 1024}
+  public_names:
+    description:
+      - Public names of the planned gateway. A name that is live on the host and not among them is a problem,
+        because every client that asks for it would be refused. Empty where the plan has no gateway.
+    type: list
+    elements: str
+    default: []
+  allow_removal:
+    description: Whether live public names may go.
+    type: bool
+    default: false
 author: Modelyard
 """
 
@@ -45,6 +56,7 @@ os:
 """
 
 import ipaddress
+import json
 import os
 import re
 import socket
@@ -52,6 +64,7 @@ import struct
 from dataclasses import dataclass
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_services import read_text
 
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
 TCP_LISTEN = "0A"
@@ -250,12 +263,29 @@ def port_problems(services: list[dict], found: list[Listener], who: dict[str, Ho
     return problems
 
 
+def removal_problems(planned: list[str], live: dict | None) -> list[str]:
+    """Say which public names are live (`live` is the manifest of the gateway's live release) and not planned."""
+    if not planned or live is None:
+        return []
+    names = {name for check in live["checks"] if check["kind"] == "models" for name in check["names"]}
+    gone = sorted(names - set(planned))
+    if not gone:
+        return []
+    return [
+        f"litellm: live today and missing from the plan: {', '.join(gone)}. "
+        "Every client that asks for it would be refused. Bring it back into the catalogue, "
+        "or say that it may go: -e llm_allow_removal=true"
+    ]
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "services": {"type": "list", "elements": "dict", "default": []},
             "free_mib": {"type": "dict", "default": {"/opt": 3072, "/var/lib": 1024}},
+            "public_names": {"type": "list", "elements": "str", "default": []},
+            "allow_removal": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -269,12 +299,13 @@ def main() -> None:
         *disk_problems(module.params["free_mib"]),
         *port_problems(services, found, holders({listener.inode for listener in found})),
     ]
+    if not module.params["allow_removal"]:
+        manifest = read_text("/opt/modelyard/services/litellm/current/manifest.json")
+        problems += removal_problems(module.params["public_names"], json.loads(manifest) if manifest else None)
     result = {"changed": False, "os": f"{identifier} {version}", "problems": problems}
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
-        module.fail_json(
-            msg=f"This host cannot take the planned services; nothing was changed.\n{lines}", **result
-        )
+        module.fail_json(msg=f"This host cannot take the planned services; nothing was changed.\n{lines}", **result)
     module.exit_json(**result)
 
 

@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: modelyard_smoke
 short_description: Run a host's checks and report them as a table
 description:
-  - Runs every check of the compiled plan on the host it is about, also after failures, and fails when one of them failed. These are the
+  - Runs every check of the compiled plan on the host it is about, also after failures, and fails when one of
+    them failed. These are the
     same checks, run by the same code, as those after which a release goes live.
   - Parts that the plan leaves out are reported as skipped.
 options:

@@ -113,9 +113,7 @@ def compile_catalogue(
     out: Compiled,
 ) -> None:
     """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
-    merged, problems = apply_overrides(
-        {k: v for k, v in sections.items() if v is not None}, overrides, inventory.probe
-    )
+    merged, problems = apply_overrides({k: v for k, v in sections.items() if v is not None}, overrides, inventory.probe)
     out.diagnostics += problems
     source = SourceMap(merged, inventory.probe)
     tree = plain(merged)
@@ -248,10 +246,7 @@ def _check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) 
         for variable, (reason, origin) in host.unreadable.items():
             unreadable.setdefault((variable, reason), (origin, []))[1].append(name)
     for variable, origin in unknown.items():
-        hint = (
-            did_you_mean(variable, known)
-            or f"variables of Modelyard are {', '.join(known)} and llm_overrides_*"
-        )
+        hint = did_you_mean(variable, known) or f"variables of Modelyard are {', '.join(known)} and llm_overrides_*"
         _add(out, "unknown-variable", f"{variable} is no variable of Modelyard", (variable,), origin, hint)
     for (variable, reason), (origin, hosts) in unreadable.items():
         _add(
@@ -280,9 +275,7 @@ def _check_same(inventory: Inventory, stack: Sequence[str], out: Compiled) -> No
     first = inventory.hosts[first_name]
     compared = [*CATALOGUE_VARIABLES]
     for name in stack:
-        compared += sorted(
-            v for v in inventory.hosts[name].variables if _is_override(v) and v not in compared
-        )
+        compared += sorted(v for v in inventory.hosts[name].variables if _is_override(v) and v not in compared)
     for variable in compared:
         mine = first.variables.get(variable)
         mine_plain: Any = plain(mine)
@@ -470,7 +463,5 @@ def _route(route: Route, resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def _add(
-    out: Compiled, code: str, message: str, path: Path = (), origin: Origin | None = None, hint: str = ""
-) -> None:
+def _add(out: Compiled, code: str, message: str, path: Path = (), origin: Origin | None = None, hint: str = "") -> None:
     out.diagnostics.append(Diagnostic(code, "error", message, path, origin, hint))

@@ -82,9 +82,7 @@ class Diagnostic:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON-able data: code, severity, message, hint, path, origin, file, line, column."""
-        origin = (
-            asdict(self.origin) if self.origin else dict.fromkeys(("file", "line", "column", "description"))
-        )
+        origin = asdict(self.origin) if self.origin else dict.fromkeys(("file", "line", "column", "description"))
         return {
             "code": self.code,
             "severity": self.severity,

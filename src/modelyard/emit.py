@@ -41,9 +41,9 @@ def api_base(deployment: Deployment, view: View) -> str:
 
 
 def emit_deployment(
-    deployment: Deployment, view: View, gateway: Gateway, *, weighted: bool
+    deployment: Deployment, view: View, gateway: Gateway, *, weighted: bool, last: bool
 ) -> dict[str, Any]:
-    """One entry of `model_list`."""
+    """One entry of `model_list`. `last`: nothing steps in for it, so it is never cooled down."""
     model = deployment.model
     prefix = "anthropic" if deployment.provider.type == "anthropic" else "openai"
     params: dict[str, Any] = {
@@ -54,6 +54,9 @@ def emit_deployment(
         "timeout": model.timeout or gateway.timeouts.request_s,
         "stream_timeout": min(model.timeout or gateway.timeouts.request_s, gateway.timeouts.stream_s),
     }
+    if last:
+        # Two hiccups would otherwise turn away every request for half a minute, with nobody else to take them.
+        params["cooldown_time"] = 0
     if weighted:
         params["weight"] = model.weight or 1
     for limit in ("rpm", "tpm"):
@@ -69,9 +72,7 @@ def emit_deployment(
 
 def emit_fallbacks(routes: Sequence[Route]) -> list[dict[str, list[str]]]:
     """One flat chain per public name that has one."""
-    return [
-        {route.name: list(route.attempts[route.heads :])} for route in routes if route.attempts[route.heads :]
-    ]
+    return [{route.name: list(route.attempts[route.heads :])} for route in routes if route.attempts[route.heads :]]
 
 
 def emit_document(
@@ -83,11 +84,13 @@ def emit_document(
 ) -> dict[str, Any]:
     """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an invariant."""
     model_list: list[dict[str, Any]] = []
+    lasts = {route.attempts[-1] for route in routes}
     for members in deployments.values():
         # One entry with a weight and one without: the gateway would never choose the latter. And where there
         # are limits but no weights it takes the limits for weights.
         weighted = len(members) > 1 and any(m.model.weight or m.model.rpm or m.model.tpm for m in members)
-        model_list.extend(emit_deployment(member, view, gateway, weighted=weighted) for member in members)
+        last = len(members) == 1 and members[0].model.name in lasts
+        model_list.extend(emit_deployment(member, view, gateway, weighted=weighted, last=last) for member in members)
     router: dict[str, Any] = {
         "num_retries": 0,
         "max_fallbacks": 1,
@@ -106,9 +109,7 @@ def emit_document(
                 "group_name": route.name,
                 "models": list(route.attempts[: route.heads]),
                 "routing_strategy": "priority",
-                "model_priorities": {
-                    name: rank for rank, name in enumerate(route.attempts[: route.heads], start=1)
-                },
+                "model_priorities": {name: rank for rank, name in enumerate(route.attempts[: route.heads], start=1)},
             }
             for route in capabilities
         ]

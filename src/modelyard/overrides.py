@@ -28,9 +28,7 @@ class _Merge:
         self.probe = probe
         self.diagnostics: list[Diagnostic] = []
 
-    def mapping(
-        self, base: Mapping[Any, Any], over: Mapping[Any, Any], path: Path, around: Origin | None
-    ) -> Merged:
+    def mapping(self, base: Mapping[Any, Any], over: Mapping[Any, Any], path: Path, around: Origin | None) -> Merged:
         out = Merged(base)
         for key, value in over.items():
             here = self.probe(key) or self.probe(value) or around
@@ -43,12 +41,7 @@ class _Merge:
                     self._removes_nothing(key, out, at, here)
                 continue
             old = out.get(key)
-            if (
-                key == "models"
-                and len(at) == 3
-                and is_list(old)
-                and (is_list(value) or isinstance(value, Mapping))
-            ):
+            if key == "models" and len(at) == 3 and is_list(old) and (is_list(value) or isinstance(value, Mapping)):
                 # The list keeps the place where it was begun; its elements know their own.
                 out[key] = self.models(old, value, at, here)
                 continue
@@ -63,9 +56,7 @@ class _Merge:
         """Merge models by name. `over` is a list of models, or a mapping NAME: model (null removes it)."""
         out: list[Any] = list(base)
         if isinstance(over, Mapping):
-            entries = [
-                (key, value, self.probe(key) or self.probe(value) or around) for key, value in over.items()
-            ]
+            entries = [(key, value, self.probe(key) or self.probe(value) or around) for key, value in over.items()]
         else:
             entries = [
                 (item.get("name") if isinstance(item, Mapping) else None, item, self.probe(item) or around)

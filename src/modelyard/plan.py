@@ -340,8 +340,7 @@ class Planner:
         ]
         for stream in (False, True):
             check = {
-                "name": f"{what} {'streams' if stream else 'answers'}"
-                + (f" ({resident})" if resident else ""),
+                "name": f"{what} {'streams' if stream else 'answers'}" + (f" ({resident})" if resident else ""),
                 **common,
                 "kind": "chat",
                 "url": f"{base}/v1/chat/completions",
@@ -379,9 +378,7 @@ class Planner:
     ) -> list[dict[str, Any]]:
         services: list[dict[str, Any]] = []
 
-        def add(
-            service: str, role: str, listen: list[str], port: int, models: list[str], variable: str
-        ) -> None:
+        def add(service: str, role: str, listen: list[str], port: int, models: list[str], variable: str) -> None:
             services.extend(
                 {
                     "service": service,

@@ -144,8 +144,7 @@ def resolve(
         elif hosts and provider.group is not None and provider.engine not in ENGINE_ROLES:
             error(
                 "engine-unavailable",
-                f"{listing(hosts)} is in group {provider.group}, "
-                f"but this version cannot deploy {provider.engine} yet",
+                f"{listing(hosts)} is in group {provider.group}, but this version cannot deploy {provider.engine} yet",
                 (*path, "group"),
                 f"leave {provider.group} empty in the inventory; deployable: {', '.join(ENGINE_ROLES)}",
             )
@@ -153,9 +152,7 @@ def resolve(
         for model in provider.models:
             at: Path = (*path, "models", index.get((name, model.name), 0))
             if model.name in seen:
-                error(
-                    "duplicate-model", f'provider "{name}" has "{model.name}" twice', at, "keep one of them"
-                )
+                error("duplicate-model", f'provider "{name}" has "{model.name}" twice', at, "keep one of them")
                 continue
             seen.add(model.name)
             _check_model(name, provider, model, at, sound, error)

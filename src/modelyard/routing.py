@@ -45,9 +45,7 @@ class Routes:
 
 
 class _Router:
-    def __init__(
-        self, catalogue: Catalogue, resolved: Resolved, declared: frozenset[str], source: SourceMap
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, resolved: Resolved, declared: frozenset[str], source: SourceMap) -> None:
         self.routing = catalogue.routing
         self.resolved = resolved
         self.source = source
@@ -157,9 +155,7 @@ class _Router:
         for position, step in enumerate(steps):
             at: Path = (*path, position)
             if own is not None and own in self.expand(step):
-                self.add(
-                    "chain-self", f'{subject} leads to "{own}" itself (step "{step}")', at, "remove this step"
-                )
+                self.add("chain-self", f'{subject} leads to "{own}" itself (step "{step}")', at, "remove this step")
             elif step in seen:
                 self.add("chain-duplicate", f'{subject} names "{step}" twice', at, "remove one of them")
             elif step not in self.declared and (

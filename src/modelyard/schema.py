@@ -12,9 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-ProviderType = Literal[
-    "ollama", "llama_cpp", "vllm", "ollama_cloud", "openai", "anthropic", "openai_compatible"
-]
+ProviderType = Literal["ollama", "llama_cpp", "vllm", "ollama_cloud", "openai", "anthropic", "openai_compatible"]
 
 ENGINE_TYPES = frozenset({"ollama", "llama_cpp", "vllm"})
 """Types this bundle deploys itself; the others run elsewhere and have a `base_url`."""
@@ -83,9 +81,7 @@ Identifier = Annotated[
 GroupName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "not the name of an inventory group")]
 SecretName = Annotated[
     str,
-    _matching(
-        r"[A-Z][A-Z0-9_]*", "a secret's name is in capitals, like OPENAI_API_KEY (never the key itself)"
-    ),
+    _matching(r"[A-Z][A-Z0-9_]*", "a secret's name is in capitals, like OPENAI_API_KEY (never the key itself)"),
 ]
 IPAddress = Annotated[str, AfterValidator(_ip_address)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
@@ -97,9 +93,7 @@ AbsolutePath = Annotated[str, _matching(r"/[^\x00-\x1f\x7f]*", "not an absolute 
 HttpUrl = Annotated[
     str, _matching(r"https?://[^\s/@]+/\S*", "a URL begins with http:// or https:// and holds no credentials")
 ]
-Version = Annotated[
-    str, _matching(r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "not a version like 1.106.2")
-]
+Version = Annotated[str, _matching(r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "not a version like 1.106.2")]
 Sdist = Annotated[str, _matching(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", "an sdist is NAME==VERSION")]
 OptionName = Annotated[
     str, _matching(r"[a-z][a-z0-9-]*", "an option is a long flag without the dashes, like batch-size")

@@ -55,8 +55,8 @@ def identity(source: Mapping[str, str]) -> str:
 def fetch(source: Mapping[str, str]) -> Path:
     """Return the path of a source on the controller, downloading it first where necessary.
 
-    `source` has a `path` (local file), `url`, or `sdist` (a pinned requirement looked up in the package index that uv is
-    configured for), and for downloads a `sha256`. Raises SourceError.
+    `source` has a `path` (local file), `url`, or `sdist` (a pinned requirement, looked up in the package index
+    that uv is configured for), and for downloads a `sha256`. Raises SourceError.
     """
     wanted = identity(source)
     if "path" in source:
@@ -70,7 +70,7 @@ def fetch(source: Mapping[str, str]) -> Path:
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_name(f"{wanted}.{os.getpid()}.part")
     try:
-        with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as handle:  # noqa: S310 - the URL is the user's own setting, and the checksum decides
+        with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as handle:
             shutil.copyfileobj(response, handle, CHUNK)
         _verify(partial, wanted, source)
         partial.rename(kept)
@@ -108,7 +108,7 @@ def _sdist_url(requirement: str) -> str:
     if uv is None:
         raise SourceError(f"{requirement}: uv is not in the controller's environment; run `make env`")
     command = [uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "--format", "pylock.toml", "-"]
-    done = subprocess.run(command, input=requirement, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    done = subprocess.run(command, input=requirement, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SourceError(f"{requirement}: the package index does not have it.\n{done.stderr.strip()}")
     for package in tomllib.loads(done.stdout).get("packages", []):

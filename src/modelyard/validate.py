@@ -36,9 +36,7 @@ HINTS = {
 }
 
 
-def validate(
-    tree: dict[str, Any], source: SourceMap
-) -> tuple[Catalogue | None, list[Diagnostic], frozenset[Path]]:
+def validate(tree: dict[str, Any], source: SourceMap) -> tuple[Catalogue | None, list[Diagnostic], frozenset[Path]]:
     """Validate `tree` (plain data, sections by name). It is changed: what is refused is cut out.
 
     Returns a catalogue of what is sound (None if not even that much is left), everything that is wrong, and
@@ -138,9 +136,7 @@ def _describe(problems: list[Any], tree: Any, source: SourceMap) -> list[Diagnos
         else:
             message = str(problem["msg"]).removeprefix("Value error, ")
             message = message.replace("Input should be", "must be")
-            shown = (
-                f": {problem['input']!r}" if not isinstance(problem["input"], dict | list | BaseModel) else ""
-            )
+            shown = f": {problem['input']!r}" if not isinstance(problem["input"], dict | list | BaseModel) else ""
             diagnostics.append(
                 Diagnostic(
                     "invalid-value",

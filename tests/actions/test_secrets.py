@@ -18,13 +18,16 @@ PLUGIN = Path(__file__).resolve().parents[2] / "plugins" / "action" / "modelyard
 def plugin() -> ModuleType:
     """The action plugin, loaded by path; a module of the same name exists in plugins/modules."""
     spec = importlib.util.spec_from_file_location("modelyard_credentials_action", PLUGIN)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_order_is_variable_environment_file(plugin: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_is_variable_environment_file(
+    plugin: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = tmp_path / ".credentials"
     store.mkdir()
     (store / "KEY").write_text("from-file\n")

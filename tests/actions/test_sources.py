@@ -60,7 +60,7 @@ def test_a_wrong_checksum_leaves_nothing_behind(url: str, tmp_path: Path) -> Non
 
 
 def test_a_download_that_fails_names_its_address(url: str) -> None:
-    with pytest.raises(sources.SourceError, match="/absent.*404.*set another source"):
+    with pytest.raises(sources.SourceError, match=r"/absent.*404.*set another source"):
         sources.fetch({"url": f"{url}/absent", "sha256": SHA256})
 
 

@@ -21,9 +21,7 @@ SHA256 = hashlib.sha256(MODEL).hexdigest()
 
 def load() -> ModuleType:
     """Import the module from its file, as Ansible would find it."""
-    spec = importlib.util.spec_from_file_location(
-        "modelyard_model", ROOT / "plugins/modules/modelyard_model.py"
-    )
+    spec = importlib.util.spec_from_file_location("modelyard_model", ROOT / "plugins/modules/modelyard_model.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -120,9 +118,7 @@ def test_a_model_is_fetched_verified_and_recorded(download: Callable[..., Any], 
     assert server.seen == [None]
 
 
-def test_a_verified_model_is_not_hashed_again(
-    download: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_verified_model_is_not_hashed_again(download: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     download().fetch()
     monkeypatch.setattr(model, "sha256_of", lambda path: pytest.fail("the file was read"))
     assert download().is_there()
@@ -137,9 +133,7 @@ def test_a_changed_model_is_fetched_again(download: Callable[..., Any]) -> None:
     assert Path(job.path).read_bytes() == MODEL
 
 
-def test_a_broken_connection_is_continued_where_it_broke(
-    download: Callable[..., Any], server: Server
-) -> None:
+def test_a_broken_connection_is_continued_where_it_broke(download: Callable[..., Any], server: Server) -> None:
     server.cut_after = [1_000_000, 500_000]
     job = download()
     job.fetch()
@@ -174,9 +168,7 @@ def test_a_complete_partial_file_needs_no_more_bytes(download: Callable[..., Any
     assert Path(job.path).read_bytes() == MODEL
 
 
-@pytest.mark.parametrize(
-    "partial", [b"GGUF" + bytes(1 << 20), bytes(4 << 20)], ids=["other bytes", "too long"]
-)
+@pytest.mark.parametrize("partial", [b"GGUF" + bytes(1 << 20), bytes(4 << 20)], ids=["other bytes", "too long"])
 def test_a_partial_file_of_another_model_is_thrown_away(
     download: Callable[..., Any], server: Server, partial: bytes
 ) -> None:
@@ -265,9 +257,7 @@ def test_a_file_on_the_host_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(
-        model.ModelError, match=r"a\.gguf is not on this host\. Copy it there, correct `path`, or give"
-    ):
+    with pytest.raises(model.ModelError, match=r"a\.gguf is not on this host\. Copy it there, correct `path`, or give"):
         local(tmp_path / "a.gguf")
 
 
@@ -289,9 +279,7 @@ def test_a_file_that_the_service_may_not_read_is_refused(tmp_path: Path) -> None
     assert local(path, reader="there-is-no-such-user")["path"] == str(path)
 
 
-def test_the_checksum_of_a_file_on_the_host_is_checked_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_checksum_of_a_file_on_the_host_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(MODEL)
     with pytest.raises(model.ModelError, match="wrong checksum"):

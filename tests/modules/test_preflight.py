@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ansible.module_utils
 import modelyard_preflight as preflight
 import pytest
 from modelyard_preflight import Holder, Listener
@@ -29,9 +30,7 @@ def test_known_systems_pass(identifier: str, version: str) -> None:
     assert preflight.os_problems(identifier, version) == []
 
 
-@pytest.mark.parametrize(
-    ("identifier", "version"), [("debian", "11"), ("fedora", "41"), ("debian", ""), ("", "")]
-)
+@pytest.mark.parametrize(("identifier", "version"), [("debian", "11"), ("fedora", "41"), ("debian", ""), ("", "")])
 def test_other_systems_are_refused_with_what_is_supported(identifier: str, version: str) -> None:
     (problem,) = preflight.os_problems(identifier, version)
     assert "debian 12 and 13, ubuntu 22.04 and 24.04" in problem
@@ -119,17 +118,10 @@ def test_clash_of_addresses(planned: str, held: str, clash: bool) -> None:
 def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
     found = [Listener("127.0.0.1", 6379, "7")]
     assert preflight.port_problems([REDIS], [], {}) == []
-    assert (
-        preflight.port_problems([REDIS], found, {"7": Holder("modelyard-redis.service", "redis-server", 9)})
-        == []
-    )
+    assert preflight.port_problems([REDIS], found, {"7": Holder("modelyard-redis.service", "redis-server", 9)}) == []
 
-    (foreign,) = preflight.port_problems(
-        [REDIS], found, {"7": Holder("redis-server.service", "redis-server", 9)}
-    )
-    assert (
-        "redis: 127.0.0.1 port 6379 is taken by redis-server.service (program redis-server, pid 9)" in foreign
-    )
+    (foreign,) = preflight.port_problems([REDIS], found, {"7": Holder("redis-server.service", "redis-server", 9)})
+    assert "redis: 127.0.0.1 port 6379 is taken by redis-server.service (program redis-server, pid 9)" in foreign
     assert "not ours" in foreign
     assert "llm_gateway.redis.port" in foreign
 
@@ -144,6 +136,16 @@ def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
 
     (unknown,) = preflight.port_problems([REDIS], found, {})
     assert "taken by an unknown process" in unknown
+
+
+def test_a_public_name_does_not_go_unnoticed() -> None:
+    live = {"checks": [{"kind": "http"}, {"kind": "models", "names": ["a", "b"]}]}
+    (problem,) = preflight.removal_problems(["b", "c"], live)
+    assert "missing from the plan: a." in problem
+    assert "llm_allow_removal=true" in problem
+    assert preflight.removal_problems(["a", "b", "c"], live) == []
+    assert preflight.removal_problems(["c"], None) == [], "nothing is live yet"
+    assert preflight.removal_problems([], live) == [], "the plan has no gateway on this host"
 
 
 def test_every_problem_is_reported_once() -> None:
@@ -191,14 +193,13 @@ def test_the_module_reports_all_problems_and_never_a_change() -> None:
 def run_module(arguments: dict) -> dict:
     """Run the module as Ansible does, with its arguments on standard input."""
     bootstrap = (
-        "import ansible.module_utils.basic as b, json, sys, runpy\n"
+        "import ansible.module_utils, ansible.module_utils.basic as b, json, sys, runpy\n"
+        f"ansible.module_utils.__path__.append({ansible.module_utils.__path__[-1]!r})\n"
         "b._ANSIBLE_ARGS = sys.stdin.buffer.read()\n"
         "b._ANSIBLE_PROFILE = 'legacy'\n"
         f"runpy.run_path({preflight.__file__!r}, run_name='__main__')\n"
     )
     payload = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
-    done = subprocess.run(
-        [sys.executable, "-c", bootstrap], input=payload, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", bootstrap], input=payload, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     return dict(json.loads(done.stdout))

@@ -21,9 +21,7 @@ def ansible() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run one of ansible's programs in the root of the clone; `stdout` has stderr in it."""
 
     def run(program: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        keep = {
-            k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_") and not k.endswith("_API_KEY")
-        }
+        keep = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_") and not k.endswith("_API_KEY")}
         return subprocess.run(
             [str(BIN / program), *map(str, arguments)],
             cwd=ROOT,

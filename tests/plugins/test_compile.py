@@ -32,9 +32,7 @@ def test_unreachable_hosts_are_not_contacted(ansible: Run, stack: Path) -> None:
 
 
 def test_typo_in_an_override_on_the_command_line(ansible: Run) -> None:
-    override = {
-        "llm_overrides": {"routing": {"fallbacks": {"llama3.1:latest": {"chain": ["lama-cpp-default"]}}}}
-    }
+    override = {"llm_overrides": {"routing": {"fallbacks": {"llama3.1:latest": {"chain": ["lama-cpp-default"]}}}}}
     done = ansible("ansible-playbook", VALIDATE, "-e", json.dumps(override))
     assert done.returncode != 0
     assert "<CLI option '-e'>: error[unknown-model]" in done.stdout
@@ -76,9 +74,7 @@ def test_shipped_file_is_named_relative_to_the_clone(ansible: Run) -> None:
     assert "playbooks/group_vars" not in done.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--limit", "gw"], ["--limit", "gpu"], ["--tags", "nothing"], ["--check"]]
-)
+@pytest.mark.parametrize("arguments", [["--limit", "gw"], ["--limit", "gpu"], ["--tags", "nothing"], ["--check"]])
 def test_nothing_skips_validation(ansible: Run, stack: Path, variables: Write, arguments: list[str]) -> None:
     variables("---\nllm_overrides:\n  gateway: {prt: 1}\n")
     done = ansible("ansible-playbook", "-i", stack, VALIDATE, *arguments)
@@ -160,16 +156,12 @@ def test_report(ansible: Run, stack: Path, variables: Write, tmp_path: Path) -> 
     path = variables("---\nllm_overrides:\n  gateway:\n    prt: 1\n")
     ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", f"llm_report={tmp_path / 'report.json'}")
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert [(d["code"], d["file"], d["line"], d["column"]) for d in report] == [
-        ("unknown-key", str(path), 4, 5)
-    ]
+    assert [(d["code"], d["file"], d["line"], d["column"]) for d in report] == [("unknown-key", str(path), 4, 5)]
     assert report[0]["path"] == "llm_gateway.prt"
 
 
 def test_without_the_package_it_says_what_to_run(ansible: Run, tmp_path: Path) -> None:
-    (tmp_path / "modelyard.py").write_text(
-        "raise ImportError('No module named pydantic')\n", encoding="utf-8"
-    )
+    (tmp_path / "modelyard.py").write_text("raise ImportError('No module named pydantic')\n", encoding="utf-8")
     done = ansible("ansible-playbook", VALIDATE, PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
     assert "make env" in done.stdout

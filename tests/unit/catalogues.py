@@ -122,9 +122,7 @@ def change(old: str, new: str, text: str = CATALOGUE) -> str:
 
 def places(result: Compiled, severity: str = "error") -> list[tuple[str, int | None]]:
     """Code and line of every diagnostic."""
-    return [
-        (d.code, d.origin.line if d.origin else None) for d in result.diagnostics if d.severity == severity
-    ]
+    return [(d.code, d.origin.line if d.origin else None) for d in result.diagnostics if d.severity == severity]
 
 
 def refused(result: Compiled, code: str, line: int | None) -> str:

@@ -61,6 +61,7 @@ def test_document_of_one_host() -> None:
                     "api_key": "os.environ/CLOUD_KEY",
                     "timeout": 600,
                     "stream_timeout": 120,
+                    "cooldown_time": 0,
                 },
                 "model_info": {"id": "cloud/-/big-cloud", "mode": "chat"},
             },
@@ -85,6 +86,17 @@ def test_document_of_one_host() -> None:
         },
         "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
     }
+
+
+def test_only_the_last_step_is_never_cooled_down() -> None:
+    """With nobody else to take its requests, two hiccups must not turn all of them away. Groups have siblings."""
+    never = [
+        e["model_name"] for e in document(compiled())["model_list"] if e["litellm_params"].get("cooldown_time") == 0
+    ]
+    assert never == ["big-cloud"]
+    text = change("{chain: [small, big-cloud]}", "{terminal: true}")
+    fleet = document(compiled(text, groups=FLEET, addresses=ADDRESSES), "gw1")
+    assert all("cooldown_time" not in e["litellm_params"] for e in entries(fleet, "large:7b"))
 
 
 def test_chains_are_flat_and_depth_first() -> None:
@@ -141,19 +153,13 @@ def test_ids_do_not_depend_on_addresses() -> None:
 
 def test_llm_address_wins_over_ansible_host() -> None:
     inv = inventory(groups=FLEET, addresses=ADDRESSES)
-    object.__setattr__(
-        inv.hosts["gpu1"], "variables", {**inv.hosts["gpu1"].variables, "llm_address": "10.1.1.1"}
-    )
+    object.__setattr__(inv.hosts["gpu1"], "variables", {**inv.hosts["gpu1"].variables, "llm_address": "10.1.1.1"})
     assert "http://10.1.1.1:8080/v1" in json.dumps(document(compile_inventory(inv), "gw1"))
 
 
 def test_hosts_narrow_the_placement() -> None:
-    result = compiled(
-        change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES
-    )
-    assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == [
-        "local/gpu2/large:7b"
-    ]
+    result = compiled(change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES)
+    assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == ["local/gpu2/large:7b"]
     assert [i["model"] for i in result.plans["gpu1"]["llama_cpp"]["instances"]] == ["small"]
 
 
@@ -179,9 +185,7 @@ def test_shared_name_is_one_group_with_weights() -> None:
     text = change("name: big-cloud", "name: small\n        served_name: big\n        weight: 1").replace(
         "big-cloud", "small"
     )
-    text = change(
-        "      - name: small\n        source", "      - name: small\n        weight: 3\n        source", text
-    )
+    text = change("      - name: small\n        source", "      - name: small\n        weight: 3\n        source", text)
     text = change("    small: {chain: [small]}\n", "", text)
     text = change("[small, small]", "[small]", text)
     members = entries(document(compiled(text)), "small")
@@ -194,8 +198,7 @@ def test_shared_name_is_one_group_with_weights() -> None:
 def test_aliases_and_capabilities() -> None:
     text = change(
         "llm_routing:\n",
-        "llm_routing:\n  aliases: {fast: small, best: code}\n"
-        "  capabilities: {code: {models: [large:7b, small]}}\n",
+        "llm_routing:\n  aliases: {fast: small, best: code}\n  capabilities: {code: {models: [large:7b, small]}}\n",
     )
     result = compiled(text)
     router = document(result)["router_settings"]
@@ -222,9 +225,7 @@ def test_alias_whose_model_is_left_out_is_left_out() -> None:
 
 def test_anthropic_and_keyless() -> None:
     text = change("type: openai", "type: anthropic")
-    assert (
-        entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["model"] == "anthropic/big-cloud"
-    )
+    assert entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["model"] == "anthropic/big-cloud"
     text = change("type: openai", "type: openai_compatible").replace("    api_key_env: CLOUD_KEY\n", "")
     assert entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["api_key"] == "none"
 
@@ -353,9 +354,7 @@ def test_shipped_catalogue() -> None:
 def test_shipped_catalogue_with_the_cloud() -> None:
     result = compiled(shipped(), groups=SHIPPED_GROUPS, secrets=frozenset({"OLLAMA_CLOUD_API_KEY"}))
     assert result.diagnostics == []
-    chains = {
-        name: chain for e in document(result)["router_settings"]["fallbacks"] for name, chain in e.items()
-    }
+    chains = {name: chain for e in document(result)["router_settings"]["fallbacks"] for name, chain in e.items()}
     assert chains["kimi-k2:1t-cloud"] == ["gpt-oss:120b-cloud", "gpt-oss:20b-cloud", "llama-cpp-native"]
 
 

@@ -45,9 +45,7 @@ def test_null_removes() -> None:
 def test_one_of_several_shapes_is_replaced_whole() -> None:
     override = over(
         "{routing: {fallbacks: {'large:7b': {terminal: true}}},"
-        " providers: {local: {models: {small: {source: {url: 'https://e.org/m', sha256: "
-        + "b" * 64
-        + "}}}}}}"
+        " providers: {local: {models: {small: {source: {url: 'https://e.org/m', sha256: " + "b" * 64 + "}}}}}}"
     )
     result = compiled(llm_overrides=override)
     assert document(result)["router_settings"]["fallbacks"] == [{"small": ["big-cloud"]}]
@@ -80,12 +78,9 @@ def test_not_a_mapping() -> None:
 
 def test_origins_survive_merging() -> None:
     base = load(
-        "providers:\n  a:\n    port: 1\n    models:\n"
-        "      - name: x\n        rpm: 1\n      - name: y\n        rpm: 2\n"
+        "providers:\n  a:\n    port: 1\n    models:\n      - name: x\n        rpm: 1\n      - name: y\n        rpm: 2\n"
     )
-    changed = load(
-        "providers:\n  a:\n    models:\n      x: null\n      y:\n        tpm: 3\n    port: 2\n", "two.yml"
-    )
+    changed = load("providers:\n  a:\n    models:\n      x: null\n      y:\n        tpm: 3\n    port: 2\n", "two.yml")
     merged, problems = apply_overrides(base, {"llm_overrides": changed}, probe)
     assert problems == []
     source = SourceMap(merged, probe)
@@ -115,7 +110,5 @@ def test_merging_changes_no_input() -> None:
 
 
 def test_duplicate_after_override() -> None:
-    result = compiled(
-        change("port: 8081", "port: 8081\n        rpm: 0"), llm_overrides=over("gateway: {port: 0}")
-    )
+    result = compiled(change("port: 8081", "port: 8081\n        rpm: 0"), llm_overrides=over("gateway: {port: 0}"))
     assert places(result) == [("invalid-value", 12), ("invalid-value", 1)]

@@ -97,9 +97,7 @@ def test_mutations_of_the_catalogue(tree: dict[str, Any], secrets: frozenset[str
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    override=values, shape=st.sampled_from(["whole", "providers", "routing", "gateway", "versions", "models"])
-)
+@given(override=values, shape=st.sampled_from(["whole", "providers", "routing", "gateway", "versions", "models"]))
 def test_any_override(override: Any, shape: str) -> None:
     over: Any = override
     if shape == "models":
@@ -123,8 +121,7 @@ def test_any_chains(chains: list[list[int]]) -> None:
         }
     }
     fallbacks = {
-        f"m{i}": {"chain": [f"m{n}" for n in chain]} if chain else {"terminal": True}
-        for i, chain in enumerate(chains)
+        f"m{i}": {"chain": [f"m{n}" for n in chain]} if chain else {"terminal": True} for i, chain in enumerate(chains)
     }
     tree = {**SHIPPED, "llm_providers": providers, "llm_routing": {"fallbacks": fallbacks}}
     result = compile_inventory(Inventory(GROUPS, {"one": Host(tree, "one")}, frozenset()))

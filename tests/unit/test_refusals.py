@@ -94,9 +94,7 @@ def test_chain_of_a_disabled_model_may_name_a_disabled_one() -> None:
     text = change("type: openai", "type: openai\n    status: disabled")
     text = change("small: {chain: [big-cloud]}", "small: {terminal: true}", text)
     text = change("{chain: [small, big-cloud]}", "{chain: [small]}", text)
-    assert (
-        compiled(change("{terminal: true}\nllm_gateway", "{chain: [small]}\nllm_gateway", text)).errors == []
-    )
+    assert compiled(change("{terminal: true}\nllm_gateway", "{chain: [small]}\nllm_gateway", text)).errors == []
 
 
 def test_provider_without_models() -> None:
@@ -132,9 +130,7 @@ def test_nothing_left_to_serve() -> None:
 
 def test_same_name_at_two_providers() -> None:
     text = change("name: big-cloud", "name: small").replace("big-cloud", "small")
-    text = change(
-        "    small: {chain: [small]}\n    small: {terminal: true}", "    small: {terminal: true}", text
-    )
+    text = change("    small: {chain: [small]}\n    small: {terminal: true}", "    small: {terminal: true}", text)
     text = change("{chain: [small, small]}", "{chain: [small]}", text)
     assert "llm.yml:7" in refused(compiled(text), "duplicate-model", 17)
     shared = text.replace("- name: small", "- name: small\n        weight: 1")
@@ -301,7 +297,7 @@ def test_override_on_some_hosts_only() -> None:
 
 def test_every_code_is_tested_here() -> None:
     """A code that no test provokes may be one that nothing can provoke."""
-    text = Path(__file__).read_text(encoding="utf-8") + (
-        Path(__file__).parent / "test_overrides.py"
-    ).read_text(encoding="utf-8")
+    text = Path(__file__).read_text(encoding="utf-8") + (Path(__file__).parent / "test_overrides.py").read_text(
+        encoding="utf-8"
+    )
     assert [code for code in CODES if f'"{code}"' not in text] == []

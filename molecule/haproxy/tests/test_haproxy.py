@@ -77,9 +77,7 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def ask(
-    address: str, path: str, method: str = "GET", body: dict[str, Any] | None = None, **headers: str
-) -> Answer:
+def ask(address: str, path: str, method: str = "GET", body: dict[str, Any] | None = None, **headers: str) -> Answer:
     """Send one request exactly as it is written, without a client's clean-up of the path."""
     connection = http.client.HTTPConnection(address, PORT, timeout=10)
     try:

@@ -39,7 +39,11 @@ class Engine(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         for number in range(EVENTS):
             finish = "stop" if number == EVENTS - 1 else None
-            choice = {"index": 0, "delta": {"role": "assistant", "content": f"w{number} "}, "finish_reason": finish}
+            choice = {
+                "index": 0,
+                "delta": {"role": "assistant", "content": f"w{number} "},
+                "finish_reason": finish,
+            }
             self._chunk(json.dumps({**common, "object": "chat.completion.chunk", "choices": [choice]}))
             time.sleep(PAUSE_S)
         self._chunk("[DONE]")

@@ -21,7 +21,11 @@ SERVICE = "/opt/modelyard/services/litellm"
 def converge(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Apply the roles again, with other values."""
     return subprocess.run(
-        ["ansible-playbook", "converge.yml", *arguments], cwd=SCENARIO, capture_output=True, text=True, check=False
+        ["ansible-playbook", "converge.yml", *arguments],
+        cwd=SCENARIO,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -76,7 +80,9 @@ def test_chat_needs_the_key(host: Any, door: str) -> None:
 
 
 def test_the_key_is_nowhere_but_in_its_credential(host: Any) -> None:
-    found = host.run(f"grep -rIl -e {KEY} /etc /opt/modelyard/services /var/lib/modelyard /var/log /run/systemd 2>/dev/null")
+    found = host.run(
+        f"grep -rIl -e {KEY} /etc /opt/modelyard/services /var/lib/modelyard /var/log /run/systemd 2>/dev/null"
+    )
     assert found.stdout.split(), "the search itself must find the credential"
     assert all(path.startswith("/etc/modelyard/credentials/litellm/") for path in found.stdout.split()), found.stdout
     assert KEY not in host.check_output("ps axww -o args")
@@ -103,7 +109,14 @@ def test_a_change_costs_no_request(host: Any, door: str) -> None:
 def test_a_bad_candidate_never_serves(host: Any, door: str) -> None:
     before = live(host)
     with Traffic(door, KEY, "stand-in") as traffic:
-        applied = converge("-e", "cooldown_s=32", "-e", '{"expected_names": ["stand-in", "absent"]}', "-e", "litellm_ready_timeout_s=12")
+        applied = converge(
+            "-e",
+            "cooldown_s=32",
+            "-e",
+            '{"expected_names": ["stand-in", "absent"]}',
+            "-e",
+            "litellm_ready_timeout_s=12",
+        )
     assert applied.returncode != 0
     assert "missing: absent" in applied.stdout
     assert f"Slot {before[0]} never stopped serving" in applied.stdout

@@ -21,9 +21,7 @@ def ask(host: Any, name: str, path: str, body: dict[str, Any] | None = None, key
     base, _ = INSTANCES[name]
     header = ""
     if key is None:
-        header = (
-            f'-H "Authorization: Bearer $(cat /etc/modelyard/credentials/llama-cpp@{name}/current/API_KEY)"'
-        )
+        header = f'-H "Authorization: Bearer $(cat /etc/modelyard/credentials/llama-cpp@{name}/current/API_KEY)"'
     elif key:
         header = f'-H "Authorization: Bearer {key}"'
     data = f"-d '{json.dumps(body)}'" if body else ""
@@ -173,10 +171,7 @@ def test_keys_are_nowhere_but_in_their_credentials(host: Any) -> None:
     control = "cat /etc/modelyard/credentials/llama-cpp@*/current/API_KEY"
     # Written so that the search does not find itself.
     search = "grep -ao 'planted-key-o[f]' | wc -l"
-    found = {
-        place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip()
-        for place, command in places.items()
-    }
+    found = {place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip() for place, command in places.items()}
     assert found == dict.fromkeys(places, "0")
     assert host.run(f"{control} | {search}").stdout.strip() == "2"
 
@@ -216,9 +211,7 @@ def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> N
     ],
     ids=["wrong checksum", "option the server does not know", "option of the plan"],
 )
-def test_what_is_wrong_is_refused_and_changes_nothing(
-    host: Any, variables: dict[str, Any], message: str
-) -> None:
+def test_what_is_wrong_is_refused_and_changes_nothing(host: Any, variables: dict[str, Any], message: str) -> None:
     before = fingerprint(host)
     done = converge(**variables)
     assert done.returncode != 0

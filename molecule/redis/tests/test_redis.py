@@ -111,10 +111,7 @@ def test_listens_on_loopback_alone(host: Any, port: int) -> None:
 def test_nobody_gets_in_without_the_password(host: Any, port: int) -> None:
     assert "NOAUTH" in host.run(f"redis-cli -p {port} PING").stdout
     assert "WRONGPASS" in host.run(f"REDISCLI_AUTH=x redis-cli -p {port} --user gateway PING 2>&1").stdout
-    assert (
-        "WRONGPASS"
-        in host.run(f"REDISCLI_AUTH= redis-cli -p {port} --user default --pass '' PING 2>&1").stdout
-    )
+    assert "WRONGPASS" in host.run(f"REDISCLI_AUTH= redis-cli -p {port} --user default --pass '' PING 2>&1").stdout
 
 
 def test_gateway_can_do_what_it_needs(gateway: Any) -> None:
@@ -135,9 +132,7 @@ def test_gateways_scripts_run(gateway: Any) -> None:
 def test_gateway_can_do_nothing_else(gateway: Any) -> None:
     answers = {command: gateway(command) for command in FORBIDDEN}
     not_refused = {
-        command: answer
-        for command, answer in answers.items()
-        if not any(words in answer for words in REFUSALS)
+        command: answer for command, answer in answers.items() if not any(words in answer for words in REFUSALS)
     }
     assert not_refused == {}
 
