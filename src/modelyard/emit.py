@@ -54,6 +54,10 @@ def emit_deployment(
         "timeout": model.timeout or gateway.timeouts.request_s,
         "stream_timeout": min(model.timeout or gateway.timeouts.request_s, gateway.timeouts.stream_s),
     }
+    if deployment.provider.type == "llama_cpp":
+        # llama-server gives every connection a thread for as long as it is kept, and closes it under the next request:
+        # measured with 20 requests a second beside one stream, 3 of 500 failed and streams were 20 times slower.
+        params["extra_headers"] = {"Connection": "close"}
     if last:
         # Two hiccups would otherwise turn away every request for half a minute, with nobody else to take them.
         params["cooldown_time"] = 0
