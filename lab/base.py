@@ -64,14 +64,11 @@ def ensure_base(release: str) -> Path:
 
 
 def _mirrors(release: str) -> list[str]:
-    """Return the package sources, the mirrors from the environment."""
-    mirror = os.environ.get("MODELYARD_DEBIAN_MIRROR", "http://deb.debian.org/debian")
-    security = os.environ.get("MODELYARD_DEBIAN_SECURITY_MIRROR", "http://deb.debian.org/debian-security")
-    return [
-        f"deb {mirror} {release} main",
-        f"deb {mirror} {release}-updates main",
-        f"deb {security} {release}-security main",
-    ]
+    """Return the package sources that the environment names; without any, mmdebstrap takes Debian's own."""
+    mirror = os.environ.get("MODELYARD_DEBIAN_MIRROR")
+    security = os.environ.get("MODELYARD_DEBIAN_SECURITY_MIRROR")
+    sources = [f"deb {mirror} {release} main", f"deb {mirror} {release}-updates main"] if mirror else []
+    return sources + ([f"deb {security} {release}-security main"] if security else [])
 
 
 def _controller_certificates() -> list[str]:
