@@ -1,0 +1,99 @@
+"""What the tree promises: roles are alike, their two descriptions agree, every verb sees the shipped catalogue."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+VERBS = sorted((ROOT / "playbooks").glob("*.yml"))
+MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("modelyard_*.py"))
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_defaults_and_argument_specs_agree(role: Path) -> None:
+    """Every default is described with that very value, and nothing else has one."""
+    options = read(role / "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {})
+    file = role / "defaults/main.yml"
+    defaults = (read(file) or {}) if file.exists() else {}
+    described = {name: option["default"] for name, option in options.items() if "default" in option}
+    required = {name for name, option in options.items() if option.get("required")}
+    optional = options.keys() - described.keys() - required
+    assert required.isdisjoint(defaults)
+    assert {name: value for name, value in defaults.items() if name in described} == described
+    assert defaults.keys() - options.keys() == set(), "a default without a description"
+    assert {name for name in optional if name not in defaults} == set(), "neither required nor with a default"
+    assert all(name.startswith(f"{role.name}_") for name in options)
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_roles_have_one_shape(role: Path) -> None:
+    for part in ("README.md", "meta/argument_specs.yml", "tasks/main.yml"):
+        assert (role / part).is_file(), part
+    for template in (role / "templates").glob("*.service.j2"):
+        assert "WantedBy=modelyard.target" in template.read_text(encoding="utf-8"), template.name
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_no_role_reads_the_catalogue(role: Path) -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in role.rglob("*.yml"))
+    text += "\n".join(path.read_text(encoding="utf-8") for path in role.rglob("*.j2"))
+    assert re.findall(r"\bllm_(?:providers|routing|gateway|versions|overrides)\b(?!\.)", text) == []
+
+
+def test_every_verb_sees_the_shipped_catalogue() -> None:
+    """A playbook in playbooks/ does not see the root's group_vars but through this link."""
+    assert os.readlink(ROOT / "playbooks/group_vars") == "../group_vars"
+    assert os.readlink(ROOT / "molecule/site/group_vars") == "../../group_vars"
+    for verb in VERBS:
+        first = read(verb)[0]
+        compiles = verb.name == "validate.yml" or first.get("ansible.builtin.import_playbook") == "validate.yml"
+        assert compiles, f"{verb.name} does not validate first"
+
+
+def test_every_play_of_the_pipeline_is_guarded() -> None:
+    plays = [play for play in read(ROOT / "site.yml") if "hosts" in play]
+    assert len(plays) >= 5
+    for play in plays:
+        assert play["any_errors_fatal"] is True, play["name"]
+        guard = play["pre_tasks"][0]
+        assert guard["ansible.builtin.assert"]["that"] == "modelyard_compiled is defined", play["name"]
+        assert guard["tags"] == "always", play["name"]
+
+
+def test_the_pinned_gateway_has_a_lock() -> None:
+    version = read(ROOT / "group_vars/all/versions.yml")["llm_versions"]["litellm"]["version"]
+    assert read(ROOT / "roles/litellm/defaults/main.yml")["litellm_version"] == version
+    lock = (ROOT / f"roles/litellm/files/locks/litellm-{version}.txt").read_text(encoding="utf-8")
+    assert f"litellm=={version} " in lock
+    requirements = re.findall(r"^[a-z0-9][^ ]*==", lock, re.MULTILINE)
+    assert len(requirements) > 100
+    assert lock.count("--hash=sha256:") >= len(requirements)
+
+
+def test_every_module_is_documented() -> None:
+    documented = subprocess.run(
+        [Path(sys.executable).with_name("ansible-doc"), "--type", "module", *MODULES],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+    )
+    assert documented.returncode == 0, documented.stderr
+    for module in MODULES:
+        assert f"MODULE {module}" in documented.stdout, module
+    assert documented.stdout.count("EXAMPLES:") == len(MODULES)
+    assert documented.stdout.count("RETURN VALUES:") == len(MODULES)
