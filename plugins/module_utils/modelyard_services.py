@@ -269,7 +269,9 @@ def running_release(unit: str, strategy: str) -> str | None:
         return None
     if strategy == "reload":
         # A reload keeps the environment of the first start; the configuration itself says which one is in use.
-        return Door().release()
+        with contextlib.suppress(ServiceError):  # no socket yet: it has only just been started
+            return Door().release()
+        return None
     return process_release(state["MainPID"])
 
 

@@ -170,12 +170,14 @@ class Activation:
         main = next(iter(self.release.unit_files()))
         report = [f"{self.service.name}: release {self.release.id} failed.", str(error), *_journal(main)]
         former = self.former
-        if former is None or former.id == self.release.id:
+        if former is None:
             systemctl("disable", "--now", "--quiet", *self.release.unit_files())
-            if former is None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self.service.root, "current"))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.service.root, "current"))
             report.append("There was no former release to put back, so the service is stopped.")
+            return "\n".join(report)
+        if former.id == self.release.id:
+            report.append("It was live before and there is no other one to put back; systemd goes on restarting it.")
             return "\n".join(report)
         self.note(f"putting release {former.id} back")
         try:
@@ -400,13 +402,7 @@ def activate(service: Service, release: Release, report_path: str) -> dict:
         try:
             return activation.execute()
         except ServiceError as error:
-            return {
-                "failed": True,
-                "msg": str(error),
-                "steps": activation.steps,
-                "checks": activation.checks,
-                "release": release.id,
-            }
+            return {"failed": True, "msg": str(error), "steps": activation.steps, "release": release.id}
 
 
 def main() -> None:

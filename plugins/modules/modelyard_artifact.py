@@ -133,7 +133,7 @@ def start(identifier: str, sources: dict, script: str, environment: dict) -> dic
     ccache = variables["CCACHE_DIR"]
     os.makedirs(ccache, exist_ok=True)
     shutil.chown(ccache, BUILD_USER, BUILD_USER)
-    command = ["systemd-run", f"--unit={unit_name(identifier)}", "--collect", "--quiet", "--no-block"]
+    command = ["systemd-run", f"--unit={unit_name(identifier)}", "--collect", "--quiet"]
     command += [f"--setenv={name}={value}" for name, value in variables.items()]
     properties = {
         "User": BUILD_USER,

@@ -31,12 +31,12 @@ table:
   description: One line per check, and the hint under each failure.
   type: list
   elements: str
-  returned: always
+  returned: success
 checks:
   description: The results.
   type: list
   elements: dict
-  returned: always
+  returned: success
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -52,7 +52,7 @@ def main() -> None:
     results = run_checks(module.params["checks"])
     lines = table(results)
     if any(result["status"] == "failed" for result in results):
-        module.fail_json(msg="\n".join(lines), checks=results, table=lines)
+        module.fail_json(msg="\n".join(lines))
     module.exit_json(changed=False, checks=results, table=lines)
 
 
