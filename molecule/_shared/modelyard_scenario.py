@@ -1,11 +1,27 @@
-"""A pytest plugin for all scenarios: a failed test shows the end of its host's journal."""
+"""A pytest plugin for all scenarios: a failed test shows its host's journal, and what was measured is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
+
+_MEASURED: list[str] = []
+
+
+@pytest.fixture
+def measured() -> Callable[[str], None]:
+    """Note a figure. All are printed at the end, passed or not: a log without them would only claim."""
+    return _MEASURED.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    if _MEASURED:
+        terminalreporter.section("measured")
+        for line in _MEASURED:
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(wrapper=True)

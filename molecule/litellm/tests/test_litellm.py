@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_the_key_is_nowhere_but_in_its_credential(host: Any) -> None:
         assert (host.file(path).user, host.file(path).mode) == ("root", 0o600)
 
 
-def test_a_change_costs_no_request(host: Any, door: str) -> None:
+def test_a_change_costs_no_request(host: Any, door: str, measured: Callable[[str], None]) -> None:
     before = live(host)
     with Traffic(door, KEY, "stand-in") as traffic:
         applied = converge("-e", "cooldown_s=31")
@@ -103,7 +104,7 @@ def test_a_change_costs_no_request(host: Any, door: str) -> None:
     assert traffic.failures == []
     assert traffic.answered > 60, traffic.answered
     assert traffic.streams >= 3, traffic.streams
-    print(f"{traffic.answered} requests and {traffic.streams} streams across the switch, none failed")
+    measured(f"{traffic.answered} requests and {traffic.streams} streams across the switch, none failed")
 
 
 def test_a_bad_candidate_never_serves(host: Any, door: str) -> None:

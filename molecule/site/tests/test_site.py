@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def listening(host: Any) -> set[str]:
     return {line.split()[3] for line in lines if not line.split()[3].endswith((":22", ":53", ":5355"))}
 
 
-def test_engine_killed_then_the_next_step_answers(door: str, engine: Any) -> None:
+def test_engine_killed_then_the_next_step_answers(door: str, engine: Any, measured: Callable[[str], None]) -> None:
     with stopped(engine, ENGINE_UNIT):
         started = time.monotonic()
         assert answered_by(door, PREFERRED) == STAND_BY
@@ -108,7 +108,7 @@ def test_engine_killed_then_the_next_step_answers(door: str, engine: Any) -> Non
         started = time.monotonic()
         assert answered_by(door, PREFERRED) == STAND_BY
         later = time.monotonic() - started
-    print(f"refused engine: first request {first * 1000:.0f} ms, cooled down {later * 1000:.0f} ms")
+    measured(f"refused engine: first request {first * 1000:.0f} ms, cooled down {later * 1000:.0f} ms")
     wait_until(lambda: answered_by(door, PREFERRED) == PREFERRED, "the engine did not come back into the route")
 
 
@@ -119,14 +119,16 @@ def test_redis_killed_then_the_gateway_still_answers(door: str, gateway: Any) ->
     assert gateway.service("modelyard-redis").is_running
 
 
-def test_a_change_of_the_gateway_costs_no_request(door: str) -> None:
+def test_a_change_of_the_gateway_costs_no_request(door: str, measured: Callable[[str], None]) -> None:
     with Traffic(door, KEY, PREFERRED) as traffic:
         applied = site(*override(gateway={"cooldown_s": 31}))
     assert applied.returncode == 0, applied.stdout
     assert traffic.failures == []
     assert traffic.answered > 60, traffic.answered
     assert traffic.streams > 3, traffic.streams
-    print(f"{traffic.answered} requests and {traffic.streams} streams while site.yml changed the gateway, none failed")
+    measured(
+        f"{traffic.answered} requests and {traffic.streams} streams while site.yml changed the gateway, none failed"
+    )
 
 
 def test_a_candidate_that_fails_its_check_never_serves(door: str, gateway: Any) -> None:
@@ -221,7 +223,7 @@ def test_smoke_shows_what_is_broken_and_finishes(gateway: Any) -> None:
     assert seconds < 60, seconds
 
 
-def test_smoke_passes_again_and_is_quick(door: str) -> None:
+def test_smoke_passes_again(door: str, measured: Callable[[str], None]) -> None:
     wait_until(
         lambda: (
             subprocess.run(["curl", "-sf", f"{door}/health/readiness"], capture_output=True, check=False).returncode
@@ -232,4 +234,4 @@ def test_smoke_passes_again_and_is_quick(door: str) -> None:
     started = time.monotonic()
     smoke = subprocess.run(["ansible-playbook", "smoke.yml"], cwd=SCENARIO, capture_output=True, text=True, check=False)
     assert smoke.returncode == 0, smoke.stdout
-    print(f"smoke of two hosts took {time.monotonic() - started:.1f} s")
+    measured(f"smoke of two hosts took {time.monotonic() - started:.1f} s")
