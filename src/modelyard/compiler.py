@@ -414,7 +414,8 @@ def _check_versions(model: Catalogue, source: SourceMap, out: Compiled) -> None:
     if model.versions is None:
         return
     version = model.versions.litellm.version
-    numbers = tuple(int(part) for part in re.match(r"[0-9.]*[0-9]", version).group().split("."))  # type: ignore[union-attr]
+    release = re.split(r"\.post|rc|a|b", version)[0]
+    numbers = tuple(int(part) for part in release.split("."))
     if numbers < LITELLM_FLOOR:
         floor = ".".join(map(str, LITELLM_FLOOR))
         _add(
