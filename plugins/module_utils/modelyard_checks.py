@@ -10,11 +10,11 @@ import http.client
 import json
 import os
 import socket
-import subprocess
 import time
 import urllib.parse
 
-CREDENTIALS = "/etc/modelyard/credentials"
+from ansible.module_utils.modelyard_services import CREDENTIALS, ServiceError, unit_state
+
 DEFAULT_TIMEOUT_S = 5.0
 
 
@@ -47,7 +47,7 @@ def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
     try:
         detail = _KINDS[check["kind"]](check, generations)
         status = "ok"
-    except CheckError as error:
+    except (CheckError, ServiceError) as error:
         status, detail = "failed", str(error)
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         status, detail = "failed", describe(error)
@@ -120,11 +120,7 @@ def _excerpt(body: bytes) -> str:
 def _check_unit(check: dict, _generations: dict[str, str] | None) -> str:
     states = {}
     for unit in check["units"]:
-        shown = subprocess.run(
-            ["systemctl", "show", "--property=LoadState,ActiveState,SubState", unit],
-            capture_output=True, text=True, check=False,
-        ).stdout  # fmt: skip
-        properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        properties = unit_state(unit)
         states[unit] = properties.get("ActiveState", "unknown")
         if properties.get("LoadState") == "not-found":
             states[unit] = "not installed"

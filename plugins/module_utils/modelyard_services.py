@@ -88,6 +88,15 @@ def read_text(path: str) -> str | None:
         return None
 
 
+def sha256_of(path: str) -> str:
+    """Return the SHA-256 of a file, as lower-case hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 class Release:
     """One immutable version of a service. Its identity is its content, before placeholders are filled in."""
 
@@ -141,10 +150,12 @@ class Release:
 
     def checks(self, slot: str | None = None) -> list[dict]:
         """Return the checks of this release, filled in for a slot."""
-        filled = json.loads(self.fill(json.dumps(self.spec["checks"]), slot))
-        if not isinstance(filled, list):
-            raise ServiceError(f"{self.service}: the manifest's checks are no list")
-        return filled
+        return list(json.loads(self.fill(json.dumps(self.spec["checks"]), slot)))
+
+    @property
+    def generations(self) -> dict[str, str]:
+        """The credentials that this release is checked with: its own, which need not be the live ones."""
+        return {self.service: self.spec["generation"]} if self.spec["generation"] else {}
 
     def manifest(self) -> str:
         return json.dumps({**self.spec, "service": self.service, "id": self.id}, indent=2, sort_keys=True) + "\n"
@@ -199,6 +210,15 @@ def unit_state(unit: str) -> dict[str, str]:
         ]
     ).stdout
     return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def uninstall(*units: str) -> None:
+    """Stop and disable installed units and take their files away."""
+    systemctl("disable", "--now", "--quiet", *units)
+    for unit in units:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(UNITS, unit))
+    systemctl("daemon-reload")
 
 
 def process_release(pid: str) -> str | None:

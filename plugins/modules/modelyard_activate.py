@@ -83,6 +83,7 @@ from ansible.module_utils.modelyard_services import (
     running_release,
     slot_unit,
     systemctl,
+    uninstall,
     unit_state,
     write_atomically,
 )
@@ -181,9 +182,9 @@ class Activation:
             return "\n".join(report)
         self.note(f"putting release {former.id} back")
         try:
-            for name in self.release.unit_files().keys() - former.unit_files().keys():
-                systemctl("disable", "--now", "--quiet", name)
-                os.unlink(os.path.join(UNITS, name))
+            gone = self.release.unit_files().keys() - former.unit_files().keys()
+            if gone:
+                uninstall(*gone)
             self._go_live(former)
             self._wait_until_ready(former)
         except ServiceError as second:
@@ -204,14 +205,13 @@ class Activation:
         """
         unit = slot_unit(release, slot) if slot else next(iter(release.unit_files()))
         deadline = time.monotonic() + float(release.spec["activation"].get("ready_timeout_s", 60))
-        generations = {self.service.name: release.spec["generation"]} if release.spec["generation"] else {}
         checks = release.checks(slot)
         while True:
             state = unit_state(unit)
             gave_up = state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) >= MAX_START_ATTEMPTS
             # After a reload the former configuration still answers for a moment: what runs must be this release.
             up = not gave_up and running_release(unit, release.strategy) == release.id
-            results = run_checks(checks, generations) if up else []
+            results = run_checks(checks, release.generations) if up else []
             failed = [result for result in results if result["status"] == "failed"]
             if results and not failed:
                 self.checks = results
@@ -238,7 +238,7 @@ class Activation:
             return False
         names = {result["name"] for result in failed}
         same = [check for check in former.checks(live) if check["name"] in names]
-        results = run_checks(same, {self.service.name: former.spec["generation"]} if former.spec["generation"] else {})
+        results = run_checks(same, former.generations)
         return bool(results) and all(result["status"] == "failed" for result in results)
 
     # Two slots behind the front door: the gateway ---------------------------------------------------------------
@@ -304,10 +304,7 @@ class Activation:
                 self.note(f"{slot} finished its requests")
             except ServiceError:
                 self.note(f"{slot} still had {door.slot(slot)['scur']} requests after {limit:.0f} s, they were cut off")
-        systemctl("disable", "--now", "--quiet", unit)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(UNITS, unit))
-        systemctl("daemon-reload")
+        uninstall(unit)
         if door:
             # In rotation again only once the door's health check knows that it is down, or it would get requests.
             _wait_for(
@@ -326,10 +323,7 @@ class Activation:
             str(error),
             *_journal(unit),
         ]
-        systemctl("stop", unit)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(UNITS, unit))
-        systemctl("daemon-reload")
+        uninstall(unit)
         if door:
             door.set_state(candidate, "ready")
         if live:

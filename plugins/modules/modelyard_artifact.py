@@ -80,13 +80,12 @@ seconds:
   returned: changed
 """
 
-import hashlib
 import json
 import os
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import ServiceError, read_text, run, write_atomically
+from ansible.module_utils.modelyard_services import ServiceError, read_text, run, sha256_of, write_atomically
 
 STORE = "/opt/modelyard/store"
 WORK = "/var/cache/modelyard/build"
@@ -182,12 +181,12 @@ def finish(identifier: str) -> dict:
     archive = os.path.join("/var/tmp", f"{identifier}.tar.zst")
     _checked(["tar", "--use-compress-program=zstd -3 -T0", "-cf", archive, "-C", STORE, identifier], 600)
     shutil.rmtree(work, ignore_errors=True)
-    return {"archive": archive, "sha256": _sha256(archive)}
+    return {"archive": archive, "sha256": sha256_of(archive)}
 
 
 def unpack(identifier: str, archive: str, sha256: str) -> dict:
     """Unpack the controller's copy beside its place, then rename it there."""
-    if _sha256(archive) != sha256:
+    if sha256_of(archive) != sha256:
         raise ServiceError(f"the copy of {identifier} arrived damaged; run again")
     staging = os.path.join(STORE, f".{identifier}.new")
     shutil.rmtree(staging, ignore_errors=True)
@@ -205,14 +204,6 @@ def _checked(argv: list[str], timeout: float = 120.0) -> None:
     done = run(argv, timeout=timeout)
     if done.returncode != 0:
         raise ServiceError(f"{' '.join(argv)}: {done.stderr.strip()}")
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while chunk := handle.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def main() -> None:

@@ -92,6 +92,7 @@ import urllib.request
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_services import sha256_of
 
 CHUNK_BYTES = 1 << 20
 PROGRESS_EVERY_S = 10.0
@@ -145,15 +146,6 @@ def is_gguf(path: str) -> bool:
     """Whether the file starts as every GGUF file does."""
     with open(path, "rb") as handle:
         return handle.read(4) == b"GGUF"
-
-
-def sha256_of(path: str) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while chunk := handle.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def record_path(path: str, directory: str, downloaded: bool) -> str:

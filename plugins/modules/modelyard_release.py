@@ -103,7 +103,6 @@ unchecked:
   returned: check mode
 """
 
-import contextlib
 import json
 import os
 import pwd
@@ -119,8 +118,7 @@ from ansible.module_utils.modelyard_services import (
     differences,
     read_text,
     run,
-    systemctl,
-    unit_state,
+    uninstall,
     write_atomically,
 )
 
@@ -284,12 +282,8 @@ def absent(module: AnsibleModule) -> dict:
     installed = [unit for unit in units if os.path.exists(os.path.join(UNITS, unit))]
     found = installed + ([service.root] if os.path.isdir(service.root) else [])
     if found and not module.check_mode:
-        for unit in installed:
-            if unit_state(unit).get("LoadState") == "loaded":
-                systemctl("disable", "--now", unit)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(UNITS, unit))
-        systemctl("daemon-reload")
+        if installed:
+            uninstall(*installed)
         service.remove()
     return {"changed": bool(found), "reasons": [f"{entry} is there" for entry in found]}
 

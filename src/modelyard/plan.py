@@ -23,6 +23,8 @@ from modelyard.routing import Route
 from modelyard.schema import Catalogue, Versions
 from modelyard.sourcemap import Path, SourceMap
 
+DOOR_UNIT = "modelyard-haproxy.service"
+
 CHAT_TIMEOUT_S = 60
 """One token from a model that may have to be read into memory first."""
 
@@ -80,6 +82,7 @@ class Planner:
         self.routes = routes
         self.topology = topology
         self.gateway = catalogue.gateway
+        self.door = f"http://{url_host(reach(self.gateway.listen[0]))}:{self.gateway.port}"
         self.public_names = [route.name for route in routes]
         self.slugs = slugs(
             model.name
@@ -108,7 +111,7 @@ class Planner:
         if haproxy:
             # Smoke asks the live gateway through its door; the slots' own checks belong to a switch.
             checks += [check for check in (litellm or {"checks": []})["checks"] if check["kind"] == "unit"]
-            checks += haproxy["checks"] + haproxy.pop("through")
+            checks += haproxy["checks"] + self.through_the_door()
             checks += self.skipped()
         return {
             "host": host,
@@ -263,15 +266,13 @@ class Planner:
     def haproxy(self, host: str) -> dict[str, Any] | None:
         if host not in self.topology.gateways:
             return None
-        unit = "modelyard-haproxy.service"
-        base = f"http://{url_host(reach(self.gateway.listen[0]))}:{self.gateway.port}"
-        hint = f"{journal(unit)}; then journalctl -u 'modelyard-litellm@*' -n 50"
+        unit = DOOR_UNIT
         closed = [
             {
                 "name": f"{path} is closed from outside",
                 "service": "haproxy",
                 "kind": "http",
-                "url": base + path,
+                "url": self.door + path,
                 "method": method,
                 "expect_status": [403, 404],
                 "hint": "the door's path filter: /opt/modelyard/services/haproxy/current/config/haproxy.cfg",
@@ -293,9 +294,12 @@ class Planner:
                 },
                 *closed,
             ],
-            # The door goes live before any slot does: what is behind it is smoke's part, not the door's own.
-            "through": self.gateway_checks("haproxy", base, "the door", hint),
         }
+
+    def through_the_door(self) -> list[dict[str, Any]]:
+        """What is behind the door. It goes live before any slot does, so this is smoke's part and not its own."""
+        hint = f"{journal(DOOR_UNIT)}; then journalctl -u 'modelyard-litellm@*' -n 50"
+        return self.gateway_checks("haproxy", self.door, "the door", hint)
 
     def gateway_checks(self, service: str, base: str, what: str, hint: str) -> list[dict[str, Any]]:
         """Ready, the public names, closed without a key, and an answer: at a slot or through the door."""

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from pathlib import Path
+
+from modelyard_playbook import ansible_playbook
 
 
 def test_check_mode_changes_nothing() -> None:
     """Molecule's own `check` step only wants an exit status of 0."""
-    scenario = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-    # ANSIBLE_INVENTORY names the scenario's inventories.
-    checked = subprocess.run(
-        ["ansible-playbook", "--check", "--diff", "converge.yml"],
-        cwd=scenario,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    checked = ansible_playbook("--check", "--diff", "converge.yml")
     output = checked.stdout + checked.stderr
     assert checked.returncode == 0, output
     recap = output.partition("PLAY RECAP")[2]

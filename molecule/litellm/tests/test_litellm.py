@@ -8,26 +8,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import Traffic, chat
 
 KEY = "sk-planted-master-key"
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 SERVICE = "/opt/modelyard/services/litellm"
 
 
 def converge(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Apply the roles again, with other values."""
-    return subprocess.run(
-        ["ansible-playbook", "converge.yml", *arguments],
-        cwd=SCENARIO,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ansible_playbook("converge.yml", *arguments)
 
 
 def changed(output: str) -> int:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from modelyard_playbook import ansible_playbook
 
 INSTANCES = {"one": ("http://127.0.0.1:8080", "vendor/one"), "two": ("http://127.0.0.1:8081", "two")}
-SCENARIO = os.environ["MOLECULE_SCENARIO_DIRECTORY"]
 MODELS = "/var/lib/modelyard/models"
 
 
@@ -41,13 +41,7 @@ def chat(name: str, **more: Any) -> dict[str, Any]:
 
 def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
     """Run the scenario's playbook with some variables changed."""
-    return subprocess.run(
-        ["ansible-playbook", "converge.yml", "-e", json.dumps(variables)],
-        cwd=SCENARIO,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ansible_playbook("converge.yml", "-e", json.dumps(variables))
 
 
 def fingerprint(host: Any) -> dict[str, str]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
+from modelyard_playbook import ansible_playbook
 from modelyard_traffic import Traffic, chat
 
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 KEY = "sk-planted-master-key"
 PLANTED = [KEY, "planted-redis-password", "planted-engine-key"]
 PREFERRED, STAND_BY = "llama-cpp-native", "stand-by"
@@ -25,13 +23,7 @@ ENGINE_UNIT = "modelyard-llama-cpp@llama-cpp-native"
 
 def site(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run site.yml, as a user does."""
-    return subprocess.run(
-        ["ansible-playbook", "converge.yml", *arguments],
-        cwd=SCENARIO,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ansible_playbook("converge.yml", *arguments)
 
 
 def override(**changes: Any) -> tuple[str, str]:
@@ -207,9 +199,7 @@ def test_smoke_shows_what_is_broken_and_finishes(gateway: Any) -> None:
     gateway.check_output("systemctl stop modelyard.target")
     try:
         started = time.monotonic()
-        smoke = subprocess.run(
-            ["ansible-playbook", "smoke.yml"], cwd=SCENARIO, capture_output=True, text=True, check=False
-        )
+        smoke = ansible_playbook("smoke.yml")
         seconds = time.monotonic() - started
     finally:
         gateway.check_output("systemctl start modelyard.target")
@@ -232,6 +222,6 @@ def test_smoke_passes_again(door: str, measured: Callable[[str], None]) -> None:
         "not ready",
     )
     started = time.monotonic()
-    smoke = subprocess.run(["ansible-playbook", "smoke.yml"], cwd=SCENARIO, capture_output=True, text=True, check=False)
+    smoke = ansible_playbook("smoke.yml")
     assert smoke.returncode == 0, smoke.stdout
     measured(f"smoke of two hosts took {time.monotonic() - started:.1f} s")
