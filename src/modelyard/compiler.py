@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.diagnostics import Diagnostic, did_you_mean, listing
-from modelyard.overrides import SECTIONS, apply_overrides
+from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
+from modelyard.ineffective import Ineffective, check_effect
+from modelyard.overrides import SECTIONS, apply_overrides, is_override
+from modelyard.placement import place_on_gpus
 from modelyard.plan import Planner, Topology, check_ports
-from modelyard.resolve import GATEWAY, REDIS, STACK, LeftOut, Resolved, is_own_address, resolve
+from modelyard.resolve import GATEWAY, REDIS, STACK, Deployment, LeftOut, Resolved, is_own_address, resolve
 from modelyard.routing import Route, Routes, build_routes, declared_names
-from modelyard.schema import Catalogue
+from modelyard.schema import Catalogue, Gpu, HostVariables
 from modelyard.sourcemap import Origin, Path, Probe, SourceMap, is_list, no_origin, plain
-from modelyard.validate import validate
+from modelyard.validate import check, validate
 
 CATALOGUE_VARIABLES = tuple(f"llm_{section}" for section in SECTIONS)
-OTHER_VARIABLES = ("llm_overrides", "llm_address", "llm_allow_removal", "llm_secrets", "llm_report")
-"""llm_* variables that are not part of the catalogue: overrides, a host's address, and settings of a run."""
+OTHER_VARIABLES = (
+    "llm_overrides",
+    "llm_address",
+    "llm_gpus",
+    "llm_allow_removal",
+    "llm_secrets",
+    "llm_report",
+    "llm_graph",
+)
+"""llm_* variables that are not part of the catalogue: overrides, a host's address and GPUs, and settings of a run."""
+
+REMEMBERED = 80
+"""Deployments with which a gateway without Redis still remembers failures: measured, 80 work and 100 do not."""
 
 LITELLM_FLOOR = (1, 83, 7)
 """Everything older has a hole that is being exploited; 1.82.7 and 1.82.8 were compromised releases."""
@@ -38,12 +51,18 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """A snapshot of an inventory. `secrets` are the names of the secrets that are defined somewhere."""
+    """A snapshot of an inventory.
+
+    `secrets` are the names of the secrets that are defined somewhere, `ineffective` the places that set a
+    variable for nobody, `locks` the gateway's versions that can be installed (None: not known).
+    """
 
     groups: Mapping[str, Sequence[str]]
     hosts: Mapping[str, Host]
     secrets: frozenset[str] = frozenset()
     probe: Probe = no_origin
+    ineffective: Sequence[Ineffective] = ()
+    locks: frozenset[str] | None = None
 
 
 @dataclass(slots=True)
@@ -90,9 +109,10 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         )
         return out
     _check_variables(inventory, stack, out)
+    out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
     first = inventory.hosts[stack[0]].variables
     catalogue = {name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first}
-    overrides = {name: first[name] for name in first if _is_override(name)}
+    overrides = {name: first[name] for name in first if is_override(name)}
     if first.get("llm_versions") is None and "llm_versions" not in inventory.hosts[stack[0]].unreadable:
         _add(
             out,
@@ -113,9 +133,10 @@ def compile_catalogue(
     out: Compiled,
 ) -> None:
     """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
-    merged, problems = apply_overrides({k: v for k, v in sections.items() if v is not None}, overrides, inventory.probe)
+    given = {key: value for key, value in sections.items() if value is not None}
+    merged, removed, problems = apply_overrides(given, overrides, inventory.probe)
     out.diagnostics += problems
-    source = SourceMap(merged, inventory.probe)
+    source = SourceMap(merged, inventory.probe, removed)
     tree = plain(merged)
     declared = declared_names(tree)
     if not tree.get("providers"):
@@ -132,18 +153,23 @@ def compile_catalogue(
     out.diagnostics += problems
     sound = not out.errors
     topology = _topology(inventory, stack, out)
+    gpus = _declared_gpus(inventory, stack, out)
     if model is None:
         return
-    _check_versions(model, source, out)
+    out.diagnostics += _check_versions(model, inventory.locks, source)
     resolved = resolve(model, inventory.groups, inventory.secrets, source, sound=sound)
     out.diagnostics += [d for d in resolved.diagnostics if not _is_within(d.path, broken)]
-    sound = sound and not resolved.diagnostics
+    sound = sound and not any(problem.severity == "error" for problem in resolved.diagnostics)
     routing = Routes((), ())
     if tree.get("providers"):  # Without any, every name in the routing would be unknown.
-        routing = build_routes(model, resolved, declared, source, sound=sound)
+        routing = build_routes(model, resolved, declared, frozenset(topology.gateways), source, sound=sound)
         out.diagnostics += [d for d in routing.diagnostics if not _is_within(d.path, broken)]
     _check_stack(model, stack, inventory, source, out)
     out.diagnostics += check_ports(model, resolved, topology, source, broken)
+    placement = place_on_gpus(resolved, gpus, source)
+    out.diagnostics += [d for d in placement.diagnostics if not _is_within(d.path, broken)]
+    out.diagnostics += _check_gateway(model, resolved, topology, source)
+    out.diagnostics += _check_memory(model, resolved, topology, source)
     _check_addresses(topology, resolved, inventory, out)
     if not out.errors and not resolved.deployments:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in resolved.left_out)
@@ -158,7 +184,7 @@ def compile_catalogue(
     if out.errors:
         return
     _note_absent_names(model, routing.routes, resolved)
-    planner = Planner(model, model.versions, resolved, routing.routes, topology)
+    planner = Planner(model, model.versions, resolved, routing.routes, topology, placement)
     out.plans = planner.plans()
     out.public_names = planner.public_names
     out.routes = [_route(route, resolved) for route in routing.routes]
@@ -228,10 +254,6 @@ def _is_within(path: Path, broken: frozenset[Path]) -> bool:
 # -- variables ---------------------------------------------------------------------------------------------
 
 
-def _is_override(name: str) -> bool:
-    return name == "llm_overrides" or name.startswith("llm_overrides_")
-
-
 def _check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) -> None:
     """Unknown and unreadable variables, catalogues that differ: each told once, not per host."""
     known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
@@ -240,7 +262,7 @@ def _check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) 
     for name in stack:
         host = inventory.hosts[name]
         for variable in host.variables:
-            if variable not in known and not _is_override(variable):
+            if variable not in known and not is_override(variable):
                 value = host.variables[variable]
                 unknown.setdefault(variable, inventory.probe(variable) or inventory.probe(value))
         for variable, (reason, origin) in host.unreadable.items():
@@ -275,7 +297,7 @@ def _check_same(inventory: Inventory, stack: Sequence[str], out: Compiled) -> No
     first = inventory.hosts[first_name]
     compared = [*CATALOGUE_VARIABLES]
     for name in stack:
-        compared += sorted(v for v in inventory.hosts[name].variables if _is_override(v) and v not in compared)
+        compared += sorted(v for v in inventory.hosts[name].variables if is_override(v) and v not in compared)
     for variable in compared:
         mine = first.variables.get(variable)
         mine_plain: Any = plain(mine)
@@ -364,6 +386,72 @@ def _topology(inventory: Inventory, stack: Sequence[str], out: Compiled) -> Topo
     return Topology(tuple(stack), gateways, redis[0] if redis else None, addresses)
 
 
+def _declared_gpus(inventory: Inventory, stack: Sequence[str], out: Compiled) -> dict[str, list[Gpu]]:
+    """The GPUs of the hosts that declare some. What several hosts share is read, and complained about, once."""
+    read: dict[int, list[Gpu] | None] = {}
+    gpus: dict[str, list[Gpu]] = {}
+    for name in stack:
+        given = inventory.hosts[name].variables.get("llm_gpus")
+        if given is None:
+            continue
+        if id(given) not in read:
+            tree = {"gpus": plain(given)}
+            problems = check(HostVariables, tree, SourceMap({"gpus": given}, inventory.probe))
+            out.diagnostics += problems
+            read[id(given)] = None if problems else HostVariables.model_validate(tree).gpus
+        if (found := read[id(given)]) is not None:
+            gpus[name] = found
+    return gpus
+
+
+def _check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap) -> Iterator[Diagnostic]:
+    """Settings of the gateway that need something else."""
+    if model.gateway.cache.enabled and topology.redis is None:
+        yield diagnose(
+            source,
+            "cache-without-redis",
+            f"answers shall be kept in Redis, but no host is in group {REDIS}",
+            ("gateway", "cache", "enabled"),
+            f"put a host in {REDIS}, or set enabled: false",
+        )
+    timeouts = model.gateway.timeouts
+    attempts: dict[Path, float] = {("gateway", "timeouts", "request_s"): timeouts.request_s}
+    for member in resolved.all():
+        if member.model.timeout:
+            attempts[(*member.path, "timeout")] = member.model.timeout
+        elif member.provider.timeout:
+            attempts[("providers", member.provider_name, "timeout")] = member.provider.timeout
+    for path, seconds in attempts.items():
+        if seconds > timeouts.door_s:
+            yield diagnose(
+                source,
+                "invalid-value",
+                f"an attempt may take {seconds:g} s, but the door gives up after {timeouts.door_s} s",
+                path,
+                "raise llm_gateway.timeouts.door_s, or lower this",
+            )
+
+
+def _check_memory(model: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap) -> Iterator[Diagnostic]:
+    """What only works as written with a Redis that all processes of the gateway share."""
+    if topology.redis is not None:
+        return
+    members = resolved.all()
+    processes = len(topology.gateways) * model.gateway.workers
+    limited = [member for member in members if member.model.rpm or member.model.tpm]
+    warnings: list[tuple[Path, str]] = []
+    if processes > 1 and limited:
+        key = "rpm" if limited[0].model.rpm else "tpm"
+        message = f'each of the gateway\'s {processes} processes lets {key} of "{limited[0].model.name}" through: '
+        warnings.append(((*limited[0].path, key), f"{message}they count for themselves"))
+    if len(members) >= REMEMBERED:
+        message = f"with {len(members)} deployments the gateway forgets failures before it can act on them: "
+        warnings.append((("providers",), f"{message}what is down is asked again and again"))
+    for path, message in warnings:
+        hint = f"put a host in {REDIS}"
+        yield diagnose(source, "redis-advised", message, path, hint, key=True, severity="warning")
+
+
 def _check_stack(
     model: Catalogue, stack: Sequence[str], inventory: Inventory, source: SourceMap, out: Compiled
 ) -> None:
@@ -376,14 +464,9 @@ def _check_stack(
     for group, path in groups.items():
         outside = [host for host in inventory.groups.get(group, ()) if host not in members]
         if outside:
-            _add(
-                out,
-                "host-outside-stack",
-                f"{listing(outside)} of group {group} is not in {STACK}",
-                (f"llm_{path[0]}", *path[1:]) if path else (),
-                source.origin(path) if path else None,
-                f"make {group} a child of {STACK} in the inventory",
-            )
+            message = f"{listing(outside)} of group {group} is not in {STACK}"
+            hint = f"make {group} a child of {STACK} in the inventory"
+            out.diagnostics.append(diagnose(source, "host-outside-stack", message, path, hint))
 
 
 def _check_addresses(topology: Topology, resolved: Resolved, inventory: Inventory, out: Compiled) -> None:
@@ -410,22 +493,21 @@ def _check_addresses(topology: Topology, resolved: Resolved, inventory: Inventor
             )
 
 
-def _check_versions(model: Catalogue, source: SourceMap, out: Compiled) -> None:
+def _check_versions(model: Catalogue, locks: frozenset[str] | None, source: SourceMap) -> Iterator[Diagnostic]:
     if model.versions is None:
         return
     version = model.versions.litellm.version
+    path: Path = ("versions", "litellm", "version")
     release = re.split(r"\.post|rc|a|b", version)[0]
     numbers = tuple(int(part) for part in release.split("."))
     if numbers < LITELLM_FLOOR:
         floor = ".".join(map(str, LITELLM_FLOOR))
-        _add(
-            out,
-            "version-unsafe",
-            f"litellm {version} is below {floor}: it has known holes that are being exploited",
-            ("llm_versions", "litellm", "version"),
-            source.origin(("versions", "litellm", "version")),
-            f"use {floor} or newer",
-        )
+        message = f"litellm {version} is below {floor}: it has known holes that are being exploited"
+        yield diagnose(source, "version-unsafe", message, path, f"use {floor} or newer")
+    elif locks is not None and version not in locks:
+        message = f"litellm {version} has no lock, so its packages could not be checked"
+        hint = f"locked: {', '.join(sorted(locks)) or 'none'}; roles/litellm/README.md says how to lock another one"
+        yield diagnose(source, "version-without-lock", message, path, hint)
 
 
 # -- the result --------------------------------------------------------------------------------------------
@@ -447,6 +529,12 @@ def _note_absent_names(model: Catalogue, routes: Sequence[Route], resolved: Reso
             )
 
 
+def _servers(members: Sequence[Deployment]) -> str:
+    """The provider of a name; where several share it, all of them with their weights."""
+    weights = {member.provider_name: member.model.weight for member in members}
+    return ", ".join(weights) if len(weights) == 1 else ", ".join(f"{p} (weight {w})" for p, w in weights.items())
+
+
 def _route(route: Route, resolved: Resolved) -> dict[str, Any]:
     return {
         "name": route.name,
@@ -455,11 +543,13 @@ def _route(route: Route, resolved: Resolved) -> dict[str, Any]:
         "attempts": [
             {
                 "model": name,
-                "provider": resolved.deployments[name][0].provider_name,
+                "provider": _servers(resolved.deployments[name]),
                 "where": [deployment.where for deployment in resolved.deployments[name]],
             }
             for name in route.attempts
         ],
+        "context_window": list(route.context_window) if route.context_window != route.attempts else None,
+        "content_policy": list(route.content_policy) if route.content_policy != route.attempts else None,
         "left_out": [{"model": step, "reason": reason} for step, reason in route.dropped],
     }
 

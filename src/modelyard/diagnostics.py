@@ -8,16 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Literal
 
-from modelyard.sourcemap import Origin, Path
+from modelyard.sourcemap import Origin, Path, SourceMap
 
 Severity = Literal["error", "warning"]
 
 CODES: dict[str, str] = {
     "unknown-variable": "a variable starts with llm_ but is none of ours",
     "unreadable-variable": "a variable could not be templated without contacting a host",
+    "variable-without-effect": "a variable is set at a place that reaches no host",
     "differing-catalogues": "two hosts see different catalogues",
     "unknown-key": "a key the schema does not have",
     "unknown-value": "a value that is none of the allowed ones",
@@ -45,13 +46,22 @@ CODES: dict[str, str] = {
     "chain-mode": "a chain mixes models that do different things",
     "chain-lost": "every step of a chain was left out",
     "chain-undeclared": "a model has no chain and is not terminal (warning)",
+    "name-unreachable": "a capability or alias has nobody left to answer (warning)",
+    "context-shrinks": "a step takes less context than the model it stands in for (warning)",
+    "single-point-of-failure": "every step of a chain is on one host or at one provider (warning)",
+    "redis-advised": "without Redis, limits or cool-downs do not mean what they say (warning)",
+    "no-effect": "a key changes nothing where it stands (warning)",
     "no-deployment": "nothing is left that the gateway could serve",
     "exclusive-group": "two active providers of one exclusive group on one host",
+    "unknown-gpu": "a model names a GPU its host does not declare",
+    "vram-exceeded": "models need more GPU memory than their host declares",
+    "cache-without-redis": "answers shall be kept, but no host is in llm_redis",
     "port-clash": "two listeners want one port on one host",
     "address-unusable": "a host that others must reach has no IP address of its own",
     "secret-undefined": "a secret is named that nobody defined",
     "secret-reserved": "a provider uses a secret that belongs to Modelyard itself",
     "version-unsafe": "a version below the security floor",
+    "version-without-lock": "a version whose packages are not locked by hash",
 }
 
 
@@ -96,6 +106,25 @@ class Diagnostic:
         }
 
 
+def variable_path(path: Path) -> Path:
+    """A catalogue path as the user wrote it: beginning with the variable's name."""
+    return (f"llm_{path[0]}", *path[1:]) if path else ()
+
+
+def diagnose(
+    source: SourceMap,
+    code: str,
+    message: str,
+    path: Path,
+    hint: str = "",
+    *,
+    key: bool = False,
+    severity: Severity = "error",
+) -> Diagnostic:
+    """A diagnostic about a place in the catalogue. `key` and the origin are as in `SourceMap.origin`."""
+    return Diagnostic(code, severity, message, variable_path(path), source.origin(path, key=key), hint)
+
+
 def show_path(path: Path) -> str:
     """Render `("llm_providers", "a", "models", 0)` as `llm_providers.a.models[0]`."""
     text = ""
@@ -110,13 +139,20 @@ def show_path(path: Path) -> str:
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """`did you mean "x"?` for the declared name nearest to `name`, or an empty string."""
+    """`did you mean "x"?` for the declared name nearest to `name` (two that are equally near), or an empty string."""
     unique = sorted(set(candidates) - {name})
-    near = get_close_matches(name, unique, n=1, cutoff=0.6)
+    near = _nearest(name, unique)
     if not near:
         folded = {candidate.casefold(): candidate for candidate in unique}
-        near = [folded[hit] for hit in get_close_matches(name.casefold(), sorted(folded), n=1, cutoff=0.6)]
-    return f'did you mean "{near[0]}"?' if near else ""
+        near = [folded[hit] for hit in _nearest(name.casefold(), sorted(folded))]
+    names = '" or "'.join(near)
+    return f'did you mean "{names}"?' if near else ""
+
+
+def _nearest(name: str, candidates: list[str]) -> list[str]:
+    near = get_close_matches(name, candidates, n=2, cutoff=0.6)
+    ratios = [SequenceMatcher(None, hit, name).ratio() for hit in near]
+    return sorted(hit for hit, ratio in zip(near, ratios, strict=True) if ratio == ratios[0])
 
 
 def listing(names: Iterable[str], most: int = 8) -> str:

@@ -10,15 +10,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, url_host
 from modelyard.resolve import Deployment
-from modelyard.routing import Route
-from modelyard.schema import Gateway
+from modelyard.routing import SECTIONS, Route, Section
+from modelyard.schema import ENGINE_TYPES, Gateway
 
 PARALLEL_WITH_LIMITS = 1000
 """`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or 6/1000 of
 tpm) as the number of requests allowed at once and answers 429 at the next one, without a queue."""
+
+
+COLD_LOAD_S = 300
+"""Seconds an Ollama stream may be silent by default. It loads a model when somebody asks for it: 40 GB from a disk that
+reads 200 MB/s take 200 s, and a model that is being read is not a dead backend."""
+
+NEVER = 1_000_000
+"""Failures allowed for a kind of error that shall cool nothing down: the gateway has no word for that."""
+
+UNTAGGED = "default"
+"""The gateway's own tag for deployments that take requests whose tag nobody has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +48,35 @@ def api_base(deployment: Deployment, view: View) -> str:
     provider = deployment.provider
     if deployment.host is None:
         assert provider.base_url is not None, "the schema demands a base_url where there is no group"
-        return provider.base_url
+        bare = not urlsplit(provider.base_url).path
+        return f"{provider.base_url}/v1" if bare and provider.type in ENGINE_TYPES else provider.base_url
     return f"http://{url_host(view.addresses.get(deployment.host, LOOPBACK))}:{deployment.port}/v1"
 
 
+def timeouts(deployment: Deployment, gateway: Gateway) -> tuple[float, float]:
+    """Seconds an attempt may take and a stream may be silent: the model's, else the provider's, else the gateway's."""
+    model, provider = deployment.model, deployment.provider
+    timeout = model.timeout or provider.timeout or gateway.timeouts.request_s
+    silence = gateway.timeouts.stream_s
+    if provider.type == "ollama":
+        silence = max(silence, COLD_LOAD_S)
+    return timeout, model.stream_timeout or provider.stream_timeout or min(timeout, silence)
+
+
 def emit_deployment(
-    deployment: Deployment, view: View, gateway: Gateway, *, weighted: bool, last: bool
+    deployment: Deployment, view: View, gateway: Gateway, *, weighted: bool, last: bool, tags: Sequence[str]
 ) -> dict[str, Any]:
     """One entry of `model_list`. `last`: nothing steps in for it, so it is never cooled down."""
     model = deployment.model
+    timeout, stream_timeout = timeouts(deployment, gateway)
     prefix = "anthropic" if deployment.provider.type == "anthropic" else "openai"
     params: dict[str, Any] = {
         "model": f"{prefix}/{model.served}",
         "api_base": api_base(deployment, view),
         # Something must be there for the client library; an engine without a key never looks at it.
         "api_key": f"os.environ/{deployment.secret}" if deployment.secret else "none",
-        "timeout": model.timeout or gateway.timeouts.request_s,
-        "stream_timeout": min(model.timeout or gateway.timeouts.request_s, gateway.timeouts.stream_s),
+        "timeout": timeout,
+        "stream_timeout": stream_timeout,
     }
     if deployment.provider.type == "llama_cpp":
         # llama-server gives every connection a thread for as long as it is kept, and closes it under the next request:
@@ -67,6 +91,11 @@ def emit_deployment(
         if getattr(model, limit) is not None:
             params[limit] = getattr(model, limit)
             params["max_parallel_requests"] = PARALLEL_WITH_LIMITS
+    if model.price is not None:
+        params["input_cost_per_token"] = model.price.input / 1e6
+        params["output_cost_per_token"] = model.price.output / 1e6
+    if tags:
+        params["tags"] = list(tags)
     return {
         "model_name": model.name,
         "litellm_params": params,
@@ -74,9 +103,21 @@ def emit_deployment(
     }
 
 
-def emit_fallbacks(routes: Sequence[Route]) -> list[dict[str, list[str]]]:
+def emit_tags(members: Sequence[Deployment]) -> list[list[str]]:
+    """The tags of each of one name's deployments, once any model has some.
+
+    A name none of whose deployments is untagged would refuse a request with another tag (401), even as a step of a
+    chain; so all of them take it then.
+    """
+    tagged = all(member.model.tags for member in members)
+    return [
+        [*member.model.tags, UNTAGGED] if tagged or not member.model.tags else member.model.tags for member in members
+    ]
+
+
+def emit_chains(routes: Sequence[Route], section: Section) -> list[dict[str, list[str]]]:
     """One flat chain per public name that has one."""
-    return [{route.name: list(route.attempts[route.heads :])} for route in routes if route.attempts[route.heads :]]
+    return [{route.name: list(rest)} for route in routes if (rest := route.behind(section))]
 
 
 def emit_document(
@@ -88,21 +129,35 @@ def emit_document(
 ) -> dict[str, Any]:
     """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an invariant."""
     model_list: list[dict[str, Any]] = []
-    lasts = {route.attempts[-1] for route in routes}
+    lasts = {route.tried(section)[-1] for route in routes for section in SECTIONS}
+    any_tags = any(member.model.tags for members in deployments.values() for member in members)
     for members in deployments.values():
         # One entry with a weight and one without: the gateway would never choose the latter. And where there
         # are limits but no weights it takes the limits for weights.
         weighted = len(members) > 1 and any(m.model.weight or m.model.rpm or m.model.tpm for m in members)
         last = len(members) == 1 and members[0].model.name in lasts
-        model_list.extend(emit_deployment(member, view, gateway, weighted=weighted, last=last) for member in members)
+        tags = emit_tags(members) if any_tags else [[]] * len(members)
+        model_list.extend(
+            emit_deployment(member, view, gateway, weighted=weighted, last=last, tags=own)
+            for member, own in zip(members, tags, strict=True)
+        )
     router: dict[str, Any] = {
         "num_retries": 0,
         "max_fallbacks": 1,
         "allowed_fails": 1,
+        # The path of a request is the client's choice: two requests for one that an engine lacks would otherwise take
+        # the model from everybody.
+        "allowed_fails_policy": {"NotFoundErrorAllowedFails": NEVER},
         "cooldown_time": gateway.cooldown_s,
         "enable_weighted_failover": True,
-        "fallbacks": emit_fallbacks(routes),
+        "fallbacks": emit_chains(routes, "fallbacks"),
     }
+    for section in SECTIONS[1:]:
+        # For all names or for none: once the section is there, the gateway uses nothing else for these errors.
+        if any(route.tried(section) != route.attempts for route in routes):
+            router[section] = emit_chains(routes, section)
+    if any_tags:
+        router["enable_tag_filtering"] = True
     aliases = {route.name: route.target for route in routes if route.kind == "alias"}
     if aliases:
         router["model_group_alias"] = aliases
@@ -125,15 +180,27 @@ def emit_document(
         router["redis_password"] = f"os.environ/{REDIS_PASSWORD}"
         # The router has no redis_username of its own; what stands here reaches the Redis client as it is.
         router["cache_kwargs"] = {"username": GATEWAY_USER, "namespace": REDIS_NAMESPACE}
+    settings: dict[str, Any] = {
+        "num_retries": 0,
+        "expose_router_debug_in_errors": False,
+        "turn_off_message_logging": True,
+        "callbacks": ["prometheus"],
+    }
+    if gateway.cache.enabled:
+        settings["cache"] = True
+        settings["cache_params"] = {
+            "type": "redis",
+            "host": view.redis_address,
+            "port": redis_port,
+            "username": GATEWAY_USER,
+            "password": f"os.environ/{REDIS_PASSWORD}",
+            "namespace": REDIS_NAMESPACE,
+            "ttl": gateway.cache.ttl_s,
+        }
     document = {
         "model_list": model_list,
         "router_settings": router,
-        "litellm_settings": {
-            "num_retries": 0,
-            "expose_router_debug_in_errors": False,
-            "turn_off_message_logging": True,
-            "callbacks": ["prometheus"],
-        },
+        "litellm_settings": settings,
         "general_settings": {"master_key": f"os.environ/{MASTER_KEY}"},
     }
     assert_invariants(document, [route.name for route in routes])
@@ -144,7 +211,8 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
     """What must hold for every document ever emitted, whatever the catalogue. Raises AssertionError.
 
     Ids are unique; every name used exists; no chain repeats a name or contains its own head; what can be
-    called is exactly the public names; no key stands in the document itself.
+    called is exactly the public names; weights and tags stand at all of a name's deployments or at none; a limit per
+    minute is not one on parallel requests; no key stands in the document itself.
     """
     entries = document["model_list"]
     router = document["router_settings"]
@@ -164,16 +232,27 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
     if sorted(callable_names) != sorted(public_names):
         raise AssertionError(f"callable are {sorted(callable_names)}, public are {sorted(public_names)}")
     names = set(callable_names)
-    heads = [next(iter(entry)) for entry in router["fallbacks"]]
-    if len(heads) != len(set(heads)):
-        raise AssertionError("two chains for one name")
-    for entry in router["fallbacks"]:
-        for head, chain in entry.items():
-            if head not in names or not chain or len(chain) != len(set(chain)) or head in chain:
-                raise AssertionError(f"chain of {head} is empty, repeats a step or contains itself: {chain}")
-            if not set(chain) <= models:
-                raise AssertionError(f"chain of {head} leaves model_list: {sorted(set(chain) - models)}")
+    for section in SECTIONS:
+        heads = [next(iter(entry)) for entry in router.get(section, [])]
+        if len(heads) != len(set(heads)):
+            raise AssertionError(f"two {section} for one name")
+        for entry in router.get(section, []):
+            for head, chain in entry.items():
+                if head not in names or not chain or len(chain) != len(set(chain)) or head in chain:
+                    raise AssertionError(f"chain of {head} is empty, repeats a step or contains itself: {chain}")
+                if not set(chain) <= models:
+                    raise AssertionError(f"chain of {head} leaves model_list: {sorted(set(chain) - models)}")
+    taggable = {entry["model_name"] for entry in entries if UNTAGGED in entry["litellm_params"].get("tags", ())}
+    if router.get("enable_tag_filtering") and taggable != models:
+        raise AssertionError(f"a request with a tag is refused by {sorted(models - taggable)}")
     for entry in entries:
-        key = entry["litellm_params"]["api_key"]
-        if key != "none" and not key.startswith("os.environ/"):
+        params = entry["litellm_params"]
+        if params["api_key"] != "none" and not params["api_key"].startswith("os.environ/"):
             raise AssertionError(f"{entry['model_info']['id']} holds a key")
+        if ("rpm" in params or "tpm" in params) and "max_parallel_requests" not in params:
+            raise AssertionError(f"{entry['model_info']['id']} has a limit that limits parallel requests too")
+    weighted: dict[str, bool] = {}
+    for entry in entries:
+        name, has_weight = entry["model_name"], "weight" in entry["litellm_params"]
+        if weighted.setdefault(name, has_weight) != has_weight:
+            raise AssertionError(f"some deployments of {name} have no weight: they would never be asked")

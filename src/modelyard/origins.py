@@ -17,23 +17,23 @@ def ansible_origin(value: object) -> Origin | None:
     tags = getattr(value, "_ansible_tags_mapping", None)
     if not tags:
         return None
-    for kind, tag in tags.items():
-        if getattr(kind, "__name__", "") == "Origin":
-            path = getattr(tag, "path", None)
-            description = getattr(tag, "description", None)
-            if path is None and description is None:
-                return None
-            return Origin(
-                None if path is None else _shorten(str(path)),
-                getattr(tag, "line_num", None),
-                getattr(tag, "col_num", None),
-                None if description is None else str(description),
-            )
-    return None
+    by_name = {getattr(kind, "__name__", ""): tag for kind, tag in tags.items()}
+    tag = by_name.get("Origin")
+    path = getattr(tag, "path", None)
+    description = getattr(tag, "description", None)
+    if path is None and description is None:
+        return None
+    return Origin(
+        None if path is None else shorten(str(path)),
+        getattr(tag, "line_num", None),
+        getattr(tag, "col_num", None),
+        None if description is None else str(description),
+        "VaultedValue" in by_name,
+    )
 
 
 @lru_cache(maxsize=256)
-def _shorten(path: str) -> str:
+def shorten(path: str) -> str:
     """The file itself, not a link to it, relative to the working directory if it is below that."""
     real = os.path.realpath(path)
     relative = os.path.relpath(real)

@@ -8,6 +8,7 @@ beside half of the new one would never be valid.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,21 @@ from modelyard.sourcemap import Merged, Origin, Path, Probe, is_list
 SECTIONS = ("providers", "routing", "gateway", "versions")
 
 
+def is_override(variable: str) -> bool:
+    """True for the name of a variable that holds overrides."""
+    return variable == "llm_overrides" or variable.startswith("llm_overrides_")
+
+
+def as_override(path: Path, value: str) -> str:
+    """The override that writes `value` (YAML) at `path`, as one line of YAML."""
+    for depth, key in reversed(list(enumerate(path))):
+        value = f"{{{json.dumps(key) if depth == 2 else key}: {value}}}"
+    return f"llm_overrides: {value}"
+
+
 def is_atomic(path: Path) -> bool:
-    """True where an override replaces the value whole: one fallback entry, one source."""
-    return path[-1] == "source" or (len(path) == 3 and path[:2] == ("routing", "fallbacks"))
+    """True where an override replaces the value whole: one entry of any kind of fallbacks, one source."""
+    return path[-1] == "source" or (len(path) == 3 and path[0] == "routing" and str(path[1]).endswith("fallbacks"))
 
 
 class _Merge:
@@ -27,14 +40,16 @@ class _Merge:
         self.variable = variable
         self.probe = probe
         self.diagnostics: list[Diagnostic] = []
+        self.removed: dict[str, Origin | None] = {}
 
     def mapping(self, base: Mapping[Any, Any], over: Mapping[Any, Any], path: Path, around: Origin | None) -> Merged:
-        out = Merged(base)
+        out = Merged(base, self.probe(base) or around)
         for key, value in over.items():
             here = self.probe(key) or self.probe(value) or around
             at = (*path, key)
             if value is None:
                 if key in out:
+                    self.removed.update(dict.fromkeys(_public_names(out[key], at), here))
                     del out[key]
                     out.origins.pop(key, None)
                 else:
@@ -69,6 +84,7 @@ class _Merge:
                 if index is None:
                     self._removes_nothing(name, [n for n in names if isinstance(n, str)], (*path, name), here)
                 else:
+                    self.removed[str(name)] = here
                     del out[index]
             elif not isinstance(entry, Mapping):
                 out.append(entry)
@@ -95,14 +111,26 @@ class _Merge:
         )
 
 
+def _public_names(value: Any, path: Path) -> list[str]:
+    """The names that clients lose when `value` at `path` is removed."""
+    if len(path) == 3 and path[:2] in (("routing", "aliases"), ("routing", "capabilities")):
+        return [str(path[2])]
+    if path[0] == "providers" and len(path) in (2, 3):
+        models: Any = value.get("models") if isinstance(value, Mapping) else value
+        return [str(model.get("name")) for model in models if isinstance(model, Mapping)] if is_list(models) else []
+    return []
+
+
 def apply_overrides(
     catalogue: Mapping[str, Any], overrides: Mapping[str, Any], probe: Probe
-) -> tuple[Mapping[str, Any], list[Diagnostic]]:
+) -> tuple[Mapping[str, Any], dict[str, Origin | None], list[Diagnostic]]:
     """Merge `overrides` (variable name: value) over `catalogue` (section: value).
 
-    Returns the merged catalogue and what is wrong with the overrides themselves. Inputs are not changed.
+    Returns the merged catalogue, the public names that were removed with the places that did it, and what is wrong
+    with the overrides themselves. Inputs are not changed.
     """
     diagnostics: list[Diagnostic] = []
+    removed: dict[str, Origin | None] = {}
     names = sorted(name for name in overrides if name != "llm_overrides")
     if "llm_overrides" in overrides:
         names.append("llm_overrides")
@@ -112,7 +140,7 @@ def apply_overrides(
             continue
         if not isinstance(over, Mapping):
             hint = "write a mapping with providers, routing, gateway or versions"
-            if isinstance(over, str):
+            if isinstance(over, str) and not getattr(probe(over), "file", None):
                 hint = f"""on the command line write it as JSON: -e '{{"{name}": {{...}}}}'"""
             diagnostics.append(
                 Diagnostic("invalid-value", "error", f"{name} is not a mapping", (name,), probe(over), hint)
@@ -134,4 +162,5 @@ def apply_overrides(
                 )
         catalogue = merge.mapping(catalogue, known, (), probe(over))
         diagnostics.extend(merge.diagnostics)
-    return catalogue, diagnostics
+        removed.update(merge.removed)
+    return catalogue, removed, diagnostics

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.diagnostics import Diagnostic, show_path
+from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
 from modelyard.emit import View, emit_document
 from modelyard.names import (
     GATEWAY_USER,
@@ -18,6 +18,7 @@ from modelyard.names import (
     slugs,
     url_host,
 )
+from modelyard.placement import Placement
 from modelyard.resolve import ENGINE_ROLES, Deployment, LeftOut, Resolved
 from modelyard.routing import Route
 from modelyard.schema import Catalogue, Versions
@@ -75,7 +76,9 @@ class Planner:
         resolved: Resolved,
         routes: Sequence[Route],
         topology: Topology,
+        placement: Placement,
     ) -> None:
+        self.placement = placement
         self.catalogue = catalogue
         self.versions = versions
         self.resolved = resolved
@@ -115,6 +118,16 @@ class Planner:
             checks += self.skipped()
         return {
             "host": host,
+            "gpus": [
+                {
+                    "index": load.index,
+                    "name": load.gpu.name,
+                    "uuid": load.gpu.uuid,
+                    "memory_mib": load.gpu.memory_mib,
+                    "models": [{"name": model, "vram_mib": share} for model, share in load.models],
+                }
+                for load in self.placement.loads.get(host, [])
+            ],
             "services": self.services(host, redis, llama_cpp),
             "redis": redis,
             "llama_cpp": llama_cpp,
@@ -202,6 +215,7 @@ class Planner:
             "source": model.source.model_dump(exclude_none=True) if model.source else None,
             "context_length": model.context_length,
             "options": dict(model.options),
+            "gpus": list(self.placement.gpus.get(deployment.id, ())),
             "secrets": {"API_KEY": deployment.secret},
             "checks": [
                 {
@@ -382,7 +396,15 @@ class Planner:
     ) -> list[dict[str, Any]]:
         services: list[dict[str, Any]] = []
 
-        def add(service: str, role: str, listen: list[str], port: int, models: list[str], variable: str) -> None:
+        def add(
+            service: str,
+            role: str,
+            listen: list[str],
+            port: int,
+            models: list[str],
+            variable: str,
+            gpus: Sequence[int | str] = (),
+        ) -> None:
             services.extend(
                 {
                     "service": service,
@@ -391,6 +413,7 @@ class Planner:
                     "address": address,
                     "port": port,
                     "models": models,
+                    "gpus": list(gpus),
                     "variable": variable,
                 }
                 for address in listen
@@ -408,6 +431,7 @@ class Planner:
                 instance["port"],
                 [name],
                 show_path(port_path(owners[name])),
+                instance["gpus"],
             )
         if host in self.topology.gateways:
             for slot, port in self.gateway.slots.model_dump().items():
@@ -437,7 +461,7 @@ def _skipped(entry: LeftOut) -> dict[str, Any]:
 def port_path(deployment: Deployment) -> Path:
     """Where the port of a deployment is written: at its model, or at its provider."""
     if deployment.model.port:
-        return (f"llm_{deployment.path[0]}", *deployment.path[1:], "port")
+        return variable_path((*deployment.path, "port"))
     return ("llm_providers", deployment.provider_name, "port")
 
 
@@ -453,8 +477,10 @@ def check_ports(
             by_host.setdefault(deployment.host, []).append(deployment)
     reported: dict[tuple[str, str, int], list[str]] = {}
     places: dict[tuple[str, str, int], Path] = {}
+    hints: dict[tuple[str, str, int], str] = {}
     for host in topology.hosts:
         listeners: list[tuple[int, str, Path]] = []
+        models: dict[str, Path] = {}
         if host == topology.redis:
             listeners.append((gateway.redis.port, "redis", ("gateway", "redis", "port")))
         if host in topology.gateways:
@@ -471,25 +497,32 @@ def check_ports(
                 shared.add(deployment.provider_name)
                 listeners.append((deployment.port, f'"{deployment.provider_name}"', where))
             else:
+                models[f'"{deployment.model.name}"'] = deployment.path
                 listeners.append((deployment.port, f'"{deployment.model.name}"', where))
-        owner: dict[int, str] = {}
+        owner: dict[int, tuple[str, Path]] = {}
         for port, what, path in listeners:
-            other = owner.setdefault(port, what)
+            other, place = owner.setdefault(port, (what, path))
             if other != what:
                 key = (other, what, port)
                 reported.setdefault(key, []).append(host)
                 places[key] = path
+                if path == place:  # Both take their provider's port: the second needs one of its own.
+                    free = next(number for number in range(port + 1, 65536) if number not in {p for p, *_ in listeners})
+                    places[key] = models[what]
+                    hints[key] = f"give {what} a port of its own, such as port: {free}"
     for (other, what, port), hosts in reported.items():
         path = places[(other, what, port)]
         diagnostics.append(
-            Diagnostic(
+            diagnose(
+                source,
                 "port-clash",
-                "error",
                 f"{other} and {what} both want port {port} on {hosts[0]}"
                 + (f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""),
-                (f"llm_{path[0]}", *path[1:]),
-                source.origin(path),
-                "give one of them another port; a model of llama_cpp or vllm can have a port of its own",
+                path,
+                hints.get(
+                    (other, what, port),
+                    "give one of them another port; a model of llama_cpp or vllm can have a port of its own",
+                ),
             )
         )
     return diagnostics

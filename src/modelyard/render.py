@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 from modelyard.compiler import Compiled
+from modelyard.diagnostics import listing
+from modelyard.live import HostChanges
 from modelyard.names import url_host
+
+MOST_DETAILS = 20
+"""Differences shown per service; with a new catalogue there are thousands."""
 
 
 def plural(count: int, word: str) -> str:
@@ -24,37 +32,105 @@ def render_summary(compiled: Compiled) -> str:
 
 def render_plan(compiled: Compiled) -> str:
     """What runs where, who answers for which name, and what is left out and why."""
-    lines: list[str] = []
-    for host, plan in compiled.plans.items():
-        lines.append(f"Host {host}")
-        rows = [
-            (
-                f"{url_host(s['address'])}:{s['port']}",
-                s["unit"].removesuffix(".service"),
-                ", ".join(s["models"]),
-            )
-            for s in plan["services"]
-        ]
-        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
-        lines += [f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows] or ["  nothing"]
-        lines.append("")
-    lines.append("Who answers, in this order")
-    for route in compiled.routes:
-        alias = f" (alias of {route['target']})" if route["target"] else ""
-        kind = " (capability)" if route["kind"] == "capability" else ""
-        lines.append(f"  {route['name']}{alias}{kind}")
-        width = max(len(attempt["model"]) for attempt in route["attempts"])
-        for number, attempt in enumerate(route["attempts"], start=1):
-            where = ", ".join(attempt["where"])
-            lines.append(f"    {number}. {attempt['model']:<{width}}  {attempt['provider']} on {where}")
-        lines += [f"    -  {step['model']} is left out: {step['reason']}" for step in route["left_out"]]
+    blocks = [_host(host, plan) for host, plan in compiled.plans.items()]
+    blocks.append(["Who answers, in this order", *(line for route in compiled.routes for line in _route(route))])
     rest = [entry for entry in compiled.left_out if entry["kind"] != "step"]
     if rest:
-        lines += ["", "Left out"]
+        blocks.append(["Left out"])
         for entry in rest:
             models = f" ({', '.join(entry['models'])})" if entry["models"] else ""
-            lines.append(f"  {entry['kind']} {entry['name']}: {entry['reason']}{models}")
+            blocks[-1].append(f"  {entry['kind']} {entry['name']}: {entry['reason']}{models}")
     if compiled.warnings:
-        lines += ["", "Warnings"]
-        lines += [f"  {line}" for warning in compiled.warnings for line in warning.render().splitlines()]
+        lines = [line for warning in compiled.warnings for line in warning.render().splitlines()]
+        blocks.append(["Warnings", *(f"  {line}" for line in lines)])
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def render_changes(changes: Sequence[HostChanges]) -> str:
+    """What a run would change on every host, as far as that is known."""
+    lines = ["What would change"]
+    for host in changes:
+        if host.unknown:
+            lines.append(f"  {host.host}: what runs there is not known ({host.unknown})")
+        elif not host.services and not host.names_added and not host.names_removed:
+            what = f"nothing, {plural(len(host.unchanged), 'service')} as planned" if host.unchanged else "nothing"
+            lines.append(f"  {host.host}: {what}")
+        else:
+            lines += [f"  {host.host}", *(f"    {line}" for line in _changes(host))]
+    if not all(host.unknown for host in changes):
+        lines.append(
+            "Only the plans are compared: site.yml --check --diff looks at files, packages and processes, too."
+        )
     return "\n".join(lines)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text in columns two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+# -- the plan ----------------------------------------------------------------------------------------------
+
+
+def _host(host: str, plan: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            f"{url_host(service['address'])}:{service['port']}",
+            service["unit"].removesuffix(".service"),
+            # All of them stand below; here they would be a line of many screens.
+            plural(len(service["models"]), "public name")
+            if service["role"] == "haproxy"
+            else ", ".join(service["models"]),
+            f"GPU {', '.join(map(str, service['gpus']))}" if service["gpus"] else "",
+        )
+        for service in plan["services"]
+    ]
+    lines = [*(table(rows) or ["nothing"]), *map(_gpu, plan["gpus"])]
+    return [f"Host {host}", *(f"  {line}" for line in lines)]
+
+
+def _gpu(gpu: Mapping[str, Any]) -> str:
+    """E.g. `GPU 0, NVIDIA GeForce RTX 4090, 24576 MiB: small 6144, 18432 free`."""
+    head = ", ".join(str(part) for part in (f"GPU {gpu['index']}", gpu["name"], f"{gpu['memory_mib']} MiB") if part)
+    models = [
+        f"{m['name']} {m['vram_mib']:g}" if m["vram_mib"] else f"{m['name']} (vram_mib not said)" for m in gpu["models"]
+    ]
+    free = gpu["memory_mib"] - sum(model["vram_mib"] or 0 for model in gpu["models"])
+    return f"{head}: {', '.join([*models, f'{free:g} free'])}"
+
+
+def _route(route: Mapping[str, Any]) -> list[str]:
+    if route["kind"] == "alias":
+        return [f"  {route['name']} (alias of {route['target']})"]
+    attempts = [
+        (f"{number}. {attempt['model']}", f"{attempt['provider']} on {', '.join(attempt['where'])}")
+        for number, attempt in enumerate(route["attempts"], start=1)
+    ]
+    lines = table(attempts) + [f"-  {step['model']} is left out: {step['reason']}" for step in route["left_out"]]
+    for what, names in (("request too long", route["context_window"]), ("content refused", route["content_policy"])):
+        if names:
+            lines.append(f"{what}: {' → '.join(names)}")
+    kind = " (capability)" if route["kind"] == "capability" else ""
+    return [f"  {route['name']}{kind}", *(f"    {line}" for line in lines)]
+
+
+# -- changes -----------------------------------------------------------------------------------------------
+
+
+def _changes(host: HostChanges) -> Iterator[str]:
+    for change in host.services:
+        since = f" (live since {change.since})" if change.since else ""
+        note = ": not in the plan, and site.yml leaves it running" if change.kind == "left" else ""
+        yield f"{change.kind:<7}  {change.service}{since}{note}"
+        for detail in change.details[:MOST_DETAILS]:
+            yield f"           {detail}"
+        if len(change.details) > MOST_DETAILS:
+            yield f"           and {len(change.details) - MOST_DETAILS} more differences"
+    if host.unchanged:
+        yield f"keep     {', '.join(host.unchanged)}"
+    if host.names_added:
+        yield f"new public names: {listing(host.names_added)}"
+    if host.names_removed:
+        yield f"public names that go away: {listing(host.names_removed)}"
+        yield "  (clients that ask for one are refused; site.yml does that only with -e llm_allow_removal=true)"

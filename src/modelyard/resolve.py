@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.diagnostics import Diagnostic, did_you_mean, listing
+from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
 from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
 from modelyard.schema import LLAMA_CPP_OWN_OPTIONS, Catalogue, Model, Provider
 from modelyard.sourcemap import Path, SourceMap
@@ -98,8 +99,7 @@ def resolve(
     first_path: dict[str, tuple[str, Model, Path]] = {}
 
     def error(code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
-        shown = (f"llm_{path[0]}", *path[1:])
-        out.diagnostics.append(Diagnostic(code, "error", message, shown, source.origin(path, key=key), hint))
+        out.diagnostics.append(diagnose(source, code, message, path, hint, key=key))
 
     for name, provider in catalogue.providers.items():
         path: Path = ("providers", name)
@@ -188,7 +188,28 @@ def resolve(
                 out.absent.pop(model.name, None)
                 out.disabled.discard(model.name)
     _check_exclusive(catalogue, groups, error)
+    out.diagnostics += _lonely_weights(catalogue, index, source)
     return out
+
+
+def _lonely_weights(
+    catalogue: Catalogue, index: Mapping[tuple[str, str], int], source: SourceMap
+) -> Iterator[Diagnostic]:
+    """Weights of names that no second provider serves, not even a disabled one."""
+    served = Counter(model.name for provider in catalogue.providers.values() for model in provider.models)
+    for name, provider in catalogue.providers.items():
+        for model in provider.models:
+            if model.weight is not None and served[model.name] == 1:
+                path: Path = ("providers", name, "models", index.get((name, model.name), 0), "weight")
+                yield diagnose(
+                    source,
+                    "no-effect",
+                    f'only "{name}" serves "{model.name}", so its weight changes nothing',
+                    path,
+                    "remove it; hosts of one group share the requests equally",
+                    key=True,
+                    severity="warning",
+                )
 
 
 def _check_exclusive(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], error: Any) -> None:
@@ -212,12 +233,13 @@ def _hosts(name: str, provider: Provider, groups: Mapping[str, Sequence[str]], e
     if provider.group is None:
         return []
     if provider.group not in groups:
+        near = did_you_mean(provider.group, (group for group in groups if group.startswith("llm_")))
+        define = f"define it in the inventory, empty if nothing shall run: {provider.group}: {{}}"
         error(
             "unknown-group",
             f'provider "{name}" names group "{provider.group}", which the inventory does not define',
             ("providers", name, "group"),
-            did_you_mean(provider.group, (group for group in groups if group.startswith("llm_")))
-            or f"define it in the inventory, empty if nothing shall run: {provider.group}: {{}}",
+            f"{near} Or {define}" if near else define,
         )
         return []
     return list(dict.fromkeys(groups[provider.group]))
@@ -226,7 +248,7 @@ def _hosts(name: str, provider: Provider, groups: Mapping[str, Sequence[str]], e
 def _check_model(name: str, provider: Provider, model: Model, at: Path, sound: bool, error: Any) -> None:
     """Keys that need something else to make sense."""
     if provider.group is None:
-        for key in ("source", "context_length", "options", "hosts", "port"):
+        for key in ("source", "options", "hosts", "port", "gpus", "vram_mib"):
             if getattr(model, key):
                 error(
                     "invalid-value",

@@ -6,17 +6,24 @@ lists (nested ones it would walk neither depth first nor to the end).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from modelyard.diagnostics import Diagnostic, did_you_mean
+from modelyard.diagnostics import Diagnostic, Severity, diagnose, did_you_mean, listing
+from modelyard.overrides import as_override
 from modelyard.resolve import Resolved
 from modelyard.schema import Catalogue, Chain
 from modelyard.sourcemap import Path, SourceMap
 
 RESERVED = frozenset({"default"})
 """Names the gateway uses for itself."""
+
+Section = Literal["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"]
+"""Which chain: on any error, or on the errors that have one of their own."""
+
+SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,24 @@ class Route:
     heads: int
     """How many of the attempts are the name itself (1, or a capability's models); the rest step in."""
     dropped: tuple[tuple[str, str], ...]
+    context_window: tuple[str, ...]
+    """`attempts` when the request is too long for the head."""
+    content_policy: tuple[str, ...]
+    """`attempts` when the head refuses the content."""
     target: str | None = None
+
+    def tried(self, section: Section) -> tuple[str, ...]:
+        """The models in order, on the errors of a section."""
+        if section == "context_window_fallbacks":
+            return self.context_window
+        return self.content_policy if section == "content_policy_fallbacks" else self.attempts
+
+    def behind(self, section: Section) -> tuple[str, ...]:
+        """What the gateway has to be told: who is tried after the name itself has failed.
+
+        On ordinary errors it tries all heads by itself; on the others it leaves the group after the first.
+        """
+        return self.tried(section)[self.heads if section == "fallbacks" else 1 :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +69,22 @@ class Routes:
 
 
 class _Router:
-    def __init__(self, catalogue: Catalogue, resolved: Resolved, declared: frozenset[str], source: SourceMap) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        resolved: Resolved,
+        declared: frozenset[str],
+        gateways: frozenset[str],
+        source: SourceMap,
+    ) -> None:
         self.routing = catalogue.routing
+        self.gateways = gateways
         self.resolved = resolved
         self.source = source
         self.diagnostics: list[Diagnostic] = []
-        self.models = {model.name: model for p in catalogue.providers.values() for model in p.models}
+        # A disabled alternative may have the name of the one that is on: that one counts.
+        providers = sorted(catalogue.providers.values(), key=lambda provider: provider.status == "active")
+        self.models = {model.name: model for provider in providers for model in provider.models}
         self.declared = declared | self.models.keys()
         """Model names, those of refused models too: a typo elsewhere must not make them unknown."""
         self.names = sorted(self.declared | self.routing.aliases.keys() | self.routing.capabilities.keys())
@@ -58,17 +92,9 @@ class _Router:
     def add(
         self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False, warning: bool = False
     ) -> None:
+        severity: Severity = "warning" if warning else "error"
         at: Path = ("routing", *path)
-        self.diagnostics.append(
-            Diagnostic(
-                code,
-                "warning" if warning else "error",
-                message,
-                (f"llm_{at[0]}", *at[1:]),
-                self.source.origin(at, key=key),
-                hint,
-            )
-        )
+        self.diagnostics.append(diagnose(self.source, code, message, at, hint, key=key, severity=severity))
 
     # -- what is written ---------------------------------------------------------------------------------
 
@@ -91,12 +117,8 @@ class _Router:
                     f'point it at "{self.routing.aliases[target]}"',
                 )
             elif target not in self.declared and target not in self.routing.capabilities:
-                self.add(
-                    "unknown-alias-target",
-                    f'alias "{alias}" points at "{target}", which nothing declares',
-                    path,
-                    did_you_mean(target, self.names),
-                )
+                why, hint = self.unknown(target, self.names, path, "null")
+                self.add("unknown-alias-target", f'alias "{alias}" points at "{target}", {why}', path, hint)
             else:
                 self.deployable(target, f'alias "{alias}"', path)
         for capability, entry in self.routing.capabilities.items():
@@ -110,23 +132,36 @@ class _Router:
                     key=True,
                 )
             self.check_steps(entry.models, f'capability "{capability}"', (*path, "models"), models_only=True)
-        for model, chain in self.routing.fallbacks.items():
-            self.check_chain(model, chain)
+            modes = {name: self.models[name].mode for name in entry.models if name in self.models}
+            if len(set(modes.values())) > 1:
+                self.add(
+                    "chain-mode",
+                    f'capability "{capability}" mixes modes: '
+                    + ", ".join(f'"{name}" ({mode})' for name, mode in modes.items()),
+                    (*path, "models"),
+                    "make one capability for each mode",
+                )
+        for section in SECTIONS:
+            for model, chain in self.chains(section).items():
+                self.check_chain(section, model, chain)
+        self.check_steps(self.routing.default_fallbacks, "default_fallbacks", ("default_fallbacks",))
 
-    def check_chain(self, model: str, chain: Chain) -> None:
-        path: Path = ("fallbacks", model)
+    def chains(self, section: Section) -> Mapping[str, Chain]:
+        """The chains of one section, as written."""
+        chains: Mapping[str, Chain] = getattr(self.routing, section)
+        return chains
+
+    def check_chain(self, section: Section, model: str, chain: Chain) -> None:
+        path: Path = (section, model)
         if model not in self.declared:
             kind = "an alias" if model in self.routing.aliases else "a capability"
-            known = model in self.routing.aliases or model in self.routing.capabilities
-            self.add(
-                "unknown-model",
-                f'"{model}" is {kind}, not a model: it has no chain of its own'
-                if known
-                else f'a chain for "{model}", which no provider declares',
-                path,
-                "declare the chain of the model it stands for" if known else did_you_mean(model, self.names),
-                key=True,
-            )
+            if model in self.routing.aliases or model in self.routing.capabilities:
+                message = f'"{model}" is {kind}, not a model: it has no chain of its own'
+                hint = "declare the chain of the model it stands for"
+            else:
+                why, hint = self.unknown(model, self.names, path, "null")
+                message = f'a chain for "{model}", {why}'
+            self.add("unknown-model", message, path, hint, key=True)
         if chain.terminal and chain.chain:
             self.add(
                 "invalid-value",
@@ -161,16 +196,24 @@ class _Router:
             elif step not in self.declared and (
                 models_only or (step not in self.routing.aliases and step not in self.routing.capabilities)
             ):
-                self.add(
-                    "unknown-model",
-                    f'{subject} names "{step}", which no provider declares',
-                    at,
-                    did_you_mean(step, self.declared if models_only else self.names),
-                )
+                near = self.declared if models_only else self.names
+                rest = [step for step in steps if step not in self.source.removed]
+                if rest or len(path) < 3:
+                    why, hint = self.unknown(step, near, path, json.dumps(rest))
+                else:
+                    why, hint = self.unknown(step, near, path[:2], "null" if models_only else "{terminal: true}")
+                self.add("unknown-model", f'{subject} names "{step}", {why}', at, hint)
             else:
                 self.deployable(step, subject, at)
                 self.check_mode(own, step, subject, at)
             seen.add(step)
+
+    def unknown(self, name: str, near: Iterable[str], path: Path, instead: str) -> tuple[str, str]:
+        """Why nothing declares `name`, and the hint. An override that writes `instead` at `path` does without it."""
+        if name not in self.source.removed:
+            return "which no provider declares", did_you_mean(name, near)
+        place = self.source.removed[name] or "an unknown place"
+        return f"which was removed at {place}", f"to do without it, add to {as_override(('routing', *path), instead)}"
 
     def deployable(self, name: str, subject: str, path: Path) -> None:
         if name in self.resolved.disabled:
@@ -203,11 +246,25 @@ class _Router:
             return list(self.routing.capabilities[step].models)
         return [step]
 
-    def next(self, model: str) -> list[str]:
-        chain = self.routing.fallbacks.get(model)
+    def written(self, section: Section, model: str) -> list[str]:
+        """The models behind `model` in its chain as written; none if it has no chain."""
+        chain = self.chains(section).get(model)
         return [name for step in (chain.chain or [] if chain else []) for name in self.expand(step)]
 
-    def walk(self, model: str) -> list[str]:
+    def defaults(self, model: str) -> list[str]:
+        """The chain of a model without an entry: the default one, or the part of it behind the model itself."""
+        known = self.models.get(model)
+        steps = [name for step in self.routing.default_fallbacks for name in self.expand(step)]
+        behind = steps[steps.index(model) + 1 :] if model in steps else steps
+        return [name for name in behind if known and name in self.models and self.models[name].mode == known.mode]
+
+    def next(self, section: Section, model: str) -> list[str]:
+        """The models behind `model`, the default chain included."""
+        if section == "fallbacks" and model not in self.routing.fallbacks:
+            return self.defaults(model)
+        return self.written(section, model)
+
+    def walk(self, section: Section, model: str) -> list[str]:
         """`model` and everything that steps in for it, depth first, each once. Needs no recursion limit."""
         order: dict[str, None] = {}
         stack = [model]
@@ -215,13 +272,16 @@ class _Router:
             name = stack.pop()
             if name not in order:
                 order[name] = None
-                stack.extend(reversed(self.next(name)))
+                stack.extend(reversed(self.next(section, name)))
         return list(order)
 
-    def check_cycles(self) -> None:
-        """Every cycle once, at the step that closes it."""
+    def check_cycles(self, section: Section) -> None:
+        """Every cycle of the chains as written, once, at the step that closes it.
+
+        Default chains may lead back: they just end there.
+        """
         done: set[str] = set()
-        for start in self.routing.fallbacks:
+        for start in self.chains(section):
             trail: list[str] = []
             on_trail: set[str] = set()
             stack: list[tuple[str, bool]] = [(start, False)]
@@ -237,43 +297,60 @@ class _Router:
                 trail.append(name)
                 on_trail.add(name)
                 stack.append((name, True))
-                for follower in reversed(self.next(name)):
+                for follower in reversed(self.written(section, name)):
                     if follower in on_trail and follower != name:
-                        self.report_cycle([*trail[trail.index(follower) :], follower])
+                        self.report_cycle(section, [*trail[trail.index(follower) :], follower])
                     elif follower not in done:
                         stack.append((follower, False))
 
-    def report_cycle(self, cycle: list[str]) -> None:
+    def report_cycle(self, section: Section, cycle: list[str]) -> None:
         last = cycle[-2]
-        chain = self.routing.fallbacks[last].chain or []
+        chain = self.chains(section)[last].chain or []
         position = next(i for i, step in enumerate(chain) if cycle[-1] in self.expand(step))
         self.add(
             "chain-cycle",
             f"chains lead back to where they began: {' → '.join(cycle)}",
-            ("fallbacks", last, "chain", position),
+            (section, last, "chain", position),
             "remove one of these steps",
         )
 
     # -- what comes out ----------------------------------------------------------------------------------
 
+    def order(self, section: Section, heads: list[str]) -> dict[str, None]:
+        """`heads`, then whoever steps in for them.
+
+        On an error with chains of its own, each head is followed by its chain of that kind before the next head is
+        tried: whoever takes longer requests goes before a sibling that may not. Heads without one keep their ordinary
+        chain.
+        """
+        order: dict[str, None] = {}
+        for head in heads:
+            order[head] = None
+            if section != "fallbacks" and head in self.chains(section):
+                order.update(dict.fromkeys(self.walk(section, head)))
+        for head in heads:
+            if section == "fallbacks" or head not in self.chains(section):
+                order.update(dict.fromkeys(self.walk("fallbacks", head)))
+        return order
+
+    def live(self, section: Section, heads: list[str]) -> tuple[str, ...]:
+        return tuple(step for step in self.order(section, heads) if step in self.resolved.deployments)
+
     def route(
         self, name: str, kind: Literal["model", "alias", "capability"], heads: list[str], target: str | None
     ) -> Route:
-        order = dict.fromkeys(heads)
-        for head in heads:
-            order.update(dict.fromkeys(self.walk(head)))
-        live = [step for step in order if step in self.resolved.deployments]
-        dropped = [
-            (step, self.resolved.absent.get(step, "not deployed"))
-            for step in order
-            if step not in self.resolved.deployments
-        ]
         return Route(
             name,
             kind,
-            tuple(live),
+            self.live("fallbacks", heads),
             sum(head in self.resolved.deployments for head in dict.fromkeys(heads)),
-            tuple(dropped),
+            tuple(
+                (step, self.resolved.absent.get(step, "not deployed"))
+                for step in self.order("fallbacks", heads)
+                if step not in self.resolved.deployments
+            ),
+            self.live("context_window_fallbacks", heads),
+            self.live("content_policy_fallbacks", heads),
             target,
         )
 
@@ -286,40 +363,113 @@ class _Router:
         return [route for route in routes if route.heads]
 
     def check_routes(self, routes: list[Route]) -> None:
-        for route in routes:
-            if route.kind != "model":
-                continue
-            chain = self.routing.fallbacks.get(route.name)
-            if chain is None:
-                self.add(
-                    "chain-undeclared",
-                    f'nobody steps in for "{route.name}"',
-                    ("fallbacks",),
-                    f'declare fallbacks["{route.name}"]: {{chain: [...]}}, or {{terminal: true}}',
-                    key=True,
-                    warning=True,
+        """What can be said once everything has its place. Only the first is an error."""
+        models = [route for route in routes if route.kind == "model"]
+        for route in models:
+            self.check_lost(route)
+            self.check_windows(route)
+        self.check_single_points(models)
+        public = {route.name for route in routes}
+        for section, names in (("capabilities", self.routing.capabilities), ("aliases", self.routing.aliases)):
+            for name in names:
+                if name not in public:
+                    self.add(
+                        "name-unreachable",
+                        f'nobody is left to answer for "{name}": all it stands for is left out',
+                        (section, name),
+                        "`plan` says why each is left out; clients that ask for this name get an error",
+                        key=True,
+                        warning=True,
+                    )
+
+    def check_lost(self, route: Route) -> None:
+        if route.name not in self.routing.fallbacks and not self.defaults(route.name):
+            self.add(
+                "chain-undeclared",
+                f'nobody steps in for "{route.name}"',
+                ("fallbacks",),
+                f'declare fallbacks["{route.name}"]: {{chain: [...]}}, or {{terminal: true}}',
+                key=True,
+                warning=True,
+            )
+        for section in SECTIONS:
+            attempts = route.tried(section)
+            if self.written(section, route.name) and len(attempts) == 1:
+                reasons = "; ".join(
+                    f"{name}: {self.resolved.absent.get(name, 'not deployed')}"
+                    for name in self.order(section, [route.name])
+                    if name not in attempts
                 )
-            elif chain.chain and len(route.attempts) == 1:
-                reasons = "; ".join(f"{name}: {reason}" for name, reason in route.dropped)
                 self.add(
                     "chain-lost",
                     f'every step of the chain of "{route.name}" was left out ({reasons})',
-                    ("fallbacks", route.name),
+                    (section, route.name),
                     f"add a step that is deployed, or accept it: llm_overrides: "
-                    f'{{routing: {{fallbacks: {{"{route.name}": {{terminal: true}}}}}}}}',
+                    f'{{routing: {{{section}: {{"{route.name}": {{terminal: true}}}}}}}}',
                 )
+
+    def check_windows(self, route: Route) -> None:
+        """Steps with a smaller context window than the model they stand in for."""
+        window = self.models[route.name].context_length
+        for section in SECTIONS[:2]:
+            smaller = [
+                f'"{name}" ({length})'
+                for name in route.tried(section)[1:]
+                if window is not None and (length := self.models[name].context_length) is not None and length < window
+            ]
+            if smaller and route.name in self.chains(section):
+                self.add(
+                    "context-shrinks",
+                    f'the context shrinks along the chain of "{route.name}" ({window} tokens): {listing(smaller)}',
+                    (section, route.name),
+                    "a long conversation is refused there: raise context_length, or choose a step that takes as much",
+                    key=True,
+                    warning=True,
+                )
+
+    def check_single_points(self, routes: list[Route]) -> None:
+        """Chains that hang on one host or one provider: told once for each of those."""
+        found: dict[str, list[str]] = {}
+        for route in routes:
+            members = [deployment for name in route.attempts for deployment in self.resolved.deployments[name]]
+            if len(route.attempts) == 1:
+                continue  # Nobody steps in, which is said elsewhere or wanted.
+            hosts = {deployment.host for deployment in members}
+            providers = {deployment.provider_name for deployment in members}
+            # A host that is the only gateway too takes everything with it, whatever the chains say.
+            if len(hosts) == 1 and hosts != {None} and hosts != self.gateways:
+                found.setdefault(f"host {members[0].host}", []).append(route.name)
+            elif len(providers) == 1:
+                found.setdefault(f'provider "{members[0].provider_name}"', []).append(route.name)
+        for place, names in found.items():
+            chains = "chain" if len(names) == 1 else "chains"
+            self.add(
+                "single-point-of-failure",
+                f"every step of the {chains} of {listing(names)} is on {place}: when it fails, all of them fail",
+                ("fallbacks", names[0]),
+                "add a step that is somewhere else",
+                key=True,
+                warning=True,
+            )
 
 
 def build_routes(
-    catalogue: Catalogue, resolved: Resolved, declared: frozenset[str], source: SourceMap, *, sound: bool
+    catalogue: Catalogue,
+    resolved: Resolved,
+    declared: frozenset[str],
+    gateways: frozenset[str],
+    source: SourceMap,
+    *,
+    sound: bool,
 ) -> Routes:
     """Check the routing and expand it. `declared` are all model names written anywhere, refused ones too.
 
     With `sound` false (something was refused before), what is merely absent is not reported.
     """
-    router = _Router(catalogue, resolved, declared, source)
+    router = _Router(catalogue, resolved, declared, gateways, source)
     router.check_names()
-    router.check_cycles()
+    for section in SECTIONS:
+        router.check_cycles(section)
     routes: list[Route] = []
     if not router.diagnostics:
         routes = router.build()

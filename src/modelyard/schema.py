@@ -1,16 +1,29 @@
 """The catalogue, schema version 1. A key enters the schema together with the code that makes it do something.
 
-Everything is strict: no unknown keys, no silent conversion (`port: "4000"` is refused).
+Everything is strict: no unknown keys, no silent conversion (`port: "4000"` is refused). The text under a key is
+its documentation: docs/catalogue.md and the editor's JSON Schema are generated from it.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
 ProviderType = Literal["ollama", "llama_cpp", "vllm", "ollama_cloud", "openai", "anthropic", "openai_compatible"]
 
@@ -27,17 +40,41 @@ LLAMA_CPP_OWN_OPTIONS = frozenset(
 """Flags of llama-server that the unit sets from other keys, or that reach outside its sandbox."""
 
 
-def _public_name(value: str) -> str:
-    if not re.fullmatch(r"[^\s*\"'\\\x00-\x1f\x7f]+", value):
-        raise ValueError("a name has no white space, quotes, backslashes or asterisks and is not empty")
-    return value
+def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
+    """JSON Schema for text that matches `pattern` as a whole.
+
+    `message` is what editors say (those that read `patternErrorMessage`, as VS Code's does), `kind` is what
+    docs/catalogue.md calls such text.
+    """
+    return {"type": "string", "kind": kind, "pattern": f"^(?:{pattern})$", "patternErrorMessage": message}
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A constraint on text that says in words what it must look like, to the user and to editors."""
+
+    kind: str
+    pattern: str
+    message: str
+
+    def check(self, value: str) -> str:
+        """Return `value`; raises ValueError if it does not match."""
+        if not re.fullmatch(self.pattern, value):
+            raise ValueError(self.message)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), **for_editors(self.kind, self.pattern, self.message)}
 
 
 def _ip_address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise ValueError("not an IP address") from None
+        raise ValueError("an IP address looks like 192.0.2.10 or 2001:db8::10") from None
 
 
 def _listen(value: list[str]) -> list[str]:
@@ -45,6 +82,12 @@ def _listen(value: list[str]) -> list[str]:
         raise ValueError("an address stands here twice")
     if len(value) > 1 and not {"0.0.0.0", "::"}.isdisjoint(value):
         raise ValueError("0.0.0.0 and :: are all addresses: they stand alone")
+    return value
+
+
+def _distinct(value: list[Any]) -> list[Any]:
+    if len(value) != len(set(value)):
+        raise ValueError("something stands here twice")
     return value
 
 
@@ -63,57 +106,133 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _matching(pattern: str, message: str) -> AfterValidator:
-    """A validator that says in words what a value must look like."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(message)
-        return value
-
-    return AfterValidator(check)
+_GPU_ID = "a GPU is named by its index (0, 1, ...) or its UUID; nvidia-smi -L lists them"
 
 
-Name = Annotated[str, AfterValidator(_public_name)]
-Identifier = Annotated[
-    str, _matching(r"[a-z][a-z0-9_-]*", "use lower-case letters, digits, - and _, beginning with a letter")
+def _gpu_id(value: int | str) -> int | str:
+    if value < 0 if isinstance(value, int) else not re.fullmatch(_UUID, value):
+        raise ValueError(_GPU_ID)
+    return value
+
+
+def unit(name: str) -> dict[str, Any]:
+    """The unit of a number, for the reference: `json_schema_extra` of a field."""
+    return {"unit": name}
+
+
+Unique: FieldInfo = Field(json_schema_extra={"uniqueItems": True})
+"""Tells editors what `_distinct` and `_listen` check."""
+
+Name = Annotated[
+    str,
+    Matching(
+        "name",
+        r"[^\s*\x22\x27\\\x00-\x1f\x7f]+",
+        "a name has no white space, quotes, backslashes or asterisks and is not empty",
+    ),
 ]
-GroupName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "not the name of an inventory group")]
+Identifier = Annotated[
+    str,
+    Matching("identifier", r"[a-z][a-z0-9_-]*", "use lower-case letters, digits, - and _, beginning with a letter"),
+]
+GroupName = Annotated[
+    str,
+    Matching(
+        "group name", r"[A-Za-z_][A-Za-z0-9_]*", "a group name has letters, digits and _, and begins with no digit"
+    ),
+]
 SecretName = Annotated[
     str,
-    _matching(r"[A-Z][A-Z0-9_]*", "a secret's name is in capitals, like OPENAI_API_KEY (never the key itself)"),
+    Matching(
+        "secret name", r"[A-Z][A-Z0-9_]*", "a secret's name is in capitals, like OPENAI_API_KEY (never the key itself)"
+    ),
 ]
-IPAddress = Annotated[str, AfterValidator(_ip_address)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+IPAddress = Annotated[
+    str,
+    AfterValidator(_ip_address),
+    WithJsonSchema(
+        for_editors(
+            "IP address",
+            rf"{_BYTE}(\.{_BYTE}){{3}}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[^\s%]+)?",
+            "an IP address looks like 192.0.2.10 or 2001:db8::10",
+        )
+    ),
+]
+BaseUrl = Annotated[
+    str,
+    AfterValidator(_base_url),
+    WithJsonSchema(
+        for_editors(
+            "base URL",
+            r"https?://[^\s@/?#]+(/[^\s?#]*)?",
+            "a base URL begins with http:// or https://, names a host and holds no credentials and no query",
+        )
+    ),
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[int | float, Field(gt=0, le=86400)]
-Sha256 = Annotated[str, _matching(r"[0-9a-f]{64}", "a sha256 has 64 digits of 0-9a-f")]
-AbsolutePath = Annotated[str, _matching(r"/[^\x00-\x1f\x7f]*", "not an absolute path")]
+UsDollars = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
+Sha256 = Annotated[str, Matching("SHA-256", r"[0-9a-f]{64}", "a sha256 has 64 digits of 0-9a-f")]
+AbsolutePath = Annotated[
+    str,
+    Matching("absolute path", r"/[^\x00-\x1f\x7f]*", "an absolute path begins with / and has no control characters"),
+]
 HttpUrl = Annotated[
-    str, _matching(r"https?://[^\s/@]+/\S*", "a URL begins with http:// or https:// and holds no credentials")
+    str, Matching("URL", r"https?://[^\s/@]+/\S*", "a URL begins with http:// or https:// and holds no credentials")
 ]
-Version = Annotated[str, _matching(r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "not a version like 1.106.2")]
-Sdist = Annotated[str, _matching(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", "an sdist is NAME==VERSION")]
+Version = Annotated[
+    str, Matching("version", r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "a version looks like 1.106.2")
+]
+Sdist = Annotated[
+    str, Matching("sdist", r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", "an sdist is NAME==VERSION in the Python package index")
+]
 OptionName = Annotated[
-    str, _matching(r"[a-z][a-z0-9-]*", "an option is a long flag without the dashes, like batch-size")
+    str,
+    Matching(
+        "option name", r"[a-z][a-z0-9-]*", "an option is a long flag without the dashes, like batch-size, in lower case"
+    ),
 ]
-OptionText = Annotated[str, _matching(r"[^\x00-\x1f\x7f]*", "an option's value has no control characters")]
-CMakeOption = Annotated[str, _matching(r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")]
+OptionText = Annotated[
+    str, Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters")
+]
+CMakeOption = Annotated[str, Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")]
+Tag = Annotated[
+    str,
+    Matching(
+        "tag",
+        r"(?!default$|!)[^\s,]+",
+        'a tag has no white space or comma, does not begin with "!" and is not "default"',
+    ),
+]
+_UUID = r"(GPU|MIG)-[0-9A-Za-z/-]+"
+GpuUuid = Annotated[str, Matching("GPU UUID", _UUID, "a GPU's UUID begins with GPU- or MIG-; nvidia-smi -L lists them")]
+GpuId = Annotated[
+    int | str,
+    AfterValidator(_gpu_id),
+    WithJsonSchema({**for_editors("GPU UUID", _UUID, _GPU_ID), "type": ["integer", "string"], "minimum": 0}),
+]
+
+
+_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
 class Strict(BaseModel):
     """Base of everything in the catalogue."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class ModelSource(Strict):
     """Where a model file comes from: a `path` on the host, or a `url` with its `sha256`."""
 
-    path: AbsolutePath | None = None
-    url: HttpUrl | None = None
-    sha256: Sha256 | None = None
+    path: AbsolutePath | None = Field(None, examples=["/srv/models/qwen.gguf"])
+    """A file that is already on the host."""
+    url: HttpUrl | None = Field(None, examples=["https://example.org/qwen.gguf"])
+    """Where the host fetches the file from, once."""
+    sha256: Sha256 | None = Field(None, examples=[_SHA256])
+    """Checksum of the file, as `sha256sum` prints it. A `url` must have one."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -124,21 +243,59 @@ class ModelSource(Strict):
         return self
 
 
-class Model(Strict):
-    """One model of a provider. `name` is what clients ask for."""
+class Price(Strict):
+    """What tokens cost. Without it the gateway takes its own list, which knows cloud models only."""
 
-    name: Name
-    served_name: Name | None = None
-    source: ModelSource | None = None
-    mode: Literal["chat", "embedding"] = "chat"
-    context_length: Positive | None = None
-    options: dict[OptionName, OptionText | int | float | bool] = {}
-    weight: Positive | None = None
-    rpm: Positive | None = None
-    tpm: Positive | None = None
-    timeout: Seconds | None = None
-    hosts: list[str] | None = None
-    port: Port | None = None
+    input: UsDollars = Field(examples=[0.15], json_schema_extra=unit("USD per million tokens"))
+    """Tokens of the request."""
+    output: UsDollars = Field(examples=[0.6], json_schema_extra=unit("USD per million tokens"))
+    """Tokens of the answer."""
+
+
+class Model(Strict):
+    """One model of a provider."""
+
+    name: Name = Field(examples=["qwen2.5-coder:7b"])
+    """What clients ask for: the public name."""
+    served_name: Name | None = Field(None, examples=["qwen2.5-coder-7b-instruct"])
+    """What the engine calls it, if different (Ollama: the tag). The engine is started with it and the gateway asks for
+    it. Default: `name`."""
+    source: ModelSource | None = Field(None, examples=[{"path": "/srv/models/qwen.gguf"}])
+    """The model's file. `llama_cpp` on hosts of ours needs it."""
+    mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
+    """What it does. A chain holds models of one mode."""
+    context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
+    """The context window. An engine of ours is started with it (default: the model's own); for a model that runs
+    elsewhere it is what that model takes. `plan` warns where it shrinks along a chain."""
+    options: dict[OptionName, OptionText | int | float | bool] = Field({}, examples=[{"threads": 8, "batch-size": 512}])
+    """Flags of the engine without dashes. `true` is a flag without value, `false` leaves it out."""
+    tags: list[Tag] = Field([], examples=[["eu"]])
+    """A request with one of these tags (header `x-litellm-tags`) goes to the deployments that have it. Others take a
+    deployment without tags if there is one."""
+    gpus: Annotated[list[GpuId], Field(min_length=1), AfterValidator(_distinct), Unique] | None = Field(
+        None, examples=[[0], ["GPU-5d2b7c3e-0000-0000-0000-000000000000"]]
+    )
+    """GPUs of the host by index or UUID. Default: the first of `llm_gpus` with room for `vram_mib`; without that the
+    engine's own choice."""
+    vram_mib: Positive | None = Field(None, examples=[6144], json_schema_extra=unit("MiB"))
+    """GPU memory it needs. More than the declared GPUs have is refused. On several GPUs each holds an equal share."""
+    weight: Positive | None = Field(None, examples=[3])
+    """Only where two providers share one public name: the share of requests each gets."""
+    rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
+    """Requests the gateway lets through to each deployment. The next step of the chain takes the rest."""
+    tpm: Positive | None = Field(None, examples=[100000], json_schema_extra=unit("tokens per minute"))
+    """Tokens the gateway lets through to each deployment, counted after the answer."""
+    price: Price | None = Field(None, examples=[{"input": 0.15, "output": 0.6}])
+    """What tokens cost, for the gateway's metrics."""
+    timeout: Seconds | None = Field(None, examples=[120], json_schema_extra=unit("seconds"))
+    """One attempt may take this long. Default: the provider's `timeout`."""
+    stream_timeout: Seconds | None = Field(None, examples=[60], json_schema_extra=unit("seconds"))
+    """A stream may be silent this long, the wait for its first token included. Default: the provider's
+    `stream_timeout`."""
+    hosts: Annotated[list[str], AfterValidator(_distinct), Unique] | None = Field(None, examples=[["gpu1"]])
+    """Serve it on these hosts of the group only. Default: on all."""
+    port: Port | None = Field(None, examples=[8081])
+    """`llama_cpp` and `vllm` run one process per model: all but one on a host need a port of their own."""
 
     @property
     def served(self) -> str:
@@ -149,16 +306,35 @@ class Model(Strict):
 class Provider(Strict):
     """Where models run: on the hosts of a `group`, or elsewhere at a `base_url`."""
 
-    type: ProviderType
-    flavour: Literal["native", "python"] | None = None
-    status: Literal["active", "disabled"] = "active"
-    group: GroupName | None = None
-    base_url: BaseUrl | None = None
-    port: Port | None = None
-    api_key_env: SecretName | None = None
-    when_secret_missing: Literal["error", "skip"] = "error"
-    exclusive_group: Identifier | None = None
-    models: list[Model] = []
+    type: ProviderType = Field(examples=["llama_cpp"])
+    """What kind of API it is. `ollama`, `llama_cpp` and `vllm` can be deployed to hosts (`group`)."""
+    flavour: Literal["native", "python"] | None = Field(None, examples=["native"])
+    """`llama_cpp` only: llama-server (`native`, the default) or llama-cpp-python's server."""
+    status: Literal["active", "disabled"] = Field("active", examples=["disabled"])
+    """A disabled provider is left out, and listed as left out."""
+    group: GroupName | None = Field(None, examples=["llm_llama_cpp_native"])
+    """The inventory group this bundle deploys to: every host in it serves every model. Exactly one of `group` and
+    `base_url`. An empty group leaves the provider out; a group the inventory does not define is refused."""
+    base_url: BaseUrl | None = Field(None, examples=["https://api.example.org/v1"])
+    """The address of something that runs elsewhere, without credentials. For `ollama`, `llama_cpp` and `vllm` `/v1`
+    is added if it has no path."""
+    port: Port | None = Field(None, examples=[8080])
+    """What the engine listens on. Needed with `group`."""
+    api_key_env: SecretName | None = Field(None, examples=["OPENAI_API_KEY"])
+    """Name of the secret that holds the key, never the key itself. Cloud types need it; engines we deploy get a
+    generated one (`<PROVIDER>_API_KEY`) unless this names another."""
+    when_secret_missing: Literal["error", "skip"] = Field("error", examples=["skip"])
+    """`skip` leaves the provider out while its secret is not defined, and says so."""
+    exclusive_group: Identifier | None = Field(None, examples=["vllm-gpu"])
+    """Of the providers with this word one may be active on a host (one vLLM takes a whole GPU)."""
+    timeout: Seconds | None = Field(None, examples=[120], json_schema_extra=unit("seconds"))
+    """One attempt may take this long. Default: `llm_gateway.timeouts.request_s`."""
+    stream_timeout: Seconds | None = Field(None, examples=[300], json_schema_extra=unit("seconds"))
+    """A stream may be silent this long, the wait for its first token included. Default:
+    `llm_gateway.timeouts.stream_s`, at least 300 for `ollama`, which reads a cold model from disk first; never more
+    than the model's `timeout`."""
+    models: list[Model] = Field([], examples=[[{"name": "qwen2.5-coder:7b"}]])
+    """What it serves, by public name."""
 
     @property
     def engine(self) -> str:
@@ -189,44 +365,76 @@ class Provider(Strict):
 class Chain(Strict):
     """Who steps in for a model: a `chain` of names, or nobody (`terminal: true`)."""
 
-    chain: list[Name] | None = None
-    terminal: Literal[True] | None = None
+    chain: list[Name] | None = Field(None, examples=[["llama-cpp-native", "gpt-oss:20b-cloud"]])
+    """Models, aliases or capabilities, tried in this order; behind each step come the steps that stand in for it."""
+    terminal: Literal[True] | None = Field(None, examples=[True])
+    """Nobody steps in, on purpose."""
 
 
 class Capability(Strict):
-    """A name for a purpose: its models are tried in order."""
+    """A name for a purpose."""
 
-    models: Annotated[list[Name], Field(min_length=1)]
+    models: Annotated[list[Name], Field(min_length=1)] = Field(examples=[["qwen2.5-coder:7b", "qwen-coder-vllm"]])
+    """Tried in this order, then whoever steps in for them."""
 
 
 class Routing(Strict):
     """Public names and who steps in for whom."""
 
-    fallbacks: dict[Name, Chain] = {}
-    aliases: dict[Name, Name] = {}
-    capabilities: dict[Name, Capability] = {}
+    fallbacks: dict[Name, Chain] = Field({}, examples=[{"qwen2.5-coder:7b": {"chain": ["gpt-oss:20b-cloud"]}}])
+    """By model: who steps in when it fails, whatever the error. Expanded depth first; `plan` prints the result."""
+    default_fallbacks: list[Name] = Field([], examples=[["gpt-oss:20b-cloud"]])
+    """The chain of every model that has no entry in `fallbacks`. A model in this list gets the part behind it."""
+    context_window_fallbacks: dict[Name, Chain] = Field({}, examples=[{"small": {"chain": ["large-context"]}}])
+    """By model: who steps in instead when a request is too long for it. Models without an entry keep their chain of
+    `fallbacks`. Only errors in OpenAI's, vLLM's or llama.cpp's words are recognised as such."""
+    content_policy_fallbacks: dict[Name, Chain] = Field({}, examples=[{"gpt-4o-mini": {"chain": ["llama-cpp-native"]}}])
+    """By model: who steps in instead when a provider refuses the content. Models without an entry keep their chain of
+    `fallbacks`."""
+    aliases: dict[Name, Name] = Field({}, examples=[{"chat": "llama3.1:latest"}])
+    """Another name for one model or capability. It shares its chain and its cool-downs."""
+    capabilities: dict[Name, Capability] = Field({}, examples=[{"code": {"models": ["qwen2.5-coder:7b"]}}])
+    """A name for a purpose, answered by the first of its models that can."""
 
 
 class Slots(Strict):
-    """Ports of the two gateway slots behind the door, on loopback."""
+    """Ports of the two gateway slots behind the door, on loopback. One of them runs."""
 
-    blue: Port = 4001
-    green: Port = 4002
+    blue: Port = Field(4001, examples=[4001])
+    """The first slot."""
+    green: Port = Field(4002, examples=[4002])
+    """The second slot."""
 
 
 class Timeouts(Strict):
-    """All in seconds."""
+    """How long the gateway and its door wait."""
 
-    request_s: Seconds = 600
-    stream_s: Seconds = 120
-    door_s: Positive = 3600
+    request_s: Seconds = Field(600, examples=[600], json_schema_extra=unit("seconds"))
+    """One attempt may take this long. Long, because a long answer of a slow local model is no fault."""
+    stream_s: Seconds = Field(120, examples=[120], json_schema_extra=unit("seconds"))
+    """A stream may be silent this long, the wait for its first token included. Then the next step of the chain
+    answers."""
+    door_s: Positive = Field(3600, examples=[3600], json_schema_extra=unit("seconds"))
+    """A connection may be silent this long before the door gives up on it. Longer than any attempt of the gateway."""
+
+
+class Cache(Strict):
+    """Whether a repeated question may be answered from Redis."""
+
+    enabled: bool = Field(False, examples=[True])
+    """`true`: the same request within `ttl_s` gets the same answer, from memory. Off, because someone who asks again
+    in a chat wants another answer. Needs a host in `llm_redis`."""
+    ttl_s: Positive = Field(600, examples=[600], json_schema_extra=unit("seconds"))
+    """An answer is kept this long."""
 
 
 class Redis(Strict):
-    """The Redis the gateways share, if llm_redis has a host."""
+    """The Redis the gateways share, if `llm_redis` has a host."""
 
-    port: Port = 6379
-    maxmemory_mib: Annotated[int, Field(ge=16)] = 256
+    port: Port = Field(6379, examples=[6379])
+    """What it listens on."""
+    maxmemory_mib: Annotated[int, Field(ge=16)] = Field(256, examples=[256], json_schema_extra=unit("MiB"))
+    """It holds counters, some kilobytes each, and cached answers if `cache` is on."""
     maxmemory_policy: Literal[
         "noeviction",
         "allkeys-lru",
@@ -236,35 +444,54 @@ class Redis(Strict):
         "volatile-lfu",
         "volatile-random",
         "volatile-ttl",
-    ] = "allkeys-lru"
-    persistence: Literal["none", "rdb", "aof"] = "none"
+    ] = Field("allkeys-lru", examples=["allkeys-lru"])
+    """What happens when it is full. By default the oldest go; the gateway never stops because of it."""
+    persistence: Literal["none", "rdb", "aof"] = Field("none", examples=["none"])
+    """Counters of the last minute are not worth a disk write; a restart begins at zero."""
 
 
 class Gateway(Strict):
-    """The gateway and its front door."""
+    """The gateway (LiteLLM) and its front door (HAProxy)."""
 
-    listen: Annotated[list[IPAddress], Field(min_length=1), AfterValidator(_listen)] = ["127.0.0.1"]
-    port: Port = 4000
-    slots: Slots = Slots()
-    workers: Annotated[int, Field(ge=1, le=64)] = 1
-    timeouts: Timeouts = Timeouts()
-    cooldown_s: Seconds = 30
-    redis: Redis = Redis()
+    listen: Annotated[list[IPAddress], Field(min_length=1), AfterValidator(_listen), Unique] = Field(
+        ["127.0.0.1"], examples=[["192.0.2.10"]]
+    )
+    """IP addresses the front door listens on, on every host of `llm_gateway`. The door has no TLS yet."""
+    port: Port = Field(4000, examples=[4000])
+    """The front door's port: LiteLLM's own default."""
+    slots: Slots = Field(Slots(), examples=[{"blue": 4001, "green": 4002}])
+    """Ports behind the door."""
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(2, examples=[4])
+    """Processes per gateway. One answers about 100 requests a second on one core and takes 400 MiB. Two, so that one
+    that is busy or dies leaves another."""
+    timeouts: Timeouts = Field(Timeouts(), examples=[{"request_s": 300}])
+    """How long the gateway and its door wait."""
+    cooldown_s: Seconds = Field(30, examples=[30], json_schema_extra=unit("seconds"))
+    """A deployment is left alone this long after two failures in a row. The last step of a chain never is."""
+    cache: Cache = Field(Cache(), examples=[{"enabled": True}])
+    """Whether a repeated question may be answered from Redis."""
+    redis: Redis = Field(Redis(), examples=[{"port": 6380}])
+    """The Redis the gateways share."""
 
 
 class LitellmVersion(Strict):
     """The gateway's release."""
 
-    version: Version
+    version: Version = Field(examples=["1.106.2"])
+    """A hashed lock of this version lies in roles/litellm/files/locks. Refused below 1.83.7."""
 
 
 class SourceArchive(Strict):
-    """Where a source archive comes from; always with its checksum."""
+    """Where a source archive comes from; exactly one of `sdist`, `url` and `path`, always with its checksum."""
 
-    sdist: Sdist | None = None
-    url: HttpUrl | None = None
-    path: AbsolutePath | None = None
-    sha256: Sha256
+    sdist: Sdist | None = Field(None, examples=["llama-cpp-python==0.3.36"])
+    """A source distribution of the Python package index, NAME==VERSION."""
+    url: HttpUrl | None = Field(None, examples=["https://example.org/llama.cpp.tar.gz"])
+    """An address the controller fetches from."""
+    path: AbsolutePath | None = Field(None, examples=["/srv/llama.cpp.tar.gz"])
+    """A file on the controller."""
+    sha256: Sha256 = Field(examples=[_SHA256])
+    """Checksum of the archive."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -276,22 +503,57 @@ class SourceArchive(Strict):
 class LlamaCppVersion(Strict):
     """The llama.cpp release and how it is built."""
 
-    version: Version
-    source: SourceArchive
-    cmake_options: list[CMakeOption] = []
+    version: Version = Field(examples=["0.3.36"])
+    """Names the build in the store."""
+    source: SourceArchive = Field(examples=[{"sdist": "llama-cpp-python==0.3.36", "sha256": _SHA256}])
+    """What it is built from."""
+    cmake_options: list[CMakeOption] = Field([], examples=[["-DGGML_AVX512=ON"]])
+    """Further options for CMake. Each pair of source and options is one build."""
 
 
 class Versions(Strict):
     """Every component's version and checksum."""
 
-    litellm: LitellmVersion
-    llama_cpp: LlamaCppVersion | None = None
+    litellm: LitellmVersion = Field(examples=[{"version": "1.106.2"}])
+    """The gateway."""
+    llama_cpp: LlamaCppVersion | None = Field(
+        None,
+        examples=[{"version": "0.3.36", "source": {"sdist": "llama-cpp-python==0.3.36", "sha256": _SHA256}}],
+    )
+    """llama.cpp's native server."""
 
 
 class Catalogue(Strict):
     """The whole: what `llm_providers`, `llm_routing`, `llm_gateway` and `llm_versions` say together."""
 
-    providers: dict[Identifier, Provider] = {}
-    routing: Routing = Routing()
-    gateway: Gateway = Gateway()
-    versions: Versions | None = None
+    providers: dict[Identifier, Provider] = Field(
+        {}, examples=[{"local": {"type": "ollama", "group": "llm_ollama", "port": 11434}}]
+    )
+    """Who serves which model, and where. Providers by name; the name is part of the gateway's deployment ids."""
+    routing: Routing = Field(Routing(), examples=[{"aliases": {"chat": "llama3.1:latest"}}])
+    """Public names and who steps in for whom."""
+    gateway: Gateway = Field(Gateway(), examples=[{"port": 4000}])
+    """The gateway and its front door."""
+    versions: Versions | None = Field(None, examples=[{"litellm": {"version": "1.106.2"}}])
+    """Every component's version and checksum, in one place."""
+
+
+class Gpu(Strict):
+    """One GPU of a host, as declared."""
+
+    memory_mib: Positive = Field(examples=[24576], json_schema_extra=unit("MiB"))
+    """Its memory, as `nvidia-smi --query-gpu=memory.total` prints it."""
+    name: str | None = Field(None, examples=["NVIDIA GeForce RTX 4090"])
+    """Shown by `plan`."""
+    uuid: GpuUuid | None = Field(None, examples=["GPU-5d2b7c3e-0000-0000-0000-000000000000"])
+    """Lets a model name it by UUID."""
+
+
+class HostVariables(Strict):
+    """What the inventory may say of one host, beside the catalogue."""
+
+    address: IPAddress | None = Field(None, examples=["192.0.2.11", "2001:db8::11"])
+    """The address at which other hosts reach it, without a port. Default: `ansible_host`."""
+    gpus: list[Gpu] | None = Field(None, examples=[[{"memory_mib": 24576}]])
+    """Its GPUs in the order of their indexes, so that a plan that cannot fit is refused before anything is contacted.
+    Default: not known, nothing is checked."""

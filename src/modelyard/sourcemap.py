@@ -8,7 +8,7 @@ up only when a diagnostic needs one, which keeps a large valid catalogue cheap.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -16,12 +16,16 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A place in a file (1-based `line` and `column`), or the `description` of a source without lines."""
+    """A place in a file (1-based `line` and `column`), or the `description` of a source without lines.
+
+    What was `encrypted` there must not be shown.
+    """
 
     file: str | None = None
     line: int | None = None
     column: int | None = None
     description: str | None = None
+    encrypted: bool = False
 
     def __str__(self) -> str:
         if self.file is None:
@@ -43,12 +47,13 @@ def no_origin(_value: object) -> Origin | None:
 
 
 class Merged(dict[Any, Any]):
-    """A mapping made by merging, which remembers where the keys that an override set came from."""
+    """A mapping made by merging, which remembers where it began, and where the keys that an override set came from."""
 
-    __slots__ = ("origins",)
+    __slots__ = ("origin", "origins")
 
-    def __init__(self, base: Mapping[Any, Any]) -> None:
+    def __init__(self, base: Mapping[Any, Any], origin: Origin | None) -> None:
         super().__init__(base)
+        self.origin: Origin | None = base.origin if isinstance(base, Merged) else origin
         self.origins: dict[Any, tuple[Origin | None, Origin | None]] = dict(
             base.origins if isinstance(base, Merged) else {}
         )
@@ -61,10 +66,11 @@ def is_list(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SourceMap:
-    """Answers where a path of `tree` was written."""
+    """Answers where a path of `tree` was written, and where names that are no longer in it were `removed`."""
 
     tree: Any
     probe: Probe = no_origin
+    removed: Mapping[str, Origin | None] = field(default_factory=dict)
 
     def origin(self, path: Path, *, key: bool = False) -> Origin | None:
         """The origin of the value at `path`; of its key where the value is a container or `key` is true.
@@ -87,7 +93,7 @@ class SourceMap:
                     value_origin = self.probe(child)
             elif is_list(node) and isinstance(step, int) and 0 <= step < len(node):
                 child = node[step]
-                value_origin = self.probe(child)
+                value_origin = child.origin if isinstance(child, Merged) else self.probe(child)
             else:
                 return nearest
             last = depth == len(path) - 1

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from modelyard.diagnostics import Diagnostic, did_you_mean
+from modelyard.diagnostics import Diagnostic, did_you_mean, variable_path
 from modelyard.schema import Catalogue
 from modelyard.sourcemap import Path, SourceMap, is_list
 
@@ -27,6 +27,11 @@ EXPECTED = {
     "model_type": "a mapping",
     "mapping_type": "a mapping",
 }
+
+SECRET_HINT = (
+    "write the name here, and the key under this name into the environment, llm_secrets or .credentials/ beside the "
+    "inventory; a key that stood in a shared file should be replaced"
+)
 
 HINTS = {
     "string_type": "put it in quotes",
@@ -51,7 +56,7 @@ def validate(tree: dict[str, Any], source: SourceMap) -> tuple[Catalogue | None,
         except ValidationError as error:
             problems = error.errors(include_url=False)
         if first:
-            diagnostics = _describe(problems, tree, source)
+            diagnostics = _describe(problems, tree, source, Catalogue)
             first = False
         places = {_cut(_locate(problem["loc"], tree), tree) for problem in problems}
         broken = broken or frozenset(place if _is_model(place) else place[:-1] for place in places)
@@ -60,6 +65,15 @@ def validate(tree: dict[str, Any], source: SourceMap) -> tuple[Catalogue | None,
             if not place:
                 return None, diagnostics, broken
             _delete(tree, place)
+
+
+def check(root: type[BaseModel], tree: dict[str, Any], source: SourceMap) -> list[Diagnostic]:
+    """Everything that is wrong with `tree` as a `root`; nothing is cut out."""
+    try:
+        root.model_validate(tree)
+    except ValidationError as error:
+        return _describe(error.errors(include_url=False), tree, source, root)
+    return []
 
 
 def _is_model(path: Path) -> bool:
@@ -106,7 +120,7 @@ def _delete(tree: Any, path: Path) -> None:
         del node[path[-1]]
 
 
-def _describe(problems: list[Any], tree: Any, source: SourceMap) -> list[Diagnostic]:
+def _describe(problems: list[Any], tree: Any, source: SourceMap, root: type[BaseModel]) -> list[Diagnostic]:
     diagnostics: list[Diagnostic] = []
     branches: dict[Path, list[str]] = {}
     for problem in problems:
@@ -128,7 +142,7 @@ def _describe(problems: list[Any], tree: Any, source: SourceMap) -> list[Diagnos
                 continue
             diagnostics.append(_wrong_type(kinds, problem["input"], place, source))
         elif kind == "extra_forbidden":
-            diagnostics.append(_unknown_key(place, source))
+            diagnostics.append(_unknown_key(place, source, root))
         elif kind == "missing":
             diagnostics.append(_missing(str(loc[-1]), place, tree, source))
         elif kind == "literal_error":
@@ -136,22 +150,28 @@ def _describe(problems: list[Any], tree: Any, source: SourceMap) -> list[Diagnos
         else:
             message = str(problem["msg"]).removeprefix("Value error, ")
             message = message.replace("Input should be", "must be")
-            shown = f": {problem['input']!r}" if not isinstance(problem["input"], dict | list | BaseModel) else ""
+            is_value = not isinstance(problem["input"], dict | list | BaseModel)
+            shown = f": {_seen(problem['input'], place, source)}" if is_value else ""
             diagnostics.append(
                 Diagnostic(
                     "invalid-value",
                     "error",
                     f"{_subject(place, tree)}{shown}: {message}" if place else message,
-                    _shown(place),
+                    variable_path(place),
                     source.origin(place, key=is_key),
+                    SECRET_HINT if place[-1:] == ("api_key_env",) else "",
                 )
             )
     return diagnostics
 
 
-def _shown(path: Path) -> Path:
-    """A catalogue path as the user wrote it: beginning with the variable's name."""
-    return (f"llm_{path[0]}", *path[1:]) if path else ()
+def _seen(value: Any, place: Path, source: SourceMap) -> str:
+    """`value` as it is written, unless it may be a secret, put there by mistake or on purpose."""
+    origin = source.origin(place)
+    by_mistake = place[-1:] == ("api_key_env",) or (place[-1:] == ("base_url",) and "@" in str(value))
+    if by_mistake or (origin and origin.encrypted):
+        return "(not shown)"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _subject(path: Path, tree: Any) -> str:
@@ -176,7 +196,7 @@ def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) ->
         if isinstance(value, Mapping)
         else "a list"
         if is_list(value)
-        else f"{str(value).lower() if isinstance(value, bool) else repr(value)}"
+        else _seen(value, place, source)
     )
     hint = ""
     if len(kinds) == 1 and isinstance(value, str | int | float):
@@ -186,19 +206,19 @@ def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) ->
         "invalid-value",
         "error",
         f"{name} must be {expected}, not {found}",
-        _shown(place),
+        variable_path(place),
         source.origin(place),
         hint,
     )
 
 
-def _unknown_key(place: Path, source: SourceMap) -> Diagnostic:
-    known = _keys_at(place[:-1])
+def _unknown_key(place: Path, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
+    known = _keys_at(root, place[:-1])
     return Diagnostic(
         "unknown-key",
         "error",
         f'unknown key "{place[-1]}"',
-        _shown(place),
+        variable_path(place),
         source.origin(place, key=True),
         did_you_mean(str(place[-1]), known) or f"the keys here are {', '.join(known)}",
     )
@@ -214,7 +234,7 @@ def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
         "missing-key",
         "error",
         f'"{key}" is missing' + (f" in {_subject(place, tree)}" if place else f": define llm_{key}"),
-        _shown((*place, key)),
+        variable_path((*place, key)),
         source.origin(place, key=True),
         hint,
     )
@@ -225,16 +245,16 @@ def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
     return Diagnostic(
         "unknown-value",
         "error",
-        f'unknown value "{problem["input"]}" for {place[-1]}',
-        _shown(place),
+        f"unknown value {_seen(problem['input'], place, source)} for {place[-1]}",
+        variable_path(place),
         source.origin(place),
         did_you_mean(str(problem["input"]), allowed) or f"one of {', '.join(allowed)}",
     )
 
 
-def _keys_at(path: Path) -> list[str]:
+def _keys_at(root: type[BaseModel], path: Path) -> list[str]:
     """The keys the schema has at `path`."""
-    kind: Any = Catalogue
+    kind: Any = root
     for part in path:
         kind = _model_or_container(kind)
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -43,3 +43,4 @@ def test_did_you_mean() -> None:
     assert did_you_mean("lama", ["llama", "other"]) == 'did you mean "llama"?'
     assert did_you_mean("LLAMA", ["llama"]) == 'did you mean "llama"?'
     assert did_you_mean("zzz", ["llama"]) == ""
+    assert did_you_mean("llama_c", ["llama_b", "llama_a"]) == 'did you mean "llama_a" or "llama_b"?'

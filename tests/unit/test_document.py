@@ -9,7 +9,7 @@ import pytest
 from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, document, inventory
 from catalogues import load as load_yaml
 
-from modelyard.compiler import compile_document, compile_inventory
+from modelyard.compiler import Compiled, compile_document, compile_inventory
 from modelyard.emit import assert_invariants
 from modelyard.names import REDIS_NAMESPACE, slugs
 from modelyard.render import render_plan, render_summary
@@ -72,6 +72,7 @@ def test_document_of_one_host() -> None:
             "num_retries": 0,
             "max_fallbacks": 1,
             "allowed_fails": 1,
+            "allowed_fails_policy": {"NotFoundErrorAllowedFails": 1_000_000},
             "cooldown_time": 30,
             "enable_weighted_failover": True,
             "fallbacks": [{"small": ["big-cloud"]}, {"large:7b": ["small", "big-cloud"]}],
@@ -106,12 +107,11 @@ def test_chains_are_flat_and_depth_first() -> None:
     text = change("large:7b: {chain: [small, big-cloud]}", "large:7b: {chain: [small, end]}")
     text = change("      - name: big-cloud\n", "      - name: big-cloud\n      - name: end\n", text)
     text = change("{terminal: true}", "{chain: [end]}\n    end: {terminal: true}", text)
-    chains = document(compiled(text))["router_settings"]["fallbacks"]
-    assert chains == [
-        {"small": ["big-cloud", "end"]},
-        {"large:7b": ["small", "big-cloud", "end"]},
-        {"big-cloud": ["end"]},
-    ]
+    assert chains(compiled(text)) == {
+        "small": ["big-cloud", "end"],
+        "large:7b": ["small", "big-cloud", "end"],
+        "big-cloud": ["end"],
+    }
 
 
 def test_chain_passes_through_a_step_that_is_left_out() -> None:
@@ -183,14 +183,153 @@ def test_limits() -> None:
     assert "max_parallel_requests" not in entries(result, "small")[0]["litellm_params"]
 
 
-def test_shared_name_is_one_group_with_weights() -> None:
+def chains(result: Compiled, section: str = "fallbacks") -> dict[str, list[str]]:
+    return {name: chain for entry in document(result)["router_settings"][section] for name, chain in entry.items()}
+
+
+def test_default_chain() -> None:
+    """For models without an entry; a model in it gets what is behind it; one that says terminal gets nothing."""
+    text = change("    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n", "")
+    text = change("  fallbacks:\n", "  default_fallbacks: [small, big-cloud]\n  fallbacks:\n", text)
+    result = compiled(text)
+    assert chains(result) == {"small": ["big-cloud"], "large:7b": ["small", "big-cloud"]}
+    assert result.diagnostics == [], "a model that the default chain serves needs no chain of its own"
+    assert "default_fallbacks" not in document(result)["router_settings"]
+
+
+def test_default_chain_may_lead_back() -> None:
+    """`big-cloud` falls back to `small`, which has no entry and so gets the default one: it just ends there."""
+    text = change("    small: {chain: [big-cloud]}\n", "")
+    text = change("big-cloud: {terminal: true}", "big-cloud: {chain: [small]}", text)
+    text = change("  fallbacks:\n", "  default_fallbacks: [big-cloud]\n  fallbacks:\n", text)
+    found = chains(compiled(text))
+    assert found == {"small": ["big-cloud"], "large:7b": ["small", "big-cloud"], "big-cloud": ["small"]}
+
+
+def test_default_chain_holds_models_of_one_mode() -> None:
+    text = change("- name: small", "- name: small\n        mode: embedding")
+    text = change("    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n", "", text)
+    text = change("  fallbacks:\n", "  default_fallbacks: [big-cloud]\n  fallbacks:\n", text)
+    result = compiled(text)
+    assert chains(result) == {"large:7b": ["big-cloud"]}
+    assert [(d.code, d.message) for d in result.warnings] == [("chain-undeclared", 'nobody steps in for "small"')]
+
+
+@pytest.mark.parametrize("section", ["context_window_fallbacks", "content_policy_fallbacks"])
+def test_chains_for_one_kind_of_error_are_there_for_all_names_or_none(section: str) -> None:
+    """Once the section is there, the gateway refuses such a request to a name that it does not hold."""
+    routing = f"  {section}: {{small: {{chain: ['large:7b']}}}}\n  aliases: {{fast: small}}\n  fallbacks:\n"
+    result = compiled(change("  fallbacks:\n", routing))
+    assert chains(result, section) == {
+        "small": ["large:7b"],
+        "large:7b": ["small", "big-cloud"],
+        "fast": ["large:7b"],
+    }
+    key = section.removesuffix("_fallbacks")
+    assert {route["name"]: route[key] for route in result.routes} == {
+        "small": ["small", "large:7b"],
+        "large:7b": None,
+        "big-cloud": None,
+        "fast": ["small", "large:7b"],
+    }
+    assert section not in document(compiled())["router_settings"]
+
+
+def test_nobody_steps_in_on_one_kind_of_error() -> None:
+    text = change("  fallbacks:\n", "  content_policy_fallbacks: {small: {terminal: true}}\n  fallbacks:\n")
+    assert chains(compiled(text), "content_policy_fallbacks") == {"large:7b": ["small", "big-cloud"]}
+
+
+def test_timeouts_of_a_model_a_provider_and_the_gateway() -> None:
+    text = change("    port: 8080\n", "    port: 8080\n    timeout: 100\n    stream_timeout: 50\n")
+    text = change("- name: large:7b", "- name: large:7b\n        timeout: 30\n        stream_timeout: 20", text)
+    text = change("port: 4000", "timeouts: {request_s: 90}", text)
+    found = {
+        e["model_name"]: (e["litellm_params"]["timeout"], e["litellm_params"]["stream_timeout"])
+        for e in document(compiled(text))["model_list"]
+    }
+    assert found == {"small": (100, 50), "large:7b": (30, 20), "big-cloud": (90, 90)}
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"), [("", (600, 300)), (", stream_timeout: 60", (600, 60)), (", timeout: 40", (40, 40))]
+)
+def test_a_cold_load_of_ollama_is_not_a_dead_backend(extra: str, expected: tuple[int, int]) -> None:
+    ollama = "{type: ollama, base_url: 'http://192.0.2.9:11434', models: [{name: cold}]" + extra + "}"
+    (entry,) = entries(document(compiled(change("  cloud:\n", f"  ollama: {ollama}\n  cloud:\n"))), "cold")
+    params = entry["litellm_params"]
+    assert (params["timeout"], params["stream_timeout"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "base"),
+    [
+        ("ollama", "http://h:11434", "http://h:11434/v1"),
+        ("vllm", "http://h:8000/", "http://h:8000/v1"),
+        ("llama_cpp", "http://h/llama/v1", "http://h/llama/v1"),
+        ("openai_compatible", "http://h:8000", "http://h:8000"),
+    ],
+)
+def test_engines_elsewhere_are_called_at_v1(kind: str, url: str, base: str) -> None:
+    other = f"  other: {{type: {kind}, base_url: '{url}', models: [{{name: other}}]}}\n  cloud:\n"
+    (entry,) = entries(document(compiled(change("  cloud:\n", other))), "other")
+    assert entry["litellm_params"]["api_base"] == base
+
+
+def test_tags_are_everywhere_or_nowhere() -> None:
+    """A tag on one model only would refuse tagged requests to all others, and to what steps in for it."""
+    assert "tags" not in json.dumps(document(compiled()))
+    text = change("- name: small", "- name: small\n        tags: [eu, fast]")
+    found = document(compiled(text))
+    assert found["router_settings"]["enable_tag_filtering"] is True
+    assert {e["model_name"]: e["litellm_params"]["tags"] for e in found["model_list"]} == {
+        "small": ["eu", "fast", "default"],
+        "large:7b": ["default"],
+        "big-cloud": ["default"],
+    }
+    assert [e["litellm_params"]["tags"] for e in entries(document(compiled(shared("tags: [eu]"))), "small")] == [
+        ["eu"],
+        ["default"],
+    ]
+
+
+def test_prices_are_per_token() -> None:
+    text = change("- name: big-cloud", "- name: big-cloud\n        price: {input: 0.15, output: 2}")
+    (entry,) = entries(document(compiled(text)), "big-cloud")
+    params = entry["litellm_params"]
+    assert (params["input_cost_per_token"], params["output_cost_per_token"]) == (0.15e-6, 2e-6)
+
+
+def test_cache_is_off_until_somebody_wants_it() -> None:
+    assert "cache" not in document(compiled())["litellm_settings"]
+    settings = document(compiled(change("port: 4000", "cache: {enabled: true, ttl_s: 60}")))["litellm_settings"]
+    assert settings["cache"] is True
+    assert settings["cache_params"] == {
+        "type": "redis",
+        "host": "127.0.0.1",
+        "port": 6379,
+        "username": "gateway",
+        "password": "os.environ/REDIS_PASSWORD",
+        "namespace": REDIS_NAMESPACE,
+        "ttl": 60,
+    }
+
+
+def shared(extra: str = "") -> str:
+    """A catalogue in which two providers share the name `small`, the first with a further key."""
     text = change("name: big-cloud", "name: small\n        served_name: big\n        weight: 1").replace(
         "big-cloud", "small"
     )
-    text = change("      - name: small\n        source", "      - name: small\n        weight: 3\n        source", text)
+    first = f"      - name: small\n        weight: 3\n        {extra}\n        source"
+    text = change("      - name: small\n        source", first, text)
     text = change("    small: {chain: [small]}\n", "", text)
-    text = change("[small, small]", "[small]", text)
-    members = entries(document(compiled(text)), "small")
+    return change("[small, small]", "[small]", text)
+
+
+def test_shared_name_is_one_group_with_weights() -> None:
+    result = compiled(shared())
+    assert result.routes[0]["attempts"][0]["provider"] == "local (weight 3), cloud (weight 1)"
+    members = entries(document(result), "small")
     assert [(m["litellm_params"]["model"], m["litellm_params"]["weight"]) for m in members] == [
         ("openai/small", 3),
         ("openai/big", 1),
@@ -214,8 +353,8 @@ def test_aliases_and_capabilities() -> None:
             "model_priorities": {"large:7b": 1, "small": 2},
         }
     ]
-    chains = {name: chain for entry in router["fallbacks"] for name, chain in entry.items()}
-    assert chains["code"] == chains["fast"] == chains["best"] == ["big-cloud"]
+    found = chains(result)
+    assert found["code"] == found["fast"] == found["best"] == ["big-cloud"]
 
 
 def test_alias_whose_model_is_left_out_is_left_out() -> None:
@@ -306,7 +445,7 @@ def test_slugs() -> None:
     assert all(0 < len(slug) <= 48 and slug.strip("-") == slug for slug in clash.values())
 
 
-@pytest.mark.parametrize("break_it", ["id", "chain", "alias", "key", "self"])
+@pytest.mark.parametrize("break_it", ["id", "chain", "context", "alias", "key", "self", "weight", "limit", "tag"])
 def test_invariants_are_checked(break_it: str) -> None:
     result = compiled()
     found = document(result)
@@ -314,6 +453,16 @@ def test_invariants_are_checked(break_it: str) -> None:
         found["model_list"][1]["model_info"]["id"] = found["model_list"][0]["model_info"]["id"]
     elif break_it == "chain":
         found["router_settings"]["fallbacks"][0]["small"].append("nobody")
+    elif break_it == "context":
+        found["router_settings"]["context_window_fallbacks"] = [{"small": ["nobody"]}]
+    elif break_it == "weight":
+        found["model_list"][0]["litellm_params"]["weight"] = 1
+        found["model_list"].append({**found["model_list"][2], "model_name": "small", "model_info": {"id": "x"}})
+    elif break_it == "limit":
+        found["model_list"][0]["litellm_params"]["rpm"] = 1
+    elif break_it == "tag":
+        found["router_settings"]["enable_tag_filtering"] = True
+        found["model_list"][0]["litellm_params"]["tags"] = ["eu", "default"]
     elif break_it == "alias":
         found["router_settings"]["model_group_alias"] = {"x": "nobody"}
     elif break_it == "key":
@@ -356,8 +505,7 @@ def test_shipped_catalogue() -> None:
 def test_shipped_catalogue_with_the_cloud() -> None:
     result = compiled(shipped(), groups=SHIPPED_GROUPS, secrets=frozenset({"OLLAMA_CLOUD_API_KEY"}))
     assert result.diagnostics == []
-    chains = {name: chain for e in document(result)["router_settings"]["fallbacks"] for name, chain in e.items()}
-    assert chains["kimi-k2:1t-cloud"] == ["gpt-oss:120b-cloud", "gpt-oss:20b-cloud", "llama-cpp-native"]
+    assert chains(result)["kimi-k2:1t-cloud"] == ["gpt-oss:120b-cloud", "gpt-oss:20b-cloud", "llama-cpp-native"]
 
 
 def test_shipped_chains_are_what_the_plan_promises() -> None:
@@ -368,16 +516,16 @@ def test_shipped_chains_are_what_the_plan_promises() -> None:
     from modelyard.sourcemap import SourceMap, plain
 
     tree = {key.removeprefix("llm_"): value for key, value in plain(load_yaml(shipped())).items()}
-    router = _Router(Catalogue.model_validate(tree), Resolved(), frozenset(), SourceMap(tree))
-    assert router.walk("llama3.1:latest") == [
+    router = _Router(Catalogue.model_validate(tree), Resolved(), frozenset(), frozenset(), SourceMap(tree))
+    assert router.walk("fallbacks", "llama3.1:latest") == [
         "llama3.1:latest", "llama-cpp-default", "llama-cpp-native", "gpt-oss:20b-cloud",
     ]  # fmt: skip
-    assert router.walk("qwen2.5-coder:7b")[:3] == [
+    assert router.walk("fallbacks", "qwen2.5-coder:7b")[:3] == [
         "qwen2.5-coder:7b",
         "qwen-coder-vllm",
         "qwen3-coder:480b-cloud",
     ]
-    assert router.walk("llama-cpp-native") == ["llama-cpp-native"]
+    assert router.walk("fallbacks", "llama-cpp-native") == ["llama-cpp-native"]
     declared = {m.name for p in router_models(tree) for m in p}
     assert router.routing.fallbacks.keys() == declared
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from catalogues import change, compiled, document, load, places, probe, refused
+from catalogues import change, compiled, document, inventory, load, places, probe, refused
 
+from modelyard.compiler import compile_inventory
+from modelyard.ineffective import Ineffective
 from modelyard.overrides import apply_overrides
 from modelyard.sourcemap import Origin, SourceMap
 
@@ -27,11 +30,11 @@ def test_name_order_and_the_plain_one_last() -> None:
     result = compiled(
         llm_overrides=over("gateway: {cooldown_s: 3}"),
         llm_overrides_b=over("gateway: {cooldown_s: 2, port: 5002}"),
-        llm_overrides_a=over("gateway: {cooldown_s: 1, port: 5001, workers: 2}"),
+        llm_overrides_a=over("gateway: {cooldown_s: 1, port: 5001, workers: 3}"),
     )
     assert document(result)["router_settings"]["cooldown_time"] == 3
     assert result.plans["one"]["haproxy"]["port"] == 5002
-    assert result.plans["one"]["litellm"]["workers"] == 2
+    assert result.plans["one"]["litellm"]["workers"] == 3
 
 
 def test_null_removes() -> None:
@@ -40,6 +43,13 @@ def test_null_removes() -> None:
         " routing: {fallbacks: {'large:7b': null, small: {terminal: true}, big-cloud: null}}}"
     )
     assert compiled(llm_overrides=override).public_names == ["small"]
+
+
+@pytest.mark.parametrize("kind", ["context_window_fallbacks", "content_policy_fallbacks"])
+def test_a_chain_for_one_kind_of_error_is_replaced_whole(kind: str) -> None:
+    base = change("  fallbacks:\n", f"  {kind}: {{small: {{chain: [big-cloud]}}}}\n  fallbacks:\n")
+    result = compiled(base, llm_overrides=over(f"routing: {{{kind}: {{small: {{terminal: true}}}}}}"))
+    assert [d.render() for d in result.errors] == []
 
 
 def test_one_of_several_shapes_is_replaced_whole() -> None:
@@ -81,7 +91,7 @@ def test_origins_survive_merging() -> None:
         "providers:\n  a:\n    port: 1\n    models:\n      - name: x\n        rpm: 1\n      - name: y\n        rpm: 2\n"
     )
     changed = load("providers:\n  a:\n    models:\n      x: null\n      y:\n        tpm: 3\n    port: 2\n", "two.yml")
-    merged, problems = apply_overrides(base, {"llm_overrides": changed}, probe)
+    merged, _removed, problems = apply_overrides(base, {"llm_overrides": changed}, probe)
     assert problems == []
     source = SourceMap(merged, probe)
     assert source.origin(("providers", "a", "port")) == Origin("two.yml", 7, 11)
@@ -112,3 +122,120 @@ def test_merging_changes_no_input() -> None:
 def test_duplicate_after_override() -> None:
     result = compiled(change("port: 8081", "port: 8081\n        rpm: 0"), llm_overrides=over("gateway: {port: 0}"))
     assert places(result) == [("invalid-value", 12), ("invalid-value", 1)]
+
+
+GONE = "which was removed at mine.yml:1:"
+
+
+@pytest.mark.parametrize(
+    ("override", "message", "instead"),
+    [
+        (
+            "{providers: {local: {models: {small: null}}}, routing: {fallbacks: {small: null}}}",
+            'the chain of "large:7b" names "small", ' + GONE,
+            '{fallbacks: {"large:7b": {chain: ["big-cloud"]}}}',
+        ),
+        (
+            "{providers: {cloud: null}, routing: {fallbacks: {big-cloud: null, 'large:7b': {chain: [small]}}}}",
+            'the chain of "small" names "big-cloud", ' + GONE,
+            '{fallbacks: {"small": {terminal: true}}}',
+        ),
+        (
+            "{providers: {cloud: null}, routing: {fallbacks: {'large:7b': {chain: [small]}, small: {terminal: true}}}}",
+            'a chain for "big-cloud", ' + GONE,
+            '{fallbacks: {"big-cloud": null}}',
+        ),
+    ],
+)
+def test_names_that_an_override_removed_are_no_typos(override: str, message: str, instead: str) -> None:
+    """Nearest names would be a poor hint for what somebody took out on purpose."""
+    result = compiled(llm_overrides=over(override))
+    assert [d.code for d in result.errors] == ["unknown-model"]
+    assert message in result.errors[0].message
+    assert result.errors[0].hint == f"to do without it, add to llm_overrides: {{routing: {instead}}}"
+    repair = load(result.errors[0].hint.partition("llm_overrides: ")[2])
+    assert compiled(llm_overrides_a=over(override), llm_overrides_b=repair).errors == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "override", "code", "instead"),
+    [
+        (
+            "aliases: {fast: small}",
+            "{routing: {aliases: {fast: null}, fallbacks: {'large:7b': {chain: [fast]}}}}",
+            "unknown-model",
+            '{fallbacks: {"large:7b": {terminal: true}}}',
+        ),
+        (
+            "aliases: {fast: code}\n  capabilities: {code: {models: [small]}}",
+            "{routing: {capabilities: {code: null}}}",
+            "unknown-alias-target",
+            '{aliases: {"fast": null}}',
+        ),
+        (
+            "capabilities: {code: {models: [small]}}",
+            "{providers: {local: {models: {small: null}}},"
+            " routing: {fallbacks: {small: null, 'large:7b': {chain: [big-cloud]}}}}",
+            "unknown-model",
+            '{capabilities: {"code": null}}',
+        ),
+        (
+            "default_fallbacks: [small, big-cloud]",
+            "{providers: {local: {models: {small: null}}},"
+            " routing: {fallbacks: {small: null, 'large:7b': {chain: [big-cloud]}}}}",
+            "unknown-model",
+            '{default_fallbacks: ["big-cloud"]}',
+        ),
+    ],
+)
+def test_removed_names_elsewhere_in_the_routing(extra: str, override: str, code: str, instead: str) -> None:
+    text = change("llm_routing:\n", f"llm_routing:\n  {extra}\n")
+    result = compiled(text, llm_overrides=over(override))
+    assert [d.code for d in result.errors] == [code]
+    assert GONE in result.errors[0].message
+    assert result.errors[0].hint == f"to do without it, add to llm_overrides: {{routing: {instead}}}"
+    repair = load(result.errors[0].hint.partition("llm_overrides: ")[2])
+    assert compiled(text, llm_overrides_a=over(override), llm_overrides_b=repair).errors == []
+
+
+def test_a_removed_name_that_came_back_is_not_removed() -> None:
+    again = over("providers: {local: {models: {large:7b: {source: {path: /x}, port: 8081}}}}")
+    assert (
+        compiled(llm_overrides_a=over("providers: {local: {models: {'large:7b': null}}}"), llm_overrides_b=again).errors
+        == []
+    )
+
+
+MINE, THEIRS = Origin("all/mine.yml", 2, 1), Origin("stack/theirs.yml", 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "message", "hint"),
+    [
+        (
+            Ineffective("llm_gateway", MINE, "group", "all", "one", THEIRS),
+            "stack/theirs.yml:3:1 wins for one",
+            "as llm_overrides: {gateway: ...}",
+        ),
+        (Ineffective("llm_overrides_a", MINE, "group", "all", "one", THEIRS), "wins for one", "llm_overrides_site"),
+        (Ineffective("llm_secrets", MINE, "group", "all", "one", THEIRS), "wins for one", "keep one of the two"),
+        (Ineffective("llm_overrides", MINE, "group", "llm_local", "one"), "does not read", "directory llm_local/"),
+        (Ineffective("llm_overrides", MINE, "group", "llm_locl"), "no group of this name", 'did you mean "llm_local"?'),
+        (Ineffective("llm_overrides", MINE, "group", "zzz"), "no group of this name", "group_vars/llm_stack/"),
+        (Ineffective("llm_address", MINE, "host", "ones"), "no host of this name", 'did you mean "one"?'),
+        (Ineffective("llm_overrides", MINE, "group", "llm_empty"), "reaches no host of llm_stack", "move it"),
+        (Ineffective("llm_address", MINE, "host", "two"), "reaches no host of llm_stack", "for a host of llm_stack"),
+    ],
+)  # fmt: skip
+def test_variable_without_effect(place: Ineffective, message: str, hint: str) -> None:
+    groups = {"web": ["two"]}
+    result = compile_inventory(replace(inventory(groups=groups), ineffective=[place]))
+    text = refused(result, "variable-without-effect", 2)
+    assert text.startswith(f"all/mine.yml:2:1: error[variable-without-effect]: {place.variable} of ")
+    assert message in text
+    assert hint in text
+
+
+def test_an_empty_group_may_keep_the_variables_of_its_future_hosts() -> None:
+    waiting = [Ineffective("llm_gpus", MINE, "group", "llm_empty")]
+    assert compile_inventory(replace(inventory(), ineffective=waiting)).errors == []

@@ -29,7 +29,27 @@ scalars = st.one_of(
     st.text(max_size=4),
 )  # fmt: skip
 keys = st.one_of(
-    st.sampled_from(["models", "group", "chain", "terminal", "port", "name", "x"]),
+    st.sampled_from(
+        [
+            "models",
+            "group",
+            "chain",
+            "terminal",
+            "port",
+            "name",
+            "x",
+            "weight",
+            "rpm",
+            "tags",
+            "gpus",
+            "default_fallbacks",
+            "context_window_fallbacks",
+            "aliases",
+            "capabilities",
+            "cache",
+            "timeout",
+        ]
+    ),
     st.text(max_size=3),
     st.integers(),
 )
@@ -94,6 +114,59 @@ def promises(result: Compiled) -> None:
 def test_mutations_of_the_catalogue(tree: dict[str, Any], secrets: frozenset[str]) -> None:
     groups = {**GROUPS, **SHIPPED_GROUPS}
     promises(compile_inventory(Inventory(groups, {"one": Host(tree, "one")}, secrets)))
+
+
+names = st.sampled_from(["m0", "m1", "m2", "m3", "fast", "code", "nobody"])
+entries = st.dictionaries(
+    names,
+    st.one_of(st.just({"terminal": True}), st.builds(lambda c: {"chain": c}, st.lists(names, max_size=3))),
+    max_size=3,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    models=st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "weight": st.integers(1, 3),
+                "rpm": st.integers(1, 9),
+                "tpm": st.integers(1, 9),
+                "tags": st.lists(st.sampled_from(["eu", "us"]), max_size=2),
+                "mode": st.sampled_from(["chat", "embedding"]),
+                "context_length": st.integers(1, 3),
+                "timeout": st.sampled_from([1, 5000]),
+                "price": st.just({"input": 1, "output": 2}),
+            },
+        ),
+        min_size=4,
+        max_size=4,
+    ),
+    shares=st.booleans(),
+    routing=st.fixed_dictionaries(
+        {},
+        optional={
+            "fallbacks": entries,
+            "context_window_fallbacks": entries,
+            "content_policy_fallbacks": entries,
+            "default_fallbacks": st.lists(names, max_size=3),
+            "aliases": st.dictionaries(names, names, max_size=2),
+            "capabilities": st.dictionaries(
+                names, st.builds(lambda m: {"models": m}, st.lists(names, min_size=1, max_size=3)), max_size=2
+            ),
+        },
+    ),
+    cache=st.booleans(),
+)
+def test_any_routing(models: list[dict[str, Any]], shares: bool, routing: dict[str, Any], cache: bool) -> None:
+    """Plausible catalogues in which every part of the routing is drawn: about a quarter of them is accepted."""
+    listed = [{"name": f"m{number}", **model} for number, model in enumerate(models)]
+    providers = {"a": {"type": "openai_compatible", "base_url": "http://h/v1", "models": listed}}
+    if shares:
+        providers["b"] = {"type": "vllm", "base_url": "http://g", "models": listed[:1]}
+    tree = {**SHIPPED, "llm_providers": providers, "llm_routing": routing, "llm_gateway": {"cache": {"enabled": cache}}}
+    promises(compile_inventory(Inventory(GROUPS, {"one": Host(tree, "one")}, frozenset())))
 
 
 @settings(max_examples=200, deadline=None)

@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - one edit per line reads better than a wrapped table
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,31 @@ EDITS = [
      "keep one"),
     ("cycle", "{terminal: true}", '{chain: ["large:7b"]}', "chain-cycle", 22, "small → big-cloud → large:7b"),
     ("port taken by the door", "port: 8081", "port: 4000", "port-clash", 11, '"large:7b"'),
-    ("two models on one port", "        port: 8081\n", "", "port-clash", 5, '"small" and "large:7b"'),
+    ("two models on one port", "        port: 8081\n", "", "port-clash", 9, 'give "large:7b" a port of its own, such as port: 8081'),
     ("version with known holes", "1.106.2", "1.82.7", "version-unsafe", 26, "1.83.7"),
+    ("typo in a context chain", "  fallbacks:", "  context_window_fallbacks: {small: {chain: [big-clod]}}\n  fallbacks:",
+     "unknown-model", 19, 'did you mean "big-cloud"?'),
+    ("typo in a content chain's head", "  fallbacks:", "  content_policy_fallbacks: {smal: {chain: [big-cloud]}}\n  fallbacks:",
+     "unknown-model", 19, 'did you mean "small"?'),
+    ("cycle of context chains", "  fallbacks:",
+     "  context_window_fallbacks: {small: {chain: [big-cloud]}, big-cloud: {chain: [small]}}\n  fallbacks:",
+     "chain-cycle", 19, "small → big-cloud → small"),
+    ("typo in the default chain", "  fallbacks:", "  default_fallbacks: [big-clod]\n  fallbacks:", "unknown-model", 19,
+     'did you mean "big-cloud"?'),
+    ("default chain with a step twice", "  fallbacks:", "  default_fallbacks: [small, small]\n  fallbacks:",
+     "chain-duplicate", 19, "twice"),
+    ("tag of the gateway's own", "- name: small", "- name: small\n        tags: [default]", "invalid-value", 8, "tag"),
+    ("negative price", "- name: big-cloud", "- name: big-cloud\n        price: {input: -1, output: 0}", "invalid-value", 18,
+     "greater than or equal to 0"),
+    ("GPU of a model elsewhere", "- name: big-cloud", "- name: big-cloud\n        gpus: [0]", "invalid-value", 18, "runs elsewhere"),
+    ("GPU that is not declared", "- name: small", "- name: small\n        gpus: [1]", "unknown-gpu", 8, "has GPU 0"),
+    ("UUID that is not declared", "- name: small", "- name: small\n        gpus: [GPU-1]", "unknown-gpu", 8, "has GPU 0"),
+    ("not a UUID", "- name: small", "- name: small\n        gpus: [first]", "invalid-value", 8, "nvidia-smi -L"),
+    ("too much for the GPU", "- name: small", "- name: small\n        vram_mib: 9000", "vram-exceeded", 8,
+     "needs 9000 MiB on one GPU of one: GPU 0 has 8192 of 8192 MiB left"),
+    ("too long for the door", "port: 4000", "timeouts: {door_s: 500}", "invalid-value", 24, "door gives up after 500 s"),
+    ("model's time-out too long for the door", "- name: small", "- name: small\n        timeout: 4000", "invalid-value", 8, "3600 s"),
+    ("cached without redis", "port: 4000", "cache: {enabled: true}", "cache-without-redis", 24, "llm_redis"),
     ("secret of our own", "CLOUD_KEY", "LITELLM_MASTER_KEY", "secret-reserved", 15, "own"),
 ]  # fmt: skip
 
@@ -61,7 +85,9 @@ EDITS = [
     ("old", "new", "code", "line", "text"), [edit[1:] for edit in EDITS], ids=[e[0] for e in EDITS]
 )
 def test_one_wrong_line(old: str, new: str, code: str, line: int, text: str) -> None:
-    assert text in refused(compiled(CATALOGUE.replace(old, new, 1)), code, line)
+    groups = {"llm_redis": []} if code == "cache-without-redis" else {}
+    gpus = [{"memory_mib": 8192}]
+    assert text in refused(compiled(CATALOGUE.replace(old, new, 1), groups=groups, llm_gpus=gpus), code, line)
 
 
 def codes(result: Compiled) -> list[str]:
@@ -215,6 +241,12 @@ def test_no_versions() -> None:
     refused(compiled(CATALOGUE[: CATALOGUE.index("llm_versions")]), "missing-key", None)
 
 
+def test_version_without_a_lock() -> None:
+    inv = replace(inventory(), locks=frozenset({"1.99.0"}))
+    assert "locked: 1.99.0" in refused(compile_inventory(inv), "version-without-lock", 26)
+    assert compile_inventory(replace(inv, locks=frozenset({"1.106.2"}))).errors == []
+
+
 def test_host_outside_the_stack() -> None:
     groups = {"llm_local": ["one", "stray"], "llm_gateway": ["one"]}
     assert "stray" in refused(compiled(groups=groups), "host-outside-stack", 4)
@@ -245,6 +277,128 @@ def test_engine_that_a_gateway_elsewhere_cannot_reach() -> None:
 
 def test_llm_address_must_be_one() -> None:
     refused(compiled(llm_address="gpu.example.org"), "address-unusable", None)
+
+
+def test_declared_gpus_are_checked_like_the_catalogue() -> None:
+    gpus = load("llm_gpus:\n  - {memory_mb: 8192}\n  - {memory_mib: 0}\n", "host.yml")["llm_gpus"]
+    groups = {"llm_stack": ["one", "two"]}
+    result = compiled(groups=groups, llm_gpus=gpus)
+    assert places(result) == [("missing-key", 2), ("unknown-key", 2), ("invalid-value", 3)], "once, not per host"
+    assert 'did you mean "memory_mib"?' in result.errors[1].render()
+    assert str(result.errors[1].origin).startswith("host.yml:2")
+
+
+def test_memory_of_gpus_is_added_up() -> None:
+    """Explicit places are taken first; then first fit in catalogue order; the message has the arithmetic."""
+    text = change("- name: small", "- name: small\n        vram_mib: 3000")
+    text = change("- name: large:7b", "- name: large:7b\n        vram_mib: 6000\n        gpus: [0]", text)
+    gpus = [{"memory_mib": 8192}]
+    message = refused(compiled(text, llm_gpus=gpus), "vram-exceeded", 8)
+    assert (
+        '"small" needs 3000 MiB on one GPU of one: GPU 0 has 2192 of 8192 MiB left beside "large:7b" (6000)' in message
+    )
+    result = compiled(text, llm_gpus=[*gpus, {"memory_mib": 4096, "uuid": "GPU-b", "name": "B"}])
+    assert result.errors == []
+    assert result.plans["one"]["gpus"] == [
+        {
+            "index": 0,
+            "name": None,
+            "uuid": None,
+            "memory_mib": 8192,
+            "models": [{"name": "large:7b", "vram_mib": 6000}],
+        },
+        {"index": 1, "name": "B", "uuid": "GPU-b", "memory_mib": 4096, "models": [{"name": "small", "vram_mib": 3000}]},
+    ]
+    instances = {i["model"]: i["gpus"] for i in result.plans["one"]["llama_cpp"]["instances"]}
+    assert instances == {"small": [1], "large:7b": [0]}
+    split = change("gpus: [0]", "gpus: [0, GPU-b]", text)
+    message = refused(compiled(split, llm_gpus=[*gpus, {"memory_mib": 2048, "uuid": "GPU-b"}]), "vram-exceeded", 11)
+    assert '"large:7b" needs 3000 MiB on each of its GPUs of one, but GPU 1 has 2048 of 2048 MiB left' in message
+
+
+def test_a_shortage_on_many_hosts_is_told_once() -> None:
+    groups = {name: ["one", "two", "three"] for name in ("llm_stack", "llm_local")}
+    text = change("- name: small", "- name: small\n        vram_mib: 9000")
+    addresses = {"one": "10.0.0.1", "two": "10.0.0.2", "three": "10.0.0.3"}
+    result = compiled(text, groups=groups, addresses=addresses, llm_gpus=[{"memory_mib": 8192}])
+    assert "and so on 2 more" in refused(result, "vram-exceeded", 8)
+
+
+def test_capability_of_two_modes() -> None:
+    text = change("- name: small", "- name: small\n        mode: embedding")
+    text = change(
+        "    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n",
+        "    large:7b: {terminal: true}\n    small: {terminal: true}\n",
+        text,
+    )
+    text = change("  fallbacks:\n", "  capabilities: {all: {models: [small, 'large:7b']}}\n  fallbacks:\n", text)
+    assert '"small" (embedding), "large:7b" (chat)' in refused(compiled(text), "chain-mode", 20)
+
+
+def test_window_of_the_active_one_of_two_with_one_name() -> None:
+    """A disabled alternative of the same name says nothing about what is deployed."""
+    text = change("- name: small", "- name: small\n        context_length: 4096")
+    text = change("- name: large:7b", "- name: large:7b\n        context_length: 4096", text)
+    off = "  off: {type: vllm, status: disabled, base_url: 'http://h', models: [{name: small, context_length: 1}]}\n"
+    assert compiled(change("llm_routing:\n", off + "llm_routing:\n", text)).warnings == []
+
+
+def warned(result: Compiled, code: str, line: int | None) -> str:
+    """Assert that `code` is the only warning, on `line`, and that there is no error; return its text."""
+    assert places(result) == []
+    assert places(result, "warning") == [(code, line)], [d.render() for d in result.diagnostics]
+    return result.warnings[0].render()
+
+
+def test_weight_of_a_name_that_is_not_shared() -> None:
+    warned(compiled(change("- name: small", "- name: small\n        weight: 2")), "no-effect", 8)
+
+
+def test_context_that_shrinks() -> None:
+    text = change("- name: large:7b", "- name: large:7b\n        context_length: 32768")
+    text = change("- name: small", "- name: small\n        context_length: 4096", text)
+    message = warned(compiled(text), "context-shrinks", 22)
+    assert '"large:7b" (32768 tokens): "small" (4096)' in message
+    text = change("context_length: 32768", "context_length: 4096", text)
+    assert compiled(text).warnings == []
+
+
+def test_single_point_of_failure() -> None:
+    """One warning per place, naming all chains; none for a host without which there is no gateway either."""
+    here = change(
+        "    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n",
+        "    large:7b: {chain: [small]}\n    small: {terminal: true}\n",
+    )
+    assert compiled(here).warnings[0].message.endswith('is on provider "local": when it fails, all of them fail')
+    groups = {"llm_stack": ["one", "two"], "llm_local": ["two"]}
+    message = warned(compiled(here, groups=groups, addresses={"two": "10.0.0.2"}), "single-point-of-failure", 20)
+    assert "chain of large:7b is on host two" in message
+    assert compiled(groups=groups, addresses={"two": "10.0.0.2"}).warnings == []
+
+
+def test_what_needs_a_shared_redis() -> None:
+    limited = change("- name: big-cloud", "- name: big-cloud\n        rpm: 9")
+    message = warned(compiled(limited, groups={"llm_redis": []}), "redis-advised", 18)
+    assert 'each of the gateway\'s 2 processes lets rpm of "big-cloud" through' in message
+    assert compiled(change("port: 4000", "workers: 1", limited), groups={"llm_redis": []}).warnings == []
+    assert compiled(limited).warnings == []
+    many = change("- name: big-cloud\n", "- name: big-cloud\n" + "".join(f"      - name: m{n}\n" for n in range(80)))
+    many = change("  fallbacks:\n", "  default_fallbacks: [big-cloud]\n  fallbacks:\n", many)
+    (message,) = [d.message for d in compiled(many, groups={"llm_redis": []}).warnings if d.code == "redis-advised"]
+    assert "with 83 deployments" in message
+    assert "redis-advised" not in [d.code for d in compiled(many).warnings]
+
+
+def test_name_nobody_is_left_to_answer_for() -> None:
+    text = change(
+        "  cloud:\n",
+        "  gone:\n    type: llama_cpp\n    group: llm_empty\n    port: 9000\n"
+        "    models: [{name: gone, source: {path: /x}}]\n  cloud:\n",
+    )
+    text = change(
+        "  fallbacks:\n", "  capabilities: {code: {models: [gone]}}\n  fallbacks:\n    gone: {terminal: true}\n", text
+    )
+    assert '"code"' in warned(compiled(text), "name-unreachable", 24)
 
 
 # -- variables ---------------------------------------------------------------------------------------------------

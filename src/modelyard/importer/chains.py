@@ -1,0 +1,202 @@
+"""Capabilities and fallback chains, from `model-mappings.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from modelyard.diagnostics import did_you_mean
+from modelyard.importer import keys
+from modelyard.importer.catalogue import Commented, Routing
+from modelyard.importer.oldfiles import Node
+from modelyard.importer.report import Outcome, Report
+from modelyard.importer.servers import Servers, entries
+from modelyard.importer.values import text_of
+
+TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = Outcome.TAKEN, Outcome.CHANGED, Outcome.UNSUPPORTED, Outcome.NO_MEANING
+
+ORDINALS = ("primary", "secondary", "tertiary", "quaternary", "quinary", "senary")
+"""Named steps in their order; other names follow as they are written."""
+
+OTHER_MODE = "an embedding model and a chat model cannot stand in for each other"
+
+
+class Chains:
+    """`routing` is the result. A step that the compiler would refuse is left out of its chain, and told."""
+
+    def __init__(self, mappings: Node, servers: Servers, report: Report) -> None:
+        self.mappings = mappings
+        self.servers = servers
+        self.report = report
+        self.routing = Routing(aliases=servers.aliases)
+        self._active = servers.active
+        self._behind: dict[str, list[str]] = {}
+        """By model: the models that its chain names, as far as it is written."""
+
+    def convert(self) -> None:
+        """Capabilities first: they may be steps of chains."""
+        chains = self.mappings.get("fallback_chains")
+        written = dict(chains.mapping) if chains else {}
+        for text, node in entries(self.mappings, "capabilities", self.report):
+            self._capability(text, node, written)
+        for text, node in written.items():
+            if text == "default":
+                steps = list(self._steps(node, "llm_routing.default_fallbacks"))
+                self.routing.default_fallbacks = Commented(steps, text_of(node.get("description")))
+            else:
+                self._chain(text, node)
+            self.report.rest(node, keys.CHAIN, ["chain"])
+
+    # -- names -------------------------------------------------------------------------------------------------
+
+    def _find(self, text: str) -> tuple[str, str]:
+        """The public name that `text` stands for in a chain, or else why there is none."""
+        name = self.servers.renamed.get(text, text)
+        known = {**self._active, **self.routing.aliases, **self.routing.capabilities}
+        if name in known:
+            return name, ""
+        if provider := self.servers.disabled(name):
+            return "", f'provider "{provider}" of "{name}" is disabled'
+        if text in self.servers.gone:
+            return "", f'"{text}" is not in the catalogue: {self.servers.gone[text]}'
+        if text in self.servers.providers or text in self.servers.left_out:
+            return "", f'"{text}" is a provider, not a model'
+        return "", f'nothing serves "{text}"; {did_you_mean(text, known)}'.rstrip("; ")
+
+    def _models(self, name: str) -> list[str]:
+        """The models a public name stands for."""
+        name = self.routing.aliases.get(name, name)
+        return self.routing.capabilities[name].names if name in self.routing.capabilities else [name]
+
+    def _embeds(self, name: str) -> bool:
+        return any(provider.models[name].embeds for provider in self.servers.serving(name))
+
+    def _flat(self, node: Node | None) -> Iterator[Node]:
+        """The steps of a chain in order; what is none is claimed."""
+        if node is None:
+            return
+        if node.entries is not None:
+            named = {key: child for key, child in node.entries.items() if key not in keys.STEP}
+            for key in sorted(named, key=lambda key: ORDINALS.index(key) if key in ORDINALS else len(ORDINALS)):
+                yield from self._flat(named[key])
+            for key, child in node.entries.items():
+                if key in keys.STEP:
+                    self.report.claim(child, *keys.STEP[key])
+        elif node.elements is not None:
+            for child in node.elements:
+                yield from self._flat(child)
+        elif text_of(node):
+            yield node
+        else:
+            self.report.claim(node, UNSUPPORTED, "no name stands here")
+
+    def _steps(self, node: Node, place: str, head: str = "") -> Iterator[str]:
+        """The steps of a chain that can be taken over, each once; all of them are claimed."""
+        covered: set[str] = set()
+        for leaf in self._flat(chain_of(node)):
+            text = text_of(leaf)
+            name, problem = self._find(text)
+            if problem:
+                self.report.claim(leaf, UNSUPPORTED, f"left out of {place}: {problem}", urgent=True)
+                continue
+            models = self._models(name)
+            if head in models:
+                self.report.claim(leaf, CHANGED, f"left out of {place}: it leads to {head} itself")
+            elif covered.issuperset(models):
+                self.report.claim(leaf, CHANGED, f"left out of {place}: it stands there already")
+            elif head and any(self._embeds(model) != self._embeds(head) for model in models):
+                self.report.claim(leaf, CHANGED, f"left out of {place}: {OTHER_MODE}", urgent=True)
+            elif head and (circle := self._way(models, head)):
+                text = f"left out of {place}: it closes a circle, {' → '.join([head, *circle])}"
+                self.report.claim(leaf, CHANGED, text, urgent=True)
+            else:
+                covered.update(models)
+                self._behind.setdefault(head, []).extend(models)
+                same = name == text
+                self.report.claim(leaf, TAKEN if same else CHANGED, place if same else f'{place}: "{name}"')
+                yield name
+
+    def _way(self, starts: list[str], goal: str) -> list[str]:
+        """The models from one of `starts` along the chains to `goal`; none if there is no way."""
+        stack = [[start] for start in starts]
+        seen: set[str] = set()
+        while stack:
+            way = stack.pop()
+            if way[-1] == goal:
+                return way
+            if way[-1] not in seen:
+                seen.add(way[-1])
+                stack.extend([*way, model] for model in self._behind.get(way[-1], ()))
+        return []
+
+    # -- what is written ---------------------------------------------------------------------------------------
+
+    def _capability(self, text: str, node: Node, chains: dict[str, Node]) -> None:
+        """A capability; a chain for it becomes its last models, as only models have chains."""
+        claim = self.report.claim
+        name, problem = self.servers.public_name(text)
+        place = f"llm_routing.capabilities.{name}"
+        if name in self.routing.capabilities:
+            problem = f'another capability is called "{name}" already'
+        if problem:
+            self.servers.gone[text] = problem
+            claim(node, UNSUPPORTED, f"the capability is left out: {problem}", urgent=True)
+            return
+        listed, legacy = node.get("preferred_models"), node.get("models")
+        if listed is not None:
+            claim(legacy, UNSUPPORTED, "preferred_models counts")
+        names: dict[str, None] = {}
+        own_chain = None if self.servers.serving(text) else chains.get(text)
+        for leaf in [*self._flat(listed or legacy), *self._flat(chain_of(own_chain) if own_chain else None)]:
+            found, reason = self._find(text_of(leaf))
+            if text_of(leaf) == text:
+                claim(leaf, CHANGED, f"left out of {place}: it is the capability itself")
+            elif reason:
+                claim(leaf, UNSUPPORTED, f"left out of {place}: {reason}", urgent=True)
+            elif names.keys() >= set(self._models(found)):
+                claim(leaf, CHANGED, f"left out of {place}: it stands there already")
+            elif len({self._embeds(model) for model in [*names, *self._models(found)]}) > 1:
+                claim(leaf, CHANGED, f"left out of {place}: {OTHER_MODE}", urgent=True)
+            else:
+                models = self._models(found)
+                same = models == [text_of(leaf)]
+                claim(leaf, TAKEN if same else CHANGED, place if same else f"{place}: {', '.join(models)}")
+                names.update(dict.fromkeys(models))
+        if not names:
+            self.servers.gone[text] = "none of its models is served"
+            claim(node, UNSUPPORTED, f"the capability is left out: {self.servers.gone[text]}", urgent=True)
+            return
+        self.routing.capabilities[name] = Commented(list(names), text_of(node.get("description")))
+        if name != text:
+            self.servers.renamed[text] = name
+            self.report.remark(node, f'clients must ask for "{name}"', urgent=True)
+        if own_chain is not None:
+            self.report.remark(own_chain, f"{place}: its last models, as only models have chains")
+            self.report.rest(own_chain, {**keys.CHAIN, "description": keys.NOTE}, ["chain"])
+            del chains[text]
+        self.report.rest(node, keys.CAPABILITY, ["preferred_models", "models"])
+
+    def _chain(self, text: str, node: Node) -> None:
+        name = self.servers.renamed.get(text, text)
+        place = f'llm_routing.fallbacks["{name}"]'
+        if not self.servers.serving(name):
+            _found, problem = self._find(text)
+            if not problem:
+                problem = f'"{name}" is an alias or a capability; only models have chains'
+            self.report.claim(node, UNSUPPORTED, f"the chain is left out: {problem}", urgent=True)
+            return
+        source = chain_of(node)
+        steps = list(self._steps(node, place, name))
+        self.routing.fallbacks[name] = Commented(steps, text_of(node.get("description")))
+        if steps:
+            return
+        if source is None or not any(leaf.name for leaf in source.leaves()):
+            self.report.claim(source, CHANGED, f"{place}: terminal, as nobody steps in")
+        else:
+            self.report.remark(node, f"{place}: terminal, as every step is left out", urgent=True)
+
+
+def chain_of(node: Node) -> Node | None:
+    """Where the steps stand: under `chain`, or as the entry itself."""
+    if node.entries is None or not node.entries.keys().isdisjoint(ORDINALS):
+        return node
+    return node.get("chain")

@@ -1,0 +1,219 @@
+"""What `plan` says would change, from the compiled plans and what is live."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from catalogues import CATALOGUE, ROOT, change, compiled
+
+from modelyard.compiler import Compiled
+from modelyard.live import HostChanges, ServiceChange, compare, differences, observed, parts
+from modelyard.render import MOST_DETAILS, render_changes
+
+SINCE = "2026-01-31T12:00:00Z"
+TWO = {"llm_stack": ["one", "two"], "llm_local": ["one", "two"]}
+ADDRESSES = {"one": "192.0.2.1", "two": "192.0.2.2"}
+
+
+def live(result: Compiled, host: str = "one") -> dict[str, dict[str, Any]]:
+    """What `modelyard_live` returns after `result` was applied."""
+    found = {
+        service: {"release": "0123456789ab", "since": SINCE, "plan": part}
+        for service, part in parts(result.plans[host]).items()
+    }
+    if "litellm" in found:
+        found["litellm"]["public_names"] = result.public_names
+    return found
+
+
+def changes(before: str, after: str) -> HostChanges:
+    """The changes on the one host, from one catalogue to the other."""
+    (found,) = compare(compiled(after).plans, {"one": live(compiled(before))})
+    return found
+
+
+def details(found: HostChanges, service: str) -> tuple[str, ...]:
+    (one,) = [change for change in found.services if change.service == service]
+    assert (one.kind, one.since) == ("change", SINCE)
+    return one.details
+
+
+SERVICES = ("redis", "llama-cpp@small", "llama-cpp@large-7b", "litellm", "haproxy")
+
+
+def test_the_same_plan_changes_nothing() -> None:
+    assert changes(CATALOGUE, CATALOGUE) == HostChanges("one", unchanged=SERVICES)
+
+
+def test_fresh_host_gets_everything() -> None:
+    (found,) = compare(compiled().plans, {"one": {}})
+    assert [(change.service, change.kind) for change in found.services] == [(name, "add") for name in SERVICES]
+    assert found.names_added == ("small", "large:7b", "big-cloud")
+
+
+def test_a_setting_of_the_gateway() -> None:
+    found = changes(CATALOGUE, change("port: 4000", "port: 4000\n  cooldown_s: 20"))
+    assert details(found, "litellm") == ("document.router_settings.cooldown_time: 30 → 20",)
+    assert found.unchanged == ("redis", "llama-cpp@small", "llama-cpp@large-7b", "haproxy")
+
+
+def test_a_port_of_the_door() -> None:
+    found = changes(CATALOGUE, change("port: 4000", "port: 4100"))
+    assert [change.service for change in found.services] == ["haproxy"]
+    assert details(found, "haproxy") == ("port: 4000 → 4100",)
+
+
+def test_a_setting_of_one_model() -> None:
+    text = change("/models/small.gguf}", "/models/small.gguf}\n        context_length: 4096\n        rpm: 60")
+    found = changes(CATALOGUE, text)
+    assert details(found, "llama-cpp@small") == ("instance.context_length: not set → 4096",)
+    assert "model small: litellm_params.rpm added: 60" in details(found, "litellm")
+    assert details(changes(text, CATALOGUE), "llama-cpp@small") == ("instance.context_length: 4096 → not set",)
+    assert "model small: litellm_params.rpm removed (was 60)" in details(changes(text, CATALOGUE), "litellm")
+
+
+MORE = change(
+    "      - name: big-cloud\n", "      - name: big-cloud\n      - name: other-cloud\n",
+    change("big-cloud: {terminal: true}", "big-cloud: {chain: [other-cloud]}\n    other-cloud: {terminal: true}"),
+)  # fmt: skip
+
+
+def test_names_that_appear() -> None:
+    found = changes(CATALOGUE, MORE)
+    assert found.names_added == ("other-cloud",)
+    assert found.names_removed == ()
+    assert "model other-cloud added" in details(found, "litellm")
+    assert (
+        'document.router_settings.fallbacks["large:7b"]: small, big-cloud → small, big-cloud, other-cloud'
+        in details(found, "litellm")
+    )
+
+
+def test_names_that_go_away_need_a_word() -> None:
+    found = changes(MORE, CATALOGUE)
+    assert found.names_removed == ("other-cloud",)
+    assert "model other-cloud removed" in details(found, "litellm")
+    text = render_changes([found])
+    assert "public names that go away: other-cloud\n" in text
+    assert "-e llm_allow_removal=true" in text
+    assert "llm_allow_removal" not in render_changes([changes(CATALOGUE, MORE)])
+
+
+def test_an_engine_that_is_no_longer_planned_is_removed() -> None:
+    less = change("      - name: large:7b\n        source: {path: /models/large.gguf}\n        port: 8081\n", "")
+    less = change("    large:7b: {chain: [small, big-cloud]}\n", "", less)
+    found = changes(CATALOGUE, less)
+    assert ServiceChange("llama-cpp@large-7b", "remove", since=SINCE) in found.services
+
+
+def test_other_services_are_left_running_and_named() -> None:
+    """site.yml has nothing that takes Redis away, so `plan` must not promise it."""
+    before = live(compiled())
+    (found,) = compare(compiled(groups={"llm_redis": []}).plans, {"one": before})
+    assert ServiceChange("redis", "left", since=SINCE) in found.services
+    assert f"left     redis (live since {SINCE}): not in the plan, and site.yml leaves it running" in render_changes(
+        [found]
+    )
+
+
+def test_a_gateway_that_moved_away_takes_no_names() -> None:
+    """site.yml does not look at the names of a host without a planned gateway; it stays as it is, and is named."""
+    before = live(compiled(groups=TWO, addresses=ADDRESSES))
+    after = compiled(groups={**TWO, "llm_gateway": ["two"]}, addresses=ADDRESSES)
+    found, other = compare(after.plans, {"one": before, "two": {}})
+    assert found.names_removed == ()
+    assert [change.service for change in found.services if change.kind == "left"] == ["haproxy", "litellm"]
+    assert other.names_added == tuple(after.public_names)
+
+
+def test_deployments_of_one_model_are_told_by_id() -> None:
+    one, two = compiled(groups={**TWO, "llm_local": ["one"]}), compiled(groups=TWO, addresses=ADDRESSES)
+    found, _ = compare(two.plans, {"one": live(one)})
+    assert "model small, deployment local/two/small added" in details(found, "litellm")
+    found, _ = compare(one.plans, {"one": live(two)})
+    assert "model small, deployment local/two/small removed" in details(found, "litellm")
+
+
+def test_order_alone() -> None:
+    first = "      - name: small\n        source: {path: /models/small.gguf}\n"
+    text = change(first, "").replace("        port: 8081\n", f"        port: 8081\n{first}")
+    assert details(changes(CATALOGUE, text), "litellm") == ("only the order of its entries differs",)
+
+
+def test_first_chain_of_all() -> None:
+    """Without any chain the document has an empty list, which must not be shown as one value turned into another."""
+    without = change(
+        "{chain: [small, big-cloud]}", "{terminal: true}", change("{chain: [big-cloud]}", "{terminal: true}")
+    )
+    assert "document.router_settings.fallbacks.small added: big-cloud" in details(
+        changes(without, CATALOGUE), "litellm"
+    )
+    assert "document.router_settings.fallbacks.small removed (was big-cloud)" in details(
+        changes(CATALOGUE, without), "litellm"
+    )
+
+
+def test_older_release_cannot_be_compared() -> None:
+    before = live(compiled())
+    before["redis"]["plan"] = None
+    (found,) = compare(compiled().plans, {"one": before})
+    reason = "cannot be compared: an older version of Modelyard made the live release"
+    assert found.services == (ServiceChange("redis", "unclear", (reason,), SINCE),)
+
+
+def test_hosts_that_are_not_known_hide_nothing() -> None:
+    result = compiled(groups={"llm_stack": ["one", "two", "three"]}, addresses=ADDRESSES)
+    down = observed({"changed": False, "unknown": "not reachable: No route"})
+    hanging = observed({"failed": True, "msg": "Timed out after 30 second(s)."})
+    text = render_changes(compare(result.plans, {"one": live(result), "two": down}))
+    assert "  one: nothing, 5 services as planned\n" in text
+    assert "  two: what runs there is not known (not reachable: No route)" in text
+    assert "  three: what runs there is not known (not asked (--limit))" in text
+    assert render_changes(compare(result.plans, {"one": hanging})).splitlines()[1] == (
+        "  one: what runs there is not known (Timed out after 30 second(s).)"
+    )
+
+
+def test_long_lists_are_cut() -> None:
+    many = "".join(f"      - name: m{number}\n" for number in range(MOST_DETAILS + 5))
+    found = changes(CATALOGUE, change("      - name: big-cloud\n", f"      - name: big-cloud\n{many}"))
+    assert len(details(found, "litellm")) == MOST_DETAILS + 5
+    text = render_changes([found])
+    assert text.count("model m") == MOST_DETAILS
+    assert "           and 5 more differences\n" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (True, False, "a: true → false"),
+        ("", "x", 'a: "" → x'),
+        (None, [], "a: not set → []"),
+        (["x", "y"], ["x"], "a: x, y → x"),
+        ({"b.c": 1}, {"b.c": 1.5}, 'a["b.c"]: 1 → 1.5'),
+        ("x", "y" * 99, f"a: x → {'y' * 59}…"),
+    ],
+)
+def test_values_are_readable(old: Any, new: Any, line: str) -> None:
+    assert differences({"a": old}, {"a": new}) == [line]
+
+
+@pytest.mark.parametrize(
+    ("file", "service"),
+    [
+        ("redis/tasks/configure.yml", "redis"),
+        ("haproxy/tasks/configure.yml", "haproxy"),
+        ("litellm/tasks/configure.yml", "litellm"),
+        ("llama_cpp/tasks/instance.yml", "llama-cpp@small"),
+    ],
+)
+def test_roles_keep_what_is_compared(file: str, service: str) -> None:
+    """A key that only one side has would be reported as a change for ever."""
+    tasks = yaml.safe_load((ROOT / "roles" / file).read_text(encoding="utf-8"))
+    (kept,) = [task["modelyard_release"]["plan"] for task in tasks if "modelyard_release" in task]
+    compared = parts(compiled().plans["one"])[service]
+    assert kept.keys() == compared.keys()
+    if "build" in kept:
+        assert kept["build"].keys() == compared["build"].keys()
