@@ -15,7 +15,9 @@ from ansible.utils.display import Display
 
 try:
     from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+    from modelyard.graph import graph_file
     from modelyard.origins import ansible_origin
+    from modelyard.places import ineffective
     from modelyard.render import render_plan, render_summary
     from modelyard.resolve import STACK
 except ImportError as error:
@@ -24,6 +26,14 @@ else:
     IMPORT_ERROR = None
 
 display = Display()
+
+LOCKS = Path(__file__).parents[2] / "roles/litellm/files/locks"
+
+
+class Refusal(AnsibleActionFail):
+    """Fails with its result alone: Ansible would print the message twice, the first time as a fault of the playbook."""
+
+    omit_exception_key = True
 
 
 class ActionModule(ActionBase):
@@ -44,11 +54,14 @@ class ActionModule(ActionBase):
             )
         variables = task_vars or {}
         compiled = compile_inventory(snapshot(variables))
-        write_report(variables, compiled)
+        if path := self._templar.template(variables.get("llm_report")):
+            write("llm_report", str(path), report(compiled))
         for warning in compiled.warnings:
             display.warning(warning.render())
         if compiled.errors:
-            return {"failed": True, "msg": refusal(compiled)}
+            raise Refusal(refusal(compiled))
+        if path := self._templar.template(variables.get("llm_graph")):
+            write("llm_graph", str(path), graph_file(compiled, str(path)))
         return {
             "changed": False,
             **compiled.as_dict(),
@@ -69,29 +82,34 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     groups = {str(name): [str(host) for host in hosts] for name, hosts in variables["groups"].items()}
     hostvars = variables["hostvars"]
     fixed: dict[int, Any] = {}
-    hosts = {name: read_host(name, hostvars, fixed) for name in groups.get(STACK, [])}
+    written = {name: read_raw(name, hostvars) for name in groups.get(STACK, [])}
+    hosts = {name: read_host(name, hostvars, raw, fixed) for name, raw in written.items()}
     secrets: set[str] = set()
     for name, host in hosts.items():
         given = host.variables.get("llm_secrets")
         secrets |= {str(key) for key, value in given.items() if value} if isinstance(given, Mapping) else set()
         secrets |= stored_secrets(hostvars[name].get("inventory_dir"))
     secrets |= {name for name, value in os.environ.items() if value}
-    return Inventory(groups, hosts, frozenset(secrets), ansible_origin)
+    found = frozenset(path.stem.removeprefix("litellm-") for path in LOCKS.glob("litellm-*.txt"))
+    locks = found if LOCKS.is_dir() else None  # the plugins may be used without the roles
+    return Inventory(groups, hosts, frozenset(secrets), ansible_origin, ineffective(hostvars, groups, written), locks)
 
 
-def read_host(name: str, hostvars: Any, fixed: dict[int, Any]) -> Host:
-    """The `llm_*` variables of one host, templated in its own context.
+def read_raw(name: str, hostvars: Any) -> dict[str, Any]:
+    """The `llm_*` variables of one host as they are written. The keys, too, know where that was."""
+    return {variable: value for variable, value in hostvars.raw_get(name).items() if variable.startswith("llm_")}
+
+
+def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int, Any]) -> Host:
+    """The `llm_*` variables of one host, templated in its own context. `raw` is what `read_raw` says of it.
 
     `fixed` holds values without templates by identity: hosts share what group_vars says, and templating it
     again for each of them is what takes the time in a large inventory.
     """
     mine = hostvars[name]
-    raw = hostvars.raw_get(name)
     values: dict[str, Any] = {}
     unreadable: dict[str, Any] = {}
-    # The keys as they are: they know where they were written.
-    for variable in sorted(key for key in mine if key.startswith("llm_")):
-        written = raw[variable]
+    for variable, written in sorted(raw.items()):
         if id(written) not in fixed and isinstance(written, Mapping) and is_fixed(written):
             fixed[id(written)] = written
         if id(written) in fixed:
@@ -126,13 +144,18 @@ def stored_secrets(inventory_dir: Any) -> set[str]:
     return {entry.name for entry in store.iterdir() if not entry.name.startswith(".")} if store.is_dir() else set()
 
 
-def write_report(variables: Mapping[str, Any], compiled: Compiled) -> None:
-    """Write all diagnostics as JSON to `llm_report`, if that is set."""
-    target = variables.get("llm_report")
-    if not target:
-        return
-    report = [diagnostic.as_dict() for diagnostic in compiled.diagnostics]
+def report(compiled: Compiled) -> str:
+    """All diagnostics as JSON."""
+    return json.dumps([diagnostic.as_dict() for diagnostic in compiled.diagnostics], indent=2) + "\n"
+
+
+def write(variable: str, target: str, text: str) -> None:
+    """Write the file that a variable asks for. Who reads it never sees half of it."""
+    path = Path(target).expanduser()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        Path(str(target)).expanduser().write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.rename(path)
     except OSError as error:
-        raise AnsibleActionFail(f"llm_report cannot be written: {error}") from error
+        temporary.unlink(missing_ok=True)
+        raise AnsibleActionFail(f"{variable} cannot be written: {error}") from error

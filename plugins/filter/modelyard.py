@@ -9,7 +9,9 @@ from ansible.errors import AnsibleFilterError
 
 try:
     from modelyard.compiler import compile_document
+    from modelyard.live import compare, observed
     from modelyard.origins import ansible_origin
+    from modelyard.render import render_changes
     from modelyard.sourcemap import plain
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
@@ -54,6 +56,11 @@ def litellm_fallbacks(*args: Any, **kwargs: Any) -> list[dict[str, list[str]]]:
     return litellm_config(*args, **kwargs)["router_settings"]["fallbacks"]
 
 
+def modelyard_changes(plans: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """What would change on every host of `plans`, as text; `results` are those of modelyard_live by host."""
+    return render_changes(compare(plain(plans), {host: observed(result) for host, result in plain(results).items()}))
+
+
 class FilterModule:
     """What Ansible asks for."""
 
@@ -63,4 +70,5 @@ class FilterModule:
             "litellm_config": litellm_config,
             "litellm_model_list": litellm_model_list,
             "litellm_fallbacks": litellm_fallbacks,
+            "modelyard_changes": modelyard_changes,
         }

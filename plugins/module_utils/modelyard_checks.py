@@ -158,7 +158,8 @@ def _check_chat(check: dict, generations: dict[str, str] | None) -> str:
     stream = bool(check.get("stream"))
     question = {
         "model": check["model"],
-        "messages": [{"role": "user", "content": "Hello"}],
+        # Never asked before: an answer from the gateway's cache would say nothing about the engine.
+        "messages": [{"role": "user", "content": f"Hello at {time.time_ns()}"}],
         "max_tokens": 1,
         "stream": stream,
     }

@@ -161,6 +161,11 @@ class Release:
         return json.dumps({**self.spec, "service": self.service, "id": self.id}, indent=2, sort_keys=True) + "\n"
 
 
+def public_names(manifest: dict) -> list[str]:
+    """Return the model names that a release's checks want listed: of the gateway's, its public names."""
+    return [name for check in manifest["checks"] if check["kind"] == "models" for name in check["names"]]
+
+
 class Service:
     """What is wanted, live and running of one service on this host."""
 

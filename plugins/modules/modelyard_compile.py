@@ -17,10 +17,15 @@ description:
     O(ignore:run_once).
   - "Variables it reads: C(llm_providers), C(llm_routing), C(llm_gateway), C(llm_versions),
     C(llm_overrides_*), C(llm_overrides), C(llm_secrets) (names only) and, per host,
-    C(llm_address)."
+    C(llm_address) and C(llm_gpus)."
+  - Every C(llm_*) variable of the inventory that reaches no host of C(llm_stack) is an error that
+    names the place that wins.
   - A secret counts as defined if it is a key of C(llm_secrets), a variable of the environment, or a
     file in C(.credentials/) beside the inventory.
-  - With C(-e llm_report=PATH) all diagnostics are also written to PATH on the controller as JSON.
+  - With C(-e llm_report=PATH) all diagnostics are also written to PATH on the controller as JSON,
+    an empty list if there are none. A relative PATH begins where the command is run.
+  - With C(-e llm_graph=PATH) who steps in for whom is written to PATH on the controller as a Mermaid flowchart, for
+    Markdown in a fence if PATH ends in C(.md).
 options: {}
 requirements:
   - modelyard (this project's package, C(make env) installs it)

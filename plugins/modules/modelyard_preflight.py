@@ -64,7 +64,7 @@ import struct
 from dataclasses import dataclass
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import read_text
+from ansible.module_utils.modelyard_services import public_names, read_text
 
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
 TCP_LISTEN = "0A"
@@ -267,8 +267,7 @@ def removal_problems(planned: list[str], live: dict | None) -> list[str]:
     """Say which public names are live (`live` is the manifest of the gateway's live release) and not planned."""
     if not planned or live is None:
         return []
-    names = {name for check in live["checks"] if check["kind"] == "models" for name in check["names"]}
-    gone = sorted(names - set(planned))
+    gone = sorted(set(public_names(live)) - set(planned))
     if not gone:
         return []
     return [

@@ -61,6 +61,10 @@ options:
     type: list
     elements: dict
     default: []
+  plan:
+    description: What the release is made from, as a tree of plain values without secrets. It is kept in the manifest,
+      outside of the release's identity, so that C(modelyard_live) can say later what runs.
+    type: dict
 notes:
   - C(@RELEASE@) in files, units and commands becomes the release's path, C(@CREDENTIALS@) the directory of its
     credentials. In units
@@ -79,6 +83,7 @@ EXAMPLES = r"""
       - {name: modelyard-redis.service, template: modelyard-redis.service.j2}
     generation: "{{ __redis_credentials.generation }}"
     checks: "{{ redis_checks }}"
+    plan: {port: "{{ redis_port }}"}
   notify: Activate redis
 """
 
@@ -133,6 +138,7 @@ ARGUMENTS = {
     "validate": {"type": "list", "elements": "list", "default": []},
     "activation": {"type": "dict", "default": {}},
     "checks": {"type": "list", "elements": "dict", "default": []},
+    "plan": {"type": "dict"},
 }
 
 
@@ -148,6 +154,7 @@ def build(params: dict) -> Release:
             "generation": params["generation"],
             "activation": params["activation"],
             "checks": params["checks"],
+            "plan": params["plan"],
         },
     )
 
@@ -241,7 +248,7 @@ def present(module: AnsibleModule) -> dict:
     reasons += [f"{path} was changed by hand" for path in spoiled]
     stale = known is not None and known.manifest() != release.manifest()
     if stale:
-        reasons.append("its checks or the way it is activated changed")
+        reasons.append("its plan, its checks or the way it is activated changed")
     if known is None and not reasons:
         reasons.append(f"release {release.id} is not there")
     result.update(changed=bool(reasons), reasons=reasons)

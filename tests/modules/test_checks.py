@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from ansible.module_utils import modelyard_checks as checks
 
+RECORDED: list[object] = []
+
 
 class Stub(http.server.BaseHTTPRequestHandler):
     """A stand-in for an OpenAI-compatible server that answers well, or in one of several bad ways."""
@@ -35,6 +37,8 @@ class Stub(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer a chat, by model name."""
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if request["model"] == "recorded":
+            RECORDED.append(request["messages"])
         if request["model"] == "empty":
             return self._answer(200, b'{"choices": []}')
         if request["model"] == "cut":
@@ -106,3 +110,11 @@ def test_failures_are_reports_not_exceptions(tmp_path: Path, monkeypatch: pytest
     table = "\n".join(checks.table(results))
     assert "0 ok, 4 failed, 1 skipped" in table
     assert table.count("try: look") == 4
+
+
+def test_no_question_is_asked_twice(url: str) -> None:
+    """A gateway that keeps answers would otherwise vouch for an engine that is gone."""
+    asked = check("chat", url=url, model="recorded")
+    assert [result["status"] for result in checks.run_checks([asked, asked])] == ["ok", "ok"]
+    first, second = RECORDED
+    assert first != second

@@ -47,6 +47,14 @@ def test_boolean_in_an_override_on_the_command_line(ansible: Run) -> None:
     assert "<CLI option '-e'>: error[unknown-key]" in done.stdout
 
 
+def test_version_that_is_not_locked(ansible: Run) -> None:
+    version = '{"llm_overrides": {"versions": {"litellm": {"version": "1.999.0"}}}}'
+    refused = ansible("ansible-playbook", "playbooks/validate.yml", "-e", version)
+    assert refused.returncode == 2
+    assert "error[version-without-lock]: litellm 1.999.0 has no lock" in refused.stdout
+    assert "hint: locked: 1.106.2;" in refused.stdout
+
+
 def test_typos_in_a_file_have_file_line_and_column(ansible: Run, stack: Path, variables: Write) -> None:
     path = variables(
         "---\nllm_overrides:\n  gateway:\n    cooldwn_s: 10\n    workers: two\n"

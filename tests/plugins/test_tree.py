@@ -14,7 +14,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
-VERBS = sorted((ROOT / "playbooks").glob("*.yml"))
+# Import makes an inventory of its own, whatever is wrong with the one that is there.
+VERBS = sorted(path for path in (ROOT / "playbooks").glob("*.yml") if path.name != "import.yml")
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("modelyard_*.py"))
 
 
@@ -81,6 +82,9 @@ def test_the_pinned_gateway_has_a_lock() -> None:
     requirements = re.findall(r"^[a-z0-9][^ ]*==", lock, re.MULTILINE)
     assert len(requirements) > 100
     assert lock.count("--hash=sha256:") >= len(requirements)
+    # The security floor of what serves its requests.
+    starlette = re.findall(r"^starlette==(\d+)\.(\d+)\.(\d+)", lock, re.MULTILINE)
+    assert min(tuple(map(int, numbers)) for numbers in starlette) >= (1, 0, 1)
 
 
 def test_every_module_is_documented() -> None:

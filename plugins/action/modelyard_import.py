@@ -1,0 +1,119 @@
+"""Import a hand-made stack, on the controller. Documented in the module of this name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+try:
+    from modelyard.importer import FILES, REPORT, InputError, import_stack
+except ImportError as error:
+    IMPORT_ERROR: ImportError | None = error
+else:
+    IMPORT_ERROR = None
+
+SCHEMA = Path(__file__).parents[2] / "docs/catalogue.schema.json"
+
+
+class ActionModule(ActionBase):
+    """Reads the two files, writes an inventory. Contacts no host."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the report, or fail with everything that is wrong with the input."""
+        super().run(tmp, task_vars)
+        if IMPORT_ERROR is not None:
+            raise AnsibleActionFail(
+                f"{IMPORT_ERROR}. This Python ({sys.executable}) is not Modelyard's: run `make env`, then "
+                "`.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
+            )
+        _, arguments = self.validate_argument_spec(
+            {"source": {"type": "str", "required": True}, "destination": {"type": "path", "required": True}}
+        )
+        if not arguments["source"]:
+            raise AnsibleActionFail("where is the old stack? -e from=DIR, the directory of its providers.yaml")
+        source = Path(arguments["source"]).expanduser()
+        destination = Path(os.path.abspath(arguments["destination"]))
+        if destination.is_relative_to(Path.cwd()):
+            destination = destination.relative_to(Path.cwd())
+        if not source.is_dir():
+            raise AnsibleActionFail(f"from={source}: there is no such directory{nearest(source)}")
+        problems = occupied(destination)
+        try:
+            schema = os.path.relpath(SCHEMA, destination / "group_vars/llm_stack")
+            imported = import_stack(read(source), str(source), schema)
+        except InputError as error:
+            problems = [*error.problems, *problems]
+        if problems:
+            lines = ["The stack cannot be imported. Nothing was written.", *problems, nearest(source)]
+            raise AnsibleActionFail("\n".join(line for line in lines if line))
+        if not imported.public_names:
+            raise AnsibleActionFail(f"No active provider can be taken over. Nothing was written.\n{imported.report}")
+        if not self._task.check_mode:
+            write(imported.files, destination)
+        return {
+            "changed": True,
+            "destination": str(destination),
+            "files": [str(destination / name) for name in imported.files],
+            "public_names": list(imported.public_names),
+            "secrets": list(imported.secrets),
+            "summary": imported.summary,
+            "report": imported.report,
+            "diff": [
+                {"before": "", "after": text, "before_header": name, "after_header": str(destination / name)}
+                for name, text in imported.files.items()
+                if name != REPORT
+            ],
+        }
+
+
+def read(source: Path) -> dict[str, bytes]:
+    """The files that exist. Raises AnsibleActionFail if one cannot be read."""
+    try:
+        return {name: (source / name).read_bytes() for name in FILES if (source / name).is_file()}
+    except OSError as error:
+        raise AnsibleActionFail(f"cannot be read: {error}") from error
+
+
+def nearest(source: Path) -> str:
+    """Where the files lie, if they are not in `source` itself."""
+    if (source / FILES[0]).is_file() or not source.is_dir():
+        return ""
+    found = sorted(source.glob(f"*/{FILES[0]}"))
+    return f"there is {found[0]}: -e from={found[0].parent}" if found else ""
+
+
+def occupied(destination: Path) -> list[str]:
+    """Why nothing can be written there, if so: what exists is never overwritten."""
+    if destination.is_dir() and not any(destination.iterdir()):
+        return []
+    if not os.path.lexists(destination):
+        return []
+    return [f"{destination} exists: nothing is overwritten, choose a new directory with -e to=DIR"]
+
+
+def write(files: Mapping[str, str], destination: Path) -> None:
+    """Write all files or none: beside the destination first, which then appears by one rename.
+
+    Raises AnsibleActionFail if that fails.
+    """
+    beside = destination.with_name(f".{destination.name}.{os.getpid()}")
+    try:
+        for name, text in files.items():
+            (beside / name).parent.mkdir(parents=True, exist_ok=True)
+            (beside / name).write_text(text, encoding="utf-8")
+        beside.rename(destination)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise AnsibleActionFail(f"{destination} cannot be written: {error}") from error

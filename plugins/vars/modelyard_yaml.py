@@ -1,0 +1,39 @@
+"""Says which file is no YAML. Ansible's own plugin for group_vars and host_vars drops the file and the line."""
+
+from __future__ import annotations
+
+import os
+
+from ansible.inventory.group import InventoryObjectType
+from ansible.plugins.vars import BaseVarsPlugin
+
+DOCUMENTATION = r"""
+name: modelyard_yaml
+short_description: Name file and line of YAML that cannot be read
+version_added: "0.1.0"
+description:
+  - Reads what C(host_group_vars) is about to read, so that an error of the YAML parser arrives with
+    its file, line and column. What is read stays in Ansible's cache; nothing is read twice.
+  - Sets no variable.
+"""
+
+READ: set[tuple[str, str]] = set()
+"""Directories and names that were looked up."""
+
+
+class VarsModule(BaseVarsPlugin):
+    """Loads the files of groups and hosts, and lets Ansible's error about them through."""
+
+    # Ansible asks for the variables of every host many times, and makes a new plugin each time without this.
+    is_stateless = True
+
+    def get_vars(self, loader, path, entities, cache=True):
+        """Return nothing; raise AnsibleError for a file that cannot be read."""
+        for entity in entities:
+            kind = "host_vars" if entity.base_type is InventoryObjectType.HOST else "group_vars"
+            directory = os.path.join(os.path.realpath(path), kind)
+            if (directory, entity.name) not in READ:
+                for file in loader.find_vars_files(directory, entity.name):
+                    loader.load_from_file(file, unsafe=True, trusted_as_template=True)
+                READ.add((directory, entity.name))
+        return {}

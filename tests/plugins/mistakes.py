@@ -1,0 +1,289 @@
+"""Typical mistakes, made in a copy of this tree; docs/mistakes.md is what validate says about them.
+
+Run this file to write docs/mistakes.md anew: `.venv/bin/python tests/plugins/mistakes.py`
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/mistakes.md"
+TREE = ("ansible.cfg", "group_vars", "inventories/workstation", "playbooks", "plugins")
+
+SHIPPED = "group_vars/all"
+MINE = "inventories/workstation/group_vars/llm_stack/llm.yml"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """`text` is written to `file`, or replaces `instead_of` there. What is said must hold code, place and hint."""
+
+    title: str
+    story: str
+    file: str
+    text: str
+    code: str
+    line: int | None
+    hint: str
+    instead_of: str | None = None
+    elsewhere: str | None = None
+    """The file that the message is about, if not the one with the mistake."""
+
+    @property
+    def blamed(self) -> str:
+        return self.elsewhere or self.file
+
+
+MISTAKES = (
+    Mistake(
+        "A typo in a key",
+        "Your values stand in the inventory, beside the shipped catalogue. One key is misspelt.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              models:
+                - name: llama-cpp-native
+                  context_lenght: 8192
+        """,
+        "unknown-key",
+        6,
+        'did you mean "context_length"?',
+    ),
+    Mistake(
+        "A typo in the name of a model",
+        "The shipped catalogue itself was edited, and a step of a chain is misspelt.",
+        f"{SHIPPED}/routing.yml",
+        '    qwen-coder-vllm: {chain: ["qwen3-coder:480-cloud", llama-cpp-default]}',
+        "unknown-model",
+        None,
+        'did you mean "qwen3-coder:480b-cloud"?',
+        instead_of='    qwen-coder-vllm: {chain: ["qwen3-coder:480b-cloud", llama-cpp-default]}',
+    ),
+    Mistake(
+        "A number in quotes",
+        "YAML reads it as text.",
+        MINE,
+        """\
+        llm_overrides:
+          gateway:
+            port: "4100"
+        """,
+        "invalid-value",
+        3,
+        "write the number without quotes",
+    ),
+    Mistake(
+        "An alias that points at nothing",
+        "Ollama's models have a tag, and the tag belongs to the name.",
+        MINE,
+        """\
+        llm_overrides:
+          routing:
+            aliases:
+              chat: llama3.1
+        """,
+        "unknown-alias-target",
+        4,
+        'did you mean "llama3.1:latest"?',
+    ),
+    Mistake(
+        "Two models that stand in for each other",
+        "In the shipped catalogue `llama-cpp-default` already falls back to `llama-cpp-native`.",
+        MINE,
+        """\
+        llm_overrides:
+          routing:
+            fallbacks:
+              llama-cpp-native: {chain: [llama-cpp-default]}
+        """,
+        "chain-cycle",
+        4,
+        "remove one of these steps",
+    ),
+    Mistake(
+        "A group that the inventory does not have",
+        "A provider is to run on the hosts of a group, and the group has another name.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              group: llm_llama_cpp
+        """,
+        "unknown-group",
+        4,
+        'did you mean "llm_llama_cpp_native" or "llm_llama_cpp_python"? Or define it in the inventory',
+    ),
+    Mistake(
+        "Two engines on one port",
+        "llama.cpp runs one process per model, and only the first can have the provider's port.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              models:
+                - name: small
+                  source: {path: /var/lib/modelyard/models/small.gguf}
+          routing:
+            fallbacks:
+              small: {chain: [llama-cpp-native]}
+        """,
+        "port-clash",
+        5,
+        'give "small" a port of its own, such as port: 8081',
+    ),
+    Mistake(
+        "A key where its name belongs",
+        "The catalogue holds names of secrets. The value is not printed.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            openai:
+              status: active
+              api_key_env: sk-proj-4f0c0ffee
+        """,
+        "invalid-value",
+        5,
+        "write the name here",
+    ),
+    Mistake(
+        "Values in the inventory's group_vars/all",
+        "Ansible prefers the playbooks' own `group_vars/all`, and says nothing.",
+        "inventories/workstation/group_vars/all/llm.yml",
+        """\
+        llm_gateway:
+          port: 4100
+        """,
+        "variable-without-effect",
+        1,
+        "as llm_overrides: {gateway: ...}",
+    ),
+    Mistake(
+        "A typo in the name of the variable",
+        "Nobody would ever read it.",
+        MINE,
+        """\
+        llm_overide:
+          gateway:
+            port: 4100
+        """,
+        "unknown-variable",
+        1,
+        'did you mean "llm_overrides"?',
+    ),
+    Mistake(
+        "Something was taken out, and is still asked for",
+        "`null` removes a provider with its models. The chains of the shipped catalogue still name them.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            llama_cpp_python: null
+        """,
+        "unknown-model",
+        None,
+        "to do without it, add to llm_overrides: {",
+        elsewhere=f"{SHIPPED}/routing.yml",
+    ),
+    Mistake(
+        "Wrong indentation",
+        "This is no YAML, so Ansible itself stops, before anything of Modelyard runs.",
+        MINE,
+        """\
+        llm_overrides:
+          gateway:
+            port: 4100
+           workers: 2
+        """,
+        "YAML parsing failed",
+        4,
+        "   workers: 2",
+    ),
+)
+
+HEAD = """\
+# Typical mistakes
+
+What a new user gets wrong, and what `ansible-playbook playbooks/validate.yml` says then, before any host is contacted.
+The output is real: `.venv/bin/python tests/plugins/mistakes.py` makes each mistake in a copy of this tree and writes
+this page. Shown is the message of the failed task. Every code is explained in [diagnostics.md](diagnostics.md).
+"""
+
+
+def make(mistake: Mistake, directory: Path) -> str:
+    """Make the mistake in a copy of the tree in `directory`, and return what is printed."""
+    for name in TREE:
+        source = ROOT / name
+        target = directory / name
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(".credentials", "__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    file = directory / mistake.file
+    if mistake.instead_of is not None:
+        text = file.read_text(encoding="utf-8")
+        if text.count(mistake.instead_of) != 1:
+            raise ValueError(f"{mistake.title}: {mistake.file} does not hold {mistake.instead_of!r} once")
+        file.write_text(text.replace(mistake.instead_of, mistake.text), encoding="utf-8")
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(mistake.text), encoding="utf-8")
+    programs = Path(sys.executable).parent
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_") and not k.endswith("_API_KEY")}
+    done = subprocess.run(
+        [programs / "ansible-playbook", "playbooks/validate.yml"],
+        cwd=directory,
+        env={**clean, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout.replace(f"{directory}/", "")
+
+
+def message(output: str) -> str:
+    """The message of the failed task; all of the output if it did not come so far."""
+    _head, found, rest = output.partition("    msg: |-\n")
+    if not found:
+        return output[output.index("[ERROR]") :].strip("\n")
+    return textwrap.dedent(rest.partition("\n\n")[0])
+
+
+def render(outputs: list[str]) -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for number, (mistake, output) in enumerate(zip(MISTAKES, outputs, strict=True), start=1):
+        written = textwrap.indent(textwrap.dedent(mistake.text), "    ")
+        said = textwrap.indent(message(output), "    ")
+        parts.append(
+            f"## {number}. {mistake.title}\n\n{mistake.story}\n\n`{mistake.file}`:\n\n{written.rstrip()}\n\n"
+            f"It says:\n\n{said}\n"
+        )
+    return "\n".join(parts)
+
+
+def observe(directory: Path) -> list[str]:
+    """Make all mistakes, each in a copy of its own below `directory`; return the outputs."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(make, MISTAKES, (directory / str(number) for number in range(len(MISTAKES)))))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        PAGE.write_text(render(observe(Path(scratch))), encoding="utf-8")

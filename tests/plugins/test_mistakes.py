@@ -1,0 +1,79 @@
+"""Typical mistakes, made for real: each message names the line and the fix, and the docs hold it word for word."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import mistakes
+import pytest
+from mistakes import MISTAKES, PAGE, Mistake
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return mistakes.observe(tmp_path_factory.mktemp("mistakes"))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.title)
+def test_the_message_names_line_and_fix(mistake: Mistake, outputs: list[str]) -> None:
+    output = outputs[MISTAKES.index(mistake)]
+    assert mistake.code in output
+    assert mistake.hint in output
+    assert re.search(rf"{re.escape(mistake.blamed)}:\d+", output)
+    line = mistake.line
+    if mistake.instead_of is not None:
+        text = (ROOT / mistake.file).read_text(encoding="utf-8")
+        line = text[: text.index(mistake.instead_of)].count("\n") + 1
+    if line is not None:
+        assert f"{mistake.blamed}:{line}:" in output
+    assert "Traceback" not in output
+    assert "4f0c0ffee" not in output, "a key must not be printed"
+
+
+def test_the_page_holds_what_is_really_said(outputs: list[str]) -> None:
+    assert PAGE.read_text(encoding="utf-8") == mistakes.render(outputs), (
+        "write it anew: .venv/bin/python tests/plugins/mistakes.py"
+    )
+
+
+def test_what_the_hints_say_repairs_it(ansible: Run, stack: Path) -> None:
+    """Taking the hints of "something was taken out" one after the other leads to a valid catalogue."""
+    file = stack / "group_vars/llm_stack/llm.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text("llm_overrides:\n  providers:\n    llama_cpp_python: null\n", encoding="utf-8")
+    hints = re.findall(
+        r"add to llm_overrides: (.*)", ansible("ansible-playbook", "-i", stack, "playbooks/validate.yml").stdout
+    )
+    assert len(hints) == 3
+    for number, hint in enumerate(hints):
+        (file.parent / f"repair{number}.yml").write_text(f"llm_overrides_{number}: {hint}\n", encoding="utf-8")
+    done = ansible("ansible-playbook", "-i", stack, "playbooks/validate.yml")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "place"),
+    [
+        ("llm_overrides:\n\tgateway:\n", "Tabs are usually invalid in YAML.", "2:1"),
+        ("llm_overrides: {gateway: {port: 1}\n", "flow mapping", "2:1"),
+        ("llm_overrides: {}\nllm_overrides_x: {}\nllm_overrides: {}\n", "duplicate mapping key 'llm_overrides'", "3:1"),
+    ],
+    ids=["tab", "open brace", "the same key twice"],
+)
+@pytest.mark.parametrize("place_of", ["group_vars/llm_stack/llm.yml", "host_vars/gpu.yml"])
+def test_what_is_no_yaml_has_file_and_line(
+    ansible: Run, stack: Path, text: str, said: str, place: str, place_of: str
+) -> None:
+    file = stack / place_of
+    file.parent.mkdir(parents=True)
+    file.write_text(text, encoding="utf-8")
+    done = ansible("ansible-playbook", "-i", stack, "playbooks/validate.yml")
+    assert done.returncode != 0
+    assert said in done.stdout
+    assert f"Origin: {file}:{place}" in done.stdout
