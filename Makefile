@@ -1,11 +1,11 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up down test lint validate plan smoke bench clean
+.PHONY: help env up down test lint docs validate plan smoke bench clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
 LAB_HOSTS ?= lab1
-# What `make test` runs: lint, unit, lab, or names of molecule scenarios. Empty: everything.
+# What `make test` runs: lint, unit, gateway, lab, or names of molecule scenarios. Empty: everything.
 ONLY ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -40,17 +40,26 @@ test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint
 lint: env ## ansible-lint, yamllint, ruff, mypy
 	@scripts/test.py lint
 
+docs: env ## write the catalogue's reference, the editors' schema and docs/mistakes.md anew
+	@scripts/docs.py
+	@python tests/plugins/mistakes.py
+
 validate: env ## check the catalogue; contacts no host
 	@ansible-playbook playbooks/validate.yml -i $(INVENTORY)
 
-plan: env ## show what would run where; contacts no host
+plan: env ## show what would run where, and what that would change
 	@ansible-playbook playbooks/plan.yml -i $(INVENTORY)
 
 smoke: env ## check everything that should run
 	@ansible-playbook playbooks/smoke.yml -i $(INVENTORY)
 
-bench: env ## measure the compiler beside a plain template
+bench: env ## measure the compiler and the gateway beside what one would have without them (6 minutes)
+	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk >/dev/null; } || \
+		{ echo "make bench needs wrk: apt-get install wrk" >&2; exit 1; }
 	@python tests/benchmarks/bench_compile.py
+	@echo
+	@python tests/benchmarks/bench_gateway.py
 
 clean: ## remove what make put into the clone (the cache in ~/.cache/modelyard stays)
 	@rm -rf .venv .ansible .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

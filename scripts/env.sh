@@ -18,18 +18,20 @@ for candidate in ${PYTHON:-/usr/bin/python3 python3 python3.13 python3.12 python
 done
 [ -n "$python" ] || fail "no Python >= 3.11 found. Install it (Debian: apt-get install python3) or set PYTHON=/path/to/python3."
 
+# uv's environment and the gateway's in the tests are made with venv.
+if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    echo "env: $python has no ensurepip; installing python3-venv with apt"
+    command -v apt-get >/dev/null || fail "$python has no ensurepip and there is no apt-get: install your system's venv package."
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y python3-venv >/dev/null
+fi
+
 # uv lives outside the clone: one copy for all clones, replaced when its lock changes.
 uv_home="$cache/uv/$(sha256sum requirements/uv.txt | cut -c1-16)"
 uv="$uv_home/bin/uv"
 if ! [ -x "$uv" ]; then
-    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        sudo=""
-        [ "$(id -u)" = 0 ] || sudo=sudo
-        echo "env: $python has no ensurepip; installing python3-venv with apt"
-        command -v apt-get >/dev/null || fail "$python has no ensurepip and there is no apt-get: install your system's venv package."
-        $sudo apt-get update -qq
-        $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y python3-venv >/dev/null
-    fi
     mkdir -p "$cache/uv"
     work=$(mktemp -d "$cache/uv/.new.XXXXXX")
     trap 'rm -rf "$work"' EXIT
@@ -52,4 +54,4 @@ export VIRTUAL_ENV="$PWD/.venv"
 "$uv" pip install --quiet --no-deps --no-build-isolation --editable .
 # Roles ask uv for the address of sources in the package index.
 ln -sf "$uv" .venv/bin/uv
-echo "env: .venv is ready ($(.venv/bin/python --version), $(.venv/bin/ansible --version | head -n 1))"
+echo "env: .venv is ready ($(.venv/bin/python --version), $(.venv/bin/ansible --version | sed -n 1p))"

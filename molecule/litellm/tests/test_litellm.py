@@ -100,6 +100,30 @@ def test_a_change_costs_no_request(host: Any, door: str, measured: Callable[[str
     measured(f"{traffic.answered} requests and {traffic.streams} streams across the switch, none failed")
 
 
+def workers(host: Any) -> list[str]:
+    """Processes that answer requests in the live slot."""
+    slot, _, _ = live(host)
+    main = host.check_output(f"systemctl show --value --property=MainPID modelyard-litellm@{slot}")
+    return str(host.check_output(f"pgrep -P {main} -f spawn_main || true")).split()
+
+
+def test_a_worker_that_dies_leaves_another(host: Any, door: str, measured: Callable[[str], None]) -> None:
+    """Of two, one is killed under traffic: what it was answering is lost and nothing else, and it is replaced."""
+    before = live(host)
+    first, second = workers(host)
+    with Traffic(door, KEY, "stand-in") as traffic:
+        host.check_output(f"kill -9 {first}")
+        started = time.monotonic()
+        while len(now := workers(host)) < 2 or first in now:
+            assert time.monotonic() - started < 60, now
+            time.sleep(0.5)
+    assert second in now
+    assert live(host) == before
+    assert len(traffic.failures) <= 3, traffic.failures
+    assert traffic.answered > 20, traffic.answered
+    measured(f"a killed worker cost {len(traffic.failures)} of {traffic.answered} requests and was replaced")
+
+
 def test_a_bad_candidate_never_serves(host: Any, door: str) -> None:
     before = live(host)
     with Traffic(door, KEY, "stand-in") as traffic:
