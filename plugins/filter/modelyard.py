@@ -13,6 +13,7 @@ try:
     from modelyard.origins import ansible_origin
     from modelyard.render import render_changes
     from modelyard.sourcemap import plain
+    from modelyard.systemd import systemd_word
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:
@@ -61,6 +62,11 @@ def modelyard_changes(plans: Mapping[str, Any], results: Mapping[str, Any]) -> s
     return render_changes(compare(plain(plans), {host: observed(result) for host, result in plain(results).items()}))
 
 
+def modelyard_systemd_word(word: object) -> str:
+    """A word of a unit's command line, quoted as systemd wants it. Numbers are words too."""
+    return systemd_word(str(word))
+
+
 class FilterModule:
     """What Ansible asks for."""
 
@@ -71,4 +77,5 @@ class FilterModule:
             "litellm_model_list": litellm_model_list,
             "litellm_fallbacks": litellm_fallbacks,
             "modelyard_changes": modelyard_changes,
+            "modelyard_systemd_word": modelyard_systemd_word,
         }
