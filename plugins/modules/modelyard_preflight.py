@@ -7,9 +7,13 @@ DOCUMENTATION = r"""
 module: modelyard_preflight
 short_description: Refuse a host that cannot take the planned services
 description:
-  - "Checks in one call: the distribution, systemd as the first process, free disk space, and that the port of
-    every planned listener is free or held by the very unit that is planned there."
+  - "Checks in one call: the distribution, systemd as the first process, free disk space, that the port of every
+    planned listener is free or held by the very unit that is planned there, and that the planned models fit on the
+    GPUs that the host really has."
   - All problems are reported at once. Nothing is ever changed.
+  - "Models that name no GPUs are placed here, in the order of the plan: on the first GPU that has room for them beside
+    the other models of the plan. Memory of programs that are not ours never decides where, only whether: a placement
+    that followed it would change from run to run."
 options:
   services:
     description:
@@ -33,25 +37,152 @@ options:
     description: Whether live public names may go.
     type: bool
     default: false
+  engines:
+    description:
+      - The models of the engines on this host, C(engines) of its plan, in the plan's order. Entries with the same
+        C(service) are served by one process (Ollama). The GPUs are asked for only if there is an entry.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      service:
+        description: The service that serves it, C(llama-cpp@SLUG) for example.
+        type: str
+        required: true
+      model:
+        description: Its public name.
+        type: str
+        required: true
+      role:
+        description: The engine's role.
+        type: str
+        choices: [llama_cpp, llama_cpp_python, ollama, vllm]
+        required: true
+      gpu:
+        description: Whether this engine's build can use GPUs. Of one that cannot, nothing is placed or checked.
+        type: bool
+        default: true
+      gpus:
+        description:
+          - The GPUs it was given, by index or UUID, be it in the catalogue or by the compiler from C(llm_gpus). Empty
+            if it was given none. All entries of one process have the same.
+        type: list
+        elements: raw
+        default: []
+      vram_mib:
+        description: GPU memory it needs, as declared. Null has it estimated, where that is possible.
+        type: int
+      source:
+        description:
+          - "Where its file comes from, as in the plan: C({path}), C({url, sha256}), C({repo, revision, file}), or null.
+            A GGUF file that is on the host already is estimated from its header."
+        type: dict
+      context_length:
+        description:
+          - Tokens of context that the process is started with, null for the engine's own default. Of an Ollama that
+            serves several requests at once, this is the context of one request times their number.
+        type: int
+      options:
+        description:
+          - C(options) of the model in the catalogue. Some change what is estimated (C(cache-type-k)), some make an
+            estimate impossible (C(n-gpu-layers), C(override-tensor)).
+        type: dict
+        default: {}
+      max_loaded:
+        description:
+          - How many models the process may hold at once, null if that is left to it. Of one Ollama this many of the
+            largest are added up. Null counts the largest one alone, because Ollama unloads one model for another
+            when they do not fit together.
+        type: int
+  declared_gpus:
+    description:
+      - C(gpus) of the plan, what C(llm_gpus) declares. Where it is not empty, a host whose GPUs differ (number, UUID,
+        memory by more than 5 %) is a problem.
+    type: list
+    elements: dict
+    default: []
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is ever changed.
 author: Modelyard
 """
 
 EXAMPLES = r"""
 - name: Host can take the planned services
   modelyard_preflight:
-    services: "{{ modelyard_compiled.plans[inventory_hostname].services }}"
+    services: "{{ plan.services }}"
+    engines: "{{ plan.engines }}"
+    declared_gpus: "{{ plan.gpus }}"
     free_mib: {/opt: 2048, /var/lib: 1024}
+  register: preflight
+
+- name: Engine gets the GPUs that were found
+  ansible.builtin.include_role:
+    name: llama_cpp
+  vars:
+    llama_cpp_instances: "{{ plan.llama_cpp.instances }}"
+    llama_cpp_placed_gpus: "{{ preflight.placed }}"
+    llama_cpp_host_gpus: "{{ preflight.gpus }}"
+
+- name: What preflight wants to know of a model
+  modelyard_preflight:
+    engines:
+      - service: llama-cpp@small
+        model: small
+        role: llama_cpp
+        gpu: true
+        gpus: []
+        vram_mib: null
+        source: {path: /srv/models/small.gguf}
+        context_length: 8192
+        options: {}
+        max_loaded: null
 """
 
 RETURN = r"""
 problems:
-  description: What is in the way, each with its likely fix.
+  description: What is in the way, each with its likely fix. The task fails if there is any.
   type: list
   elements: str
   returned: always
 os:
   description: Distribution and version.
   type: str
+  returned: always
+gpus:
+  description: What M(modelyard_gpu_facts) returns. Without any engine nothing is asked, and C(reason) says so.
+  type: dict
+  returned: always
+placed:
+  description:
+    - GPUs found for processes that were given none, by service. Only where the host has GPUs and the need is declared
+      or was estimated from a file at a C(path). A file that is downloaded is there in the second run only, so it is
+      checked then, but the process is left the choice that it had in the first.
+  type: dict
+  returned: always
+  sample: {llama-cpp@small: [0]}
+estimates:
+  description:
+    - Need of GPU memory of the models that do not declare theirs, on a host with GPUs. C(mib) is null where it cannot
+      be told. C(how) is the arithmetic, or the reason.
+  type: list
+  elements: dict
+  returned: always
+  sample:
+    - service: llama-cpp@small
+      model: small
+      mib: 6144
+      how: "estimate: 4403 weights + 1024 cache for 8192 tokens + 717 for computing"
+notices:
+  description: What could not be checked, and why.
+  type: list
+  elements: str
+  returned: always
+gpu_table:
+  description: The GPUs with the models on them, as text. Empty on a host without GPUs or engines.
+  type: list
+  elements: str
   returned: always
 """
 
@@ -285,6 +416,8 @@ def main() -> None:
             "free_mib": {"type": "dict", "default": {"/opt": 3072, "/var/lib": 1024}},
             "public_names": {"type": "list", "elements": "str", "default": []},
             "allow_removal": {"type": "bool", "default": False},
+            "engines": {"type": "list", "elements": "dict", "default": []},
+            "declared_gpus": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
     )
