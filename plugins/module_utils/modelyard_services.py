@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -287,12 +288,22 @@ class Door:
         return None
 
 
-def running_release(unit: str, strategy: str) -> str | None:
-    """Return the id of the release that a unit's process really runs, None when it does not run."""
+def running_release(unit: str, release: Release) -> str | None:
+    """Return the id of the release that a unit really runs, None when it does not run.
+
+    `release` is any release of the service: it says how what runs is read.
+    """
     state = unit_state(unit)
-    if state.get("ActiveState") != "active" or state.get("MainPID", "0") == "0":
+    if state.get("ActiveState") != "active":
         return None
-    if strategy == "reload":
+    command = release.spec["activation"].get("running")
+    if command:
+        # No process stays behind, so what it left in the kernel says which release that is from.
+        found = re.search(r"/releases/([0-9a-f]{12})\b", run(command).stdout)
+        return found[1] if found else None
+    if state.get("MainPID", "0") == "0":
+        return None
+    if release.strategy == "reload":
         # A reload keeps the environment of the first start; the configuration itself says which one is in use.
         with contextlib.suppress(ServiceError):  # no socket yet: it has only just been started
             return Door().release()
@@ -311,7 +322,7 @@ def differences(release: Release, service: Service) -> list[str]:
     for unit, content in units.items():
         found += _unit_differences(unit, content)
     main = next(iter(units))
-    running = running_release(main, release.strategy)
+    running = running_release(main, release)
     if running != release.id:
         found.append(f"{main} runs {running or 'nothing'}, wanted {release.id}")
     return found
@@ -350,7 +361,7 @@ def _slot_differences(release: Release) -> list[str]:
     slot = active[0]
     unit = slot_unit(release, slot)
     found = _unit_differences(unit, release.unit_files(slot)[unit])
-    running = running_release(unit, "slots")
+    running = running_release(unit, release)
     if running != release.id:
         found.append(f"{unit} runs {running or 'nothing'}, wanted {release.id}")
     door = Door()

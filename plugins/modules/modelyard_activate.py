@@ -26,7 +26,8 @@ options:
     type: str
 notes:
   - C(activation) of the release sets C(strategy), C(ready_timeout_s) (default 60), and for slots C(slots) (name and
-    port of each) and C(drain_timeout_s) (default 120).
+    port of each) and C(drain_timeout_s) (default 120). C(running) is a command whose output holds the path of the
+    release that is in effect, for a unit that leaves no process behind.
 author: Modelyard
 """
 
@@ -210,7 +211,7 @@ class Activation:
             state = unit_state(unit)
             gave_up = state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) >= MAX_START_ATTEMPTS
             # After a reload the former configuration still answers for a moment: what runs must be this release.
-            up = not gave_up and running_release(unit, release.strategy) == release.id
+            up = not gave_up and running_release(unit, release) == release.id
             results = run_checks(checks, release.generations) if up else []
             failed = [result for result in results if result["status"] == "failed"]
             if results and not failed:
@@ -283,7 +284,7 @@ class Activation:
         if len(active) < 2:
             return active[0] if active else None
         wanted = self.former.id if self.former else None
-        serving = [slot for slot in active if running_release(slot_unit(self.release, slot), "slots") == wanted]
+        serving = [slot for slot in active if running_release(slot_unit(self.release, slot), self.release) == wanted]
         if door:
             serving = [slot for slot in serving if door.slot(slot)["status"].startswith("UP")] or serving
         keep = (serving or active)[0]
