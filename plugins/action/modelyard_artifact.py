@@ -32,8 +32,8 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
         arguments = self._task.args
-        wanted = [dict(source) for source in arguments.get("sources") or []]
         try:
+            wanted = [self._with_checksum(dict(source)) for source in arguments.get("sources") or []]
             identifier = identify(dict(arguments), wanted)
         except sources.SourceError as error:
             raise AnsibleActionFail(str(error)) from error
@@ -61,6 +61,14 @@ class ActionModule(ActionBase):
             self._copy(identifier, archive)
         result["seconds"] = round(time.monotonic() - started, 1)
         return result
+
+    def _with_checksum(self, source: dict[str, str]) -> dict[str, str]:
+        """Resolve `checksums`; what it gave is in a file beside the inventory from then on."""
+        lock = Path(self._vars.get("inventory_dir") or ".") / sources.LOCK_FILE
+        source, note = sources.with_checksum(source, lock, write=not self._task.check_mode)
+        if note:
+            display.display(note)
+        return source
 
     def _step(self, step: str, identifier: str, **arguments: Any) -> dict[str, Any]:
         result = self._execute_module(

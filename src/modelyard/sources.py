@@ -5,17 +5,23 @@ Not part of the compiler: this module reaches the network and the disk.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
 CHUNK = 1 << 20  # bytes
+LOCK_FILE = "checksums.txt"
+"""Beside the inventory: what was found in a release's file of checksums, a line `SHA256  URL` each. The suffix keeps
+Ansible from reading it as an inventory."""
 
 
 class SourceError(Exception):
@@ -49,7 +55,35 @@ def identity(source: Mapping[str, str]) -> str:
         return str(source["sha256"])
     if "path" in source:
         return sha256_of(_local(source["path"]))
-    raise SourceError(f"{_describe(source)}: a download needs a sha256")
+    raise SourceError(
+        f"{_describe(source)}: a download needs a sha256, or `checksums`, the address of the file of checksums that "
+        "its release publishes"
+    )
+
+
+def with_checksum(source: Mapping[str, str], lock: Path, *, write: bool = True) -> tuple[dict[str, str], str]:
+    """Return the source with its `sha256`, and a line for people when it was looked up now (else "").
+
+    A source of a `url` may name `checksums`, the address of its release's file of checksums (as sha256sum writes it).
+    That is asked once: what it says is recorded in the file `lock` (`write`), which later runs and other people use.
+    Raises SourceError.
+    """
+    pinned = {key: value for key, value in source.items() if key != "checksums"}
+    if "checksums" not in source or "sha256" in source:
+        return pinned, ""
+    if "url" not in source:
+        raise SourceError(f"{_describe(source)}: `checksums` belongs to a url; a local file can have a sha256")
+    url = source["url"]
+    if known := _recorded(lock).get(url):
+        return {**pinned, "sha256": known}, ""
+    found = _published(source["checksums"], url)
+    if not write:
+        return {**pinned, "sha256": found}, f"checksum of {url} would be recorded in {lock}: {found}"
+    try:
+        recorded = _record(lock, url, found)
+    except OSError as error:
+        raise SourceError(f"{lock}: {error.strerror}; make it writable, or pin the sha256 of {url}") from error
+    return {**pinned, "sha256": recorded}, f"checksum of {url} recorded in {lock}: {recorded}; keep this file"
 
 
 def fetch(source: Mapping[str, str]) -> Path:
@@ -79,6 +113,48 @@ def fetch(source: Mapping[str, str]) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return kept
+
+
+def _recorded(lock: Path) -> dict[str, str]:
+    if not lock.is_file():
+        return {}
+    lines = (line.split() for line in lock.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    return {words[1]: words[0] for words in lines if len(words) == 2}
+
+
+def _published(checksums: str, url: str) -> str:
+    """Ask a release's file of checksums for the file at `url`."""
+    try:
+        with urllib.request.urlopen(checksums, timeout=60) as response:
+            text: str = response.read(CHUNK).decode("utf-8", "replace")
+    except OSError as error:
+        raise SourceError(f"{checksums}: {error}; correct `checksums`, or pin the sha256 of {url}") from error
+    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2]
+    # A line is `SHA256  NAME`; a star marks binary mode, and some publishers write ./NAME.
+    found = {
+        words[0].lower()
+        for words in (line.split(maxsplit=1) for line in text.splitlines())
+        if len(words) == 2 and words[1].strip().removeprefix("*").removeprefix("./") == name
+    }
+    if len(found) != 1 or not re.fullmatch(r"[0-9a-f]{64}", next(iter(found))):
+        seen = f"{len(found)} different checksums" if len(found) > 1 else "no checksum (SHA-256)"
+        raise SourceError(f"{checksums}: {seen} of {name}; correct `checksums`, or pin the sha256 of {url}")
+    return found.pop()
+
+
+def _record(lock: Path, url: str, sha256: str) -> str:
+    """Add a line to the lock file; returns what another run has recorded meanwhile, if one has."""
+    guard_path = cache_directory() / "checksums.lock"
+    guard_path.parent.mkdir(parents=True, exist_ok=True)
+    with guard_path.open("w", encoding="utf-8") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        recorded: dict[str, str] = {url: sha256, **_recorded(lock)}
+        lines = [f"{value}  {key}" for key, value in sorted(recorded.items())]
+        head = "# Checksums as their publishers gave them at the first fetch. Keep this file with the inventory."
+        new = lock.with_name(f".{lock.name}.new")
+        new.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+        new.rename(lock)
+    return recorded[url]
 
 
 def _local(path: str) -> Path:
