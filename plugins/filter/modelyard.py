@@ -9,6 +9,7 @@ from ansible.errors import AnsibleFilterError
 
 try:
     from modelyard.compiler import compile_document
+    from modelyard.cuda import CudaError, choose_build
     from modelyard.live import compare, observed
     from modelyard.origins import ansible_origin
     from modelyard.render import render_changes
@@ -67,6 +68,14 @@ def modelyard_systemd_word(word: object) -> str:
     return systemd_word(str(word))
 
 
+def modelyard_cuda_build(facts: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """What decides the bytes of an engine's build, from the facts of modelyard_gpu_facts."""
+    try:
+        return choose_build(facts=plain(facts), **plain(options))
+    except CudaError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 class FilterModule:
     """What Ansible asks for."""
 
@@ -77,5 +86,6 @@ class FilterModule:
             "litellm_model_list": litellm_model_list,
             "litellm_fallbacks": litellm_fallbacks,
             "modelyard_changes": modelyard_changes,
+            "modelyard_cuda_build": modelyard_cuda_build,
             "modelyard_systemd_word": modelyard_systemd_word,
         }
