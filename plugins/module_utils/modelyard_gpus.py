@@ -1,7 +1,7 @@
 """NVIDIA GPUs of the host, as `nvidia-smi` tells them.
 
     nvidia-smi --query-gpu=...    every GPU; the fields have names, and one that a driver lacks is an error
-    nvidia-smi -q                 the driver's CUDA version, the memory of MIG instances
+    nvidia-smi -q                 the driver's CUDA version, the memory of MIG instances, the programs on every GPU
     nvidia-smi -L                 profiles and UUIDs of MIG instances; asked only where a GPU has MIG mode on
 
 Not `-q -x`: it has neither compute capabilities nor UUIDs of MIG instances, and it is not always well-formed XML (raw
@@ -14,7 +14,9 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from typing import Any
+from typing import Any, Callable
+
+PROGRAM = "nvidia-smi"
 
 FIELDS = ("index", "uuid", "name", "memory.total", "memory.free", "compute_cap", "mig.mode.current", "driver_version")
 # For all calls together. Without persistence mode each call wakes up every GPU first, and there may be eight.
@@ -29,6 +31,12 @@ _MIG_INDEX = re.compile(r"^ {8}Index\s*: (\d+)$", re.MULTILINE)
 _MIG_GPU_INSTANCE = re.compile(r"^ {8}GPU Instance ID\s*: (\d+)$", re.MULTILINE)
 # "Shared FB Memory Usage" from driver 590 on.
 _MIG_MEMORY = re.compile(r"FB Memory Usage\n\s+Total\s*: (\d+) MiB$", re.MULTILINE)
+# Graphics programs too, which --query-compute-apps leaves out. The layout is the same from driver 525 to 595.
+_PROCESS = re.compile(
+    r"^ {8}(?:GPU instance ID\s*: (\S+)\n {8}Compute instance ID\s*: \S+\n {8})?Process ID\s*: (\d+)\n"
+    r"\s+Type\s*: .*\n\s+Name\s*: ?(.*)\n\s+Used GPU Memory\s*: (\S+)",
+    re.MULTILINE,
+)
 _LISTED_GPU = re.compile(r"GPU \d+: .* \(UUID: (\S+)\)")
 _LISTED_MIG = re.compile(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (\S+)\)")
 
@@ -70,6 +78,11 @@ class Smi:
         return process.returncode, output
 
 
+def find(get_bin_path: Callable[[str], str | None]) -> str | None:
+    """Return where the program is, None where it is not installed; `get_bin_path` is the module's."""
+    return get_bin_path(PROGRAM)
+
+
 def survey(path: str | None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     """Return the GPUs, the versions and a reason: what the module modelyard_gpu_facts returns and describes.
 
@@ -94,8 +107,10 @@ def survey(path: str | None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
             instances = parse_instances(listing, details)
     except SmiError as error:
         return {**facts, "reason": str(error)}
+    programs = parse_processes(details)
     for gpu in gpus:
         gpu["mig_instances"] = instances.get(gpu["uuid"], [])
+        gpu["processes"] = programs.get(gpu["uuid"], [])
     cuda_version = _CUDA_VERSION.search(details)
     return {
         "gpus": gpus,
@@ -157,6 +172,22 @@ def parse_instances(listing: str, details: str) -> dict[str, list[dict[str, Any]
                 }
             )
     return found
+
+
+def parse_processes(details: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the programs that use a GPU, by its UUID."""
+    return {
+        _first(_GPU_UUID, section) or "": [
+            {
+                "pid": int(pid),
+                "name": name.strip(),
+                "gpu_instance": _number(gpu_instance),
+                "memory_mib": _number(memory),
+            }
+            for gpu_instance, pid, name, memory in _PROCESS.findall(section)
+        ]
+        for section in _GPU_HEADING.split(details)[1:]
+    }
 
 
 def _value(cell: str) -> str | None:

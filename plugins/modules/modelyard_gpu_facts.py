@@ -92,6 +92,7 @@ gpus:
       compute_capability: "8.9"
       mig_mode: null
       mig_instances: []
+      processes: [{pid: 4711, name: /opt/app/bin/server, gpu_instance: null, memory_mib: 310}]
 driver_version:
   description: Version of the driver, null where there is no GPU.
   type: str
@@ -109,13 +110,13 @@ reason:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_gpus import survey
+from ansible.module_utils.modelyard_gpus import find, survey
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    module.exit_json(changed=False, **survey(module.get_bin_path("nvidia-smi")))
+    module.exit_json(changed=False, **survey(find(module.get_bin_path)))
 
 
 if __name__ == "__main__":

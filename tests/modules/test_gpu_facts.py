@@ -61,8 +61,13 @@ def gpu(index: int, uuid: str, name: str, memory: int | None, free: int | None, 
         "compute_capability": capability,
         "mig_mode": None,
         "mig_instances": [],
+        "processes": [],
         **mig,
     }
+
+
+def process(pid: int, name: str, memory: int | None, gpu_instance: int | None = None) -> dict:
+    return {"pid": pid, "name": name, "gpu_instance": gpu_instance, "memory_mib": memory}
 
 
 def instance(uuid: str, profile: str, gpu_instance: int, memory: int) -> dict:
@@ -85,7 +90,15 @@ EXPECTED = {
         ("535.86.05", "12.2"),
         [
             gpu(0, f"{RTX_4090}0", "NVIDIA GeForce RTX 4090", 24564, 24214, "8.9"),
-            gpu(1, f"{RTX_4090}1", "NVIDIA GeForce RTX 4090", 24564, 4214, "8.9"),
+            gpu(
+                1,
+                f"{RTX_4090}1",
+                "NVIDIA GeForce RTX 4090",
+                24564,
+                4214,
+                "8.9",
+                processes=[process(4242, "/opt/app/bin/python3", 20000)],
+            ),
         ],
     ),
     "a100-mig-535": (
@@ -119,12 +132,23 @@ EXPECTED = {
                     instance("MIG-00000000-bbbb-0000-0000-000000000000", "1c.3g.40gb", 1, 40192),
                     instance("MIG-00000001-bbbb-0000-0000-000000000001", "1c.3g.40gb", 1, 40192),
                 ],
+                processes=[process(991, "/usr/bin/python3.11", 16, gpu_instance=1)],
             ),
         ],
     ),
     "laptop-550": (
         ("550.120", "12.4"),
-        [gpu(0, f"{RTX_4090}2", "NVIDIA GeForce RTX 4060 Laptop GPU", 8188, 3984, "8.9")],
+        [
+            gpu(
+                0,
+                f"{RTX_4090}2",
+                "NVIDIA GeForce RTX 4060 Laptop GPU",
+                8188,
+                3984,
+                "8.9",
+                processes=[process(1483, "/usr/lib/xorg/Xorg", 3979)],
+            )
+        ],
     ),
     "gb10-580": (
         ("580.126.09", "13.0"),
@@ -156,7 +180,25 @@ EXPECTED = {
     ),
     "rtx4080super-595": (
         ("595.71.05", "13.2"),
-        [gpu(0, MASKED, "NVIDIA GeForce RTX 4080 SUPER", 16376, 15348, "8.9")],
+        [
+            gpu(
+                0,
+                MASKED,
+                "NVIDIA GeForce RTX 4080 SUPER",
+                16376,
+                15348,
+                "8.9",
+                processes=[
+                    process(2165, "/usr/bin/kwin_wayland", 25),
+                    process(2496, "/usr/bin/plasma-keyboard", 200),
+                    process(2620, "/usr/bin/Xwayland", 4),
+                    process(2954, "/usr/bin/plasmashell", 120),
+                    process(3527, "/usr/bin/xwaylandvideobridge", 3),
+                    process(5021, "ffmpeg", 360),
+                    process(5022, "ffmpeg", 503),
+                ],
+            )
+        ],
     ),
     "h200-mig-610": (
         ("610.43.02", "13.3"),
@@ -200,7 +242,13 @@ def test_what_a_card_does_not_tell_is_null(path: Path, unknown: str) -> None:
     (found,) = modelyard_gpus.survey(replay(path, "laptop-550", ("8188, 3984, 8.9, [N/A]", ", ".join([unknown] * 4))))[
         "gpus"
     ]
-    assert found == gpu(0, f"{RTX_4090}2", "NVIDIA GeForce RTX 4060 Laptop GPU", None, None, None)
+    assert {**found, "processes": []} == gpu(0, f"{RTX_4090}2", "NVIDIA GeForce RTX 4060 Laptop GPU", None, None, None)
+
+
+@pytest.mark.parametrize("text", ["N/A", "Not available in WDDM driver model", "[Not Found]"])
+def test_memory_of_a_process_that_is_not_told(path: Path, text: str) -> None:
+    (found,) = modelyard_gpus.survey(replay(path, "laptop-550", (": 3979 MiB", f": {text}")))["gpus"]
+    assert found["processes"] == [process(1483, "/usr/lib/xorg/Xorg", None)]
 
 
 # The texts are real, from public reports. The exit statuses are only passed on.
