@@ -27,7 +27,10 @@ else:
 
 display = Display()
 
-LOCKS = Path(__file__).parents[2] / "roles/litellm/files/locks"
+LOCKED = ("litellm", "llama_cpp_python", "vllm")
+"""Roles that install Python packages, from a lock of theirs."""
+
+ROLES = Path(__file__).parents[2] / "roles"
 
 
 class Refusal(AnsibleActionFail):
@@ -90,9 +93,17 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         secrets |= {str(key) for key, value in given.items() if value} if isinstance(given, Mapping) else set()
         secrets |= stored_secrets(hostvars[name].get("inventory_dir"))
     secrets |= {name for name, value in os.environ.items() if value}
-    found = frozenset(path.stem.removeprefix("litellm-") for path in LOCKS.glob("litellm-*.txt"))
-    locks = found if LOCKS.is_dir() else None  # the plugins may be used without the roles
+    locks = {role: found for role in LOCKED if (found := locked_versions(role))}
     return Inventory(groups, hosts, frozenset(secrets), ansible_origin, ineffective(hostvars, groups, written), locks)
+
+
+def locked_versions(role: str) -> frozenset[str]:
+    """Versions a role has locks of, e.g. from vllm-0.32.0-cuda.txt. The plugins may be used without the roles."""
+    name = role.replace("_", "-")
+    return frozenset(
+        path.stem.removeprefix(f"{name}-").split("-")[0]
+        for path in (ROLES / role / "files/locks").glob(f"{name}-*.txt")
+    )
 
 
 def read_raw(name: str, hostvars: Any) -> dict[str, Any]:

@@ -46,6 +46,11 @@ missing_programs:
   type: list
   elements: str
   returned: always
+services:
+  description: Services of ours that are on the host, running or not.
+  type: list
+  elements: str
+  returned: always
 """
 
 import os
@@ -147,7 +152,8 @@ def main() -> None:
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     missing = [program for program in module.params["programs"] if shutil.which(program) is None]
-    module.exit_json(changed=bool(changes), changes=changes, missing_programs=missing)
+    services = sorted(os.listdir(SERVICES)) if os.path.isdir(SERVICES) else []
+    module.exit_json(changed=bool(changes), changes=changes, missing_programs=missing, services=services)
 
 
 if __name__ == "__main__":

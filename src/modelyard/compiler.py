@@ -12,7 +12,17 @@ from modelyard.ineffective import Ineffective, check_effect
 from modelyard.overrides import SECTIONS, apply_overrides, is_override
 from modelyard.placement import place_on_gpus
 from modelyard.plan import Planner, Topology, check_ports
-from modelyard.resolve import GATEWAY, REDIS, STACK, Deployment, LeftOut, Resolved, is_own_address, resolve
+from modelyard.resolve import (
+    ENGINE_ROLES,
+    GATEWAY,
+    REDIS,
+    STACK,
+    Deployment,
+    LeftOut,
+    Resolved,
+    is_own_address,
+    resolve,
+)
 from modelyard.routing import Route, Routes, build_routes, declared_names
 from modelyard.schema import Catalogue, Gpu, HostVariables
 from modelyard.sourcemap import Origin, Path, Probe, SourceMap, is_list, no_origin, plain
@@ -33,8 +43,9 @@ OTHER_VARIABLES = (
 REMEMBERED = 80
 """Deployments with which a gateway without Redis still remembers failures: measured, 80 work and 100 do not."""
 
-LITELLM_FLOOR = (1, 83, 7)
-"""Everything older has a hole that is being exploited; 1.82.7 and 1.82.8 were compromised releases."""
+FLOORS = {"litellm": (1, 83, 7), "ollama": (0, 17, 1), "vllm": (0, 14, 1)}
+"""By component, the oldest version that is deployed: everything older has holes that are known (advisories of the
+projects); litellm 1.82.7 and 1.82.8 were compromised releases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,7 @@ class Inventory:
     """A snapshot of an inventory.
 
     `secrets` are the names of the secrets that are defined somewhere, `ineffective` the places that set a
-    variable for nobody, `locks` the gateway's versions that can be installed (None: not known).
+    variable for nobody, `locks` by role the versions whose packages can be checked (a role that is missing: not known).
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -62,7 +73,7 @@ class Inventory:
     secrets: frozenset[str] = frozenset()
     probe: Probe = no_origin
     ineffective: Sequence[Ineffective] = ()
-    locks: frozenset[str] | None = None
+    locks: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -156,9 +167,9 @@ def compile_catalogue(
     gpus = _declared_gpus(inventory, stack, out)
     if model is None:
         return
-    out.diagnostics += _check_versions(model, inventory.locks, source)
     resolved = resolve(model, inventory.groups, inventory.secrets, source, sound=sound)
     out.diagnostics += [d for d in resolved.diagnostics if not _is_within(d.path, broken)]
+    out.diagnostics += _check_versions(model, resolved, inventory.locks, source, sound=sound)
     sound = sound and not any(problem.severity == "error" for problem in resolved.diagnostics)
     routing = Routes((), ())
     if tree.get("providers"):  # Without any, every name in the routing would be unknown.
@@ -168,6 +179,7 @@ def compile_catalogue(
     out.diagnostics += check_ports(model, resolved, topology, source, broken)
     placement = place_on_gpus(resolved, gpus, source)
     out.diagnostics += [d for d in placement.diagnostics if not _is_within(d.path, broken)]
+    out.diagnostics += _check_hub_token(model, inventory.secrets, source)
     out.diagnostics += _check_gateway(model, resolved, topology, source)
     out.diagnostics += _check_memory(model, resolved, topology, source)
     _check_addresses(topology, resolved, inventory, out)
@@ -184,7 +196,7 @@ def compile_catalogue(
     if out.errors:
         return
     _note_absent_names(model, routing.routes, resolved)
-    planner = Planner(model, model.versions, resolved, routing.routes, topology, placement)
+    planner = Planner(model, model.versions, resolved, routing.routes, topology, placement, inventory.groups)
     out.plans = planner.plans()
     out.public_names = planner.public_names
     out.routes = [_route(route, resolved) for route in routing.routes]
@@ -404,6 +416,18 @@ def _declared_gpus(inventory: Inventory, stack: Sequence[str], out: Compiled) ->
     return gpus
 
 
+def _check_hub_token(model: Catalogue, secrets: frozenset[str], source: SourceMap) -> Iterator[Diagnostic]:
+    token = model.versions.hugging_face.token_env if model.versions else None
+    if token is not None and token not in secrets:
+        yield diagnose(
+            source,
+            "secret-undefined",
+            f"repositories are asked with secret {token}, which is not defined",
+            ("versions", "hugging_face", "token_env"),
+            did_you_mean(token, secrets) or f"export {token}, or put it in llm_secrets; or remove token_env",
+        )
+
+
 def _check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap) -> Iterator[Diagnostic]:
     """Settings of the gateway that need something else."""
     if model.gateway.cache.enabled and topology.redis is None:
@@ -476,38 +500,52 @@ def _check_addresses(topology: Topology, resolved: Resolved, inventory: Inventor
             needed.setdefault(deployment.host, f'"{deployment.model.name}"')
     if topology.redis is not None:
         needed.setdefault(topology.redis, "redis")
+    problems: dict[str, str] = {}
     for host, what in needed.items():
-        if host not in topology.addresses or not topology.others_need(host):
-            continue
+        callers = [gateway for gateway in topology.gateways if gateway != host]
+        if host in topology.addresses and callers:
+            problems.setdefault(host, f"{what} on {host} is called by the gateway on {callers[0]}")
+            for caller in callers:
+                problems.setdefault(caller, f"the gateway on {caller} is let in to {what} on {host} by its address")
+    for host, problem in problems.items():
         address = topology.addresses[host]
         if not is_own_address(address) and inventory.hosts[host].variables.get("llm_address") is None:
-            caller = next(gateway for gateway in topology.gateways if gateway != host)
             _add(
                 out,
                 "address-unusable",
-                f'{what} on {host} is called by the gateway on {caller}, but "{address}" is not an '
-                "IP address that other hosts can reach",
+                f'{problem}, but "{address}" is not an IP address that other hosts can reach',
                 ("llm_address",),
                 None,
                 f"set llm_address for {host} in the inventory",
             )
 
 
-def _check_versions(model: Catalogue, locks: frozenset[str] | None, source: SourceMap) -> Iterator[Diagnostic]:
+def _check_versions(
+    model: Catalogue, resolved: Resolved, locks: Mapping[str, frozenset[str]], source: SourceMap, *, sound: bool
+) -> Iterator[Diagnostic]:
+    """Versions that are too old, cannot be checked, or are not said of an engine that is deployed."""
     if model.versions is None:
         return
-    version = model.versions.litellm.version
-    path: Path = ("versions", "litellm", "version")
-    release = re.split(r"\.post|rc|a|b", version)[0]
-    numbers = tuple(int(part) for part in release.split("."))
-    if numbers < LITELLM_FLOOR:
-        floor = ".".join(map(str, LITELLM_FLOOR))
-        message = f"litellm {version} is below {floor}: it has known holes that are being exploited"
-        yield diagnose(source, "version-unsafe", message, path, f"use {floor} or newer")
-    elif locks is not None and version not in locks:
-        message = f"litellm {version} has no lock, so its packages could not be checked"
-        hint = f"locked: {', '.join(sorted(locks)) or 'none'}; roles/litellm/README.md says how to lock another one"
-        yield diagnose(source, "version-without-lock", message, path, hint)
+    deployed = dict.fromkeys(ENGINE_ROLES[member.provider.engine] for member in resolved.all() if member.host)
+    for component in ("litellm", "ollama", "llama_cpp", "llama_cpp_python", "vllm"):
+        entry = getattr(model.versions, component)
+        path: Path = ("versions", component)
+        if entry is None:
+            if component in deployed and sound:
+                message = f"{component} is deployed, but its version is not said"
+                yield diagnose(source, "missing-key", message, path, "see group_vars/all/versions.yml")
+            continue
+        version, path = entry.version, (*path, "version")
+        floor, known = FLOORS.get(component, ()), locks.get(component)
+        if tuple(int(part) for part in re.split(r"\.post|rc|a|b", version)[0].split(".")) < floor:
+            least = ".".join(map(str, floor))
+            message = f"{component} {version} is below {least}: it has known holes"
+            yield diagnose(source, "version-unsafe", message, path, f"use {least} or newer")
+        elif known is not None and version not in known:
+            message = f"{component} {version} has no lock, so its packages could not be checked"
+            listed = ", ".join(sorted(known)) or "none"
+            hint = f"locked: {listed}; roles/{component}/README.md says how to lock another one"
+            yield diagnose(source, "version-without-lock", message, path, hint)
 
 
 # -- the result --------------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ CODES: dict[str, str] = {
     "unknown-group": "a provider names a group the inventory does not define",
     "unknown-host": "a model is placed on a host that is not in its provider's group",
     "host-outside-stack": "a host of one of our groups is not in llm_stack",
-    "engine-unavailable": "a host is in the group of an engine this version cannot deploy",
     "no-models": "a provider has no models",
     "duplicate-model": "one public name stands for two models",
     "shadowed-name": "an alias or capability has the name of something else",

@@ -161,7 +161,8 @@ def emit_document(
     aliases = {route.name: route.target for route in routes if route.kind == "alias"}
     if aliases:
         router["model_group_alias"] = aliases
-    capabilities = [route for route in routes if route.kind == "capability"]
+    # The name of a model that is switched off is a group, too, of the one that answers for it.
+    capabilities = [route for route in routes if route.kind in ("capability", "inactive")]
     if capabilities:
         router["routing_groups"] = [
             {

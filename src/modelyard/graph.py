@@ -43,7 +43,8 @@ def render_mermaid(compiled: Compiled) -> str:
         elif name in solid:
             lines += _arrows(nodes, name, solid[name], "-->", "-->|{}|")
         else:
-            steps = _heads(attempts[name], attempts) if route["kind"] == "capability" else attempts[name][1:]
+            head_of = route["kind"] in ("capability", "inactive")
+            steps = _heads(attempts[name], attempts) if head_of else attempts[name][1:]
             lines += _arrows(nodes, name, steps, "-.->", "-. {} .->")
     return "\n".join(lines) + "\n"
 

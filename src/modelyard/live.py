@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from modelyard.diagnostics import show_path
+from modelyard.resolve import ENGINE_ROLES
 from modelyard.sourcemap import Path
 
 NOT_ASKED = "not asked (--limit)"
 
-RETIRED = ("llama-cpp@",)
+RETIRED = ("firewall", *(f"{role.replace('_', '-')}@" for role in ENGINE_ROLES.values()))
 """Services that site.yml takes away once the plan no longer has them; it leaves others of the kind running."""
 
 MODELS: Path = ("document", "model_list")
@@ -54,13 +55,17 @@ class HostChanges:
 def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """By service, the part of a host's plan that its release is made from: what its role passes as `plan`."""
     found: dict[str, dict[str, Any]] = {}
-    for section in ("redis", "llama_cpp", "litellm", "haproxy"):
-        if plan[section] and section != "llama_cpp":
-            found[section] = _without(plan[section], "checks", "public_names")
-        elif plan[section]:
-            build = _without(plan[section], "instances")
+    if plan["firewall"]["rules"]:
+        found["firewall"] = plan["firewall"]
+    for section in ("redis", *ENGINE_ROLES.values(), "litellm", "haproxy"):
+        if not plan[section]:
+            continue
+        if section in ENGINE_ROLES.values():
+            build = _without(plan[section], "instances", "hugging_face")
             for instance in plan[section]["instances"]:
                 found[instance["service"]] = {"build": build, "instance": _without(instance, "checks")}
+        else:
+            found[section] = _without(plan[section], "checks", "public_names")
     return found
 
 

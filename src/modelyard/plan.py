@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,13 @@ from modelyard.names import (
 from modelyard.placement import Placement
 from modelyard.resolve import ENGINE_ROLES, Deployment, LeftOut, Resolved
 from modelyard.routing import Route
-from modelyard.schema import Catalogue, Versions
+from modelyard.schema import Catalogue, HuggingFace, Model, OllamaSettings, Provider, Versions
 from modelyard.sourcemap import Path, SourceMap
 
 DOOR_UNIT = "modelyard-haproxy.service"
+
+HEALTH = {"ollama": "/api/version", "llama_cpp": "/health", "llama_cpp_python": None, "vllm": "/health"}
+"""By role of an engine, the path that says without a key whether it is well; llama-cpp-python has none."""
 
 CHAT_TIMEOUT_S = 60
 """One token from a model that may have to be read into memory first."""
@@ -77,8 +80,10 @@ class Planner:
         routes: Sequence[Route],
         topology: Topology,
         placement: Placement,
+        groups: Mapping[str, Sequence[str]],
     ) -> None:
         self.placement = placement
+        self.groups = groups
         self.catalogue = catalogue
         self.versions = versions
         self.resolved = resolved
@@ -87,29 +92,32 @@ class Planner:
         self.gateway = catalogue.gateway
         self.door = f"http://{url_host(reach(self.gateway.listen[0]))}:{self.gateway.port}"
         self.public_names = [route.name for route in routes]
-        self.slugs = slugs(
-            model.name
-            for provider in catalogue.providers.values()
-            if provider.engine == "llama_cpp (native)"
-            for model in provider.models
-        )
+        self.slugs = {role: slugs(self.named(role)) for role in ENGINE_ROLES.values()}
         self.by_host: dict[str, list[Deployment]] = {}
         for deployment in resolved.all():
             if deployment.host is not None:
                 self.by_host.setdefault(deployment.host, []).append(deployment)
+
+    def named(self, role: str) -> Iterator[str]:
+        """What the instances of a role are named after, switched off or not."""
+        for name, provider in self.catalogue.providers.items():
+            if ENGINE_ROLES.get(provider.engine) == role:
+                yield from instance_names(name, provider)
 
     def plans(self) -> dict[str, dict[str, Any]]:
         return {host: self.plan(host) for host in self.topology.hosts}
 
     def plan(self, host: str) -> dict[str, Any]:
         redis = self.redis(host)
-        llama_cpp = self.llama_cpp(host)
+        engines = {role: self.engine(host, role) for role in ENGINE_ROLES.values()}
         litellm = self.litellm(host)
         haproxy = self.haproxy(host)
+        instances = [instance for engine in engines.values() if engine for instance in engine["instances"]]
+        services = self.services(host, redis, engines)
         checks: list[dict[str, Any]] = []
         if redis:
             checks += redis["checks"]
-        for instance in llama_cpp["instances"] if llama_cpp else []:
+        for instance in instances:
             checks += instance["checks"]
         if haproxy:
             # Smoke asks the live gateway through its door; the slots' own checks belong to a switch.
@@ -128,13 +136,24 @@ class Planner:
                 }
                 for load in self.placement.loads.get(host, [])
             ],
-            "services": self.services(host, redis, llama_cpp),
+            "services": services,
+            "engines": [self.demand(deployment) for deployment in self.by_host.get(host, [])],
+            "firewall": {"rules": self.firewall(host, services)},
             "redis": redis,
-            "llama_cpp": llama_cpp,
+            **engines,
             "litellm": litellm,
             "haproxy": haproxy,
             "checks": checks,
         }
+
+    def firewall(self, host: str, services: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Who may call what listens beyond loopback here. The door is for everybody who reaches it."""
+        callers = sorted(self.topology.addresses[gateway] for gateway in self.topology.gateways if gateway != host)
+        return [
+            {"service": service["service"], "port": service["port"], "from": callers}
+            for service in services
+            if service["role"] != "haproxy" and service["address"] != LOOPBACK
+        ]
 
     # -- services ----------------------------------------------------------------------------------------
 
@@ -173,78 +192,163 @@ class Planner:
             ],
         }
 
-    def llama_cpp(self, host: str) -> dict[str, Any] | None:
-        mine = [d for d in self.by_host.get(host, []) if ENGINE_ROLES.get(d.provider.engine) == "llama_cpp"]
+    def engine(self, host: str, role: str) -> dict[str, Any] | None:
+        """What a role runs on a host: the version, how it is had, and one instance per process."""
+        mine = [d for d in self.by_host.get(host, []) if ENGINE_ROLES.get(d.provider.engine) == role]
         if not mine:
             return None
-        version = self.versions.llama_cpp if self.versions else None
+        processes: dict[str, list[Deployment]] = {}
+        for deployment in mine:
+            processes.setdefault(self.service(role, deployment), []).append(deployment)
+        version = getattr(self.versions, role) if self.versions else None
+        build: dict[str, Any] = version.model_dump(exclude_none=True) if version else {"version": None}
+        if role == "ollama" and version:
+            build["source"] = {key: text.replace("{version}", version.version) for key, text in build["source"].items()}
         return {
-            "version": version.version if version else None,
-            "source": version.source.model_dump(exclude_none=True) if version else None,
-            "cmake_options": list(version.cmake_options) if version else [],
-            "instances": [self.instance(deployment) for deployment in mine],
+            **build,
+            "hugging_face": self.hugging_face(),
+            "instances": [self.instance(role, service, members) for service, members in processes.items()],
         }
 
-    def instance(self, deployment: Deployment) -> dict[str, Any]:
-        model = deployment.model
-        service = f"llama-cpp@{self.slugs[model.name]}"
-        unit = f"modelyard-{service}.service"
-        assert deployment.host is not None, "an instance is on a host"
-        assert deployment.secret is not None, "an engine of ours has a key"
-        address = self.topology.engine_address(deployment.host)
-        base = f"http://{url_host(address)}:{deployment.port}"
-        bearer = f"{service}/API_KEY"
-        chat: dict[str, Any] = {
-            "name": f"{model.name} answers",
-            "service": service,
-            "kind": "chat",
-            "url": f"{base}/v1/chat/completions",
-            "bearer": bearer,
-            "model": model.served,
-            "timeout_s": CHAT_TIMEOUT_S,
-            "hint": f"{journal(unit)}; a model without a chat template cannot chat",
-        }
-        if model.mode != "chat":
-            chat["skip"] = f"mode is {model.mode}"
+    def demand(self, deployment: Deployment) -> dict[str, Any]:
+        """What preflight has to know of a model to find room for it on the GPUs that the host really has."""
+        role = ENGINE_ROLES[deployment.provider.engine]
+        model, settings = deployment.model, deployment.provider.ollama or OllamaSettings()
+        context = model.context_length
+        if role == "ollama":
+            context = (context or settings.context_length or 0) * (settings.num_parallel or 1) or None
         return {
-            "service": service,
+            "service": self.service(role, deployment),
             "model": model.name,
-            "served_name": model.served,
-            "listen": [address],
-            "port": deployment.port,
-            "source": model.source.model_dump(exclude_none=True) if model.source else None,
-            "context_length": model.context_length,
-            "options": dict(model.options),
+            "role": role,
             "gpus": list(self.placement.gpus.get(deployment.id, ())),
-            "secrets": {"API_KEY": deployment.secret},
-            "checks": [
-                {
-                    "name": f"{service} is running",
-                    "service": service,
-                    "kind": "unit",
-                    "units": [unit],
-                    "hint": journal(unit),
-                },
+            "vram_mib": model.vram_mib,
+            "source": model.source.model_dump(exclude_none=True) if model.source else None,
+            "context_length": context,
+            "options": dict(model.options),
+            "max_loaded": settings.max_loaded_models if role == "ollama" else None,
+        }
+
+    def hugging_face(self) -> dict[str, Any]:
+        hub = self.versions.hugging_face if self.versions else HuggingFace()
+        return {"endpoint": hub.endpoint, "token": hub.token_env}
+
+    def service(self, role: str, deployment: Deployment) -> str:
+        """The name of the service whose process serves a deployment."""
+        return self.service_named(role, deployment.provider_name if role == "ollama" else deployment.base.name)
+
+    def service_named(self, role: str, name: str) -> str:
+        return f"{role.replace('_', '-')}@{self.slugs[role][name]}"
+
+    def conflicts(self, host: str, service: str, deployment: Deployment) -> list[str]:
+        """Units that must not run beside this one: other members of its exclusive group, models that it replaces."""
+        group = deployment.provider.exclusive_group
+        rivals: dict[str, None] = {}
+        for name, provider in self.catalogue.providers.items():
+            if provider.group is None or host not in self.groups.get(provider.group, ()):
+                continue
+            own = name == deployment.provider_name and provider.active is not None
+            if own or (name != deployment.provider_name and group and provider.exclusive_group == group):
+                role = ENGINE_ROLES[provider.engine]
+                names = instance_names(name, provider)
+                rivals.update(dict.fromkeys(self.service_named(role, one) for one in names))
+        return [f"modelyard-{rival}.service" for rival in rivals if rival != service]
+
+    def of_service(self, deployment: Deployment, role: str, service: str) -> bool:
+        return ENGINE_ROLES[deployment.provider.engine] == role and self.service(role, deployment) == service
+
+    def instance(self, role: str, service: str, members: list[Deployment]) -> dict[str, Any]:
+        """One process: the deployments it serves, the first of which it is named after."""
+        main = next((member for member in members if member.model.adapter_of is None), members[0])
+        assert main.host is not None, "an instance is on a host"
+        address = self.topology.engine_address(main.host)
+        gpus = dict.fromkeys(gpu for member in members for gpu in self.placement.gpus.get(member.id, ()))
+        common: dict[str, Any] = {
+            "service": service,
+            "model": main.provider_name if role == "ollama" else main.model.name,
+            "listen": [address],
+            "port": main.port,
+            "gpus": list(gpus),
+            "conflicts": self.conflicts(main.host, service, main),
+            "secrets": {"API_KEY": main.secret} if main.secret else {},
+        }
+        if role == "ollama":
+            settings = main.provider.ollama or OllamaSettings()
+            common |= {"settings": settings.model_dump(), "models": [_ollama_model(member.model) for member in members]}
+        else:
+            common |= {
+                "served_name": main.model.served,
+                "source": main.model.source.model_dump(exclude_none=True) if main.model.source else None,
+                "context_length": main.model.context_length,
+                "arguments": arguments(main),
+            }
+        if role == "vllm":
+            common["adapters"] = [
+                {"name": member.model.served, "source": member.model.source.model_dump(exclude_none=True)}
+                for member in members
+                if member.model.adapter_of is not None and member.model.source is not None
+            ]
+        return {**common, "checks": self.engine_checks(role, common, members)}
+
+    def engine_checks(
+        self, role: str, instance: Mapping[str, Any], members: Sequence[Deployment]
+    ) -> list[dict[str, Any]]:
+        """Running, healthy, the names, and an answer. Ollama answers only what is loaded already."""
+        service, names = instance["service"], [member.model.served for member in members]
+        # Ollama names models with their tag, and keeps what was pulled by hand.
+        listed = [name if ":" in name else f"{name}:latest" for name in names] if role == "ollama" else names
+        unit = f"modelyard-{service}.service"
+        base = f"http://{url_host(instance['listen'][0])}:{instance['port']}"
+        asked: dict[str, Any] = {"bearer": f"{service}/API_KEY"} if instance["secrets"] else {}
+        checks: list[dict[str, Any]] = [
+            {
+                "name": f"{service} is running",
+                "service": service,
+                "kind": "unit",
+                "units": [unit],
+                "hint": journal(unit),
+            }
+        ]
+        if path := HEALTH[role]:
+            checks.append(
                 {
                     "name": f"{service} is healthy",
                     "service": service,
                     "kind": "http",
-                    "url": f"{base}/health",
+                    "url": base + path,
                     "expect_status": [200],
                     "hint": f"{journal(unit)}; 503 means that the model is still loading",
-                },
-                {
-                    "name": f"{service} serves {model.served}",
-                    "service": service,
-                    "kind": "models",
-                    "url": f"{base}/v1/models",
-                    "bearer": bearer,
-                    "names": [model.served],
-                    "hint": f"systemctl cat {unit} shows the model and alias it was started with",
-                },
-                chat,
-            ],
-        }
+                }
+            )
+        checks.append(
+            {
+                "name": f"{service} serves {', '.join(names)}",
+                "service": service,
+                "kind": "models",
+                "url": f"{base}/v1/models",
+                **asked,
+                "names": listed,
+                **({"others": True} if role == "ollama" else {}),
+                "hint": f"systemctl cat {unit} shows the model and alias it was started with",
+            }
+        )
+        for member in members:
+            chat: dict[str, Any] = {
+                "name": f"{member.model.name} answers",
+                "service": service,
+                "kind": "chat",
+                "url": f"{base}/v1/chat/completions",
+                **asked,
+                "model": member.model.served,
+                "timeout_s": CHAT_TIMEOUT_S,
+                "hint": f"{journal(unit)}; a model without a chat template cannot chat",
+            }
+            if member.model.mode != "chat":
+                chat["skip"] = f"mode is {member.model.mode}"
+            elif role == "ollama" and not member.model.preload:
+                chat["skip"] = "loaded when somebody asks for it, and a check loads none"
+            checks.append(chat)
+        return checks
 
     def litellm(self, host: str) -> dict[str, Any] | None:
         if host not in self.topology.gateways:
@@ -322,7 +426,7 @@ class Planner:
             (
                 name
                 for name, members in self.resolved.deployments.items()
-                if any(m.provider.type in ("llama_cpp", "vllm") and m.host for m in members)
+                if any(m.host and (m.provider.type in ("llama_cpp", "vllm") or m.model.preload) for m in members)
                 and members[0].model.mode == "chat"
             ),
             None,
@@ -392,7 +496,7 @@ class Planner:
     # -- listeners ---------------------------------------------------------------------------------------
 
     def services(
-        self, host: str, redis: dict[str, Any] | None, llama_cpp: dict[str, Any] | None
+        self, host: str, redis: dict[str, Any] | None, engines: Mapping[str, dict[str, Any] | None]
     ) -> list[dict[str, Any]]:
         services: list[dict[str, Any]] = []
 
@@ -421,18 +525,18 @@ class Planner:
 
         if redis:
             add("redis", "redis", redis["listen"], redis["port"], [], "llm_gateway.redis.port")
-        owners = {d.model.name: d for d in self.by_host.get(host, [])}
-        for instance in llama_cpp["instances"] if llama_cpp else []:
-            name = instance["model"]
-            add(
-                instance["service"],
-                "llama_cpp",
-                instance["listen"],
-                instance["port"],
-                [name],
-                show_path(port_path(owners[name])),
-                instance["gpus"],
-            )
+        for role, engine in engines.items():
+            for instance in engine["instances"] if engine else []:
+                served = [d for d in self.by_host[host] if self.of_service(d, role, instance["service"])]
+                add(
+                    instance["service"],
+                    role,
+                    instance["listen"],
+                    instance["port"],
+                    [deployment.model.name for deployment in served],
+                    show_path(port_path(served[0])),
+                    instance["gpus"],
+                )
         if host in self.topology.gateways:
             for slot, port in self.gateway.slots.model_dump().items():
                 add(f"litellm@{slot}", "litellm", [LOOPBACK], port, [], f"llm_gateway.slots.{slot}")
@@ -445,6 +549,47 @@ class Planner:
                 "llm_gateway.port",
             )
         return services
+
+
+def instance_names(name: str, provider: Provider) -> list[str]:
+    """What a provider's instances are named after: its models, each of which is a process; one Ollama serves all."""
+    return [name] if provider.type == "ollama" else [model.name for model in provider.models if not model.adapter_of]
+
+
+def _ollama_model(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "served_name": model.served,
+        "source": model.source.model_dump(exclude_none=True) if model.source else None,
+        "context_length": model.context_length,
+        "preload": model.preload,
+        "parameters": {option.replace("-", "_"): value for option, value in model.options.items()},
+    }
+
+
+def arguments(deployment: Deployment) -> list[str]:
+    """The words of an engine's command line that come from the catalogue's `options`.
+
+    `true` is a flag, `false` leaves it out. llama-cpp-python writes underscores, and its flags have values.
+    """
+    model, python = deployment.model, deployment.provider.flavour == "python"
+    given: dict[str, str | int | float | bool] = dict(model.options)
+    if deployment.provider.type == "vllm":
+        if model.quantization is not None:
+            given["quantization"] = model.quantization
+        parallel = {"tensor-parallel-size", "pipeline-parallel-size"} & given.keys()
+        if model.gpus is not None and len(model.gpus) > 1 and not parallel:
+            given["tensor-parallel-size"] = len(model.gpus)
+    words: list[str] = []
+    for option, value in given.items():
+        if python:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            words += [f"--{option.replace('-', '_')}", text]
+        elif value is True:
+            words.append(f"--{option}")
+        elif value is not False:
+            words += [f"--{option}", str(value)]
+    return words
 
 
 def _skipped(entry: LeftOut) -> dict[str, Any]:
@@ -490,6 +635,8 @@ def check_ports(
         shared: set[str] = set()
         for deployment in by_host.get(host, []):
             where = ("providers", *port_path(deployment)[1:])
+            if deployment.model.adapter_of is not None:
+                continue  # Its base model's process serves it.
             if deployment.provider.type == "ollama":
                 # One Ollama serves all its models on one port.
                 if deployment.provider_name in shared:

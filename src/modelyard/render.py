@@ -111,7 +111,7 @@ def _route(route: Mapping[str, Any]) -> list[str]:
     for what, names in (("request too long", route["context_window"]), ("content refused", route["content_policy"])):
         if names:
             lines.append(f"{what}: {' → '.join(names)}")
-    kind = " (capability)" if route["kind"] == "capability" else ""
+    kind = f" ({route['kind']})" if route["kind"] in ("capability", "inactive") else ""
     return [f"  {route['name']}{kind}", *(f"    {line}" for line in lines)]
 
 

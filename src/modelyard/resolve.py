@@ -10,13 +10,29 @@ from typing import Any
 
 from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
 from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
-from modelyard.schema import LLAMA_CPP_OWN_OPTIONS, Catalogue, Model, Provider
+from modelyard.schema import OWN_OPTIONS, Catalogue, Model, Provider
 from modelyard.sourcemap import Path, SourceMap
 
 STACK, GATEWAY, REDIS = "llm_stack", "llm_gateway", "llm_redis"
 
-ENGINE_ROLES: dict[str, str] = {"llama_cpp (native)": "llama_cpp"}
-"""Engine: the role that deploys it. A host in the group of any other engine is refused."""
+ENGINE_ROLES: dict[str, str] = {
+    "ollama": "ollama",
+    "llama_cpp (native)": "llama_cpp",
+    "llama_cpp (python)": "llama_cpp_python",
+    "vllm": "vllm",
+}
+"""Engine: the role that deploys it."""
+
+ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "quantization": ("vllm",),
+    "adapter_of": ("vllm",),
+    "preload": ("ollama",),
+    "port": ("llama_cpp (native)", "llama_cpp (python)", "vllm"),
+}
+"""Keys of a model that mean something to these engines only."""
+
+BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
+"""Keys that a LoRA adapter shares with the model it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +51,14 @@ class Deployment:
         return deployment_id(self.provider_name, self.host, self.model.name)
 
     @property
+    def base(self) -> Model:
+        """The model whose process serves this one: itself, or what it is an adapter of (if that exists)."""
+        return next((model for model in self.provider.models if model.name == self.model.adapter_of), self.model)
+
+    @property
     def port(self) -> int:
         """The port of an engine of ours."""
-        port = self.model.port or self.provider.port
+        port = self.base.port or self.provider.port
         assert port is not None, "the schema demands a port wherever there is a group"
         return port
 
@@ -74,6 +95,8 @@ class Resolved:
     deployments: dict[str, list[Deployment]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     disabled: set[str] = field(default_factory=set)
+    inactive: list[str] = field(default_factory=list)
+    """Names whose model is switched off for another one: whoever steps in for them answers."""
     left_out: list[LeftOut] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
@@ -96,6 +119,8 @@ def resolve(
     """
     out = Resolved()
     index = _model_indices(source.tree)
+    running = _running(catalogue, groups)
+    inactive: dict[str, None] = {}
     first_path: dict[str, tuple[str, Model, Path]] = {}
 
     def error(code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
@@ -114,8 +139,9 @@ def resolve(
         hosts = _hosts(name, provider, groups, error)
         reason, kind = "", "provider"
         secret = provider.api_key_env
+        rival = running.get(provider.exclusive_group or "")
         if provider.status == "disabled":
-            reason = "status: disabled"
+            reason = f'"{rival}" is the active one of {provider.exclusive_group}' if rival else "status: disabled"
         elif provider.group is not None and not hosts:
             reason = f"no host in group {provider.group}"
         elif secret in OWN_SECRETS:
@@ -137,16 +163,16 @@ def resolve(
                     or f"export {secret}, put it in llm_secrets or in .credentials/{secret} beside the "
                     "inventory, or set when_secret_missing: skip",
                 )
-        if provider.group is not None and provider.api_key_env is None:
+        if provider.group is not None and provider.api_key_env is None and provider.type != "ollama":
             secret = engine_secret(name)
         if reason:
             out.left_out.append(LeftOut(kind, name, reason, names, path))
-        elif hosts and provider.group is not None and provider.engine not in ENGINE_ROLES:
+        if provider.active is not None and provider.active not in names and sound:
             error(
-                "engine-unavailable",
-                f"{listing(hosts)} is in group {provider.group}, but this version cannot deploy {provider.engine} yet",
-                (*path, "group"),
-                f"leave {provider.group} empty in the inventory; deployable: {', '.join(ENGINE_ROLES)}",
+                "unknown-model",
+                f'the active model of "{name}" is "{provider.active}", which is none of its models',
+                (*path, "active"),
+                did_you_mean(provider.active, names) or f"its models: {listing(names)}",
             )
         seen: set[str] = set()
         for model in provider.models:
@@ -156,6 +182,10 @@ def resolve(
                 continue
             seen.add(model.name)
             _check_model(name, provider, model, at, sound, error)
+            asleep = reason
+            if not reason and provider.active is not None and (model.adapter_of or model.name) != provider.active:
+                asleep = f'"{provider.active}" is the active model of "{name}"'
+                out.left_out.append(LeftOut("model", model.name, asleep, (model.name,), at))
             if provider.status == "disabled":
                 pass  # An alternative that is switched off may have the name of the one that is on.
             elif model.name in first_path:
@@ -176,10 +206,12 @@ def resolve(
                     )
             else:
                 first_path[model.name] = (name, model, at)
-            if reason:
+            if asleep:
                 if model.name not in out.deployments:
-                    out.absent[model.name] = f'provider "{name}": {reason}'
-                    if provider.status == "disabled":
+                    out.absent[model.name] = f'provider "{name}": {asleep}'
+                    if asleep != reason or (rival and provider.status == "disabled"):
+                        inactive[model.name] = None
+                    elif provider.status == "disabled":
                         out.disabled.add(model.name)
                 continue
             members = _place(name, provider, model, hosts, secret, at, error)
@@ -187,6 +219,8 @@ def resolve(
                 out.deployments.setdefault(model.name, []).extend(members)
                 out.absent.pop(model.name, None)
                 out.disabled.discard(model.name)
+    out.inactive = [name for name in inactive if name not in out.deployments]
+    out.disabled -= inactive.keys()
     _check_exclusive(catalogue, groups, error)
     out.diagnostics += _lonely_weights(catalogue, index, source)
     return out
@@ -210,6 +244,15 @@ def _lonely_weights(
                     key=True,
                     severity="warning",
                 )
+
+
+def _running(catalogue: Catalogue, groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """By exclusive group, the first provider that is active and has a host."""
+    running: dict[str, str] = {}
+    for name, provider in catalogue.providers.items():
+        if provider.exclusive_group is not None and provider.status == "active" and groups.get(provider.group or ""):
+            running.setdefault(provider.exclusive_group, name)
+    return running
 
 
 def _check_exclusive(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], error: Any) -> None:
@@ -247,9 +290,10 @@ def _hosts(name: str, provider: Provider, groups: Mapping[str, Sequence[str]], e
 
 def _check_model(name: str, provider: Provider, model: Model, at: Path, sound: bool, error: Any) -> None:
     """Keys that need something else to make sense."""
+    written = model.model_fields_set
     if provider.group is None:
-        for key in ("source", "options", "hosts", "port", "gpus", "vram_mib"):
-            if getattr(model, key):
+        for key in ("source", "options", "hosts", "port", "gpus", "vram_mib", *ONLY_FOR):
+            if key in written and getattr(model, key):
                 error(
                     "invalid-value",
                     f'{key} has no effect on "{model.name}": provider "{name}" runs elsewhere',
@@ -258,24 +302,75 @@ def _check_model(name: str, provider: Provider, model: Model, at: Path, sound: b
                     key=True,
                 )
         return
-    if provider.engine != "llama_cpp (native)":
-        return
-    if model.source is None and sound:
-        error(
-            "missing-key",
-            f'model "{model.name}" of provider "{name}" has no source',
-            at,
-            "add source: {path: /...} or source: {url: ..., sha256: ...}",
-        )
-    for option in model.options:
-        if option in LLAMA_CPP_OWN_OPTIONS:
+    engine = provider.engine
+    for key, engines in ONLY_FOR.items():
+        if getattr(model, key) and engine not in engines:
             error(
                 "invalid-value",
-                f'option "{option}" of "{model.name}" is set by the unit itself',
-                (*at, "options", option),
-                "use the model's own keys: port, source, served_name, context_length",
+                f'{key} has no effect on "{model.name}": it is for {" and ".join(engines)}, not {engine}',
+                (*at, key),
+                "remove it",
                 key=True,
             )
+    if model.adapter_of is not None:
+        _check_adapter(name, provider, model, at, error)
+    _check_source(name, provider, model, at, sound, error)
+    for option in model.options:
+        if option in OWN_OPTIONS[engine]:
+            error(
+                "invalid-value",
+                f'option "{option}" of "{model.name}" is set by the unit itself, or reaches outside its sandbox',
+                (*at, "options", option),
+                "use the model's own keys: port, source, served_name, context_length, quantization",
+                key=True,
+            )
+
+
+def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error: Any) -> None:
+    bases = [other.name for other in provider.models if other.adapter_of is None]
+    if model.adapter_of not in bases:
+        error(
+            "unknown-model",
+            f'"{model.name}" is an adapter of "{model.adapter_of}", which is no other model of "{name}"',
+            (*at, "adapter_of"),
+            did_you_mean(str(model.adapter_of), bases) or f"models of {name}: {listing(bases) or 'none'}",
+        )
+    for key in BASE_MODELS:
+        if getattr(model, key):
+            error(
+                "invalid-value",
+                f'{key} has no effect on "{model.name}": an adapter shares that of "{model.adapter_of}"',
+                (*at, key),
+                "remove it",
+                key=True,
+            )
+
+
+def _check_source(name: str, provider: Provider, model: Model, at: Path, sound: bool, error: Any) -> None:
+    """A GGUF file for llama.cpp and Ollama, a directory for vLLM."""
+    source, directory = model.source, provider.type == "vllm"
+    if source is None:
+        if provider.type != "ollama" and sound:
+            error(
+                "missing-key",
+                f'model "{model.name}" of provider "{name}" has no source',
+                at,
+                "add source: {path: /...} or source: {repo: OWNER/NAME, revision: COMMIT}"
+                if directory
+                else "add source: {path: /...} or source: {url: ..., sha256: ...}",
+            )
+        return
+    problem = ""
+    if directory and source.url is not None:
+        problem, hint = "vLLM takes a directory, not one file", "name a path or a repo"
+    elif directory and source.file is not None:
+        problem, hint = "vLLM takes the whole repository, not one file of it", "remove file"
+    elif directory and source.sha256 is not None:
+        problem, hint = "a directory has no checksum", "remove sha256"
+    elif not directory and source.repo is not None and source.file is None:
+        problem, hint = f"{provider.type} takes one file of the repository", "add file, the name of a .gguf file in it"
+    if problem:
+        error("invalid-value", f'the source of "{model.name}": {problem}', (*at, "source"), hint, key=True)
 
 
 def _place(
@@ -283,6 +378,9 @@ def _place(
 ) -> list[Deployment]:
     if provider.group is None:
         return [Deployment(name, provider, model, None, secret, at)]
+    if model.adapter_of is not None:
+        base = next((other for other in provider.models if other.name == model.adapter_of), model)
+        hosts = [host for host in hosts if base.hosts is None or host in base.hosts]
     if model.hosts is not None:
         if not model.hosts and hosts:
             error(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from modelyard.diagnostics import Diagnostic, Severity, diagnose, did_you_mean, listing
@@ -26,6 +26,10 @@ Section = Literal["fallbacks", "context_window_fallbacks", "content_policy_fallb
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
+Kind = Literal["model", "alias", "capability", "inactive"]
+"""`inactive`: a model that is switched off for another one; whoever steps in for it answers to its name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What happens to a request for `name`.
@@ -35,7 +39,7 @@ class Route:
     """
 
     name: str
-    kind: Literal["model", "alias", "capability"]
+    kind: Kind
     attempts: tuple[str, ...]
     heads: int
     """How many of the attempts are the name itself (1, or a capability's models); the rest step in."""
@@ -336,9 +340,7 @@ class _Router:
     def live(self, section: Section, heads: list[str]) -> tuple[str, ...]:
         return tuple(step for step in self.order(section, heads) if step in self.resolved.deployments)
 
-    def route(
-        self, name: str, kind: Literal["model", "alias", "capability"], heads: list[str], target: str | None
-    ) -> Route:
+    def route(self, name: str, kind: Kind, heads: list[str], target: str | None) -> Route:
         return Route(
             name,
             kind,
@@ -354,12 +356,26 @@ class _Router:
             target,
         )
 
+    def stand_in(self, name: str) -> Route | None:
+        """The route of a name whose model is switched off: the first of its chain answers. None if nobody is left."""
+        attempts = self.live("fallbacks", [name])
+        if not attempts:
+            return None
+        long, refused = (tuple(dict.fromkeys((attempts[0], *self.live(section, [name])))) for section in SECTIONS[1:])
+        dropped = self.route(name, "model", [name], None).dropped
+        return Route(name, "inactive", attempts, 1, dropped, long, refused)
+
     def build(self) -> list[Route]:
         routes = [self.route(name, "model", [name], None) for name in self.resolved.deployments]
+        stand_ins = {name: route for name in self.resolved.inactive if (route := self.stand_in(name))}
+        routes += stand_ins.values()
         for name in self.routing.capabilities:
             routes.append(self.route(name, "capability", self.expand(name), None))
         for alias, target in self.routing.aliases.items():
-            routes.append(self.route(alias, "alias", self.expand(alias), target))
+            if target in stand_ins:
+                routes.append(replace(stand_ins[target], name=alias, kind="alias", target=target))
+            else:
+                routes.append(self.route(alias, "alias", self.expand(alias), target))
         return [route for route in routes if route.heads]
 
     def check_routes(self, routes: list[Route]) -> None:

@@ -33,11 +33,20 @@ ENGINE_TYPES = frozenset({"ollama", "llama_cpp", "vllm"})
 CLOUD_TYPES = frozenset({"ollama_cloud", "openai", "anthropic"})
 """Types that cannot be used without a key."""
 
-LLAMA_CPP_OWN_OPTIONS = frozenset(
-    "host port model m alias a api-key api-key-file ctx-size c metrics no-metrics hf-repo hf-file model-url "
-    "mu ssl-key-file ssl-cert-file slot-save-path log-file".split()
-)
-"""Flags of llama-server that the unit sets from other keys, or that reach outside its sandbox."""
+OWN_OPTIONS: dict[str, frozenset[str]] = {
+    engine: frozenset(options.split())
+    for engine, options in {
+        "llama_cpp (native)": "host port model m alias a api-key api-key-file ctx-size c metrics no-metrics hf-repo "
+        "hf-file model-url mu ssl-key-file ssl-cert-file slot-save-path log-file",
+        "llama_cpp (python)": "host port model model-alias n-ctx api-key config-file hf-model-repo-id ssl-keyfile "
+        "ssl-certfile root-path",
+        "vllm": "host port uds model served-model-name api-key max-model-len quantization trust-remote-code revision "
+        "code-revision tokenizer-revision hf-token download-dir enable-lora lora-modules ssl-keyfile ssl-certfile "
+        "ssl-ca-certs root-path config",
+        "ollama": "num-ctx",
+    }.items()
+}
+"""Options by engine that its unit sets from other keys, or that reach outside its sandbox."""
 
 
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
@@ -188,6 +197,36 @@ Version = Annotated[
 Sdist = Annotated[
     str, Matching("sdist", r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", "an sdist is NAME==VERSION in the Python package index")
 ]
+Revision = Annotated[
+    str,
+    Matching(
+        "commit", r"[0-9a-f]{40}", "a revision is a commit, 40 digits of 0-9a-f: a branch or tag would move under you"
+    ),
+]
+Repository = Annotated[
+    str, Matching("repository", r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "a repository is OWNER/NAME at Hugging Face")
+]
+FileName = Annotated[
+    str,
+    Matching(
+        "file name",
+        r"(?!/)(?!(?:.*/)?\.\.?(?:/|$))[^\s\x00-\x1f\x7f]+",
+        "a file of the repository, like model-q4_k_m.gguf",
+    ),
+]
+Duration = Annotated[
+    str,
+    Matching("duration", r"-1|0|[1-9][0-9]*(s|m|h)", "a duration is like 30s, 5m or 24h; 0 is at once, -1 is never"),
+]
+HostPort = Annotated[
+    str, Matching("host and port", r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "a host is a name or address, like registry:5000")
+]
+WebOrigin = Annotated[
+    str,
+    Matching(
+        "origin", r"[a-z][a-z0-9+.-]*://[^\s,/]+", "an origin is like http://localhost or https://chat.example.org"
+    ),
+]
 OptionName = Annotated[
     str,
     Matching(
@@ -225,21 +264,32 @@ class Strict(BaseModel):
 
 
 class ModelSource(Strict):
-    """Where a model file comes from: a `path` on the host, or a `url` with its `sha256`."""
+    """Where a model's files come from: a `path` on the host, a `url` with its `sha256`, or a `repo` of Hugging Face."""
 
     path: AbsolutePath | None = Field(None, examples=["/srv/models/qwen.gguf"])
-    """A file that is already on the host."""
+    """What is already on the host: a GGUF file; for `vllm` a directory."""
     url: HttpUrl | None = Field(None, examples=["https://example.org/qwen.gguf"])
-    """Where the host fetches the file from, once."""
+    """Where the host fetches the file from, once. Not for `vllm`, whose models are directories."""
+    repo: Repository | None = Field(None, examples=["Qwen/Qwen2.5-Coder-7B-Instruct-GGUF"])
+    """A repository of Hugging Face, at `llm_versions.hugging_face.endpoint`."""
+    revision: Revision | None = Field(None, examples=["13fbf4ed4e7b3d2e5a2a6f3a2f6d7b3f0a1b2c3d"])
+    """The commit of `repo`, so that nobody can exchange the model under you."""
+    file: FileName | None = Field(None, examples=["qwen2.5-coder-7b-instruct-q4_k_m.gguf"])
+    """The GGUF file in `repo`. Not for `vllm`, which takes the whole repository."""
     sha256: Sha256 | None = Field(None, examples=[_SHA256])
-    """Checksum of the file, as `sha256sum` prints it. A `url` must have one."""
+    """Checksum of the file, as `sha256sum` prints it. A `url` must have one; for a `repo` the one it publishes is
+    taken by default."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.path is None) == (self.url is None):
-            raise ValueError("a source has exactly one of path and url")
+        if sum(place is not None for place in (self.path, self.url, self.repo)) != 1:
+            raise ValueError("a source has exactly one of path, url and repo")
         if self.url is not None and self.sha256 is None:
             raise ValueError("a url needs the sha256 of the file it delivers")
+        if self.repo is not None and self.revision is None:
+            raise ValueError("a repo needs its revision, the commit to take")
+        if self.repo is None and (self.revision is not None or self.file is not None):
+            raise ValueError("revision and file belong to a repo")
         return self
 
 
@@ -261,14 +311,23 @@ class Model(Strict):
     """What the engine calls it, if different (Ollama: the tag). The engine is started with it and the gateway asks for
     it. Default: `name`."""
     source: ModelSource | None = Field(None, examples=[{"path": "/srv/models/qwen.gguf"}])
-    """The model's file. `llama_cpp` on hosts of ours needs it."""
+    """The model's files. `llama_cpp` and `vllm` on hosts of ours need it. `ollama` pulls the tag `served_name` without
+    it, and makes the model from this GGUF file with it."""
     mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
     """What it does. A chain holds models of one mode."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
     """The context window. An engine of ours is started with it (default: the model's own); for a model that runs
     elsewhere it is what that model takes. `plan` warns where it shrinks along a chain."""
+    quantization: OptionText | None = Field(None, examples=["awq"])
+    """`vllm` only: how the weights are quantized. Default: what the model itself says."""
     options: dict[OptionName, OptionText | int | float | bool] = Field({}, examples=[{"threads": 8, "batch-size": 512}])
-    """Flags of the engine without dashes. `true` is a flag without value, `false` leaves it out."""
+    """Flags of the engine without dashes. `true` is a flag without value, `false` leaves it out. For `ollama`:
+    parameters of the model, such as `temperature` and `num-gpu`."""
+    adapter_of: Name | None = Field(None, examples=["qwen-coder-vllm"])
+    """`vllm` only: this is a LoRA adapter (its `source`) of that model of the same provider. One process serves both,
+    each by its name."""
+    preload: bool = Field(False, examples=[True])
+    """`ollama` only: it is loaded when the server starts and stays, so that nobody waits for it."""
     tags: list[Tag] = Field([], examples=[["eu"]])
     """A request with one of these tags (header `x-litellm-tags`) goes to the deployments that have it. Others take a
     deployment without tags if there is one."""
@@ -278,7 +337,8 @@ class Model(Strict):
     """GPUs of the host by index or UUID. Default: the first of `llm_gpus` with room for `vram_mib`; without that the
     engine's own choice."""
     vram_mib: Positive | None = Field(None, examples=[6144], json_schema_extra=unit("MiB"))
-    """GPU memory it needs. More than the declared GPUs have is refused. On several GPUs each holds an equal share."""
+    """GPU memory it needs. More than the GPUs have is refused. On several GPUs each holds an equal share. Default:
+    estimated from the header of a GGUF file that is on the host."""
     weight: Positive | None = Field(None, examples=[3])
     """Only where two providers share one public name: the share of requests each gets."""
     rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
@@ -303,6 +363,32 @@ class Model(Strict):
         return self.served_name or self.name
 
 
+class OllamaSettings(Strict):
+    """How an Ollama of ours runs."""
+
+    models_path: AbsolutePath | None = Field(None, examples=["/srv/ollama/models"])
+    """Where it keeps its models. Default: below /var/lib/modelyard/ollama."""
+    keep_alive: Duration = Field("30m", examples=["24h"])
+    """A model stays loaded this long after its last request. A cold one makes the next request wait for the disk."""
+    num_parallel: Positive | None = Field(None, examples=[2])
+    """Requests a model answers at once; each takes memory for a context of its own. Default: Ollama's own choice."""
+    max_loaded_models: Positive | None = Field(None, examples=[2])
+    """Models that are loaded at once. Default: Ollama's own choice, by memory. The GPUs are planned for this many of
+    the largest (one by default)."""
+    context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
+    """Context of models that do not say `context_length`. Default: Ollama's own."""
+    flash_attention: bool = Field(True, examples=[False])
+    """Less memory for long contexts."""
+    origins: list[WebOrigin] = Field([], examples=[["https://chat.example.org"]])
+    """Web pages that may call it from a browser, beside those of this machine. The gateway needs none."""
+    registry: HostPort | None = Field(None, examples=["registry.example.org:5000"])
+    """Where models are pulled from, if not from Ollama's own registry."""
+    insecure_registry: bool = Field(False, examples=[True])
+    """The registry is asked without TLS."""
+    prune: bool = Field(False, examples=[True])
+    """Models on the host that the catalogue does not name are deleted."""
+
+
 class Provider(Strict):
     """Where models run: on the hosts of a `group`, or elsewhere at a `base_url`."""
 
@@ -322,11 +408,17 @@ class Provider(Strict):
     """What the engine listens on. Needed with `group`."""
     api_key_env: SecretName | None = Field(None, examples=["OPENAI_API_KEY"])
     """Name of the secret that holds the key, never the key itself. Cloud types need it; engines we deploy get a
-    generated one (`<PROVIDER>_API_KEY`) unless this names another."""
+    generated one (`<PROVIDER>_API_KEY`) unless this names another. An `ollama` of ours has none: it knows no keys."""
     when_secret_missing: Literal["error", "skip"] = Field("error", examples=["skip"])
     """`skip` leaves the provider out while its secret is not defined, and says so."""
     exclusive_group: Identifier | None = Field(None, examples=["vllm-gpu"])
-    """Of the providers with this word one may be active on a host (one vLLM takes a whole GPU)."""
+    """Of the providers with this word one may be active on a host (one vLLM takes a whole GPU). Starting one stops the
+    other. `playbooks/switch_model.yml` changes which; names of the others are answered by whoever steps in for them."""
+    active: Name | None = Field(None, examples=["qwen-coder-vllm"])
+    """Of its models only this one runs; the names of the others are answered by whoever steps in for them.
+    `playbooks/switch_model.yml` changes it. Default: all run."""
+    ollama: OllamaSettings | None = Field(None, examples=[{"keep_alive": "24h"}])
+    """`ollama` with a `group` only: how the server runs."""
     timeout: Seconds | None = Field(None, examples=[120], json_schema_extra=unit("seconds"))
     """One attempt may take this long. Default: `llm_gateway.timeouts.request_s`."""
     stream_timeout: Seconds | None = Field(None, examples=[300], json_schema_extra=unit("seconds"))
@@ -350,11 +442,19 @@ class Provider(Strict):
         if self.group is not None and self.port is None:
             raise ValueError("a provider with a group needs a port")
         if self.base_url is not None:
-            unused = [key for key in ("port", "exclusive_group", "flavour") if getattr(self, key) is not None]
+            only_ours = ("port", "exclusive_group", "active", "flavour", "ollama")
+            unused = [key for key in only_ours if getattr(self, key) is not None]
             if unused:
                 raise ValueError(f"{unused[0]} has no effect on a provider with a base_url")
         if self.flavour is not None and self.type != "llama_cpp":
             raise ValueError("only llama_cpp has flavours")
+        if self.type != "ollama" and self.ollama is not None:
+            raise ValueError(f"the key ollama has no effect on a provider of type {self.type}")
+        if self.type == "ollama" and self.group is not None:
+            if self.api_key_env is not None:
+                raise ValueError("Ollama has no keys of its own: api_key_env has no effect on one of ours")
+            if self.active is not None:
+                raise ValueError("one Ollama serves all its models: active has no effect on it")
         if self.type in CLOUD_TYPES and self.api_key_env is None:
             raise ValueError(f"{self.type} needs api_key_env, the name of the secret that holds its key")
         if self.api_key_env is None and self.when_secret_missing == "skip":
@@ -511,6 +611,60 @@ class LlamaCppVersion(Strict):
     """Further options for CMake. Each pair of source and options is one build."""
 
 
+class LlamaCppPythonVersion(Strict):
+    """The release of llama-cpp-python, llama.cpp's server in Python."""
+
+    version: Version = Field(examples=["0.3.36"])
+    """A hashed lock of this version lies in roles/llama_cpp_python/files/locks."""
+
+
+class OllamaArchive(Strict):
+    """Where Ollama's archive comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
+
+    url: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/ollama-linux-amd64.tar.zst"])
+    """An address the controller fetches from: the project's own, or a mirror."""
+    path: AbsolutePath | None = Field(None, examples=["/srv/ollama-linux-amd64.tar.zst"])
+    """A file on the controller."""
+    sha256: Sha256 | None = Field(None, examples=[_SHA256])
+    """Checksum of the archive."""
+    checksums: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/sha256sum.txt"])
+    """Where the release publishes its checksums, if `sha256` is not given. What stood there at the first fetch is
+    recorded beside the inventory, and holds from then on."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.url is None) == (self.path is None):
+            raise ValueError("a source has exactly one of url and path")
+        if self.sha256 is None and (self.url is None or self.checksums is None):
+            raise ValueError("nothing downloaded runs unchecked: give the sha256, or for a url where checksums are")
+        return self
+
+
+class OllamaVersion(Strict):
+    """Ollama's release."""
+
+    version: Version = Field(examples=["0.17.4"])
+    """Refused below 0.17.1."""
+    source: OllamaArchive = Field(examples=[{"path": "/srv/ollama-linux-amd64.tar.zst", "sha256": _SHA256}])
+    """Its archive."""
+
+
+class VllmVersion(Strict):
+    """vLLM's release."""
+
+    version: Version = Field(examples=["0.32.0"])
+    """Hashed locks of this version lie in roles/vllm/files/locks. Refused below 0.14.1."""
+
+
+class HuggingFace(Strict):
+    """Where repositories of models are."""
+
+    endpoint: BaseUrl = Field("https://huggingface.co", examples=["https://hub.example.org"])
+    """Hugging Face, or a mirror of it."""
+    token_env: SecretName | None = Field(None, examples=["HF_TOKEN"])
+    """Name of the secret that holds the token, for repositories that want one."""
+
+
 class Versions(Strict):
     """Every component's version and checksum."""
 
@@ -521,6 +675,17 @@ class Versions(Strict):
         examples=[{"version": "0.3.36", "source": {"sdist": "llama-cpp-python==0.3.36", "sha256": _SHA256}}],
     )
     """llama.cpp's native server."""
+    llama_cpp_python: LlamaCppPythonVersion | None = Field(None, examples=[{"version": "0.3.36"}])
+    """llama.cpp's server in Python."""
+    ollama: OllamaVersion | None = Field(
+        None,
+        examples=[{"version": "0.17.4", "source": {"path": "/srv/ollama-linux-amd64.tar.zst", "sha256": _SHA256}}],
+    )
+    """Ollama."""
+    vllm: VllmVersion | None = Field(None, examples=[{"version": "0.32.0"}])
+    """vLLM."""
+    hugging_face: HuggingFace = Field(HuggingFace(), examples=[{"endpoint": "https://hub.example.org"}])
+    """Where `source: {repo: ...}` is fetched from."""
 
 
 class Catalogue(Strict):

@@ -30,23 +30,19 @@ from modelyard.graph import graph_file, render_mermaid
 
 MMD = ROOT / "docs/images/shipped.mmd"
 
-# Engines that this version cannot deploy run elsewhere, so that the picture has all of them.
-ELSEWHERE = {
-    "ollama": {"group": None, "port": None, "base_url": "http://gpu1:11434"},
-    "llama_cpp_python": {"group": None, "port": None, "flavour": None, "base_url": "http://gpu1:8000"},
-    "vllm-qwen": {"group": None, "port": None, "exclusive_group": None, "base_url": "http://gpu2:8001"},
-}
-
 
 def shipped_graph() -> str:
-    host = "workstation"
     groups = {
         **SHIPPED_GROUPS,
-        **{group: [host] for group in ("llm_stack", "llm_gateway", "llm_redis", "llm_llama_cpp_native")},
+        "llm_stack": ["workstation", "gpu1", "gpu2"],
+        **{group: ["workstation"] for group in ("llm_gateway", "llm_redis", "llm_llama_cpp_native")},
+        **{group: ["gpu1"] for group in ("llm_ollama", "llm_llama_cpp_python")},
+        **{group: ["gpu2"] for group in ("llm_vllm_qwen", "llm_vllm_dolphin")},
     }
-    overrides = {"providers": ELSEWHERE}
-    result = compiled(shipped(), groups=groups, secrets=frozenset({"OLLAMA_CLOUD_API_KEY"}), llm_overrides=overrides)
-    assert result.diagnostics == []
+    addresses = {"workstation": "192.0.2.10", "gpu1": "192.0.2.11", "gpu2": "192.0.2.12"}
+    secrets = frozenset({"OLLAMA_CLOUD_API_KEY"})
+    result = compiled(shipped(), groups=groups, addresses=addresses, secrets=secrets)
+    assert result.errors == []
     return render_mermaid(result)
 
 

@@ -242,9 +242,9 @@ def test_no_versions() -> None:
 
 
 def test_version_without_a_lock() -> None:
-    inv = replace(inventory(), locks=frozenset({"1.99.0"}))
+    inv = replace(inventory(), locks={"litellm": frozenset({"1.99.0"})})
     assert "locked: 1.99.0" in refused(compile_inventory(inv), "version-without-lock", 26)
-    assert compile_inventory(replace(inv, locks=frozenset({"1.106.2"}))).errors == []
+    assert compile_inventory(replace(inv, locks={"litellm": frozenset({"1.106.2"})})).errors == []
 
 
 def test_host_outside_the_stack() -> None:
@@ -252,9 +252,10 @@ def test_host_outside_the_stack() -> None:
     assert "stray" in refused(compiled(groups=groups), "host-outside-stack", 4)
 
 
-def test_engine_whose_role_does_not_exist() -> None:
+def test_engine_whose_version_is_not_said() -> None:
     text = change("type: llama_cpp", "type: llama_cpp\n    flavour: python")
-    assert "cannot deploy llama_cpp (python) yet" in refused(compiled(text), "engine-unavailable", 5)
+    message = refused(compiled(text), "missing-key", 27)
+    assert "llama_cpp_python is deployed, but its version is not said" in message
     assert compiled(text, groups={"llm_local": []}).errors == []
 
 
@@ -270,9 +271,12 @@ def test_exclusive_group() -> None:
 
 def test_engine_that_a_gateway_elsewhere_cannot_reach() -> None:
     groups = {"llm_stack": ["one", "two"], "llm_local": ["two"]}
-    assert "set llm_address for two" in refused(compiled(groups=groups), "address-unusable", None)
-    assert compiled(groups=groups, addresses={"two": "10.0.0.2"}).errors == []
-    refused(compiled(groups=groups, addresses={"two": "127.0.0.1"}), "address-unusable", None)
+    one, two = compiled(groups=groups).errors
+    assert (one.code, two.code) == ("address-unusable", "address-unusable")
+    assert "set llm_address for two" in one.render()
+    assert 'the gateway on one is let in to "small" on two by its address' in two.render()
+    assert compiled(groups=groups, addresses={"one": "10.0.0.1", "two": "10.0.0.2"}).errors == []
+    refused(compiled(groups=groups, addresses={"one": "10.0.0.1", "two": "127.0.0.1"}), "address-unusable", None)
 
 
 def test_llm_address_must_be_one() -> None:
@@ -371,9 +375,10 @@ def test_single_point_of_failure() -> None:
     )
     assert compiled(here).warnings[0].message.endswith('is on provider "local": when it fails, all of them fail')
     groups = {"llm_stack": ["one", "two"], "llm_local": ["two"]}
-    message = warned(compiled(here, groups=groups, addresses={"two": "10.0.0.2"}), "single-point-of-failure", 20)
+    addresses = {"one": "10.0.0.1", "two": "10.0.0.2"}
+    message = warned(compiled(here, groups=groups, addresses=addresses), "single-point-of-failure", 20)
     assert "chain of large:7b is on host two" in message
-    assert compiled(groups=groups, addresses={"two": "10.0.0.2"}).warnings == []
+    assert compiled(groups=groups, addresses=addresses).warnings == []
 
 
 def test_what_needs_a_shared_redis() -> None:
