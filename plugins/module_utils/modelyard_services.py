@@ -17,6 +17,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import urllib.parse
 
 SERVICES = "/opt/modelyard/services"
 CREDENTIALS = "/etc/modelyard/credentials"
@@ -154,6 +155,18 @@ class Release:
         return list(json.loads(self.fill(json.dumps(self.spec["checks"]), slot)))
 
     @property
+    def endpoints(self) -> set[tuple[str, int]]:
+        """The addresses and ports that the release's checks ask, so those that it listens on."""
+        urls = [urllib.parse.urlsplit(check["url"]) for check in self.spec["checks"] if "url" in check]
+        return {(url.hostname or "", url.port or 80) for url in urls}
+
+    @property
+    def conflicts(self) -> set[str]:
+        """The services that systemd stops when this release's units start: their `Conflicts=`."""
+        units = "\n".join(self.spec["units"].values())
+        return set(re.findall(r"\bmodelyard-(\S+)\.service\b", " ".join(re.findall(r"^Conflicts=(.*)", units, re.M))))
+
+    @property
     def generations(self) -> dict[str, str]:
         """The credentials that this release is checked with: its own, which need not be the live ones."""
         return {self.service: self.spec["generation"]} if self.spec["generation"] else {}
@@ -187,6 +200,20 @@ class Service:
 
     def point(self, link: str, release: Release) -> None:
         link_atomically(os.path.join(self.root, link), os.path.join("releases", release.id))
+
+    @property
+    def displaced(self) -> bool:
+        """Whether it was stopped to make room for another service. That survives whoever stopped it."""
+        return os.path.exists(os.path.join(self.root, "displaced"))
+
+    @displaced.setter
+    def displaced(self, value: bool) -> None:
+        path = os.path.join(self.root, "displaced")
+        if value:
+            write_atomically(path, "", 0o600)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def prune(self) -> list[str]:
         """Delete all but the newest releases and those that a link names. Returns the deleted ids."""

@@ -15,6 +15,9 @@ description:
     the front door sends new requests to it, the old slot finishes its streams (bounded) and stops. A bad
     candidate never meets a client.
   - With the strategy C(reload) a running service is reloaded instead of restarted, unless its unit changed.
+  - What must not run beside the new release is stopped before that starts, so that ports and memory are free. If the
+    new release fails, it is started again and checked, and the report says so. It remembers on the host that it made
+    room, so this holds for a run that was killed in between as well. With the strategy C(slots) nothing is displaced.
   - When the staged release runs already, nothing is done.
 options:
   service:
@@ -24,6 +27,15 @@ options:
   release:
     description: Id of the release to switch to, one of those on the host. The staged one by default.
     type: str
+  displaces:
+    description:
+      - Services that have to go when the new release comes, because the plan no longer has them. Taking them away for
+        good is left to C(modelyard_release).
+      - Displaced without being named are the services in C(Conflicts=) of the release's units, and those that listen
+        where it wants to listen and have a release staged that differs from the live one (two that swap their ports).
+    type: list
+    elements: str
+    default: []
 notes:
   - C(activation) of the release sets C(strategy), C(ready_timeout_s) (default 60), and for slots C(slots) (name and
     port of each) and C(drain_timeout_s) (default 120). C(running) is a command whose output holds the path of the
@@ -35,6 +47,11 @@ EXAMPLES = r"""
 - name: Activate redis
   modelyard_activate:
     service: redis
+
+- name: Activate a model on the port of one that goes
+  modelyard_activate:
+    service: llama-cpp@new
+    displaces: [llama-cpp@old]
 """
 
 RETURN = r"""
@@ -63,6 +80,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -71,6 +89,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import run_checks, table
 from ansible.module_utils.modelyard_services import (
     CREDENTIALS,
+    SERVICES,
     UNITS,
     Door,
     Release,
@@ -97,9 +116,11 @@ MAX_START_ATTEMPTS = 3
 class Activation:
     """One switch of one service, from the first step to the last or all the way back."""
 
-    def __init__(self, service: Service, release: Release) -> None:
+    def __init__(self, service: Service, release: Release, displaces: list[str]) -> None:
         self.service = service
         self.release = release
+        self.displaces = displaces
+        self.displaced: list[Service] = []
         self.former = service.load("current")
         self.started = time.monotonic()
         self.steps: list[str] = []
@@ -120,6 +141,7 @@ class Activation:
             self._switch_slots()
         else:
             self._switch_in_place()
+        self.service.displaced = False
         with contextlib.suppress(FileNotFoundError):
             os.unlink(marker)
         for identifier in self.service.prune():
@@ -139,12 +161,72 @@ class Activation:
 
     def _switch_in_place(self) -> None:
         try:
-            self._go_live(self.release)
-            self._wait_until_ready(self.release)
+            self._make_room()
+            try:
+                self._go_live(self.release)
+                self._wait_until_ready(self.release)
+            except ServiceError as error:
+                raise ServiceError(self._put_back(error)) from error
         except ServiceError as error:
-            raise ServiceError(self._put_back(error)) from error
+            raise ServiceError("\n".join([str(error), *self._give_back()])) from error
         if self.former and self.former.id != self.release.id:
             self.service.point("previous", self.former)
+
+    def _in_the_way(self) -> set[str]:
+        """Return the services that must not run beside the new release."""
+        names = {*self.displaces, *self.release.conflicts}
+        for name in os.listdir(SERVICES):
+            other = Service(name)
+            live = other.load("current")
+            # It is about to leave its port: what is staged for it is activated after us.
+            leaving = live and live.strategy != "slots" and other.linked("staged") != live.id
+            if live and leaving and live.endpoints & self.release.endpoints:
+                names.add(name)
+        return names - {self.service.name}
+
+    def _make_room(self) -> None:
+        """Stop what is in the way. That it made room is written down first, for the run after one that is killed."""
+        for name in sorted(self._in_the_way()):
+            other = Service(name)
+            live = other.load("current")
+            if live is None:
+                continue
+            units = live.unit_files()
+            if unit_state(next(iter(units))).get("ActiveState") in ("active", "activating", "reloading"):
+                other.displaced = True
+                self.note(f"stop {name}, it makes room")
+                systemctl("stop", *units)
+            if other.displaced:
+                self.displaced.append(other)
+
+    def _give_back(self) -> list[str]:
+        """Start again what made room for a release that failed; returns what the report says of it."""
+        report = []
+        for other in self.displaced:
+            live = other.load("current")
+            if live is None:
+                continue
+            taken = [f"{host}:{port}" for host, port in sorted(live.endpoints) if _answers(host, port)]
+            if taken:
+                report.append(
+                    f"{other.name} made room and stays stopped: {taken[0]} belongs to another service by now."
+                )
+                continue
+            units = live.unit_files()
+            self.note(f"start {other.name} again")
+            try:
+                _reset_failures(*units)
+                systemctl("start", *units)
+                self._wait_until_ready(live)
+                report.append(f"{other.name} made room and serves again, its checks pass.")
+            except ServiceError as error:
+                report += [
+                    f"{other.name} made room, was started again and failed too.",
+                    str(error),
+                    *_journal(next(iter(units))),
+                ]
+            other.displaced = False
+        return report
 
     def _go_live(self, release: Release) -> None:
         units = release.unit_files()
@@ -178,10 +260,15 @@ class Activation:
                 os.unlink(os.path.join(self.service.root, "current"))
             report.append("There was no former release to put back, so the service is stopped.")
             return "\n".join(report)
+        if former.id == self.release.id and self.displaced:
+            systemctl("stop", *self.release.unit_files())
+            report.append("There is no other release to put back. It is stopped, for what made room for it.")
+            return "\n".join(report)
         if former.id == self.release.id:
             report.append("It was live before and there is no other one to put back; systemd goes on restarting it.")
             return "\n".join(report)
         self.note(f"putting release {former.id} back")
+        self.service.point("staged", former)
         try:
             gone = self.release.unit_files().keys() - former.unit_files().keys()
             if gone:
@@ -358,6 +445,15 @@ def _journal(unit: str) -> list[str]:
     ]
 
 
+def _answers(host: str, port: int) -> bool:
+    """Say whether anybody listens there."""
+    try:
+        with socket.create_connection((host, port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
 def detached(work, report_path: str) -> dict:
     """Run `work` in a process that outlives this one, and return what it reported.
 
@@ -389,11 +485,11 @@ def detached(work, report_path: str) -> dict:
     return dict(json.loads(text))
 
 
-def activate(service: Service, release: Release, report_path: str) -> dict:
+def activate(service: Service, release: Release, displaces: list[str], report_path: str) -> dict:
     """Hold the service's lock while it is switched."""
     with open(f"{report_path}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        activation = Activation(service, release)
+        activation = Activation(service, release, displaces)
         try:
             return activation.execute()
         except ServiceError as error:
@@ -403,7 +499,11 @@ def activate(service: Service, release: Release, report_path: str) -> dict:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={"service": {"type": "str", "required": True}, "release": {"type": "str"}},
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "release": {"type": "str"},
+            "displaces": {"type": "list", "elements": "str", "default": []},
+        },
         supports_check_mode=True,
     )
     service = Service(module.params["service"])
@@ -420,7 +520,8 @@ def main() -> None:
         report_path = os.path.join(STATE, f"{service.name}.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(report_path)
-        report = detached(lambda: activate(service, release, report_path), report_path)
+        displaces = module.params["displaces"]
+        report = detached(lambda: activate(service, release, displaces, report_path), report_path)
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     if report.pop("failed", False):

@@ -1,0 +1,297 @@
+"""What an activation puts out of the way, and what it brings back. systemd is a stand-in; molecule has the real one."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import modelyard_activate as activate
+import pytest
+from ansible.module_utils import modelyard_services as services
+from ansible.module_utils.modelyard_services import Release, Service, ServiceError
+
+
+class KilledError(BaseException):
+    """The activation's process is gone: nothing of it runs any more."""
+
+
+@dataclass
+class Host:
+    """A stand-in for systemd: units that hold a port each, one of a kind, or fail when told to."""
+
+    root: Path
+    active: dict[str, str] = field(default_factory=dict)  # unit: the release that its process was started from
+    said: list[str] = field(default_factory=list)
+    kill_before: str = ""
+
+    def installed(self, unit: str) -> str:
+        return (self.root / "units" / unit).read_text()
+
+    def port(self, unit: str) -> str:
+        return str(re.findall(r"port=(\d+)", self.installed(unit))[0])
+
+    def systemctl(self, *arguments: str, **_: Any) -> str:
+        verb, *words = [word for word in arguments if not word.startswith("--")]
+        for unit in words:
+            if f"{verb} {unit}" == self.kill_before:
+                raise KilledError
+            self.said.append(f"{verb} {unit}")
+            if verb in ("restart", "start"):
+                for other in re.findall(r"^Conflicts=modelyard-(\S+)\.service", self.installed(unit), re.M):
+                    self.active.pop(f"modelyard-{other}.service", None)
+                self.active.pop(unit, None)
+                if self.port(unit) not in [self.port(other) for other in self.active]:
+                    self.active[unit] = re.findall(r"releases/(\w+)", self.installed(unit))[0]
+            elif verb == "stop" or "--now" in arguments:
+                self.active.pop(unit, None)
+        return ""
+
+    def state(self, unit: str) -> dict[str, str]:
+        return {"ActiveState": "active" if unit in self.active else "failed", "UnitFileState": "enabled"}
+
+    def running(self, unit: str, _release: Release) -> str | None:
+        return self.active.get(unit)
+
+    def checks(self, wanted: list[dict], _generations: dict) -> list[dict]:
+        return [{**check, "status": check["status"], "detail": "", "seconds": 0.0, "hint": ""} for check in wanted]
+
+    def answers(self, _name: str, port: int) -> bool:
+        return str(port) in [self.port(unit) for unit in self.active]
+
+    def stage(self, name: str, port: int, status: str = "ok", conflicts: str = "") -> str:
+        """Stage a release as modelyard_release does; returns its id."""
+        unit = f"Environment=MODELYARD_RELEASE=@RELEASE@ port={port} {status}\n"
+        unit = (f"Conflicts=modelyard-{conflicts}.service\n" if conflicts else "") + unit
+        check = {"name": "answers", "service": name, "kind": "http", "url": f"http://127.0.0.1:{port}/"}
+        spec = {
+            "user": "nobody",
+            "files": {},
+            "units": {f"modelyard-{name}.service": unit},
+            "store": [],
+            "generation": "",
+            "activation": {"strategy": "restart", "ready_timeout_s": 0},
+            "checks": [{**check, "status": status}],
+            "plan": {},
+        }
+        release = Release(name, spec)
+        Path(release.path).mkdir(parents=True, exist_ok=True)
+        (Path(release.path) / "manifest.json").write_text(json.dumps(spec))
+        Service(name).point("staged", release)
+        return release.id
+
+    def activate(self, name: str, *displaces: str) -> dict[str, Any]:
+        """Activate what is staged; returns the module's report."""
+        service = Service(name)
+        release = service.load("staged")
+        assert release
+        return dict(activate.activate(service, release, list(displaces), str(self.root / name)))
+
+    def serving(self) -> dict[str, str]:
+        return {self.port(unit): unit.removeprefix("modelyard-").removesuffix(".service") for unit in self.active}
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host on which llama-cpp@old serves on port 8080."""
+    (tmp_path / "units").mkdir()
+    host = Host(tmp_path)
+    for module in (activate, services):
+        monkeypatch.setattr(module, "SERVICES", str(tmp_path / "services"))
+        monkeypatch.setattr(module, "UNITS", str(tmp_path / "units"))
+        monkeypatch.setattr(module, "unit_state", host.state)
+        monkeypatch.setattr(module, "running_release", host.running)
+        monkeypatch.setattr(module, "systemctl", host.systemctl)
+    monkeypatch.setattr(activate, "run_checks", host.checks)
+    monkeypatch.setattr(activate, "_answers", host.answers)
+    monkeypatch.setattr(activate, "run", lambda _: subprocess.CompletedProcess([], 0, "", ""))
+    host.stage("llama-cpp@old", 8080)
+    assert host.activate("llama-cpp@old")["changed"]
+    host.said.clear()
+    return host
+
+
+def test_the_old_one_makes_room_before_the_new_one_starts(host: Host) -> None:
+    host.stage("llama-cpp@new", 8080)
+    assert host.activate("llama-cpp@new", "llama-cpp@old")["changed"]
+    assert host.serving() == {"8080": "llama-cpp@new"}
+    order = [line for line in host.said if line.split()[0] in ("stop", "restart", "start")]
+    assert order == ["stop modelyard-llama-cpp@old.service", "restart modelyard-llama-cpp@new.service"]
+
+
+def test_without_being_told_nobody_makes_room(host: Host) -> None:
+    host.stage("llama-cpp@new", 8080)
+    report = host.activate("llama-cpp@new")
+    assert report["failed"]
+    assert host.serving() == {"8080": "llama-cpp@old"}
+
+
+def test_nothing_to_do_displaces_nobody(host: Host) -> None:
+    host.stage("llama-cpp@other", 8081)
+    host.activate("llama-cpp@other")
+    host.said.clear()
+    assert not host.activate("llama-cpp@other", "llama-cpp@old")["changed"]
+    assert host.said == []
+
+
+def test_after_a_failure_the_old_one_serves_again(host: Host) -> None:
+    host.stage("llama-cpp@new", 8080, status="failed")
+    report = host.activate("llama-cpp@new", "llama-cpp@old")
+    assert report["failed"]
+    assert "llama-cpp@old made room and serves again" in report["msg"]
+    assert host.serving() == {"8080": "llama-cpp@old"}
+    assert not Service("llama-cpp@old").displaced
+    assert Service("llama-cpp@new").linked("current") is None
+
+
+def test_the_former_release_and_the_displaced_come_back(host: Host) -> None:
+    former = host.stage("llama-cpp@new", 8081)
+    host.activate("llama-cpp@new")
+    host.stage("llama-cpp@new", 8080, status="failed")
+    report = host.activate("llama-cpp@new", "llama-cpp@old")
+    assert f"The former release {former} is live again" in report["msg"]
+    assert "llama-cpp@old made room and serves again" in report["msg"]
+    assert host.serving() == {"8080": "llama-cpp@old", "8081": "llama-cpp@new"}
+
+
+def test_what_fails_too_is_told(host: Host) -> None:
+    old = Path(host.root / "services/llama-cpp@old/current/manifest.json")
+    old.write_text(old.read_text().replace('"status": "ok"', '"status": "failed"'))
+    host.stage("llama-cpp@new", 8080, status="failed")
+    report = host.activate("llama-cpp@new", "llama-cpp@old")
+    assert "llama-cpp@old made room, was started again and failed too." in report["msg"]
+
+
+def test_what_did_not_run_is_not_started(host: Host) -> None:
+    host.systemctl("stop", "modelyard-llama-cpp@old.service")
+    host.stage("llama-cpp@new", 8080, status="failed")
+    report = host.activate("llama-cpp@new", "llama-cpp@old")
+    assert "made room" not in report["msg"]
+    assert host.serving() == {}
+
+
+def test_a_member_of_a_group_is_displaced_by_its_conflict(host: Host) -> None:
+    """systemd would stop it too, but nothing would start it again."""
+    host.stage("vllm@big", 8001, status="failed", conflicts="llama-cpp@old")
+    report = host.activate("vllm@big")
+    assert "llama-cpp@old made room and serves again" in report["msg"]
+    assert host.serving() == {"8080": "llama-cpp@old"}
+    host.stage("vllm@big", 8001, conflicts="llama-cpp@old")
+    assert host.activate("vllm@big")["changed"]
+    assert host.serving() == {"8001": "vllm@big"}
+
+
+def test_the_failure_of_a_second_one_brings_back_what_the_first_displaced(host: Host) -> None:
+    """Every activation is told of all that goes: the first does not need its port, the second does."""
+    host.stage("llama-cpp@first", 8090)
+    host.stage("llama-cpp@second", 8080, status="failed")
+    assert host.activate("llama-cpp@first", "llama-cpp@old")["changed"]
+    assert host.serving() == {"8090": "llama-cpp@first"}
+    report = host.activate("llama-cpp@second", "llama-cpp@old")
+    assert "llama-cpp@old made room and serves again" in report["msg"]
+    assert host.serving() == {"8080": "llama-cpp@old", "8090": "llama-cpp@first"}
+
+
+def test_a_place_that_was_taken_is_not_fought_for(host: Host) -> None:
+    host.stage("llama-cpp@first", 8080)
+    host.stage("llama-cpp@second", 8090, status="failed")
+    host.activate("llama-cpp@first", "llama-cpp@old")
+    report = host.activate("llama-cpp@second", "llama-cpp@old")
+    assert "stays stopped: 127.0.0.1:8080 belongs to another service" in report["msg"]
+    assert host.serving() == {"8080": "llama-cpp@first"}
+
+
+def test_two_swap_their_ports(host: Host) -> None:
+    host.stage("llama-cpp@two", 8081)
+    host.activate("llama-cpp@two")
+    host.stage("llama-cpp@old", 8081)
+    host.stage("llama-cpp@two", 8080)
+    assert host.activate("llama-cpp@old")["changed"]
+    assert host.activate("llama-cpp@two")["changed"]
+    assert host.serving() == {"8080": "llama-cpp@two", "8081": "llama-cpp@old"}
+    assert not Service("llama-cpp@two").displaced
+
+
+@pytest.mark.parametrize("bad", ["llama-cpp@old", "llama-cpp@two"])
+def test_a_swap_of_which_one_half_fails_costs_no_other(host: Host, bad: str) -> None:
+    host.stage("llama-cpp@two", 8081)
+    host.activate("llama-cpp@two")
+    host.stage("llama-cpp@old", 8081, status="failed" if bad == "llama-cpp@old" else "ok")
+    host.stage("llama-cpp@two", 8080, status="failed" if bad == "llama-cpp@two" else "ok")
+    reports = [host.activate("llama-cpp@old"), host.activate("llama-cpp@two")]
+    if bad == "llama-cpp@old":
+        # The first was put back, so its port is not free for the second: all is as it was.
+        assert [report.get("failed") for report in reports] == [True, True]
+        assert host.serving() == {"8080": "llama-cpp@old", "8081": "llama-cpp@two"}
+    else:
+        # The first had moved already, so the second has no way back; the report says so.
+        assert [report.get("failed") for report in reports] == [None, True]
+        assert "was put back and failed too" in reports[1]["msg"]
+        assert host.serving() == {"8081": "llama-cpp@old"}
+
+
+@pytest.mark.parametrize("moment", ["stop modelyard-llama-cpp@old.service", "restart modelyard-llama-cpp@new.service"])
+@pytest.mark.parametrize("status", ["ok", "failed"])
+def test_killed_in_between(host: Host, moment: str, status: str) -> None:
+    """The next run finishes it: the new one serves, or if that fails the old one that was stopped by the run before."""
+    host.stage("llama-cpp@new", 8080, status=status)
+    host.kill_before = moment
+    with pytest.raises(KilledError):
+        host.activate("llama-cpp@new", "llama-cpp@old")
+    host.kill_before = ""
+    report = host.activate("llama-cpp@new", "llama-cpp@old")
+    assert report.get("failed", False) == (status == "failed")
+    assert host.serving() == {"8080": "llama-cpp@new" if status == "ok" else "llama-cpp@old"}
+
+
+def test_killed_in_between_and_the_old_catalogue_again(host: Host) -> None:
+    host.stage("llama-cpp@new", 8080)
+    host.kill_before = "restart modelyard-llama-cpp@new.service"
+    with pytest.raises(KilledError):
+        host.activate("llama-cpp@new", "llama-cpp@old")
+    host.kill_before = ""
+    assert Service("llama-cpp@old").displaced
+    assert host.activate("llama-cpp@old", "llama-cpp@new")["changed"]
+    assert host.serving() == {"8080": "llama-cpp@old"}
+    assert not Service("llama-cpp@old").displaced
+
+
+def test_killed_while_it_was_putting_back(host: Host) -> None:
+    host.stage("llama-cpp@new", 8080, status="failed")
+    host.kill_before = "start modelyard-llama-cpp@old.service"
+    with pytest.raises(KilledError):
+        host.activate("llama-cpp@new", "llama-cpp@old")
+    host.kill_before = ""
+    assert host.activate("llama-cpp@new", "llama-cpp@old")["failed"]
+    assert host.serving() == {"8080": "llama-cpp@old"}
+
+
+def test_a_service_that_cannot_be_stopped_leaves_the_new_one_alone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.stage("llama-cpp@new", 8080)
+
+    def stuck(*arguments: str, **extra: Any) -> str:
+        if arguments[0] == "stop":
+            raise ServiceError("systemctl stop: timed out")
+        return host.systemctl(*arguments, **extra)
+
+    monkeypatch.setattr(activate, "systemctl", stuck)
+    report = host.activate("llama-cpp@new", "llama-cpp@old")
+    assert "systemctl stop: timed out" in report["msg"]
+    assert host.serving() == {"8080": "llama-cpp@old"}
+    assert Service("llama-cpp@new").linked("current") is None
+
+
+def test_what_left_no_process_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A oneshot unit has no process whose environment could be read, so a command says which release is in effect."""
+    spec = {"user": "root", "files": {}, "units": {}, "store": [], "generation": "", "checks": []}
+    for loaded, expected in (("releases/0123456789ab", "0123456789ab"), ("nothing", None)):
+        release = Release(
+            "firewall", {**spec, "activation": {"strategy": "reload", "running": ["/bin/echo", f"/x/{loaded}"]}}
+        )
+        monkeypatch.setattr(services, "unit_state", lambda _: {"ActiveState": "active", "MainPID": "0"})
+        assert services.running_release("modelyard-firewall.service", release) == expected
+        monkeypatch.setattr(services, "unit_state", lambda _: {"ActiveState": "inactive", "MainPID": "0"})
+        assert services.running_release("modelyard-firewall.service", release) is None
