@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import secrets
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
+try:
+    from modelyard.secrets import find
+except ImportError as error:
+    raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
 
 
 class ActionModule(ActionBase):
@@ -40,15 +44,12 @@ def resolve(name: str, given: dict[str, Any], store: Path, *, write: bool) -> tu
     Check mode writes nothing (`write=False`): a secret that would be generated is a different one each time, which
     reports the change that a real run would make.
     """
-    if given.get(name):
-        return str(given[name]), False
-    if os.environ.get(name):
-        return os.environ[name], False
-    path = store / name
-    if path.is_file():
-        value = path.read_text(encoding="utf-8").strip()
-        if not value:
-            raise AnsibleActionFail(f"the secret {name} is empty: {path}; delete the file to have a new one generated")
+    value = find(name, given, store)
+    if value == "":
+        raise AnsibleActionFail(
+            f"the secret {name} is empty: {store / name}; delete the file to have a new one generated"
+        )
+    if value is not None:
         return value, False
     # The gateway wants its master key to start with `sk-`; the others do not mind.
     value = f"sk-{secrets.token_urlsafe(32)}"
@@ -57,6 +58,7 @@ def resolve(name: str, given: dict[str, Any], store: Path, *, write: bool) -> tu
     store.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(store / ".lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two hosts that need the same secret must get the same one
+        path = store / name
         if path.is_file():
             return path.read_text(encoding="utf-8").strip(), False
         temporary = store / f".{name}.new"

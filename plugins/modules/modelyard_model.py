@@ -7,11 +7,14 @@ DOCUMENTATION = r"""
 module: modelyard_model
 short_description: Put a model file in place on the host
 description:
-  - Either accepts a file that the host already has (O(path)), or lets the host itself fetch one (O(url)).
+  - Either accepts a file that the host already has (O(path)), or lets the host itself fetch one, from an address
+    (O(url)) or from a repository at Hugging Face (O(repo)).
   - A download keeps its partial file, so a second run continues where the first was cut off. Space on the
     disk is checked before the first byte is written, and the checksum before the file gets its final name.
   - A verified file is not hashed again. Its checksum, size and modification time are recorded beside it.
   - While it downloads it writes a line to the host's journal every ten seconds.
+  - Where O(repo) comes without O(sha256), the checksum is the one that the hub publishes for this file of this commit
+    (C(X-Linked-ETag)). It is asked once and kept.
 options:
   path:
     description: A GGUF file on the host. Of a split model, the first part; the others must lie beside it.
@@ -21,6 +24,26 @@ options:
     type: str
   sha256:
     description: Checksum of the file, 64 hexadecimal digits. Together with O(path) the file must match it.
+    type: str
+  repo:
+    description: A repository of models, C(OWNER/NAME). O(revision) and O(file) are then required.
+    type: str
+  revision:
+    description: The commit, 40 hexadecimal digits. A branch or a tag may name something else tomorrow.
+    type: str
+  file:
+    description: The file in the repository, with its directory if it is in one.
+    type: str
+  endpoint:
+    description: The hub that has the repository, or a mirror of it.
+    type: str
+    default: https://huggingface.co
+  token_secret:
+    description: Name of the secret with the hub's access token, for a repository that wants one. It is looked up on the
+      controller and reaches the module as O(token).
+    type: str
+  token:
+    description: The access token itself. It is sent to O(endpoint) only, not to where that redirects.
     type: str
   directory:
     description: Downloads lie in directories of their own below this one, named after their checksum.
@@ -53,6 +76,13 @@ EXAMPLES = r"""
   modelyard_model:
     url: https://models.example/tiny.gguf
     sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+
+- name: 3. A model at Hugging Face, whose owner wants to know who fetches it
+  modelyard_model:
+    repo: example/tiny-GGUF
+    revision: 0123456789abcdef0123456789abcdef01234567
+    file: tiny-q4_k_m.gguf
+    token_secret: HF_TOKEN
 """
 
 RETURN = r"""
@@ -217,6 +247,114 @@ def local_model(path: str, sha256: str | None, reader: str | None, directory: st
     }
 
 
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects; a token stays with the host that it was meant for."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None and not same_host(req.full_url, newurl):
+            following.headers.pop("Authorization", None)
+        return following
+
+
+class RedirectsAtHome(Redirects):
+    """Follows redirects to the same host only, as a renamed repository has them."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not same_host(req.full_url, newurl):
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def same_host(one: str, other: str) -> bool:
+    """Whether two addresses have the same scheme, host and port."""
+    return urllib.parse.urlsplit(one)[:2] == urllib.parse.urlsplit(other)[:2]
+
+
+def headers_with(token: str | None) -> dict[str, str]:
+    """Return the headers of every request."""
+    authorization = {"Authorization": f"Bearer {token}"} if token else {}
+    return {"User-Agent": "modelyard", "Accept-Encoding": "identity", **authorization}
+
+
+def retried(
+    work: Callable[[], Any], progress: Callable[[], int], attempts: int, sleep: Callable[[float], None], log: Any
+) -> Any:
+    """Return what `work` returns. It is called again where that may help, until `attempts` in a row brought nothing."""
+    failures = 0
+    while True:
+        before = progress()
+        try:
+            return work()
+        except RetryableError as error:
+            failures = 0 if progress() > before else failures + 1
+            if failures >= attempts:
+                raise
+            log(f"{error}, trying again")
+            sleep(min(2.0**failures, 30.0))
+
+
+def refused(url: str, error: urllib.error.HTTPError) -> Exception:
+    """Return what an answer that is no success means: worth another attempt, or not."""
+    if error.code >= 500 or error.code == 429:
+        return RetryableError(f"the server answered {error.code}")
+    said = str(error.headers.get("X-Error-Message") or error.reason).rstrip(".")
+    token = ". Does it want a token, or has that one no access?" if error.code in (401, 403) else ""
+    return ModelError(f"{url} could not be fetched: it answered {error.code} {said}{token}")
+
+
+class Hub:
+    """A hub of models that answers as Hugging Face does."""
+
+    def __init__(self, endpoint: str, repo: str, revision: str, file: str, token: str | None = None) -> None:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise ModelError(f"repo must be OWNER/NAME, not {repo!r}")
+        if not re.fullmatch(r"[0-9a-f]{40}", revision):
+            raise ModelError(
+                f"revision must be a commit (40 hexadecimal digits), not {revision!r}: a branch may name another file "
+                "tomorrow. The repository's history shows its commits"
+            )
+        path = urllib.parse.quote(f"{repo}/resolve/{revision}/{file}")
+        self.url = f"{endpoint.rstrip('/')}/{path}"
+        self.token = token
+
+    def published_sha256(self, directory: str, attempts: int, check_mode: bool, sleep: Callable[[float], None]) -> str:
+        """Return the checksum that the hub publishes, asked once per host: a commit's file does not change."""
+        record = os.path.join(directory, "published", hashlib.sha256(self.url.encode()).hexdigest()[:16])
+        try:
+            with open(record, encoding="utf-8") as handle:
+                return handle.read().strip()
+        except FileNotFoundError:
+            pass
+        try:
+            sha256 = str(retried(self._ask, lambda: 0, attempts, sleep, lambda line: None))
+        except RetryableError as error:
+            raise ModelError(f"{self.url} could not be asked for its checksum: {error}") from error
+        if not check_mode:
+            os.makedirs(os.path.dirname(record), mode=0o755, exist_ok=True)
+            with open(f"{record}.new", "w", encoding="utf-8") as handle:
+                handle.write(f"{sha256}\n")
+            os.replace(f"{record}.new", record)
+        return sha256
+
+    def _ask(self) -> str:
+        """Ask for the file's headers: the hub's own say the checksum, those behind a redirect do not."""
+        request = urllib.request.Request(self.url, headers=headers_with(self.token), method="HEAD")
+        try:
+            with urllib.request.build_opener(RedirectsAtHome).open(request, timeout=TIMEOUT_S) as response:
+                headers = response.headers
+        except urllib.error.HTTPError as error:
+            if not 300 <= error.code < 400:
+                raise refused(self.url, error) from error
+            headers = error.headers
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            raise RetryableError(f"the connection failed ({getattr(error, 'reason', None) or error})") from error
+        found = (headers.get("X-Linked-ETag") or "").removeprefix("W/").strip('"')
+        if not re.fullmatch(r"[0-9a-f]{64}", found):
+            raise ModelError(f"{self.url}: the hub publishes no checksum of this file. Give `sha256`")
+        return found
+
+
 class Download:
     """One model that the host fetches, in a directory named after its checksum."""
 
@@ -227,6 +365,7 @@ class Download:
         directory: str,
         margin_mib: int = 1024,
         attempts: int = 5,
+        token: str | None = None,
         log: Callable[[str], None] = lambda line: None,
         free_bytes: Callable[[str], int] = lambda path: shutil.disk_usage(path).free,
         sleep: Callable[[float], None] = time.sleep,
@@ -241,7 +380,7 @@ class Download:
             raise ModelError(
                 f"url {url} is one part of a split model. Put all parts on the host and give `path`, or merge them"
             )
-        self.url, self.sha256, self.attempts = url, sha256, attempts
+        self.url, self.sha256, self.attempts, self.token = url, sha256, attempts, token
         self.margin_bytes = margin_mib << 20
         self.home = os.path.join(directory, sha256[:16])
         self.path = os.path.join(self.home, name)
@@ -290,30 +429,29 @@ class Download:
 
     def _download(self) -> None:
         """Bring the partial file to its full length, over as many connections as it takes."""
-        failures = 0
-        while True:
-            before = self._size()
-            try:
-                return self._one_connection()
-            except RetryableError as error:
-                failures = 0 if self._size() > before else failures + 1
-                if failures >= self.attempts:
-                    raise ModelError(
-                        f"{self.url} could not be fetched: {error}. {gib(self._size())} are kept in "
-                        f"{self.partial}; run again to continue"
-                    ) from error
-                self.log(f"{self.path}: {error}, trying again")
-                self.sleep(min(2.0**failures, 30.0))
+        try:
+            retried(
+                self._one_connection,
+                self._size,
+                self.attempts,
+                self.sleep,
+                lambda line: self.log(f"{self.path}: {line}"),
+            )
+        except RetryableError as error:
+            raise ModelError(
+                f"{self.url} could not be fetched: {error}. {gib(self._size())} are kept in {self.partial}; "
+                "run again to continue"
+            ) from error
 
     def _one_connection(self) -> None:
         """Ask for what is missing and append it. Raises RetryableError if another attempt may help."""
         have = self._size()
-        headers = {"User-Agent": "modelyard", "Accept-Encoding": "identity"}
+        headers = headers_with(self.token)
         if have:
             headers["Range"] = f"bytes={have}-"
         try:
             request = urllib.request.Request(self.url, headers=headers)
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            with urllib.request.build_opener(Redirects).open(request, timeout=TIMEOUT_S) as response:
                 if response.status != 206:
                     have = 0  # The server knows no ranges and sends the file from its start.
                 length = response.headers.get("Content-Length")
@@ -328,9 +466,7 @@ class Download:
                     os.unlink(self.partial)
                     raise RetryableError("the partial file does not fit the one at the URL") from error
                 return
-            if error.code >= 500 or error.code == 429:
-                raise RetryableError(f"the server answered {error.code}") from error
-            raise ModelError(f"{self.url} could not be fetched: it answered {error.code} {error.reason}") from error
+            raise refused(self.url, error) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             raise RetryableError(f"the connection failed ({reason})") from error
@@ -364,14 +500,20 @@ def main() -> None:
             "path": {"type": "path"},
             "url": {"type": "str"},
             "sha256": {"type": "str"},
+            "repo": {"type": "str"},
+            "revision": {"type": "str"},
+            "file": {"type": "str"},
+            "endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "token_secret": {"type": "str", "no_log": False},
+            "token": {"type": "str", "no_log": True},
             "directory": {"type": "path", "default": "/var/lib/modelyard/models"},
             "reader": {"type": "str"},
             "margin_mib": {"type": "int", "default": 1024},
             "attempts": {"type": "int", "default": 5},
         },
-        required_one_of=[("path", "url")],
-        mutually_exclusive=[("path", "url")],
-        required_by={"url": "sha256"},
+        required_one_of=[("path", "url", "repo")],
+        mutually_exclusive=[("path", "url", "repo")],
+        required_by={"url": "sha256", "repo": ("revision", "file")},
         supports_check_mode=True,
     )
     options = module.params
@@ -382,12 +524,20 @@ def main() -> None:
         if options["path"]:
             found = local_model(options["path"], sha256, options["reader"], options["directory"], module.check_mode)
             module.exit_json(**found)
+        url = options["url"]
+        if options["repo"]:
+            hub = Hub(options["endpoint"], options["repo"], options["revision"], options["file"], options["token"])
+            url = hub.url
+            sha256 = sha256 or hub.published_sha256(
+                options["directory"], options["attempts"], module.check_mode, time.sleep
+            )
         download = Download(
-            options["url"],
+            url,
             sha256 or "",
             options["directory"],
             margin_mib=options["margin_mib"],
             attempts=options["attempts"],
+            token=options["token"],
             log=module.log,
         )
         result: dict[str, Any] = {"path": download.path, "files": [download.path], "fingerprint": sha256}
