@@ -9,6 +9,7 @@ from modelyard.compiler import Compiled
 from modelyard.diagnostics import listing
 from modelyard.live import HostChanges
 from modelyard.names import url_host
+from modelyard.tables import gpu_table, table
 
 MOST_DETAILS = 20
 """Differences shown per service; with a new catalogue there are thousands."""
@@ -64,12 +65,6 @@ def render_changes(changes: Sequence[HostChanges]) -> str:
     return "\n".join(lines)
 
 
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of text in columns two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
 # -- the plan ----------------------------------------------------------------------------------------------
 
 
@@ -86,18 +81,8 @@ def _host(host: str, plan: Mapping[str, Any]) -> list[str]:
         )
         for service in plan["services"]
     ]
-    lines = [*(table(rows) or ["nothing"]), *map(_gpu, plan["gpus"])]
+    lines = [*(table(rows) or ["nothing"]), *gpu_table(plan["gpus"])]
     return [f"Host {host}", *(f"  {line}" for line in lines)]
-
-
-def _gpu(gpu: Mapping[str, Any]) -> str:
-    """E.g. `GPU 0, NVIDIA GeForce RTX 4090, 24576 MiB: small 6144, 18432 free`."""
-    head = ", ".join(str(part) for part in (f"GPU {gpu['index']}", gpu["name"], f"{gpu['memory_mib']} MiB") if part)
-    models = [
-        f"{m['name']} {m['vram_mib']:g}" if m["vram_mib"] else f"{m['name']} (vram_mib not said)" for m in gpu["models"]
-    ]
-    free = gpu["memory_mib"] - sum(model["vram_mib"] or 0 for model in gpu["models"])
-    return f"{head}: {', '.join([*models, f'{free:g} free'])}"
 
 
 def _route(route: Mapping[str, Any]) -> list[str]:

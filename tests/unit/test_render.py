@@ -29,8 +29,9 @@ def test_hosts_with_services_ports_and_gpus() -> None:
         "  127.0.0.1:4001  modelyard-litellm@blue\n"
         "  127.0.0.1:4002  modelyard-litellm@green\n"
         "  127.0.0.1:4000  modelyard-haproxy             3 public names\n"
-        "  GPU 0, NVIDIA GeForce RTX 4090, 24576 MiB: small 6144, 18432 free\n"
-        "  GPU 1, 8192 MiB: large:7b (vram_mib not said), 8192 free\n"
+        "  GPU  MiB    free   name                     models\n"
+        "  0    24576  18432  NVIDIA GeForce RTX 4090  small 6144\n"
+        "  1    8192   8192                            large:7b (need not known)\n"
         "\n"
     )
 
