@@ -1,0 +1,575 @@
+#!/usr/bin/python
+"""Have models in a running Ollama: pulled from a registry, or created from GGUF files."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: modelyard_ollama_models
+short_description: Have models in a running Ollama
+description:
+  - Talks to the server that runs on this host. Pulls what is missing, creates models from GGUF files, applies
+    parameters, and deletes what is not wanted, but only when asked (O(prune)).
+  - A pull that breaks off is tried again. What has arrived stays in the model store, where a later run continues it.
+    Where the registry tells the size of a model, the space on the disk is checked before the pull.
+  - A model that is there is not pulled again when its tag has moved in the registry.
+  - While it pulls it writes a line to the host's journal every ten seconds.
+  - What the models were made from is noted in O(record), so that another file or other parameters are noticed.
+options:
+  url:
+    description: Address of the server.
+    type: str
+    required: true
+  models:
+    description: Models to have.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      served_name:
+        description: The model's name in Ollama. Without a tag it means V(latest).
+        type: str
+        required: true
+      context_length:
+        description: Tokens of context, the same as the parameter C(num_ctx).
+        type: int
+      parameters:
+        description: Parameters of the model, as a Modelfile knows them, such as C(temperature) or C(stop).
+        type: dict
+        default: {}
+  files:
+    description:
+      - Models that are created from a GGUF file on the host, by their C(served_name); all others are pulled.
+      - Each has the C(path) and the C(fingerprint) that M(modelyard_model) returned, and its C(files).
+    type: dict
+    default: {}
+  models_path:
+    description: Where the server keeps its models.
+    type: path
+    required: true
+  record:
+    description: File in which the module notes what models were made from.
+    type: path
+    required: true
+  registry:
+    description: C(HOST:PORT) of the registry to pull from, if it is not Ollama's own. The models' names stay the same.
+    type: str
+  insecure:
+    description: Ask the registry without TLS.
+    type: bool
+    default: false
+  prune:
+    description: Delete the models that O(models) does not name.
+    type: bool
+    default: false
+  margin_mib:
+    description: MiB that must stay free on the disk beside what is added.
+    type: int
+    default: 1024
+  attempts:
+    description: How many attempts in a row may bring no data before a pull fails.
+    type: int
+    default: 5
+  stall_s:
+    description: Seconds after which a pull that brings no data counts as failed.
+    type: int
+    default: 120
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: full}
+author: Modelyard
+"""
+
+EXAMPLES = r"""
+- name: Models are there
+  modelyard_ollama_models:
+    url: http://127.0.0.1:11434
+    models:
+      - {served_name: "qwen2.5-coder:7b", context_length: 16384}
+      - {served_name: house-style, parameters: {temperature: 0.2}}
+    files:
+      house-style: {path: /srv/models/house-style.gguf, fingerprint: "9f86d08188"}
+    models_path: /var/lib/modelyard/ollama/local/models
+    record: /var/lib/modelyard/ollama/local.json
+"""
+
+RETURN = r"""
+pulled:
+  description: Models that were pulled, or would be.
+  returned: success
+  type: list
+  elements: str
+created:
+  description: Models that were created, or would be, from a file or with other parameters.
+  returned: success
+  type: list
+  elements: str
+removed:
+  description: Models that were deleted, or would be.
+  returned: success
+  type: list
+  elements: str
+unknown:
+  description: Models that are there, are not wanted, and stay.
+  returned: success
+  type: list
+  elements: str
+unchecked:
+  description: What check mode could not check because it does not exist yet.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any, Callable, Generator
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_services import read_text, sha256_of, write_atomically
+
+OWN_REGISTRY = "registry.ollama.ai"
+PROGRESS_EVERY_S = 10.0
+TIMEOUT_S = 60.0
+# The server says nothing while it verifies or copies a model, which takes minutes for a large one.
+SILENCE_S = 3600.0
+# The former version of a model that is replaced, kept until the new one is there. Deleting it then deletes its data,
+# which the server would otherwise keep for good.
+SUPERSEDED = "modelyard/superseded:latest"
+# What the server says when another attempt cannot help.
+FINAL = (
+    "file does not exist",
+    "no space left",
+    "unauthorized",
+    "denied",
+    "insecure protocol",
+    "newer version",
+    "invalid",
+)
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+class OllamaError(Exception):
+    """The server or its registry refused; the text says what, where, why and the likely fix."""
+
+
+class RetryableError(Exception):
+    """The connection broke or brought nothing; worth another attempt."""
+
+
+def size_text(size: int) -> str:
+    """Return bytes as a text in MiB or GiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def display_name(name: str) -> str:
+    """Return a model's name as the server lists it: with its tag, without the registry and namespace it assumes."""
+    for assumed in (f"{OWN_REGISTRY}/", "library/"):
+        if name.startswith(assumed):
+            name = name[len(assumed) :]
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def key(name: str) -> str:
+    """Return what two names of one model have in common: the server tells them apart by no upper case."""
+    return display_name(name).lower()
+
+
+def remote_name(name: str, registry: str | None) -> str:
+    """Return the name to pull by. One that names its own registry keeps it."""
+    if registry is None or name.count("/") > 1:
+        return name
+    return f"{registry}/{name if '/' in name else f'library/{name}'}"
+
+
+def manifest_url(name: str, insecure: bool) -> str:
+    """Return where the registry tells what a model consists of."""
+    path, _, tag = display_name(name).rpartition(":")
+    parts = path.split("/")
+    host = parts[0] if len(parts) > 2 else OWN_REGISTRY
+    repository = "/".join(parts[-2:]) if len(parts) > 1 else f"library/{path}"
+    return f"{'http' if insecure else 'https'}://{host}/v2/{repository}/manifests/{tag}"
+
+
+class Server:
+    """The HTTP interface of a running Ollama."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self.url, self.host, self.port = url, parts.hostname or "", parts.port
+
+    def _request(self, method: str, path: str, body: Any, headers: dict[str, str], timeout: float) -> Any:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        connection.request(method, path, body, {"User-Agent": "modelyard", **headers})
+        return connection, connection.getresponse()
+
+    def call(self, method: str, path: str, body: dict | None = None, timeout: float = TIMEOUT_S) -> tuple[int, dict]:
+        """Send a request; returns the status and the answer. Raises OSError or HTTPException."""
+        payload = json.dumps(body).encode() if body is not None else None
+        connection, response = self._request(method, path, payload, {"Content-Type": "application/json"}, timeout)
+        try:
+            text = response.read()
+        finally:
+            connection.close()
+        try:
+            return response.status, json.loads(text)
+        except ValueError:
+            return response.status, {"error": text.decode("utf-8", "replace").strip()}
+
+    def must(self, method: str, path: str, body: dict | None = None) -> dict:
+        """Send a request that has to succeed."""
+        status, answer = self.call(method, path, body, SILENCE_S)
+        if status >= 300:
+            raise OllamaError(f"{method} {self.url}{path} answered {status}: {answer.get('error')}")
+        return answer
+
+    def events(self, path: str, body: dict) -> Generator[dict, None, None]:
+        """Send a request and yield the lines of its answer as they come; one with `error` is the last."""
+        payload = json.dumps(body).encode()
+        connection, response = self._request("POST", path, payload, {"Content-Type": "application/json"}, SILENCE_S)
+        try:
+            while line := response.readline():
+                yield json.loads(line)
+        finally:
+            connection.close()
+
+    def send_file(self, path: str, digest: str) -> None:
+        """Give the server a file's content under its digest."""
+        headers = {"Content-Length": str(os.path.getsize(path))}
+        with open(path, "rb") as handle:
+            connection, response = self._request("POST", f"/api/blobs/{digest}", handle, headers, SILENCE_S)
+            try:
+                if response.status >= 300:
+                    raise OllamaError(
+                        f"Ollama did not take {path}: {response.read().decode('utf-8', 'replace').strip()}"
+                    )
+            finally:
+                connection.close()
+
+    def models(self) -> dict[str, dict]:
+        """Return {key: {name, digest}} of every model there is."""
+        entries = self.must("GET", "/api/tags")["models"]
+        return {key(entry["name"]): {"name": entry["name"], "digest": entry["digest"]} for entry in entries}
+
+
+class Space:
+    """The disk on which the models lie."""
+
+    def __init__(self, path: str, margin_mib: int, free_bytes: Callable[[str], int] | None = None) -> None:
+        self.path, self.margin = path, margin_mib << 20
+        self.free_bytes = free_bytes or (lambda directory: shutil.disk_usage(directory).free)
+
+    def here(self, digest: str) -> int:
+        """Return how many bytes of a layer are on the disk already; a partial file has holes."""
+        blob = os.path.join(self.path, "blobs", digest.replace(":", "-"))
+        for file in (blob, f"{blob}-partial"):
+            if os.path.exists(file):
+                return os.stat(file).st_blocks * 512
+        return 0
+
+    def require(self, name: str, size: int) -> None:
+        """Raise OllamaError if `size` bytes and the margin do not fit."""
+        free = self.free_bytes(self.path) if os.path.isdir(self.path) else size + self.margin
+        if free < size + self.margin:
+            raise OllamaError(
+                f"no room for {name} in {self.path}: {size_text(size)} are missing and {size_text(self.margin)} must "
+                f"stay free, but only {size_text(free)} are. Free some space, or put the models elsewhere (models_path)"
+            )
+
+
+class Pull:
+    """One model that the server pulls, over as many attempts as it takes."""
+
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        options: dict[str, Any],
+        log: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.server, self.name, self.options, self.log, self.sleep = server, name, options, log, sleep
+        self.layers: dict[str, tuple[int, int]] = {}
+
+    def arrived(self) -> tuple[int, int]:
+        """Return how many bytes are there, and how many there will be, as far as the server said."""
+        return sum(done for done, _ in self.layers.values()), sum(total for _, total in self.layers.values())
+
+    def run(self) -> None:
+        """Pull. Raises OllamaError."""
+        failures, before = 0, 0
+        while True:
+            try:
+                return self._attempt()
+            except RetryableError as error:
+                done, total = self.arrived()
+                failures = failures + 1 if done <= before else 0
+                before = max(before, done)
+                if failures >= self.options["attempts"]:
+                    kept = f"{size_text(done)} of {size_text(total)} are kept in the model store; " if total else ""
+                    raise OllamaError(
+                        f"{self.name} could not be pulled: {error}. {kept}run again to continue"
+                    ) from error
+                self.log(f"{self.name}: {error}, trying again")
+                self.sleep(min(2.0**failures, 30.0))
+
+    def _attempt(self) -> None:
+        shown = moved = time.monotonic()
+        body = {"model": self.name, "insecure": self.options["insecure"]}
+        event: dict = {}
+        try:
+            # Closed at once when an attempt ends: that is how the server learns that it has to stop and note its place.
+            with contextlib.closing(self.server.events("/api/pull", body)) as events:
+                for event in events:
+                    if "error" in event:
+                        self._failed(str(event["error"]))
+                    now, before = time.monotonic(), self.arrived()[0]
+                    if event.get("digest"):
+                        self.layers[event["digest"]] = (event.get("completed", 0), event.get("total", 0))
+                    done, total = self.arrived()
+                    if done > before or not event.get("digest"):
+                        moved = now
+                    if now - moved > self.options["stall_s"]:
+                        raise RetryableError(f"no data for {self.options['stall_s']} s")
+                    if now - shown >= PROGRESS_EVERY_S:
+                        shown = now
+                        self.log(f"{self.name}: {event.get('status')}: {size_text(done)} of {size_text(total)}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise RetryableError(f"the connection to Ollama failed ({error or type(error).__name__})") from error
+        if event.get("status") != "success":
+            raise RetryableError("Ollama ended the pull without a word")
+
+    def _failed(self, reason: str) -> None:
+        if "file does not exist" in reason:
+            raise OllamaError(
+                f"{self.name} could not be pulled: the registry does not have it. Correct its name or tag"
+            )
+        if any(part in reason.lower() for part in FINAL):
+            raise OllamaError(f"{self.name} could not be pulled: {reason}")
+        raise RetryableError(reason)
+
+
+class Models:
+    """What is wanted, compared with what is there; every change is one method."""
+
+    def __init__(self, options: dict[str, Any], log: Callable[[str], None]) -> None:
+        self.options, self.log = options, log
+        self.server = Server(options["url"])
+        self.space = Space(options["models_path"], options["margin_mib"])
+        self.there: dict[str, dict] = {}
+        text = read_text(options["record"])
+        self.records: dict[str, dict] = json.loads(text) if text else {}
+
+    def wanted(self, model: dict) -> dict:
+        """Return what a model has to be made from: comparable with a record."""
+        file = self.options["files"].get(model["served_name"])
+        parameters = dict(model.get("parameters") or {})
+        if model.get("context_length"):
+            parameters["num_ctx"] = model["context_length"]
+        return {"file": file["fingerprint"] if file else None, "parameters": parameters}
+
+    def current(self, name: str) -> dict | None:
+        """Return what a model is made from, None if it is not there. One that nobody noted was pulled by hand."""
+        found = self.there.get(key(name))
+        if found is None:
+            return None
+        record = self.records.get(key(name))
+        if record is None or record["digest"] != found["digest"]:
+            return {"file": None, "parameters": {}}
+        return {"file": record["file"], "parameters": record["parameters"]}
+
+    def steps(self, model: dict) -> list[str]:
+        """Return what has to be done for a model: `pull`, `create` (from a file), `adjust` (its parameters)."""
+        wanted, current = self.wanted(model), self.current(model["served_name"])
+        if current == wanted:
+            return []
+        if wanted["file"]:
+            return ["create"]
+        adjust = ["adjust"] if wanted["parameters"] else []
+        # A parameter cannot be taken away, so a model that has one too many is taken from the registry again.
+        if current is None or current["file"] or current["parameters"].keys() - wanted["parameters"].keys():
+            return ["pull", *adjust]
+        return adjust
+
+    def leftovers(self) -> list[str]:
+        """Return names that only an interrupted run of ours can have left."""
+        ours = [SUPERSEDED]
+        for model in self.options["models"]:
+            remote = remote_name(model["served_name"], self.options["registry"])
+            if key(remote) != key(model["served_name"]):
+                ours.append(remote)
+        return [self.there[key(name)]["name"] for name in ours if key(name) in self.there]
+
+    def unknown(self) -> list[str]:
+        """Return the names of models that are there and not wanted."""
+        known = {key(model["served_name"]) for model in self.options["models"]} | {
+            key(name) for name in self.leftovers()
+        }
+        return sorted(entry["name"] for found, entry in self.there.items() if found not in known)
+
+    def apply(self, model: dict, steps: list[str]) -> None:
+        """Take the steps for one model. The former version stays until the new one is there."""
+        name = model["served_name"]
+        replaced = key(name) in self.there
+        if replaced:
+            self.server.must("POST", "/api/copy", {"source": name, "destination": SUPERSEDED})
+        try:
+            for step in steps:
+                {"pull": self._pull, "create": self._create, "adjust": self._adjust}[step](model)
+        finally:
+            if replaced:
+                self.remove(SUPERSEDED)
+        digest = self.server.models()[key(name)]["digest"]
+        self.records[key(name)] = {**self.wanted(model), "digest": digest}
+        self.write_records()
+
+    def remove(self, name: str) -> None:
+        """Delete a model and the data that no other one uses."""
+        self.server.must("DELETE", "/api/delete", {"model": name})
+
+    def write_records(self) -> None:
+        """Note what the models are made from."""
+        os.makedirs(os.path.dirname(self.options["record"]), mode=0o755, exist_ok=True)
+        write_atomically(self.options["record"], json.dumps(self.records, indent=2, sort_keys=True) + "\n", 0o600)
+
+    def forget(self) -> None:
+        """Drop the notes about models that are gone."""
+        stale = self.records.keys() - self.server.models().keys()
+        if stale:
+            self.records = {name: record for name, record in self.records.items() if name not in stale}
+            self.write_records()
+
+    def _pull(self, model: dict) -> None:
+        name = remote_name(model["served_name"], self.options["registry"])
+        missing = self._missing(name)
+        if missing is not None:
+            self.space.require(name, missing)
+        Pull(self.server, name, self.options, self.log).run()
+        if key(name) != key(model["served_name"]):
+            self.server.must("POST", "/api/copy", {"source": name, "destination": model["served_name"]})
+            self.remove(name)
+
+    def _missing(self, name: str) -> int | None:
+        """Ask the registry how many bytes a model needs that are not here; None if it does not tell us."""
+        request = urllib.request.Request(manifest_url(name, self.options["insecure"]), headers={"Accept": MANIFEST})
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                manifest = json.load(response)
+            layers = [*manifest["layers"], manifest["config"]]
+            return sum(max(0, int(layer["size"]) - self.space.here(str(layer["digest"]))) for layer in layers)
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+            self.log(f"{name}: its size is not known before the pull ({error})")
+            return None
+
+    def _create(self, model: dict) -> None:
+        file = self.options["files"][model["served_name"]]
+        path = file["path"]
+        if len(file.get("files") or [path]) > 1:
+            raise OllamaError(
+                f"{path} is split, and Ollama takes no split models. Merge it with llama-gguf-split --merge"
+            )
+        fingerprint = file["fingerprint"]
+        digest = f"sha256:{fingerprint if re.fullmatch(r'[0-9a-f]{64}', fingerprint) else sha256_of(path)}"
+        if self.server.call("HEAD", f"/api/blobs/{digest}")[0] != 200:
+            self.space.require(model["served_name"], os.path.getsize(path))
+            self.server.send_file(path, digest)
+        self._make(model, {"files": {os.path.basename(path): digest}})
+
+    def _adjust(self, model: dict) -> None:
+        self._make(model, {"from": model["served_name"]})
+
+    def _make(self, model: dict, base: dict) -> None:
+        body = {"model": model["served_name"], "parameters": self.wanted(model)["parameters"], **base}
+        for event in self.server.events("/api/create", body):
+            if "error" in event:
+                raise OllamaError(f"{model['served_name']} could not be created: {event['error']}")
+
+
+def describe(made: dict[str, dict]) -> str:
+    """Return a line per model, for the diff."""
+    lines = []
+    for name, given in sorted(made.items()):
+        file = f" from a file ({given['file'][:12]})" if given["file"] else ""
+        parameters = "".join(f" {parameter}={value}" for parameter, value in sorted(given["parameters"].items()))
+        lines.append(f"{name}{file}{parameters}\n")
+    return "".join(lines)
+
+
+def run(options: dict[str, Any], check_mode: bool, log: Callable[[str], None]) -> dict[str, Any]:
+    """Bring the models to what is wanted; returns the module's result."""
+    models = Models(options, log)
+    unchecked = []
+    try:
+        models.there = models.server.models()
+    except (OSError, http.client.HTTPException):
+        if not check_mode:
+            raise
+        unchecked.append(f"the models of Ollama at {options['url']}, which does not run yet")
+    wanted = {model["served_name"]: model for model in options["models"]}
+    steps = {name: todo for name, model in wanted.items() if (todo := models.steps(model))}
+    unknown = models.unknown()
+    removed = models.leftovers() + (unknown if options["prune"] else [])
+    before = {entry["name"]: models.current(entry["name"]) or {} for entry in models.there.values()}
+    after = {name: given for name, given in before.items() if name not in removed}
+    after.update({display_name(name): models.wanted(wanted[name]) for name in steps})
+    if not check_mode:
+        for name in removed:
+            models.remove(name)
+            del models.there[key(name)]
+        for name, todo in steps.items():
+            models.apply(wanted[name], todo)
+        models.forget()
+    return {
+        "changed": bool(removed or steps),
+        "pulled": [name for name, todo in steps.items() if "pull" in todo],
+        "created": [name for name, todo in steps.items() if "pull" not in todo],
+        "removed": removed,
+        "unknown": [] if options["prune"] else unknown,
+        "unchecked": unchecked,
+        "diff": {
+            "before_header": "models",
+            "after_header": "models",
+            "before": describe(before),
+            "after": describe(after),
+        },
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "models": {"type": "list", "elements": "dict", "required": True},
+            "files": {"type": "dict", "default": {}},
+            "models_path": {"type": "path", "required": True},
+            "record": {"type": "path", "required": True},
+            "registry": {"type": "str"},
+            "insecure": {"type": "bool", "default": False},
+            "prune": {"type": "bool", "default": False},
+            "margin_mib": {"type": "int", "default": 1024},
+            "attempts": {"type": "int", "default": 5},
+            "stall_s": {"type": "int", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = run(module.params, module.check_mode, module.log)
+    except OllamaError as error:
+        module.fail_json(msg=str(error))
+    except (OSError, http.client.HTTPException) as error:
+        module.fail_json(msg=f"Ollama at {module.params['url']} does not answer: {error or type(error).__name__}")
+    for note in result["unchecked"]:
+        module.warn(f"not checked yet: {note}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
