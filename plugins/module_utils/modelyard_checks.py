@@ -9,11 +9,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import time
 import urllib.parse
 
-from ansible.module_utils.modelyard_services import CREDENTIALS, ServiceError, unit_state
+from ansible.module_utils.modelyard_services import CREDENTIALS, ServiceError, run, unit_state
 
 DEFAULT_TIMEOUT_S = 5.0
 
@@ -220,10 +221,87 @@ def _check_redis(check: dict, generations: dict[str, str] | None) -> str:
     return "wrote and read a key"
 
 
+# What llama.cpp says of a model that it loads; of these only the failure, unless its verbosity is at least 4.
+_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_BUFFER = re.compile(r"CUDA\d+ model buffer size = +([\d.]+) MiB")
+_NO_CUDA = re.compile(r"failed to initialize CUDA: .*")
+# A model is loaded at the start, and a journal can be long.
+_FIRST_LINES = 5000
+
+
+def _check_gpu(check: dict, _generations: dict[str, str] | None) -> str:
+    unit = check["unit"]
+    journal = _first_lines(unit)
+    held, others = _gpu_memory(_processes(unit))
+    layers = max(((int(some), int(all_)) for some, all_ in _OFFLOADED.findall(journal)), default=None)
+    on_gpu = f"{layers[0]} of {layers[1]} layers are on the GPU" if layers else ""
+    if layers and (layers[0] == 0 or (check.get("layers") == "all" and layers[0] < layers[1])):
+        raise CheckError(on_gpu)
+    if held is not None:
+        return ", ".join(filter(None, [f"holds {held} MiB of GPU memory" if held else "uses a GPU", on_gpu]))
+    buffers = [float(size) for size in _BUFFER.findall(journal)]
+    if buffers and not others:  # in a container nvidia-smi sees no process
+        return f"holds {sum(buffers):.0f} MiB of GPU memory by its own account, {on_gpu}"
+    found = f"no process of {unit} holds GPU memory, it computes on the processor"
+    reason = _NO_CUDA.search(journal)
+    if reason:
+        found += f" ({reason[0]})"
+    elif not others:
+        found += (
+            "; nvidia-smi lists no process at all: if this is a container, where it cannot, the model's option "
+            "log-verbosity: 4 has the server tell what it holds"
+        )
+    raise CheckError(found)
+
+
+def _first_lines(unit: str) -> str:
+    """Return what the unit wrote to the journal since its latest start, as far as that matters."""
+    invocation = run(["systemctl", "show", "--property=InvocationID", "--value", unit]).stdout.strip()
+    if not invocation:
+        return ""
+    shown = 'journalctl "_SYSTEMD_INVOCATION_ID=$0" --no-pager --output=cat | head -n "$1"'
+    return run(["/bin/sh", "-c", shown, invocation, str(_FIRST_LINES)]).stdout
+
+
+def _processes(unit: str) -> set[int]:
+    """Return the ids of all processes of a unit, the children of its first one too."""
+    group = run(["systemctl", "show", "--property=ControlGroup", "--value", unit]).stdout.strip()
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8") as handle:
+                groups = [line.rstrip("\n").split(":", 2)[2] for line in handle]
+        except OSError:
+            continue  # it ended meanwhile
+        if group and any(one == group or one.startswith(f"{group}/") for one in groups):
+            found.add(int(pid))
+    return found
+
+
+def _gpu_memory(processes: set[int]) -> tuple[int | None, int]:
+    """Return the MiB of GPU memory that these processes hold (None: no GPU knows them), and how many others there are.
+
+    Where nvidia-smi knows a process but not its memory, that counts as 0.
+    """
+    asked = run(["nvidia-smi", "--query-compute-apps=pid,used_gpu_memory", "--format=csv,noheader,nounits"])
+    if asked.returncode != 0:
+        said = (asked.stdout + asked.stderr).strip().splitlines()
+        raise CheckError(f"nvidia-smi: {said[-1] if said else f'exit status {asked.returncode}'}")
+    held, others = None, 0
+    for line in asked.stdout.splitlines():
+        pid, _, memory = (cell.strip() for cell in line.partition(","))
+        if pid.isdigit() and int(pid) in processes:
+            held = (held or 0) + (int(memory) if memory.isdigit() else 0)
+        elif pid.isdigit():
+            others += 1
+    return held, others
+
+
 _KINDS = {
     "unit": _check_unit,
     "http": _check_http,
     "models": _check_models,
     "chat": _check_chat,
     "redis": _check_redis,
+    "gpu": _check_gpu,
 }

@@ -312,10 +312,14 @@ class Activation:
             if up and not checks:
                 self.note(f"{unit} is active, it has no checks")
                 return
-            if gave_up or time.monotonic() > deadline:
+            # A model that answers from the processor does not move to a GPU by itself.
+            on_processor = bool(failed) and all(result["kind"] == "gpu" for result in failed)
+            if gave_up or on_processor or time.monotonic() > deadline:
                 self.checks = results
                 seen = table(results) if results else [f"{unit} is {state.get('ActiveState')} ({state.get('Result')})"]
-                reason = "it does not stay up" if gave_up else "it was not ready in time"
+                reason = "it was not ready in time"
+                if gave_up or on_processor:
+                    reason = "it does not stay up" if gave_up else "it is up, but not on its GPUs"
                 raise ServiceError("\n".join([f"{unit}: {reason}.", *seen]))
             time.sleep(POLL_S)
 
