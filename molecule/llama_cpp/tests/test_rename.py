@@ -1,0 +1,107 @@
+"""A model gets another name on its port, or two swap theirs: what served goes on serving when what comes next fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from modelyard_playbook import ansible_playbook
+
+ONE, UNO, TWO = "modelyard-llama-cpp@one", "modelyard-llama-cpp@uno", "modelyard-llama-cpp@two"
+
+
+def converge(instances: list[dict[str, Any]] | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run the scenario's playbook, with other instances than those of its inventory."""
+    if instances is not None:
+        variables["llama_cpp_instances"] = instances
+    return ansible_playbook("converge.yml", "-e", json.dumps(variables))
+
+
+def output(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def replaced(instance: dict[str, Any], *changes: tuple[str, str]) -> dict[str, Any]:
+    """Return an instance with words replaced wherever they stand."""
+    text = json.dumps(instance)
+    for old, new in changes:
+        text = text.replace(old, new)
+    return dict(json.loads(text))
+
+
+def state(host: Any, unit: str) -> str:
+    return str(host.run(f"systemctl is-active {unit}").stdout).strip()
+
+
+def started(host: Any, unit: str) -> str:
+    return str(host.check_output(f"systemctl show -p MainPID,ActiveEnterTimestampMonotonic {unit}"))
+
+
+def serves(host: Any, name: str, port: int) -> bool:
+    """Say whether an instance answers on a port, with its own key."""
+    key = f"$(cat /etc/modelyard/credentials/llama-cpp@{name}/current/API_KEY)"
+    body = json.dumps({"messages": [{"role": "user", "content": "say something"}], "max_tokens": 1})
+    request = (
+        f"curl -sf -m 60 -H \"Authorization: Bearer {key}\" -d '{body}' http://127.0.0.1:{port}/v1/chat/completions"
+    )
+    return bool(host.run(request).rc == 0)
+
+
+@pytest.fixture(scope="module")
+def instances(host: Any) -> dict[str, dict[str, Any]]:
+    """The scenario's instances by name, and `uno`: the first one, renamed on its port."""
+    found = {instance["model"]: instance for instance in host.ansible.get_variables()["instances"]}
+    uno = replaced(found["one"], ("llama-cpp@one", "llama-cpp@uno"), ('"model": "one"', '"model": "uno"'))
+    return {**found, "uno": uno}
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Afterwards the host is as the scenario describes it."""
+    yield
+    done = converge()
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "after a run that was killed in between"])
+def test_a_rename_that_fails_leaves_the_old_one_serving(
+    host: Any, instances: dict[str, dict[str, Any]], restored: None, killed: bool
+) -> None:
+    """The new one starts and offers another name than the plan says, so its checks never pass."""
+    two = started(host, TWO)
+    if killed:
+        # What such a run leaves: the old one is stopped, and a note that it made room.
+        host.check_output(f"touch /opt/modelyard/services/llama-cpp@one/displaced; systemctl stop {ONE}")
+    bad = replaced(instances["uno"], ('"names": ["vendor/one"]', '"names": ["vendor/uno"]'))
+    done = converge([bad, instances["two"]], llama_cpp_ready_timeout_s=10)
+    assert done.returncode != 0
+    assert "not in the plan: vendor/one" in output(done)
+    assert "llama-cpp@one made room and serves again, its checks pass." in output(done)
+    assert (state(host, ONE), state(host, UNO)) == ("active", "inactive")
+    assert serves(host, "one", 8080)
+    assert started(host, TWO) == two
+    assert not host.file("/opt/modelyard/services/llama-cpp@one/displaced").exists
+
+
+def test_a_rename_keeps_the_port(host: Any, instances: dict[str, dict[str, Any]], restored: None) -> None:
+    two = started(host, TWO)
+    done = converge([instances["uno"], instances["two"]])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert serves(host, "uno", 8080)
+    assert started(host, TWO) == two
+    assert not host.file(f"/etc/systemd/system/{ONE}.service").exists
+    assert not host.file("/opt/modelyard/services/llama-cpp@one").exists
+
+
+def test_two_swap_their_ports(host: Any, instances: dict[str, dict[str, Any]], restored: None) -> None:
+    swapped = [
+        replaced(instances["one"], ("8080", "8081")),
+        replaced(instances["two"], ("8081", "8080")),
+    ]
+    done = converge(swapped)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert serves(host, "one", 8081)
+    assert serves(host, "two", 8080)
