@@ -40,7 +40,8 @@ options:
   engines:
     description:
       - The models of the engines on this host, C(engines) of its plan, in the plan's order. Entries with the same
-        C(service) are served by one process (Ollama). The GPUs are asked for only if there is an entry.
+        C(service) are served by one process (Ollama). An adapter is no entry. The GPUs are asked for only if there is
+        an entry.
     type: list
     elements: dict
     default: []
@@ -94,6 +95,10 @@ options:
             largest are added up. Null counts the largest one alone, because Ollama unloads one model for another
             when they do not fit together.
         type: int
+  hugging_face_endpoint:
+    description: Where repositories of models are. With O(engines[].source) it tells where a fetched file lies.
+    type: str
+    default: https://huggingface.co
   declared_gpus:
     description:
       - C(gpus) of the plan, what C(llm_gpus) declares. Where it is not empty, a host whose GPUs differ (number, UUID,
@@ -151,7 +156,8 @@ os:
   type: str
   returned: always
 gpus:
-  description: What M(modelyard_gpu_facts) returns. Without any engine nothing is asked, and C(reason) says so.
+  description: What M(modelyard_gpu_facts) returns; C(processes) have their C(unit), too. Without any engine nothing is
+    asked, and C(reason) says so.
   type: dict
   returned: always
 placed:
@@ -175,28 +181,33 @@ estimates:
       mib: 6144
       how: "estimate: 4403 weights + 1024 cache for 8192 tokens + 717 for computing"
 notices:
-  description: What could not be checked, and why.
+  description: What could not be checked, and why. Shown as warnings.
   type: list
   elements: str
   returned: always
 gpu_table:
-  description: The GPUs with the models on them, as text. Empty on a host without GPUs or engines.
+  description: The GPUs with the models on them, as text that is shown. Empty on a host without GPUs or engines.
   type: list
   elements: str
   returned: always
 """
 
+import hashlib
 import ipaddress
 import json
 import os
 import re
 import socket
 import struct
+import urllib.parse
 from dataclasses import dataclass
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_gguf import GgufError, read
+from ansible.module_utils.modelyard_gpus import find, survey
 from ansible.module_utils.modelyard_services import public_names, read_text
 
+MODELS = "/var/lib/modelyard/models"  # where modelyard_model puts what it fetches
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
 TCP_LISTEN = "0A"
 
@@ -408,8 +419,59 @@ def removal_problems(planned: list[str], live: dict | None) -> list[str]:
     ]
 
 
+def gpu_facts(path: str | None, proc: str = "/proc") -> dict:
+    """Return what modelyard_gpu_facts does; every process has its unit, too."""
+    facts = survey(path)
+    for gpu in facts["gpus"]:
+        for process in gpu["processes"]:
+            process["unit"] = describe_process(str(process["pid"]), proc).unit
+    return facts
+
+
+def model_file(engine: dict, endpoint: str, directory: str = MODELS) -> str:
+    """Return where the GGUF file of a model is; raises GgufError with the reason where there is none (yet)."""
+    source = engine.get("source") or {}
+    if engine["role"] == "vllm":
+        raise GgufError("vLLM takes the share of a GPU that its options say; vram_mib would say how much that is")
+    if not source:
+        raise GgufError("its file is Ollama's own; vram_mib would say what it needs")
+    if source.get("path"):
+        return str(source["path"])
+    sha256, url = source.get("sha256"), source.get("url")
+    if source.get("repo"):
+        path = urllib.parse.quote(f"{source['repo']}/resolve/{source['revision']}/{source['file']}")
+        url = f"{endpoint.rstrip('/')}/{path}"
+        published = os.path.join(directory, "published", hashlib.sha256(url.encode()).hexdigest()[:16])
+        sha256 = sha256 or (read_text(published) or "").strip()
+    name = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
+    place = os.path.join(directory, sha256[:16], name)
+    if not sha256 or not os.path.exists(place):
+        raise GgufError("its file is not on the host yet")
+    return place
+
+
+def headers(engines: list[dict], endpoint: str, directory: str = MODELS) -> list[dict]:
+    """Return for every model that does not declare its need the header of its file, or the reason why there is none."""
+    found = []
+    for engine in engines:
+        if engine.get("vram_mib") is not None or not engine.get("gpu", True):
+            continue
+        answer = {"service": engine["service"], "model": engine["model"]}
+        try:
+            path = model_file(engine, endpoint, directory)
+            try:
+                answer["header"] = read(path)
+            except (GgufError, OSError) as error:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                raise GgufError(f"{path} cannot be read: {reason}") from error
+        except GgufError as error:
+            answer["reason"] = str(error)
+        found.append(answer)
+    return found
+
+
 def main() -> None:
-    """Run the module."""
+    """Run the module. It returns what it sees; the action beside it judges the GPUs, and fails."""
     module = AnsibleModule(
         argument_spec={
             "services": {"type": "list", "elements": "dict", "default": []},
@@ -417,11 +479,12 @@ def main() -> None:
             "public_names": {"type": "list", "elements": "str", "default": []},
             "allow_removal": {"type": "bool", "default": False},
             "engines": {"type": "list", "elements": "dict", "default": []},
+            "hugging_face_endpoint": {"type": "str", "default": "https://huggingface.co"},
             "declared_gpus": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
     )
-    services = module.params["services"]
+    services, engines = module.params["services"], module.params["engines"]
     identifier, version = os_release()
     ports = {int(planned["port"]) for planned in services}
     found = [listener for listener in listeners() if listener.port in ports]
@@ -434,11 +497,16 @@ def main() -> None:
     if not module.params["allow_removal"]:
         manifest = read_text("/opt/modelyard/services/litellm/current/manifest.json")
         problems += removal_problems(module.params["public_names"], json.loads(manifest) if manifest else None)
-    result = {"changed": False, "os": f"{identifier} {version}", "problems": problems}
-    if problems:
-        lines = "\n".join(f"  - {problem}" for problem in problems)
-        module.fail_json(msg=f"This host cannot take the planned services; nothing was changed.\n{lines}", **result)
-    module.exit_json(**result)
+    facts: dict = {"gpus": [], "driver_version": None, "cuda_version": None, "reason": "no engine runs on this host"}
+    if engines:
+        facts = gpu_facts(find(module.get_bin_path))
+    module.exit_json(
+        changed=False,
+        os=f"{identifier} {version}",
+        problems=problems,
+        gpus=facts,
+        models=headers(engines, module.params["hugging_face_endpoint"]) if facts["gpus"] else [],
+    )
 
 
 if __name__ == "__main__":

@@ -118,7 +118,6 @@ def place(
     for index, process in order:
         need = process.mib
         if process.gpus:
-            placed[index] = process.gpus
             missing = next((at for at, gpu in enumerate(process.gpus) if gpu not in by_name), None)
             if missing is not None:
                 message = f"{process.describe()} wants GPU {process.gpus[missing]} of {host}, {lacks}"
@@ -136,7 +135,6 @@ def place(
                 refusals.append(Refusal(index, "vram-exceeded", message, SPLIT_IT))
                 continue
             chosen = fitting[:1]
-            placed[index] = (chosen[0].id,)
         share = (need or 0) / len(chosen)
         full = next((card for card in chosen if not _has_room(card.memory.free_mib, share)), None)
         if full is not None:
@@ -144,6 +142,7 @@ def place(
             message = f"{process.describe()} {process.need(share)} {where} of {host}, but {full.describe()}"
             refusals.append(Refusal(index, "vram-exceeded", message, CHOOSE_OTHERS))
             continue
+        placed[index] = process.gpus or (chosen[0].id,)
         for card in chosen:
             for part in process.parts:
                 mib = None if part.mib is None else part.mib / len(chosen)

@@ -140,7 +140,7 @@ def disagreements(host: str, declared: Sequence[Mapping[str, Any]], found: Seque
     there = "; ".join(_described(one) for one in found)
     fix = f"Correct llm_gpus of {host}, or remove it to go by what the host says"
     if len(declared) != len(found):
-        return [f"llm_gpus of {host} declares {len(declared)} GPUs, the host has {len(found)}: {there}. {fix}"]
+        return [f"llm_gpus of {host} declares {_many(declared)}, the host has {len(found)}: {there}. {fix}"]
     by_uuid = {one.uuid: one for one in found}
     by_index = {one.index: one for one in found}
     problems = []
@@ -160,7 +160,7 @@ def disagreements(host: str, declared: Sequence[Mapping[str, Any]], found: Seque
 def _without(host: str, asking: Sequence[str], declared: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
     names = ", ".join(f'"{name}"' for name in asking)
     who = " and ".join(
-        ([f"llm_gpus of {host} declares {len(declared)} GPUs"] if declared else [])
+        ([f"llm_gpus of {host} declares {_many(declared)}"] if declared else [])
         + ([f"GPUs are asked for (gpus, vram_mib) by {names}"] if asking else [])
     )
     gpus = facts.get("gpus") or []
@@ -201,6 +201,10 @@ def _others(processes: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
     names = list(dict.fromkeys(str(process["name"]).rpartition("/")[2] or f"pid {process['pid']}" for process in using))
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return [(", ".join(names[:2]) + more, sum(process["memory_mib"] for process in using))]
+
+
+def _many(gpus: Sequence[Any]) -> str:
+    return f"{len(gpus)} GPU" + ("" if len(gpus) == 1 else "s")
 
 
 def _described(one: Found) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -10,8 +11,10 @@ import sys
 from pathlib import Path
 
 import ansible.module_utils
+import modelyard_model
 import modelyard_preflight as preflight
 import pytest
+from ansible.module_utils import modelyard_gguf
 from modelyard_preflight import Holder, Listener
 
 REDIS = {
@@ -183,11 +186,76 @@ def test_the_module_reports_all_problems_and_never_a_change() -> None:
             "_ansible_check_mode": True,
         }
         done = run_module(arguments)
-    assert done["failed"] is True
+    assert "failed" not in done, "its action judges the GPUs, and fails"
     assert done["changed"] is False
-    assert f"port {port} is taken by" in done["msg"]
-    assert "/opt" in done["msg"]
-    assert len(done["problems"]) >= 2
+    assert any(f"port {port} is taken by" in problem for problem in done["problems"])
+    assert any("/opt" in problem for problem in done["problems"])
+    assert done["gpus"] == {
+        "gpus": [],
+        "driver_version": None,
+        "cuda_version": None,
+        "reason": "no engine runs on this host",
+    }
+    assert done["models"] == []
+
+
+def engine(**more: object) -> dict:
+    return {"service": "llama-cpp@a", "model": "a", "role": "llama_cpp", "vram_mib": None, **more}
+
+
+SHA256 = "0123456789abcdef" * 4
+
+
+def test_file_of_a_model_is_found_where_it_is_fetched_to(tmp_path: Path) -> None:
+    url = engine(source={"url": "https://x.example/dir/m%2B1.gguf?download=true", "sha256": SHA256})
+    repo = {"repo": "o/n", "revision": "1" * 40, "file": "sub/m.gguf"}
+    both = [url, engine(source={**repo, "sha256": SHA256}), engine(source=repo)]
+    for one in both:
+        with pytest.raises(modelyard_gguf.GgufError, match="not on the host yet"):
+            preflight.model_file(one, "https://hub.example/", str(tmp_path))
+    home = tmp_path / SHA256[:16]
+    home.mkdir()
+    for name in ("m+1.gguf", "m.gguf"):
+        (home / name).touch()
+    hub = modelyard_model.Hub("https://hub.example/", **repo)
+    record = tmp_path / "published" / hashlib.sha256(hub.url.encode()).hexdigest()[:16]
+    record.parent.mkdir()
+    record.write_text(f"{SHA256}\n", encoding="utf-8")
+    found = [preflight.model_file(one, "https://hub.example/", str(tmp_path)) for one in both]
+    assert found == [f"{home}/m+1.gguf", f"{home}/m.gguf", f"{home}/m.gguf"]
+    download = modelyard_model.Download(url["source"]["url"], SHA256, str(tmp_path))
+    assert download.path == found[0], "the very place where modelyard_model puts it"
+
+
+def test_models_that_cannot_be_estimated_have_a_reason(tmp_path: Path) -> None:
+    damaged = tmp_path / "m.gguf"
+    damaged.write_bytes(b"GGUF")
+    engines = [
+        engine(vram_mib=1, source={"path": str(damaged)}),
+        engine(gpu=False, source={"path": str(damaged)}),
+        engine(model="b", source={"path": str(damaged)}),
+        engine(model="c", source={"path": "/absent.gguf"}),
+        engine(model="d", role="vllm", source={"path": "/srv/qwen"}),
+        engine(model="e", role="ollama"),
+    ]
+    found = preflight.headers(engines, "https://hub.example", str(tmp_path))
+    assert [(one["model"], one["reason"]) for one in found] == [
+        ("b", f"{damaged} cannot be read: it ends within its header"),
+        ("c", "/absent.gguf cannot be read: No such file or directory"),
+        ("d", "vLLM takes the share of a GPU that its options say; vram_mib would say how much that is"),
+        ("e", "its file is Ollama's own; vram_mib would say what it needs"),
+    ]
+    json.dumps(found)
+
+
+def test_unit_of_every_program_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/cgroup").write_text("0::/system.slice/modelyard-llama-cpp@a.service\n", encoding="utf-8")
+    processes = [{"pid": 7}, {"pid": 8}]
+    monkeypatch.setattr(preflight, "survey", lambda path: {"gpus": [{"processes": processes}]})
+    assert preflight.gpu_facts(None, str(tmp_path)) == {
+        "gpus": [{"processes": [{"pid": 7, "unit": "modelyard-llama-cpp@a.service"}, {"pid": 8, "unit": ""}]}]
+    }
 
 
 def run_module(arguments: dict) -> dict:

@@ -102,8 +102,8 @@ def test_first_fit_in_order_after_those_that_name_their_gpus() -> None:
 def test_the_arithmetic_of_what_does_not_fit() -> None:
     found = fit([engine("a", 30000, gpus=[0, "GPU-1"])], gpu(0), gpu(1, 8192))
     assert found.problems == [
-        '"a" needs 15000 MiB on each of its GPUs of one, but GPU 1 has 8192 of 8192 MiB left. Fix: choose other gpus, a '
-        "smaller model or quantization, or a shorter context_length"
+        '"a" needs 15000 MiB on each of its GPUs of one, but GPU 1 has 8192 of 8192 MiB left. Fix: choose other gpus, '
+        "a smaller model or quantization, or a shorter context_length"
     ]
     found = fit([engine("a", 20000), engine("b", 6000)], gpu(0))
     assert found.problems == [
@@ -224,7 +224,7 @@ def test_hosts_without_gpus() -> None:
     ]
     declared = [{"index": 0, "name": None, "uuid": None, "memory_mib": 24576, "models": []}]
     (problem,) = fit([engine("c")], reason=absent, declared=declared).problems
-    assert problem.startswith("llm_gpus of one declares 1 GPUs, but the host has none that can be used: nvidia-smi is")
+    assert problem.startswith("llm_gpus of one declares 1 GPU, but the host has none that can be used: nvidia-smi is")
     (problem,) = fit([engine("a", 1)], mig(3)).problems
     assert "MIG is on and no instance was made (GPU 3)" in problem
 
@@ -271,7 +271,7 @@ def test_a_complaint_of_nvidia_smi_is_passed_on() -> None:
     [
         ([{"memory_mib": 24576}, {"memory_mib": 24000}], None),
         ([{"memory_mib": 24576, "uuid": "GPU-0"}, {"memory_mib": 24576, "uuid": "GPU-1"}], None),
-        ([{"memory_mib": 24576}], "declares 1 GPUs, the host has 2: GPU 0, RTX, 24564 MiB, GPU-0; GPU 1, RTX"),
+        ([{"memory_mib": 24576}], "declares 1 GPU, the host has 2: GPU 0, RTX, 24564 MiB, GPU-0; GPU 1, RTX"),
         (
             [{"memory_mib": 24576}, {"memory_mib": 49152}],
             "GPU 1 with 49152 MiB, but on the host it is GPU 1, RTX, 24564",
