@@ -102,7 +102,8 @@ def test_models_are_placed_on_the_gpus_of_the_host(tmp_path: Path, arguments: li
     problems = [problem for problem in found["problems"] if "GPU" in problem]
     assert problems == [
         '"large" needs 24000 MiB on GPU 1 of gpuhost, but GPU 1 has 4064 of 24564 MiB left beside "split" (500), '
-        "python3 (20000, not ours). Fix: choose other gpus, a smaller model or quantization, or a shorter context_length"
+        "python3 (20000, not ours). Fix: choose other gpus, a smaller model or quantization, or a shorter "
+        "context_length"
     ]
     assert problems[0] in found["msg"]
     assert "gpuhost: 0    24564  23539  NVIDIA GeForce RTX 4090  split 500, tiny about 525" in shown
