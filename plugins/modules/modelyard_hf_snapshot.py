@@ -1,0 +1,352 @@
+#!/usr/bin/python
+"""Put a model's directory in place on the host: one that is there, or a whole repository of a hub at one commit."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: modelyard_hf_snapshot
+short_description: Put a model's directory in place on the host
+description:
+  - Either accepts a directory that the host already has (O(path)), or lets the host itself fetch a repository of models
+    as it was at one commit (O(repo) and O(revision)) from Hugging Face or from a mirror of it.
+  - Fetched are weights in the C(safetensors) format, and the small files that describe the model and its words.
+    Weights in other formats can run programs when they are loaded; a repository that has no others is refused.
+  - A download lies in a directory of its own until every file is there and has the checksum that the hub publishes.
+    Then that gets its final name, so a model is seen whole or not at all.
+  - A second run continues where the first was cut off. Space on the disk is checked before the first byte is written.
+  - Verified files are not hashed again. Their sizes and modification times are recorded beside the directory.
+  - While it downloads it writes a line to the host's journal every ten seconds.
+options:
+  path:
+    description: A directory on the host, with the files of a model or of an adapter.
+    type: path
+  repo:
+    description: A repository of models, C(OWNER/NAME). O(revision) is then required.
+    type: str
+  revision:
+    description: The commit, 40 hexadecimal digits. A branch or a tag may name something else tomorrow.
+    type: str
+  endpoint:
+    description: The hub that has the repository, or a mirror of it.
+    type: str
+    default: https://huggingface.co
+  token_secret:
+    description: Name of the secret with the hub's access token, for a repository that wants one. It is looked up on the
+      controller and reaches the module as O(token).
+    type: str
+  token:
+    description: The access token itself. It is sent to O(endpoint) only, not to where that redirects.
+    type: str
+  directory:
+    description: Repositories lie below this directory, as C(OWNER--NAME/REVISION).
+    type: path
+    default: /var/lib/modelyard/models/hf
+  reader:
+    description: The user that must be able to read the files. Not checked while that user does not exist.
+    type: str
+  margin_mib:
+    description: MiB that must stay free on the disk beside the model.
+    type: int
+    default: 1024
+  attempts:
+    description: How many attempts in a row may bring no data before the run fails.
+    type: int
+    default: 5
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: Modelyard
+"""
+
+EXAMPLES = r"""
+- name: 1. A model that the host already has
+  modelyard_hf_snapshot:
+    path: /srv/models/qwen2.5-7b-instruct
+    reader: modelyard-vllm
+
+- name: 2. A repository at Hugging Face, whose owner wants to know who fetches it
+  modelyard_hf_snapshot:
+    repo: example/tiny-llama
+    revision: 0123456789abcdef0123456789abcdef01234567
+    token_secret: HF_TOKEN
+"""
+
+RETURN = r"""
+path:
+  description: The directory of the model. In check mode, where it would be.
+  returned: success
+  type: str
+files:
+  description: What a sandbox has to show so that the model can be read, the directory and what its links lead to.
+  returned: success
+  type: list
+  elements: str
+fingerprint:
+  description: Changes when the model does. The commit, or made of the names, sizes and times of the files.
+  returned: success
+  type: str
+resumed_from:
+  description: How many bytes an earlier run had left.
+  returned: when something was downloaded
+  type: int
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import urllib.parse
+from typing import Any, Callable
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_download import (
+    ModelError,
+    RetryableError,
+    Transfer,
+    check_repository,
+    check_space,
+    gib,
+    may_read,
+    read,
+    retried,
+)
+
+DESCRIPTIONS = ("config.json", "params.json", "adapter_config.json")
+WEIGHTS = ".safetensors"
+WANTED = (WEIGHTS, ".json", ".jinja", ".model", ".tiktoken", ".txt")
+PLAIN = re.compile(r"[\w][\w.+-]*(/[\w][\w.+-]*)*")
+
+
+def wanted(names: list[str]) -> list[str]:
+    """Return those files of a repository that a server needs. Raises ModelError if it has no weights that are safe."""
+    found = [name for name in names if name.endswith(WANTED) and PLAIN.fullmatch(name)]
+    # Weights in a directory of their own are the same ones in another format.
+    found = [name for name in found if "/" not in name or not name.endswith(WEIGHTS)]
+    weights = [name for name in found if name.endswith(WEIGHTS)]
+    if not weights:
+        raise ModelError(
+            "the repository has no weights in the safetensors format. Others can run programs when they are loaded, so "
+            "they are not fetched. Choose a repository that has such weights, or convert them and give `path`"
+        )
+    if any(name.startswith("model") for name in weights):
+        # Some publishers add all weights once more, as their own programs want them.
+        found = [name for name in found if not re.match(r"consolidated.*\.safetensors", name)]
+    return sorted(found)
+
+
+class File:
+    """One file of a repository, as the hub describes it."""
+
+    def __init__(self, described: dict[str, Any]) -> None:
+        self.name = str(described["rfilename"])
+        lfs = described.get("lfs") or {}
+        self.size = int(lfs.get("size") or described.get("size") or 0)
+        self.sha256 = str(lfs.get("sha256") or "")
+        self.blob = str(described.get("blobId") or "")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256) and (lfs or not re.fullmatch(r"[0-9a-f]{40}", self.blob)):
+            raise ModelError(f"the hub publishes no checksum of {self.name}")
+
+    def verify(self, path: str) -> None:
+        """Raise ModelError unless `path` holds this file. Small files have the checksum that git gives them."""
+        digest = hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % os.path.getsize(path))
+        with open(path, "rb") as handle:
+            while chunk := handle.read(1 << 20):
+                digest.update(chunk)
+        expected, found = self.sha256 or self.blob, digest.hexdigest()
+        if found != expected:
+            raise ModelError(f"has the wrong checksum: the hub publishes {expected}, found {found}")
+
+
+class Snapshot:
+    """A repository at one commit, in a directory of its own."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        repo: str,
+        revision: str,
+        directory: str,
+        token: str | None = None,
+        margin_mib: int = 1024,
+        attempts: int = 5,
+        log: Callable[[str], None] = lambda line: None,
+        free_bytes: Callable[[str], int] = lambda path: shutil.disk_usage(path).free,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        check_repository(repo, revision)
+        self.endpoint, self.repo, self.revision = endpoint.rstrip("/"), repo, revision
+        self.home = os.path.join(directory, repo.replace("/", "--"))
+        self.path = os.path.join(self.home, revision)
+        self.partial = f"{self.path}.partial"
+        self.record = f"{self.path}.verified"
+        self.token, self.margin_bytes, self.attempts = token, margin_mib << 20, attempts
+        self.log, self.free_bytes, self.sleep = log, free_bytes, sleep
+
+    def is_there(self) -> bool:
+        """Whether the verified files are in place, and have not changed since."""
+        try:
+            with open(self.record, encoding="utf-8") as handle:
+                return bool(json.load(handle) == states(self.path))
+        except (OSError, ValueError):
+            return False
+
+    def fetch(self) -> int:
+        """Download, verify, rename. Returns the bytes an earlier run had left; raises ModelError."""
+        os.makedirs(self.home, mode=0o755, exist_ok=True)
+        # A run whose connection was lost may still be downloading: this one waits for it.
+        with open(f"{self.path}.lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.is_there():
+                return 0
+            files = self._files()
+            os.makedirs(self.partial, mode=0o755, exist_ok=True)
+            left = sum(size for size, _ in states(self.partial).values())
+            missing = sum(file.size for file in files) - left
+            check_space(self.home, max(missing, 0), self.margin_bytes, self.free_bytes)
+            for file in files:
+                self._fetch(file)
+            shutil.rmtree(self.path, ignore_errors=True)  # somebody changed it
+            os.replace(self.partial, self.path)
+            with open(f"{self.record}.new", "w", encoding="utf-8") as handle:
+                json.dump(states(self.path), handle)
+            os.replace(f"{self.record}.new", self.record)
+            return left
+
+    def _files(self) -> list[File]:
+        """Ask the hub which files the commit has, and return those that are wanted."""
+        url = f"{self.endpoint}/api/models/{self.repo}/revision/{self.revision}?blobs=true"
+
+        try:
+            answer = retried(lambda: read(url, self.token), lambda: 0, self.attempts, self.sleep, self.log)
+            described = {str(entry["rfilename"]): entry for entry in json.loads(answer)["siblings"]}
+        except RetryableError as error:
+            raise ModelError(f"{url} could not be asked for the files of the model: {error}") from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise ModelError(f"{url} does not answer as a hub of models does: {error!r}") from error
+        try:
+            return [File(described[name]) for name in wanted(list(described))]
+        except ModelError as error:
+            raise ModelError(f"{self.repo} at {self.revision}: {error}") from error
+
+    def _fetch(self, file: File) -> None:
+        """Have one verified file in the partial directory: what has its own name there is."""
+        target = os.path.join(self.partial, file.name)
+        if os.path.exists(target):
+            return
+        os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+        name = urllib.parse.quote(file.name)
+        transfer = Transfer(
+            f"{self.endpoint}/{self.repo}/resolve/{self.revision}/{name}",
+            f"{target}.partial",
+            self.token,
+            self.margin_bytes,
+            self.attempts,
+            self.log,
+            self.free_bytes,
+            self.sleep,
+        )
+        transfer.run()
+        try:
+            file.verify(transfer.partial)
+        except ModelError as error:
+            os.unlink(transfer.partial)
+            raise ModelError(
+                f"what {transfer.url} delivers {error}. That file was deleted; what else was fetched is kept. Run "
+                "again; if it stays wrong, the mirror is damaged"
+            ) from error
+        os.chmod(transfer.partial, 0o644)
+        os.replace(transfer.partial, target)
+        self.log(f"{target}: {gib(file.size)} fetched and verified")
+
+
+def states(directory: str) -> dict[str, list[int]]:
+    """Return size and modification time of every file below a directory; of a link, those of its file."""
+    found = {}
+    for place, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(place, name)
+            status = os.stat(path)
+            found[os.path.relpath(path, directory)] = [status.st_size, status.st_mtime_ns]
+    return found
+
+
+def local(path: str, reader: str | None) -> dict[str, Any]:
+    """Accept a directory that is on the host. Returns the module's result; raises ModelError."""
+    path = os.path.realpath(path)  # the service is shown this directory, and no link to it
+    if not os.path.isdir(path):
+        raise ModelError(
+            f"model directory {path} is not on this host. Copy it there, correct `path`, or give `repo` and `revision` "
+            "to have it fetched"
+        )
+    if not any(os.path.isfile(os.path.join(path, name)) for name in DESCRIPTIONS):
+        raise ModelError(f"{path} holds neither a model nor an adapter: none of {', '.join(DESCRIPTIONS)} is in it")
+    found = states(path)
+    real = sorted({os.path.realpath(os.path.join(path, name)) for name in found})
+    for shown in (path, *real):
+        if reader and not may_read(shown, reader):
+            raise ModelError(f"{shown} is not readable by {reader}. Run: chmod -R o+rX {path}")
+    marks = json.dumps(found, sort_keys=True)
+    return {
+        "changed": False,
+        "path": path,
+        # A cache of the hub's own programs consists of links to files that lie elsewhere.
+        "files": [path, *(file for file in real if not file.startswith(f"{path}/"))],
+        "fingerprint": hashlib.sha256(marks.encode()).hexdigest()[:16],
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path"},
+            "repo": {"type": "str"},
+            "revision": {"type": "str"},
+            "endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "token_secret": {"type": "str", "no_log": False},
+            "token": {"type": "str", "no_log": True},
+            "directory": {"type": "path", "default": "/var/lib/modelyard/models/hf"},
+            "reader": {"type": "str"},
+            "margin_mib": {"type": "int", "default": 1024},
+            "attempts": {"type": "int", "default": 5},
+        },
+        required_one_of=[("path", "repo")],
+        mutually_exclusive=[("path", "repo")],
+        required_by={"repo": ("revision",)},
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        if options["path"]:
+            module.exit_json(**local(options["path"], options["reader"]))
+        snapshot = Snapshot(
+            options["endpoint"],
+            options["repo"],
+            options["revision"],
+            options["directory"],
+            token=options["token"],
+            margin_mib=options["margin_mib"],
+            attempts=options["attempts"],
+            log=module.log,
+        )
+        result: dict[str, Any] = {
+            "path": snapshot.path,
+            "files": [snapshot.path],
+            "fingerprint": options["revision"],
+        }
+        if snapshot.is_there():
+            module.exit_json(changed=False, **result)
+        if not module.check_mode:
+            result["resumed_from"] = snapshot.fetch()
+        module.exit_json(changed=True, **result)
+    except ModelError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"the model could not be put in place: {error}")
+
+
+if __name__ == "__main__":
+    main()
