@@ -142,8 +142,13 @@ def compile_catalogue(
     inventory: Inventory,
     stack: Sequence[str],
     out: Compiled,
+    *,
+    hosts: bool = True,
 ) -> None:
-    """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
+    """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`.
+
+    Without `hosts` only the gateway's document is wanted, and nobody asks who may call whom.
+    """
     given = {key: value for key, value in sections.items() if value is not None}
     merged, removed, problems = apply_overrides(given, overrides, inventory.probe)
     out.diagnostics += problems
@@ -182,7 +187,7 @@ def compile_catalogue(
     out.diagnostics += _check_hub_token(model, inventory.secrets, source)
     out.diagnostics += _check_gateway(model, resolved, topology, source)
     out.diagnostics += _check_memory(model, resolved, topology, source)
-    _check_addresses(topology, resolved, inventory, out)
+    _check_addresses(topology, resolved, inventory, out, callers=hosts)
     if not out.errors and not resolved.deployments:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in resolved.left_out)
         _add(
@@ -246,7 +251,7 @@ def compile_document(
         probe,
     )
     sections = {key: value for key, value in catalogue.items() if key in SECTIONS}
-    compile_catalogue(sections, {}, inventory, list(inventory.groups[STACK]), out)
+    compile_catalogue(sections, {}, inventory, list(inventory.groups[STACK]), out, hosts=False)
     gateways = list(groups.get(GATEWAY, ()))
     if out.errors:
         return {}, out.diagnostics
@@ -493,7 +498,10 @@ def _check_stack(
             out.diagnostics.append(diagnose(source, "host-outside-stack", message, path, hint))
 
 
-def _check_addresses(topology: Topology, resolved: Resolved, inventory: Inventory, out: Compiled) -> None:
+def _check_addresses(
+    topology: Topology, resolved: Resolved, inventory: Inventory, out: Compiled, *, callers: bool
+) -> None:
+    """Addresses that other hosts need: of what is called, and (`callers`) of the gateways that are let in."""
     needed: dict[str, str] = {}
     for deployment in resolved.all():
         if deployment.host is not None:
@@ -502,10 +510,10 @@ def _check_addresses(topology: Topology, resolved: Resolved, inventory: Inventor
         needed.setdefault(topology.redis, "redis")
     problems: dict[str, str] = {}
     for host, what in needed.items():
-        callers = [gateway for gateway in topology.gateways if gateway != host]
-        if host in topology.addresses and callers:
-            problems.setdefault(host, f"{what} on {host} is called by the gateway on {callers[0]}")
-            for caller in callers:
+        others = [gateway for gateway in topology.gateways if gateway != host]
+        if host in topology.addresses and others:
+            problems.setdefault(host, f"{what} on {host} is called by the gateway on {others[0]}")
+            for caller in others if callers else []:
                 problems.setdefault(caller, f"the gateway on {caller} is let in to {what} on {host} by its address")
     for host, problem in problems.items():
         address = topology.addresses[host]

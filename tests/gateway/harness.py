@@ -129,7 +129,7 @@ def compiled(
 
     Raises AssertionError with all messages if it is refused.
     """
-    addresses = addresses or {}
+    addresses = {"gw": "192.0.2.250", **(addresses or {})}
     groups = {"llm_gateway": ["gw"], **(groups or {})}
     stack = list(dict.fromkeys(host for members in groups.values() for host in members))
     variables = {**VERSIONS, **yaml.safe_load(text)}

@@ -95,7 +95,7 @@ def assert_share(count: int, share: float) -> None:
 def at_the_beginning_of_a_minute() -> None:
     """Limits are counted per minute of the clock: wait for the next one if this is about to end."""
     past = time.time() % 60
-    if past > 50:
+    if past > 35:
         time.sleep(61 - past)
 
 
@@ -172,15 +172,14 @@ def test_requests_per_minute_without_another_step(gateway: Gateway, stubs: Stubs
 
 
 def test_requests_per_minute_are_those_of_each_host(gateway: Gateway, stubs: Stubs) -> None:
-    """Two hosts, 4 each: 8 pass before the next step takes over, and neither host gets more than 4."""
+    """Two hosts, 4 each. A request drawn for a full host goes to the next step, though the other host may have room."""
     at_the_beginning_of_a_minute()
     with stubs.recording() as calls:
-        answers = [gateway.chat("limited-group") for _ in range(14)]
-    assert statuses(answers) == {200: 14}
-    counted = Counter(call.server[0] for call in calls)
-    assert counted[HOSTS[0]] <= 4
-    assert counted[HOSTS[1]] <= 4
-    assert counted[HOSTS[0]] + counted[HOSTS[1]] == 8
+        # So many that a lottery gives each host its 4: fewer come to one of them once in fifty million runs.
+        answers = [gateway.chat("limited-group") for _ in range(40)]
+    assert statuses(answers) == {200: 40}
+    counted = Counter(call.server[0] for call in calls if call.model == "limited-group")
+    assert counted == {HOSTS[0]: 4, HOSTS[1]: 4}
 
 
 def test_tokens_per_minute(gateway: Gateway, stubs: Stubs) -> None:
@@ -189,7 +188,7 @@ def test_tokens_per_minute(gateway: Gateway, stubs: Stubs) -> None:
     with stubs.recording() as calls:
         for _ in range(6):
             assert gateway.chat("tpm").status == 200
-            time.sleep(0.3)  # tokens are counted in the background
+            time.sleep(1)  # tokens are counted in the background
     passed = -(-20 // TOKENS_PER_ANSWER)
     assert [call.model for call in calls] == ["tpm"] * passed + ["spare"] * (6 - passed)
 
