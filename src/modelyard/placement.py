@@ -78,7 +78,7 @@ def _diagnose(refusal: Refusal, members: Sequence[Deployment], source: SourceMap
     if refusal.code == "unknown-gpu":
         member = next(member for member in members if member.model.gpus)
         path: Path = (*member.path, "gpus", refusal.position or 0)
-        return diagnose(source, refusal.code, refusal.message, path, f"llm_gpus: {refusal.hint}")
+        return diagnose(source, refusal.code, refusal.message, path, f"llm_gpus of {refusal.hint}")
     member = max(members, key=lambda member: member.model.vram_mib or 0)
     return diagnose(source, refusal.code, refusal.message, (*member.path, "vram_mib"), refusal.hint)
 
