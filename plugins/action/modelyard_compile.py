@@ -20,6 +20,7 @@ try:
     from modelyard.places import ineffective
     from modelyard.render import render_plan, render_summary
     from modelyard.resolve import STACK
+    from modelyard.switching import VARIABLE, SwitchError, switch
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:
@@ -56,7 +57,10 @@ class ActionModule(ActionBase):
                 "`.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
             )
         variables = task_vars or {}
-        compiled = compile_inventory(snapshot(variables))
+        inventory = snapshot(variables)
+        if self._task.args:
+            return self._switch(inventory)
+        compiled = compile_inventory(inventory)
         if path := self._templar.template(variables.get("llm_report")):
             write("llm_report", str(path), report(compiled))
         for warning in compiled.warnings:
@@ -65,12 +69,38 @@ class ActionModule(ActionBase):
             raise Refusal(refusal(compiled))
         if path := self._templar.template(variables.get("llm_graph")):
             write("llm_graph", str(path), graph_file(compiled, str(path)))
+        return result(compiled)
+
+    def _switch(self, inventory: Inventory) -> dict[str, Any]:
+        """The plans of a choice that is not made yet."""
+        validated, wanted = self.validate_argument_spec(
+            {"provider": {"type": "str", "required": True}, "model": {"type": "str", "required": True}}
+        )
+        del validated
+        try:
+            found = switch(inventory, wanted["provider"], wanted["model"])
+        except SwitchError as error:
+            raise Refusal(str(error)) from error
         return {
-            "changed": False,
-            **compiled.as_dict(),
-            "summary": render_summary(compiled),
-            "text": render_plan(compiled),
+            **result(found.final),
+            "away": result(found.away),
+            "switch": {
+                "overrides": {VARIABLE: found.overrides},
+                "hosts": list(found.hosts),
+                "differs": found.changed,
+                "uncovered": list(found.uncovered),
+            },
         }
+
+
+def result(compiled: Compiled) -> dict[str, Any]:
+    """What the task returns of a compiled catalogue."""
+    return {
+        "changed": False,
+        **compiled.as_dict(),
+        "summary": render_summary(compiled),
+        "text": render_plan(compiled),
+    }
 
 
 def refusal(compiled: Compiled) -> str:

@@ -26,7 +26,15 @@ description:
     an empty list if there are none. A relative PATH begins where the command is run.
   - With C(-e llm_graph=PATH) who steps in for whom is written to PATH on the controller as a Mermaid flowchart, for
     Markdown in a fence if PATH ends in C(.md).
-options: {}
+  - With O(provider) and O(model) it compiles what the catalogue becomes when that model is chosen. Nothing is chosen by that;
+    C(playbooks/switch_model.yml) carries it out.
+options:
+  provider:
+    description: The provider whose O(model) shall run, instead of its other models and of its exclusive group's.
+    type: str
+  model:
+    description: Public name of a model of O(provider).
+    type: str
 requirements:
   - modelyard (this project's package, C(make env) installs it)
   - pydantic >= 2.14
@@ -91,4 +99,13 @@ text:
   description: The whole plan for people.
   returned: success
   type: str
+away:
+  description: The same results for the time of a switch, in which nobody is sent to the providers concerned.
+  returned: with O(provider)
+  type: dict
+switch:
+  description: The choice. C(overrides) are the variables that make it, C(hosts) the hosts of the providers concerned,
+    C(differs) is false if the model runs already, C(uncovered) are names that nobody answers meanwhile.
+  returned: with O(provider)
+  type: dict
 """

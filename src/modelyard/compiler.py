@@ -66,6 +66,7 @@ class Inventory:
 
     `secrets` are the names of the secrets that are defined somewhere, `ineffective` the places that set a
     variable for nobody, `locks` by role the versions whose packages can be checked (a role that is missing: not known).
+    `away` are providers nobody is sent to for now, as if none of their models ran.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -74,6 +75,7 @@ class Inventory:
     probe: Probe = no_origin
     ineffective: Sequence[Ineffective] = ()
     locks: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    away: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -85,6 +87,8 @@ class Compiled:
     public_names: list[str] = field(default_factory=list)
     routes: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    catalogue: Catalogue | None = None
+    """What was compiled, if it has no errors."""
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -172,13 +176,15 @@ def compile_catalogue(
     gpus = _declared_gpus(inventory, stack, out)
     if model is None:
         return
-    resolved = resolve(model, inventory.groups, inventory.secrets, source, sound=sound)
+    resolved = resolve(model, inventory.groups, inventory.secrets, source, away=inventory.away, sound=sound)
     out.diagnostics += [d for d in resolved.diagnostics if not _is_within(d.path, broken)]
     out.diagnostics += _check_versions(model, resolved, inventory.locks, source, sound=sound)
     sound = sound and not any(problem.severity == "error" for problem in resolved.diagnostics)
     routing = Routes((), ())
     if tree.get("providers"):  # Without any, every name in the routing would be unknown.
-        routing = build_routes(model, resolved, declared, frozenset(topology.gateways), source, sound=sound)
+        # While providers are away for a minute, nothing is said about chains that miss them.
+        whole = sound and not inventory.away
+        routing = build_routes(model, resolved, declared, frozenset(topology.gateways), source, sound=whole)
         out.diagnostics += [d for d in routing.diagnostics if not _is_within(d.path, broken)]
     _check_stack(model, stack, inventory, source, out)
     out.diagnostics += check_ports(model, resolved, topology, source, broken)
@@ -200,6 +206,7 @@ def compile_catalogue(
         )
     if out.errors:
         return
+    out.catalogue = model
     _note_absent_names(model, routing.routes, resolved)
     planner = Planner(model, model.versions, resolved, routing.routes, topology, placement, inventory.groups)
     out.plans = planner.plans()

@@ -110,12 +110,13 @@ def resolve(
     secrets: frozenset[str],
     source: SourceMap,
     *,
+    away: frozenset[str] = frozenset(),
     sound: bool,
 ) -> Resolved:
     """Place every model of every provider.
 
-    `secrets` are the names defined. `sound` is false if the schema refused something: then nothing is called
-    missing that may only have been cut out.
+    `secrets` are the names defined, `away` the providers nobody is sent to for now. `sound` is false if the schema
+    refused something: then nothing is called missing that may only have been cut out.
     """
     out = Resolved()
     index = _model_indices(source.tree)
@@ -140,7 +141,9 @@ def resolve(
         reason, kind = "", "provider"
         secret = provider.api_key_env
         rival = running.get(provider.exclusive_group or "")
-        if provider.status == "disabled":
+        if name in away:
+            reason = "its model is being switched"
+        elif provider.status == "disabled":
             reason = f'"{rival}" is the active one of {provider.exclusive_group}' if rival else "status: disabled"
         elif provider.group is not None and not hosts:
             reason = f"no host in group {provider.group}"
@@ -209,7 +212,7 @@ def resolve(
             if asleep:
                 if model.name not in out.deployments:
                     out.absent[model.name] = f'provider "{name}": {asleep}'
-                    if asleep != reason or (rival and provider.status == "disabled"):
+                    if asleep != reason or name in away or (rival and provider.status == "disabled"):
                         inactive[model.name] = None
                     elif provider.status == "disabled":
                         out.disabled.add(model.name)

@@ -1,0 +1,113 @@
+"""Choosing another model: what is overridden, what clients see meanwhile, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from catalogues import inventory
+from test_engines import ADDRESSES, CATALOGUE, GROUPS, change
+
+from modelyard.compiler import Inventory, compile_inventory
+from modelyard.switching import VARIABLE, Switch, SwitchError, switch
+
+
+def stack(text: str = CATALOGUE, **variables: Any) -> Inventory:
+    return inventory(text, groups=GROUPS, addresses=ADDRESSES, secrets=frozenset(), **variables)
+
+
+def to_dolphin(**keywords: Any) -> Switch:
+    return switch(stack(**keywords), "dolphin", "dolphin")
+
+
+def units(plan: dict[str, Any]) -> list[str]:
+    return [service["service"] for service in plan["services"]]
+
+
+def test_to_another_provider_of_the_exclusive_group() -> None:
+    found = to_dolphin()
+    assert found.overrides == {"providers": {"dolphin": {"status": "active"}, "qwen": {"status": "disabled"}}}
+    assert (found.hosts, found.changed, found.uncovered) == (("b",), True, ())
+    assert units(found.final.plans["b"]) == ["vllm@dolphin"]
+    assert found.final.public_names.count("coder") == 1
+    # What was chosen, written into the inventory, is what the next run compiles.
+    assert compile_inventory(stack(**{VARIABLE: found.overrides})).plans == found.final.plans
+
+
+def test_meanwhile_nobody_is_sent_to_either() -> None:
+    away = to_dolphin().away
+    assert set(away.public_names) == set(compile_inventory(stack()).public_names)
+    document = away.plans["g"]["litellm"]["document"]
+    bases = {entry["litellm_params"]["api_base"] for entry in document["model_list"]}
+    assert not any("10.0.0.2" in base for base in bases)
+    groups = {group["group_name"]: group["models"] for group in document["router_settings"]["routing_groups"]}
+    assert groups == {"coder": ["ready"], "coder-sql": ["ready"], "dolphin": ["ready"]}
+
+
+def test_back_again() -> None:
+    there = to_dolphin()
+    back = switch(stack(**{VARIABLE: there.overrides}), "qwen", "coder")
+    assert back.overrides["providers"] == {
+        "dolphin": {"status": "disabled"},
+        "qwen": {"status": "active"},
+    }
+    assert units(back.final.plans["b"]) == ["vllm@coder"]
+
+
+def test_to_what_runs_already() -> None:
+    assert not switch(stack(), "qwen", "coder").changed
+
+
+def test_another_model_of_the_provider() -> None:
+    text = change(
+        "      - {name: dolphin, source: {path: /models/dolphin}}\n",
+        "      - {name: dolphin, source: {path: /models/dolphin}}\n      - {name: whale, source: {path: /models/whale}}\n",
+    ).replace("    dolphin: {chain", "    whale: {chain: [Tiny.7b]}\n    dolphin: {chain")
+    found = switch(stack(text), "dolphin", "whale")
+    assert found.overrides["providers"]["dolphin"] == {"status": "active", "active": "whale"}
+    assert units(found.final.plans["b"]) == ["vllm@whale"]
+
+
+def test_names_that_nobody_answers_meanwhile_are_told() -> None:
+    text = change("dolphin: {chain: [coder, snake]}", "dolphin: {terminal: true}")
+    assert switch(stack(text), "dolphin", "dolphin").uncovered == ("dolphin",)
+
+
+def test_the_choice_is_merged_into_what_was_chosen_before() -> None:
+    before = {"providers": {"python": {"port": 8009}}}
+    found = to_dolphin(**{VARIABLE: before})
+    assert found.overrides["providers"]["python"] == {"port": 8009}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "says"),
+    [
+        ("dolfin", "dolphin", 'did you mean "dolphin"'),
+        ("dolphin", "dolfin", 'did you mean "dolphin"'),
+        ("qwen", "coder-sql", "is no model of provider"),
+        ("ollama", "chatty", "one Ollama serves all its models"),
+        ("native", "Tiny.7b", "run at the same time"),
+    ],
+)
+def test_refused(provider: str, model: str, says: str) -> None:
+    with pytest.raises(SwitchError, match=says):
+        switch(stack(), provider, model)
+
+
+def test_refused_where_the_provider_has_no_host() -> None:
+    nowhere = replace(stack(), groups={**GROUPS, "llm_vllm": []})
+    with pytest.raises(SwitchError, match="runs nowhere"):
+        switch(nowhere, "dolphin", "dolphin")
+
+
+def test_refused_where_other_overrides_win() -> None:
+    with pytest.raises(SwitchError, match=r"llm_overrides\.providers\.qwen\.status|exclude each other"):
+        to_dolphin(llm_overrides={"providers": {"qwen": {"status": "active"}}})
+    with pytest.raises(SwitchError, match=r"sets llm_overrides\.providers\.dolphin\.status"):
+        to_dolphin(llm_overrides={"providers": {"dolphin": {"status": "disabled"}}})
+
+
+def test_refused_while_the_catalogue_has_errors() -> None:
+    with pytest.raises(SwitchError, match="unknown-key"):
+        to_dolphin(llm_overrides={"providers": {"dolphin": {"prt": 1}}})
