@@ -127,6 +127,8 @@ def have(directory: Path) -> bool:
         stamp = directory / ".recipe"
         if stamp.exists() and stamp.read_text() == recipe():
             return False
+        for left in directory.parent.glob(".build.*"):  # by a build that was killed
+            shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".build.") as name:
             work = Path(name)
             go = work / "go/go"

@@ -304,20 +304,22 @@ class Pull:
 
     def run(self) -> None:
         """Pull. Raises OllamaError."""
-        failures, before = 0, 0
+        failures, before, reason = 0, 0, ""
         while True:
             try:
                 return self._attempt()
             except RetryableError as error:
+                # An attempt that meets the end of the one before it says no more than that.
+                reason = str(error) if "context canceled" not in str(error) else reason or str(error)
                 done, total = self.arrived()
                 failures = failures + 1 if done <= before else 0
                 before = max(before, done)
                 if failures >= self.options["attempts"]:
                     kept = f"{size_text(done)} of {size_text(total)} are kept in the model store; " if total else ""
                     raise OllamaError(
-                        f"{self.name} could not be pulled: {error}. {kept}run again to continue"
+                        f"{self.name} could not be pulled: {reason}. {kept}run again to continue"
                     ) from error
-                self.log(f"{self.name}: {error}, trying again")
+                self.log(f"{self.name}: {reason}, trying again")
                 self.sleep(min(2.0**failures, 30.0))
 
     def _attempt(self) -> None:
@@ -496,7 +498,7 @@ def describe(made: dict[str, dict]) -> str:
     """Return a line per model, for the diff."""
     lines = []
     for name, given in sorted(made.items()):
-        file = f" from a file ({given['file'][:12]})" if given["file"] else ""
+        file = f" from a file ({given['file']})" if given["file"] else ""
         parameters = "".join(f" {parameter}={value}" for parameter, value in sorted(given["parameters"].items()))
         lines.append(f"{name}{file}{parameters}\n")
     return "".join(lines)
