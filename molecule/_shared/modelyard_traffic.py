@@ -16,11 +16,13 @@ MAX_S = 180.0
 
 @dataclass
 class Traffic:
-    """Asks RATE times a second, and streams one answer after another, until the block ends (or MAX_S have passed)."""
+    """Asks `rate` times a second, and streams one answer after another, until the block ends (`max_s` at most)."""
 
     url: str
     key: str
     model: str
+    rate: float = RATE
+    max_s: float = MAX_S
     answered: int = 0
     streams: int = 0
     failures: list[str] = field(default_factory=list)
@@ -28,7 +30,7 @@ class Traffic:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._deadline = time.monotonic() + MAX_S
+        self._deadline = time.monotonic() + self.max_s
         for work in (self._ask_steadily, self._stream_steadily):
             thread = threading.Thread(target=work, daemon=True)
             thread.start()
@@ -54,7 +56,7 @@ class Traffic:
             worker = threading.Thread(target=self._ask, daemon=True)
             worker.start()
             workers.append(worker)
-            following += 1 / RATE
+            following += 1 / self.rate
             time.sleep(max(0.0, following - time.monotonic()))
         for worker in workers:
             worker.join(30)

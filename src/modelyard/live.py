@@ -61,7 +61,7 @@ def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if not plan[section]:
             continue
         if section in ENGINE_ROLES.values():
-            build = _without(plan[section], "instances", "hugging_face")
+            build = _without(plan[section], "instances")
             for instance in plan[section]["instances"]:
                 found[instance["service"]] = {"build": build, "instance": _without(instance, "checks")}
         else:

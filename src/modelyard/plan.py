@@ -137,7 +137,12 @@ class Planner:
                 for load in self.placement.loads.get(host, [])
             ],
             "services": services,
-            "engines": [self.demand(deployment) for deployment in self.by_host.get(host, [])],
+            "hugging_face": self.hugging_face(),
+            "engines": [
+                self.demand(deployment)
+                for deployment in self.by_host.get(host, [])
+                if deployment.model.adapter_of is None
+            ],
             "firewall": {"rules": self.firewall(host, services)},
             "redis": redis,
             **engines,
@@ -206,7 +211,6 @@ class Planner:
             build["source"] = {key: text.replace("{version}", version.version) for key, text in build["source"].items()}
         return {
             **build,
-            "hugging_face": self.hugging_face(),
             "instances": [self.instance(role, service, members) for service, members in processes.items()],
         }
 

@@ -1,0 +1,98 @@
+"""Hold an inventory for the time of a run (see the module's documentation)."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+
+class Held(AnsibleActionFail):
+    """Fails with its result alone: it is no fault of the playbook."""
+
+    omit_exception_key = True
+
+
+class ActionModule(ActionBase):
+    """Writes who runs what since when. The lock ends with the process that took it."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Take the lock, or fail with who has it."""
+        super().run(tmp, task_vars)
+        _validated, wanted = self.validate_argument_spec(
+            {"path": {"type": "path", "required": True}, "purpose": {"type": "str", "required": True}}
+        )
+        # Tasks run in children of the process that the user started.
+        pid = os.getppid()
+        mine = {
+            "host": socket.gethostname(),
+            "pid": pid,
+            "started": started(pid),
+            "user": getpass.getuser(),
+            "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            "purpose": wanted["purpose"],
+        }
+        path = Path(wanted["path"])
+        try:
+            take(path, mine)
+        except OSError as error:
+            raise Held(f"the lock {path} cannot be written: {error.strerror}") from error
+        return {"changed": False, **mine}
+
+
+def take(path: Path, mine: dict[str, Any]) -> None:
+    """Make `path` ours; raises Held while its owner is alive, OSError if it cannot be written."""
+    own = path.with_name(f"{path.name}.{mine['pid']}")
+    own.write_text(json.dumps(mine) + "\n", encoding="utf-8")
+    try:
+        while True:
+            try:
+                os.link(own, path)  # a link appears whole or not at all
+                return
+            except FileExistsError:
+                owner = read(path)
+            if owner and (owner["host"], owner["pid"]) == (mine["host"], mine["pid"]):
+                return
+            if owner and owner["host"] != mine["host"]:
+                raise Held(f"{told(owner)} Whether it still runs cannot be seen from here; if not, remove {path}.")
+            if owner and started(owner["pid"]) == owner["started"]:
+                raise Held(f"{told(owner)} Wait for its end (ps {owner['pid']}).")
+            # Its owner has ended without a word: an interrupted run, or simply the last one.
+            path.unlink(missing_ok=True)
+    finally:
+        own.unlink()
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """What a lock says; None if it is gone, or damaged, which only a full disk does."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
+
+
+def told(owner: dict[str, Any]) -> str:
+    return (
+        f"{owner['purpose']} changes the hosts of this inventory since {owner['since']}: "
+        f"{owner['user']}@{owner['host']}, process {owner['pid']}."
+    )
+
+
+def started(pid: int) -> str:
+    """When a process was started, in the kernel's ticks; empty if there is none. A number may be given to another."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
