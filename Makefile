@@ -1,6 +1,6 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up down test lint docs validate plan smoke bench clean
+.PHONY: help env up engines down test lint docs validate plan smoke bench clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
@@ -30,11 +30,20 @@ up: env ## start the lab, apply site.yml, ask a question (INVENTORY=inventories/
 	ansible-playbook playbooks/chat.yml -i $(INVENTORY); \
 	echo "make up took $$(($$(date +%s) - started)) s"
 
+engines: env ## every engine on three lab hosts, and an answer of each model (the first time: half an hour)
+	@set -e; started=$$(date +%s); \
+	scripts/lab-packages.sh; \
+	lab/tiny_gguf.py; python lab/tiny_llama.py; python lab/ollama.py; \
+	lab/lab up lab1 lab2 lab3; \
+	ansible-playbook site.yml -i inventories/lab-engines; \
+	ansible-playbook playbooks/chat.yml -i inventories/lab-engines -e model=local; \
+	echo "make engines took $$(($$(date +%s) - started)) s"
+
 down: ## take the lab away, with everything it made
 	@lab/lab down
 
 test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint unit redis": a part)
-	@scripts/lab-packages.sh
+	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache
 	@scripts/test.py $(ONLY)
 
 lint: env ## ansible-lint, yamllint, ruff, mypy

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Install what the lab needs from the distribution; does nothing if it is all there.
+# usage: lab-packages.sh [PROGRAM:PACKAGE...]
+# Install what the lab needs from the distribution, and further programs; does nothing if it is all there.
 set -eu
 missing=""
-for pair in systemd-nspawn:systemd-container mmdebstrap:mmdebstrap ip:iproute2 nft:nftables ssh:openssh-client; do
+for pair in systemd-nspawn:systemd-container mmdebstrap:mmdebstrap ip:iproute2 nft:nftables ssh:openssh-client "$@"; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 [ -n "$missing" ] || exit 0

@@ -3,7 +3,7 @@
 
 usage: scripts/test.py [NAME...]
 
-A name is `lint`, `unit`, `gateway`, `lab` or a molecule scenario; without names all run, the cheap first. Every
+A name is `lint`, `unit`, `cuda`, `gateway`, `lab` or a molecule scenario; without names all run, the cheap first. Every
 step runs even if an earlier one failed. The exit status is 0 only if everything passed.
 """
 
@@ -93,7 +93,7 @@ def scenarios() -> list[str]:
 
 def main() -> int:
     """Run what was asked for and print the summary."""
-    known = ["lint", "unit", "gateway", "lab", *(name for name in scenarios() if name != "lab")]
+    known = ["lint", "unit", "cuda", "gateway", "lab", *(name for name in scenarios() if name != "lab")]
     chosen = sys.argv[1:] or known
     unknown = sorted(set(chosen) - set(known))
     if unknown:
@@ -108,8 +108,8 @@ def main() -> int:
             outcomes += [run(tool, command) for tool, command in LINT.items()]
         elif name == "unit":
             outcomes.append(run_pytest("unit", "tests", "-n", "2"))
-        elif name == "gateway":
-            outcomes.append(run_pytest("gateway", "tests/gateway"))
+        elif name in ("cuda", "gateway"):
+            outcomes.append(run_pytest(name, f"tests/{name}"))
         elif name == "lab":
             outcomes.append(run_pytest("lab", "tests/lab"))
             outcomes.append(run_scenario("lab"))
