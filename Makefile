@@ -1,12 +1,14 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up engines down test lint docs validate plan smoke bench clean
+.PHONY: help env up engines down test cuda lint docs validate plan smoke bench clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
 LAB_HOSTS ?= lab1
 # What `make test` runs: lint, unit, gateway, lab, or names of molecule scenarios. Empty: everything.
 ONLY ?=
+# Compute capabilities of the cards that `make cuda` builds for.
+CAPABILITIES ?= 8.9
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -45,6 +47,10 @@ down: ## take the lab away, with everything it made
 test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint unit redis": a part)
 	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache
 	@scripts/test.py $(ONLY)
+
+cuda: env ## build llama.cpp for CUDA as a whole on a lab host (20 minutes; CAPABILITIES="8.6 8.9")
+	@scripts/lab-packages.sh
+	@scripts/cuda.sh $(CAPABILITIES)
 
 lint: env ## ansible-lint, yamllint, ruff, mypy
 	@scripts/test.py lint

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from modelyard_playbook import ansible_playbook
 
-INSTANCES = {"one": ("http://127.0.0.1:8080", "vendor/one"), "two": ("http://127.0.0.1:8081", "two")}
+INSTANCES = {"one": ("http://127.0.0.1:8080", "vendor/one"), "two": ("http://[::1]:8081", "two")}
 MODELS = "/var/lib/modelyard/models"
+HUB = "http://127.0.0.1:8900"
+HUB_SOURCE = {"repo": "owner/tiny-GGUF", "revision": "0123456789abcdef0123456789abcdef01234567", "file": "two.gguf"}
 
 
 def ask(host: Any, name: str, path: str, body: dict[str, Any] | None = None, key: str | None = None) -> Any:
@@ -25,7 +27,7 @@ def ask(host: Any, name: str, path: str, body: dict[str, Any] | None = None, key
     elif key:
         header = f'-H "Authorization: Bearer {key}"'
     data = f"-d '{json.dumps(body)}'" if body else ""
-    done = host.run(f"curl -sS -m 20 -w '\\n%{{http_code}}' {header} {data} {base}{path}")
+    done = host.run(f"curl -gsS -m 20 -w '\\n%{{http_code}}' {header} {data} {base}{path}")
     text, _, status = done.stdout.rpartition("\n")
     return int(status), text
 
@@ -104,7 +106,6 @@ def test_listens_where_it_was_told(host: Any) -> None:
     sockets = host.check_output("ss -Hltnp | grep llama-server")
     assert sorted(line.split()[3] for line in sockets.splitlines()) == [
         "127.0.0.1:8080",
-        "127.0.0.1:8081",
         "[::1]:8081",
     ]
 
@@ -200,10 +201,22 @@ def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> N
     ("variables", "message"),
     [
         ({"two_sha256": "0" * 64}, "wrong checksum"),
-        ({"one_options": {"flash-atn": "on"}}, "invalid argument: --flash-atn"),
-        ({"one_options": {"port": 9}}, "name port, which the plan itself sets"),
+        ({"one_arguments": ["--flash-atn", "on"]}, "invalid argument: --flash-atn"),
+        (
+            {"llama_cpp_backend": "cuda"},
+            "there is no NVIDIA card to build for (nvidia-smi is not installed; it comes with the NVIDIA driver): "
+            "set llama_cpp_cuda_architectures",
+        ),
+        (
+            {"two_source": {"repo": "o/tiny-GGUF", "revision": "main", "file": "two.gguf"}},
+            "revision must be a commit (40 hexadecimal digits), not 'main'",
+        ),
+        (
+            {"two_source": HUB_SOURCE, "llama_cpp_hugging_face": {"endpoint": HUB, "token": "NOBODYS_TOKEN"}},
+            "the secret NOBODYS_TOKEN is not defined, but owner/tiny-GGUF is to be fetched with it",
+        ),
     ],
-    ids=["wrong checksum", "option the server does not know", "option of the plan"],
+    ids=["wrong checksum", "argument the server does not know", "no card", "no commit", "no token"],
 )
 def test_what_is_wrong_is_refused_and_changes_nothing(host: Any, variables: dict[str, Any], message: str) -> None:
     before = fingerprint(host)
@@ -211,6 +224,71 @@ def test_what_is_wrong_is_refused_and_changes_nothing(host: Any, variables: dict
     assert done.returncode != 0
     assert message in " ".join((done.stdout + done.stderr).split())
     assert fingerprint(host) == before
+
+
+def test_a_model_of_a_hub(host: Any, restored: None) -> None:
+    """The hub is a stand-in (files/hub.py). The model is fetched anew: that of the other source is moved away."""
+    host.check_output(f"rm -rf {MODELS}/*/two.gguf* /srv/hub.log")
+    done = converge(two_source=HUB_SOURCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ask(host, "two", "/v1/chat/completions", chat("two"))[0] == 200
+    asked = [json.loads(line) for line in host.check_output("cat /srv/hub.log").splitlines()]
+    path = f"/{HUB_SOURCE['repo']}/resolve/{HUB_SOURCE['revision']}/two.gguf"
+    # The checksum, then the file, for which the token is not carried to the other host.
+    token = "Bearer planted-key-of-the-hub"
+    assert [(one["method"], one["host"], one["path"], one["token"]) for one in asked] == [
+        ("HEAD", "127.0.0.1:8900", path, token),
+        ("GET", "127.0.0.1:8900", path, token),
+        ("GET", "127.0.0.2:8900", "/two.gguf", None),
+    ]
+    assert "planted" not in done.stdout + done.stderr
+    again = converge(two_source=HUB_SOURCE)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert re.search(r"changed=0 ", again.stdout), again.stdout
+    assert len(host.check_output("cat /srv/hub.log").splitlines()) == 3
+    kept = host.run("grep -ral 'planted-key-of-the-hu[b]' /opt/modelyard /etc /var/lib/modelyard /root /tmp /run")
+    assert kept.stdout == ""
+    assert "planted-key" not in host.check_output("journalctl --no-pager -o cat --since '10 minutes ago'")
+
+
+def test_gpus_that_are_asked_for_and_not_used_are_a_failure(host: Any, restored: None) -> None:
+    """The lab has no GPU, so this build computes on the processor, answers every request, and must not go live."""
+    release = host.check_output("readlink /opt/modelyard/services/llama-cpp@one/current")
+    done = converge(one_gpus=[0])
+    output = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0
+    assert "modelyard-llama-cpp@one.service: it is up, but not on its GPUs." in output
+    assert re.search(r"ok +llama-cpp@one +answers", output), output
+    assert re.search(
+        r"FAILED +llama-cpp@one +llama-cpp@one uses its GPUs +[\d.]+ s +nvidia-smi is not installed", output
+    )
+    assert "try: journalctl -u modelyard-llama-cpp@one.service says why CUDA was not used" in output
+    assert "is live again and passes its checks." in output
+    assert host.check_output("readlink /opt/modelyard/services/llama-cpp@one/current") == release
+    assert ask(host, "one", "/v1/chat/completions", chat("one"))[0] == 200
+
+
+def test_unit_of_an_instance_with_gpus(host: Any) -> None:
+    """As it would be on a host with two cards; here it is only looked at."""
+    done = ansible_playbook("gpu_unit.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    unit = host.file("/run/modelyard-gpu.service").content_string
+    for line in (
+        "Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1",
+        "ExecStartPre=+-/usr/bin/nvidia-modprobe -u -c 0 -c 1",
+        "Wants=modprobe@nvidia_uvm.service",
+        "Conflicts=modelyard-vllm@big.service",
+        "DevicePolicy=closed",
+        "DeviceAllow=char-nvidia* rw",
+    ):
+        assert line in unit.splitlines()
+    assert "--n-gpu-layers \\\n  all \\\n" in unit
+    assert "PrivateDevices" not in unit
+    scored = host.run("systemd-analyze security --offline=true --no-pager /run/modelyard-gpu.service | tail -1").stdout
+    assert float(scored.split(":")[1].split()[0]) <= 1.6, scored
+    # Every directive is known, also in the version of systemd that this host has.
+    verified = host.run("systemd-analyze verify /run/modelyard-gpu.service 2>&1")
+    assert "Unknown" not in verified.stdout, verified.stdout
 
 
 def test_an_instance_that_is_no_longer_wanted_goes(host: Any, restored: None) -> None:
