@@ -80,6 +80,11 @@ left_out:
   returned: success
   type: list
   elements: dict
+local_chat_models:
+  description: Public names of chat models that run on hosts of the inventory.
+  returned: success
+  type: list
+  elements: str
 warnings:
   description: Rendered warnings.
   returned: success

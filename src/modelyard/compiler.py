@@ -87,6 +87,8 @@ class Compiled:
     public_names: list[str] = field(default_factory=list)
     routes: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    local_chat_models: list[str] = field(default_factory=list)
+    """Public names of chat models that run on hosts of ours."""
     catalogue: Catalogue | None = None
     """What was compiled, if it has no errors."""
 
@@ -105,6 +107,7 @@ class Compiled:
             "public_names": self.public_names,
             "routes": self.routes,
             "left_out": self.left_out,
+            "local_chat_models": self.local_chat_models,
             "warnings": [diagnostic.render() for diagnostic in self.warnings],
             "report": [diagnostic.as_dict() for diagnostic in self.diagnostics],
         }
@@ -211,6 +214,9 @@ def compile_catalogue(
     planner = Planner(model, model.versions, resolved, routing.routes, topology, placement, inventory.groups)
     out.plans = planner.plans()
     out.public_names = planner.public_names
+    out.local_chat_models = [
+        name for name, members in resolved.deployments.items() if members[0].host and members[0].model.mode == "chat"
+    ]
     out.routes = [_route(route, resolved) for route in routing.routes]
     out.left_out = [entry.as_dict(source) for entry in resolved.left_out] + [
         {
