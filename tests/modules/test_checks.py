@@ -74,6 +74,8 @@ def check(kind: str, **extra: object) -> dict[str, object]:
     [
         ("models", {"names": ["b", "a"]}, "ok", "2 models, exactly as compiled"),
         ("models", {"names": ["a", "c"]}, "failed", "missing: c; not in the plan: b"),
+        ("models", {"names": ["a"], "others": True}, "ok", "1 model as compiled, and 1 more"),
+        ("models", {"names": ["a", "c"], "others": True}, "failed", "missing: c"),
         ("http", {"expect_status": [200]}, "ok", "answered 200"),
         ("http", {"expect_status": [404]}, "failed", "answered 200, expected 404"),
         ("chat", {"model": "good"}, "ok", "good gave a token"),
