@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import http.server
 import json
+import os
 import re
 import urllib.parse
 from pathlib import Path
@@ -85,13 +86,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serve until killed."""
+    """Serve until killed; $HUB_TOKEN is the token that one has to have."""
     parser = argparse.ArgumentParser(description="Serve the repositories below a directory as a hub of models does.")
     parser.add_argument("root", type=Path)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--token", default="")
     options = parser.parse_args()
-    Hub(options.root, options.port, options.token).serve_forever()
+    Hub(options.root, options.port, os.environ.get("HUB_TOKEN", "")).serve_forever()
 
 
 if __name__ == "__main__":

@@ -115,12 +115,11 @@ def test_answers(host: Any, model: str) -> None:
 
 
 def test_the_adapter_changes_the_answers(host: Any) -> None:
-    likely = {}
+    said = {}
     for model in ("vendor/tiny", "tuned"):
-        _, text = ask(host, "/v1/chat/completions", chat(model, temperature=0, logprobs=True, top_logprobs=5, seed=1))
-        first = json.loads(text)["choices"][0]["logprobs"]["content"][0]
-        likely[model] = [(entry["token"], entry["logprob"]) for entry in first["top_logprobs"]]
-    assert likely["vendor/tiny"] != likely["tuned"]
+        _, text = ask(host, "/v1/chat/completions", chat(model, temperature=0, max_tokens=32, ignore_eos=True))
+        said[model] = json.loads(text)["choices"][0]["message"]["content"]
+    assert said["vendor/tiny"] != said["tuned"]
 
 
 def test_streams(host: Any) -> None:
@@ -164,7 +163,7 @@ def test_keys_are_nowhere_but_where_they_belong(host: Any) -> None:
     places = {
         "unit files": "cat /etc/systemd/system/modelyard-vllm@*",
         "properties": f"systemctl show {UNIT}",
-        "command lines": "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | sed 's/--token planted-key-of-hub//'",
+        "command lines": "cat /proc/[0-9]*/cmdline | tr '\\0' ' '",
         "journal": "journalctl --no-pager -o cat",
         "releases": "grep -ra . /opt/modelyard/services /var/lib/modelyard/activations /var/lib/modelyard/vllm",
     }
@@ -200,13 +199,25 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"arguments": ["--enforce-eager", "--dtyp", "bfloat16"]}, "unrecognized arguments: --dtyp"),
-        ({"arguments": ["--trust-remote-code"]}, "would run programs that lie beside a model"),
+        (
+            {"arguments": ["--enforce-eager", "--no-such-option"]},
+            "vllm: error: unrecognized arguments: --no-such-option",
+        ),
+        ({"arguments": ["--trust-remote-code"]}, "--trust-remote-code would run programs that lie beside a model"),
+        # vLLM understands abbreviations.
+        ({"arguments": ["--trust-rem"]}, "--trust-remote-code runs programs that lie beside a model"),
         ({"commit": "damaged"}, "model.safetensors delivers has the wrong checksum: the hub publishes"),
         ({"vllm_version": "0.14.0"}, "vLLM before 0.14.1 has known holes"),
         ({"vllm_build": "cuda"}, "an NVIDIA GPU (nvidia-smi"),
     ],
-    ids=["argument vLLM does not know", "foreign programs", "wrong checksum", "version below the floor", "no GPU"],
+    ids=[
+        "unknown argument",
+        "foreign programs",
+        "the same, abbreviated",
+        "wrong checksum",
+        "version below the floor",
+        "no GPU",
+    ],
 )
 def test_what_is_wrong_is_refused_and_changes_nothing(host: Any, variables: dict[str, Any], message: str) -> None:
     before = fingerprint(host)
