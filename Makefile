@@ -1,6 +1,6 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up engines down test cuda lint docs validate plan smoke bench clean
+.PHONY: help env up engines down test cuda vllm-cuda lint docs validate plan smoke bench clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
@@ -13,7 +13,7 @@ CAPABILITIES ?= 8.9
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 env: .venv/.stamp ## make the controller's environment in .venv
 
@@ -51,6 +51,11 @@ test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint
 cuda: env ## build llama.cpp for CUDA as a whole on a lab host (20 minutes; CAPABILITIES="8.6 8.9")
 	@scripts/lab-packages.sh
 	@scripts/cuda.sh $(CAPABILITIES)
+
+vllm-cuda: env ## install vLLM's build for CUDA on a lab host and import it (20 GB of disk)
+	@scripts/lab-packages.sh
+	@set -e; export MODELYARD_LAB=vllm-cuda; trap 'lab/lab down' EXIT; lab/lab up vllm; \
+	ansible-playbook molecule/vllm/cuda.yml -i molecule/_shared/running.sh
 
 lint: env ## ansible-lint, yamllint, ruff, mypy
 	@scripts/test.py lint
