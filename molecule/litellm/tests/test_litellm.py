@@ -124,6 +124,13 @@ def test_a_worker_that_dies_leaves_another(host: Any, door: str, measured: Calla
     measured(f"a killed worker cost {len(traffic.failures)} of {traffic.answered} requests and was replaced")
 
 
+def test_a_worker_that_is_slow_is_not_killed(host: Any) -> None:
+    """On a busy host one that is starting answers its parent late; the parent's own patience of 5 s starts it for ever."""
+    before = workers(host)
+    host.check_output(f"kill -STOP {before[0]}; sleep 12; kill -CONT {before[0]}; sleep 1")
+    assert workers(host) == before
+
+
 def test_a_bad_candidate_never_serves(host: Any, door: str) -> None:
     before = live(host)
     with Traffic(door, KEY, "stand-in") as traffic:
