@@ -55,6 +55,14 @@ def fingerprint(host: Any) -> dict[str, str]:
     }
 
 
+def test_the_environment_says_how_long_it_took(host: Any, measured: Callable[[str], None]) -> None:
+    log = host.check_output("cat /opt/modelyard/store/vllm-*/build.log")
+    found = re.findall(r"^(installed|built) in \d+ s$", log, re.MULTILINE)
+    assert found == ["installed", "built"]
+    size = host.check_output("du -sh /opt/modelyard/store/vllm-* | cut -f1")
+    measured(f"vLLM's environment, {size}: {log.strip().splitlines()[-1]}; from then on it is copied")
+
+
 def main_pid(host: Any) -> str:
     return str(host.check_output(f"systemctl show --value -p MainPID {UNIT}"))
 
