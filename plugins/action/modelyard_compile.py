@@ -17,10 +17,11 @@ try:
     from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
     from modelyard.graph import graph_file
     from modelyard.origins import ansible_origin
+    from modelyard.overrides import SWITCHED
     from modelyard.places import ineffective
     from modelyard.render import render_plan, render_summary
     from modelyard.resolve import STACK
-    from modelyard.switching import VARIABLE, SwitchError, switch
+    from modelyard.switching import SwitchError, switch
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:
@@ -85,7 +86,7 @@ class ActionModule(ActionBase):
             **result(found.final),
             "away": result(found.away),
             "switch": {
-                "overrides": {VARIABLE: found.overrides},
+                "overrides": {SWITCHED: found.overrides},
                 "hosts": list(found.hosts),
                 "differs": found.changed,
                 "uncovered": list(found.uncovered),

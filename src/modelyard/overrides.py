@@ -1,7 +1,7 @@
 """Overrides: change three lines of the shipped catalogue without copying it.
 
-Every `llm_overrides_*` variable in name order, then `llm_overrides`, each in the catalogue's shape
-(`providers`, `routing`, `gateway`, `versions`), is merged over the catalogue key by key. Models are found by
+Every `llm_overrides_*` variable in name order, then `llm_overrides`, then what was switched, each in the catalogue's
+shape (`providers`, `routing`, `gateway`, `versions`), is merged over the catalogue key by key. Models are found by
 their name. `null` removes. A value that is one of several shapes is replaced whole: half of the old shape
 beside half of the new one would never be valid.
 """
@@ -14,6 +14,10 @@ from typing import Any
 
 from modelyard.diagnostics import Diagnostic, did_you_mean
 from modelyard.sourcemap import Merged, Origin, Path, Probe, is_list
+
+SWITCHED = "llm_overrides_switched"
+"""What `playbooks/switch_model.yml` writes into the inventory. It comes last: who switches a model means it,
+whatever the files say."""
 
 SECTIONS = ("providers", "routing", "gateway", "versions")
 
@@ -131,10 +135,7 @@ def apply_overrides(
     """
     diagnostics: list[Diagnostic] = []
     removed: dict[str, Origin | None] = {}
-    names = sorted(name for name in overrides if name != "llm_overrides")
-    if "llm_overrides" in overrides:
-        names.append("llm_overrides")
-    for name in names:
+    for name in sorted(overrides, key=lambda name: (name == SWITCHED, name == "llm_overrides", name)):
         over = overrides[name]
         if over is None:
             continue

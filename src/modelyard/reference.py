@@ -308,7 +308,8 @@ llm_overrides:
       llama3.1:latest: {terminal: true}
 ```
 
-- Every `llm_overrides_*` is merged in the order of their names, `llm_overrides` last.
+- Every `llm_overrides_*` is merged in the order of their names, then `llm_overrides`, then
+  `llm_overrides_switched`, which `playbooks/switch_model.yml` writes.
 - Mappings are merged key by key; lists and other values are replaced, but the models of a provider are merged by
   name.
 - A `source` and an entry of `routing.*fallbacks` are replaced whole, because half of one beside half of another

@@ -8,10 +8,8 @@ from typing import Any
 
 from modelyard.compiler import Compiled, Inventory, compile_inventory
 from modelyard.diagnostics import did_you_mean, listing
+from modelyard.overrides import SWITCHED
 from modelyard.schema import Catalogue
-
-VARIABLE = "llm_overrides_switched"
-"""The overrides that hold what was chosen. `playbooks/switch_model.yml` writes them into the inventory."""
 
 
 class SwitchError(Exception):
@@ -37,24 +35,21 @@ class Switch:
 def switch(inventory: Inventory, provider: str, model: str) -> Switch:
     """Let `model` of `provider` run, instead of the other models of the provider and of its exclusive group.
 
-    Raises SwitchError if the catalogue has errors, before or with the choice; if the two names are not in it; or if
-    other overrides win over the choice.
+    Raises SwitchError if the catalogue has errors, before or with the choice, or if the two names are not in it.
     """
     former = _compiled(inventory, "The catalogue")
     assert former.catalogue is not None, "a catalogue without errors was compiled"
     affected, overrides = _choice(former.catalogue, inventory.groups, provider, model)
-    first = next(iter(inventory.hosts.values())).variables.get(VARIABLE)
+    first = next(iter(inventory.hosts.values())).variables.get(SWITCHED)
     chosen = _merged(first if isinstance(first, Mapping) else {}, {"providers": overrides})
     with_choice = replace(
         inventory,
         hosts={
-            name: replace(host, variables={**host.variables, VARIABLE: chosen})
+            name: replace(host, variables={**host.variables, SWITCHED: chosen})
             for name, host in inventory.hosts.items()
         },
     )
     final = _compiled(with_choice, "With this choice the catalogue")
-    assert final.catalogue is not None, "a catalogue without errors was compiled"
-    _check_that_it_counts(final.catalogue, overrides)
     away = _compiled(replace(with_choice, away=frozenset(affected)), "While the engines change, the catalogue")
     hosts = tuple(dict.fromkeys(h for name in affected for h in _hosts(former.catalogue, inventory.groups, name)))
     uncovered = tuple(name for name in final.public_names if name not in away.public_names)
@@ -107,15 +102,6 @@ def _choice(
             if entry.status == "active":
                 overrides[rival] = {"status": "disabled"}
     return affected, overrides
-
-
-def _check_that_it_counts(catalogue: Catalogue, overrides: Mapping[str, Mapping[str, str]]) -> None:
-    for name, wanted in overrides.items():
-        for key, value in wanted.items():
-            if getattr(catalogue.providers[name], key) != value:
-                raise SwitchError(
-                    f"Something sets llm_overrides.providers.{name}.{key}, which wins over {VARIABLE}: remove it there"
-                )
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from catalogues import inventory
 from test_engines import ADDRESSES, CATALOGUE, GROUPS, change
 
 from modelyard.compiler import Inventory, compile_inventory
-from modelyard.switching import VARIABLE, Switch, SwitchError, switch
+from modelyard.overrides import SWITCHED
+from modelyard.switching import Switch, SwitchError, switch
 
 
 def stack(text: str = CATALOGUE, **variables: Any) -> Inventory:
@@ -32,7 +33,7 @@ def test_to_another_provider_of_the_exclusive_group() -> None:
     assert units(found.final.plans["b"]) == ["vllm@dolphin"]
     assert found.final.public_names.count("coder") == 1
     # What was chosen, written into the inventory, is what the next run compiles.
-    assert compile_inventory(stack(**{VARIABLE: found.overrides})).plans == found.final.plans
+    assert compile_inventory(stack(**{SWITCHED: found.overrides})).plans == found.final.plans
 
 
 def test_meanwhile_nobody_is_sent_to_either() -> None:
@@ -47,7 +48,7 @@ def test_meanwhile_nobody_is_sent_to_either() -> None:
 
 def test_back_again() -> None:
     there = to_dolphin()
-    back = switch(stack(**{VARIABLE: there.overrides}), "qwen", "coder")
+    back = switch(stack(**{SWITCHED: there.overrides}), "qwen", "coder")
     assert back.overrides["providers"] == {
         "dolphin": {"status": "disabled"},
         "qwen": {"status": "active"},
@@ -62,7 +63,8 @@ def test_to_what_runs_already() -> None:
 def test_another_model_of_the_provider() -> None:
     text = change(
         "      - {name: dolphin, source: {path: /models/dolphin}}\n",
-        "      - {name: dolphin, source: {path: /models/dolphin}}\n      - {name: whale, source: {path: /models/whale}}\n",
+        "      - {name: dolphin, source: {path: /models/dolphin}}\n"
+        "      - {name: whale, source: {path: /models/whale}}\n",
     ).replace("    dolphin: {chain", "    whale: {chain: [Tiny.7b]}\n    dolphin: {chain")
     found = switch(stack(text), "dolphin", "whale")
     assert found.overrides["providers"]["dolphin"] == {"status": "active", "active": "whale"}
@@ -76,7 +78,7 @@ def test_names_that_nobody_answers_meanwhile_are_told() -> None:
 
 def test_the_choice_is_merged_into_what_was_chosen_before() -> None:
     before = {"providers": {"python": {"port": 8009}}}
-    found = to_dolphin(**{VARIABLE: before})
+    found = to_dolphin(**{SWITCHED: before})
     assert found.overrides["providers"]["python"] == {"port": 8009}
 
 
@@ -101,11 +103,12 @@ def test_refused_where_the_provider_has_no_host() -> None:
         switch(nowhere, "dolphin", "dolphin")
 
 
-def test_refused_where_other_overrides_win() -> None:
-    with pytest.raises(SwitchError, match=r"llm_overrides\.providers\.qwen\.status|exclude each other"):
-        to_dolphin(llm_overrides={"providers": {"qwen": {"status": "active"}}})
-    with pytest.raises(SwitchError, match=r"sets llm_overrides\.providers\.dolphin\.status"):
-        to_dolphin(llm_overrides={"providers": {"dolphin": {"status": "disabled"}}})
+def test_the_choice_wins_over_what_the_files_say() -> None:
+    found = to_dolphin(
+        llm_overrides_zz={"providers": {"qwen": {"status": "active"}}},
+        llm_overrides={"providers": {"dolphin": {"status": "disabled"}}},
+    )
+    assert units(found.final.plans["b"]) == ["vllm@dolphin"]
 
 
 def test_refused_while_the_catalogue_has_errors() -> None:
