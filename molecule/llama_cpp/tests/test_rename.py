@@ -68,7 +68,7 @@ def test_a_rename_that_fails_leaves_the_old_one_serving(host: Any, instances: di
     """The new one offers another name than the plan says, so its checks never pass, however quickly it starts."""
     two = started(host, TWO)
     bad = replaced(instances["uno"], ('"names": ["vendor/one"]', '"names": ["vendor/uno"]'))
-    done = converge([bad, instances["two"]], llama_cpp_ready_timeout_s=10)
+    done = converge([bad, instances["two"]], llama_cpp_ready_timeout_s=30)
     assert done.returncode != 0
     assert "llama-cpp@one made room and serves again, its checks pass." in output(done)
     assert (state(host, ONE), state(host, UNO)) == ("active", "inactive")
