@@ -44,7 +44,7 @@ CARDS = {
     for name, status, path in (
         ("card-a", "active", "/srv/lab/models/tiny.gguf"),
         ("card-b", "disabled", "/srv/lab/models/tiny-2.gguf"),
-        ("card-broken", "disabled", "/etc/os-release"),
+        ("card-broken", "disabled", "/srv/broken.gguf"),
     )
 }
 WITH_CARDS = {
@@ -192,6 +192,8 @@ def test_switching_to_another_vllm_and_back(door: str, key: str) -> None:
 
 
 def test_switch_that_fails_puts_the_former_model_back(door: str, key: str) -> None:
+    # Its header is sound, so it is accepted; what should follow is missing, so the server gives up.
+    host("lab1").check_output("head -c 100000 /srv/lab/models/tiny.gguf > /srv/broken.gguf")
     cards = ("-e", json.dumps({"llm_overrides_test": WITH_CARDS}))
     first = playbook("site.yml", *cards)
     assert first.returncode == 0, first.stdout + first.stderr
