@@ -255,14 +255,6 @@ def test_what_crashes_is_started_again(engine: Any) -> None:
     wait_until(lambda: ask(engine, "one", "/v1/models")[0] == 200, "an answer")
 
 
-def test_a_changed_instance_leaves_the_other_alone(engine: Any, restored: None) -> None:
-    one, two = started(engine, "one"), started(engine, "two")
-    done = converge(one_context=256)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert started(engine, "one") != one
-    assert started(engine, "two") == two
-
-
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
@@ -281,9 +273,12 @@ def test_what_is_wrong_is_refused_and_changes_nothing(engine: Any, variables: di
 
 def test_what_does_not_start_gives_way_to_its_predecessor(engine: Any) -> None:
     """The server takes these options, and stumbles over them as it loads the model: the build leaves images out."""
+    one, two = started(engine, "one"), started(engine, "two")
     done = converge(one_arguments=["--chat_format", "mtmd", "--clip_model_path", "/nonexistent"])
     assert done.returncode != 0
     assert "mtmd" in done.stdout + done.stderr
+    assert started(engine, "one") != one
+    assert started(engine, "two") == two
     status, text = ask(engine, "one", "/v1/chat/completions", chat("one"))
     assert status == 200, text
 
