@@ -333,6 +333,8 @@ class Planner:
                 **asked,
                 "names": listed,
                 **({"others": True} if role == "ollama" else {}),
+                # llama-cpp-python answers one request after the other, this one too.
+                **({"timeout_s": CHAT_TIMEOUT_S} if role == "llama_cpp_python" else {}),
                 "hint": f"systemctl cat {unit} shows the model and alias it was started with",
             }
         )
