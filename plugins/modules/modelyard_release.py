@@ -184,7 +184,8 @@ def validate(release: Release, directory: str, commands: list[list[str]]) -> Non
                 f"--regid={release.spec['user']}",
                 "--clear-groups",
                 *argv,
-            ]
+            ],
+            timeout=600.0,  # vLLM reads its arguments only after it imported two gigabytes of Python
         )
         if done.returncode != 0:
             raise ServiceError(
