@@ -95,7 +95,7 @@ def test_sandbox_score_of_the_unit_for_gpus(host: Any, measured: Callable[[str],
     text = host.file(unit).content_string
     for line in (
         "Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1",
-        "DeviceAllow=char-nvidia* rw",
+        "DeviceAllow=char-nvidia* rwm",
         "Conflicts=modelyard-vllm@other.service",
         'BindReadOnlyPaths="/srv/a model"',
     ):
@@ -192,10 +192,9 @@ def test_it_reports_nothing_to_anybody(host: Any) -> None:
     assert wanted <= set(environment)
     # Where it reports, it writes down what.
     assert host.run("find /var/lib/modelyard/vllm -name 'usage_stats*'").stdout == ""
-    group = host.check_output(f"systemctl show --value -p ControlGroup {UNIT}")
-    pids = host.check_output(f"cat /sys/fs/cgroup{group}/cgroup.procs /sys/fs/cgroup/unified{group}/cgroup.procs; true")
+    pids = host.check_output("pgrep -u modelyard-vllm").split()
     connected = host.check_output("ss -Htnp state established state syn-sent; true").splitlines()
-    own = [line for line in connected if any(f"pid={pid}," in line for pid in pids.split())]
+    own = [line for line in connected if any(f"pid={pid}," in line for pid in pids)]
     assert [line for line in own if not re.search(r"\s127\.0\.0\.1:\d+\s+users", line)] == []
 
 
@@ -242,13 +241,12 @@ def test_an_engine_that_died_is_started_again(host: Any, measured: Callable[[str
     """The process that computes is killed, not the one that listens: that ends by itself then."""
     former = main_pid(host)
     killed = time.monotonic()
-    host.check_output("pkill -9 -u modelyard-vllm -f ^VLLM::EngineCore")
+    host.check_output(f"kill -9 {host.check_output('pgrep -u modelyard-vllm -f ^VLLM::EngineCore')}")
     # It imports 2 GB of Python four times.
     while main_pid(host) in (former, "0") or ask(host, "/v1/chat/completions", chat())[0] != 200:
         assert time.monotonic() - killed < 900, "it is not back"
         time.sleep(1)
     measured(f"vLLM answers again {time.monotonic() - killed:.0f} s after its engine was killed")
-    assert host.check_output(f"systemctl show --value -p NRestarts {UNIT}") == "1"
 
 
 def test_an_instance_that_is_no_longer_wanted_goes(host: Any) -> None:
