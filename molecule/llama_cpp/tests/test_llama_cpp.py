@@ -279,7 +279,7 @@ def test_unit_of_an_instance_with_gpus(host: Any) -> None:
         "Wants=modprobe@nvidia_uvm.service",
         "Conflicts=modelyard-vllm@big.service",
         "DevicePolicy=closed",
-        "DeviceAllow=char-nvidia* rw",
+        "DeviceAllow=char-nvidia* rwm",
     ):
         assert line in unit.splitlines()
     assert "--n-gpu-layers \\\n  all \\\n" in unit
