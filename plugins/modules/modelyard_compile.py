@@ -26,8 +26,8 @@ description:
     an empty list if there are none. A relative PATH begins where the command is run.
   - With C(-e llm_graph=PATH) who steps in for whom is written to PATH on the controller as a Mermaid flowchart, for
     Markdown in a fence if PATH ends in C(.md).
-  - With O(provider) and O(model) it compiles what the catalogue becomes when that model is chosen. Nothing is chosen by that;
-    C(playbooks/switch_model.yml) carries it out.
+  - With O(provider) and O(model) it compiles what the catalogue becomes when that model is chosen. Nothing is chosen by
+    that; C(playbooks/switch_model.yml) carries it out.
 options:
   provider:
     description: The provider whose O(model) shall run, instead of its other models and of its exclusive group's.

@@ -6,10 +6,10 @@ short_description: Hold an inventory for the time of a run
 version_added: "0.1.0"
 author: Modelyard
 description:
-  - Two people who change the same hosts at the same time get in each other's way. The second one is told who is at work, and
-    since when.
-  - The lock is a file on the controller. It ends with the C(ansible-playbook) that took it, however that ends; nothing has
-    to be released or cleaned up.
+  - Two people who change the same hosts at the same time get in each other's way. The second one is told who is at
+    work, and since when.
+  - The lock is a file on the controller. It ends with the C(ansible-playbook) that took it, however that ends; nothing
+    has to be released or cleaned up.
   - Runs on the controller and contacts no host.
 options:
   path:

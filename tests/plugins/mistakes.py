@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/mistakes.md"
 TREE = ("ansible.cfg", "group_vars", "inventories/workstation", "playbooks", "plugins")
 
+LEFT_OUT = (".credentials", "__pycache__", "card.yml", ".modelyard.lock")
+"""What the copy does without: `card.yml` replaces some of the chains that the mistakes are about."""
+
 SHIPPED = "group_vars/all"
 MINE = "inventories/workstation/group_vars/llm_stack/llm.yml"
 
@@ -218,8 +221,9 @@ HEAD = """\
 # Typical mistakes
 
 What a new user gets wrong, and what `ansible-playbook playbooks/validate.yml` says then, before any host is contacted.
-The output is real: `.venv/bin/python tests/plugins/mistakes.py` makes each mistake in a copy of this tree and writes
-this page. Shown is the message of the failed task. Every code is explained in [diagnostics.md](diagnostics.md).
+The output is real: `.venv/bin/python tests/plugins/mistakes.py` makes each mistake in a copy of this tree, with the
+shipped chains and llama.cpp on localhost beside Ollama, and writes this page.
+Shown is the message of the failed task. Every code is explained in [diagnostics.md](diagnostics.md).
 """
 
 
@@ -229,10 +233,13 @@ def make(mistake: Mistake, directory: Path) -> str:
         source = ROOT / name
         target = directory / name
         if source.is_dir():
-            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(".credentials", "__pycache__"))
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
+    hosts = directory / "inventories/workstation/hosts.yml"
+    text = hosts.read_text(encoding="utf-8")
+    hosts.write_text(text.replace("llm_llama_cpp_native: {}", "llm_llama_cpp_native: {hosts: {localhost: }}"), "utf-8")
     file = directory / mistake.file
     if mistake.instead_of is not None:
         text = file.read_text(encoding="utf-8")

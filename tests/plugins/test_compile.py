@@ -20,8 +20,8 @@ VALIDATE = "playbooks/validate.yml"
 def test_shipped_inventory_is_valid(ansible: Run) -> None:
     done = ansible("ansible-playbook", VALIDATE)
     assert done.returncode == 0, done.stdout
-    assert "The catalogue is valid: 1 host, 1 public name, 0 warnings." in done.stdout
-    assert "provider ollama: no host in group llm_ollama" in done.stdout
+    assert "The catalogue is valid: 1 host, 2 public names, 1 warning." in done.stdout
+    assert "provider llama_cpp_native: no host in group llm_llama_cpp_native" in done.stdout
 
 
 def test_unreachable_hosts_are_not_contacted(ansible: Run, stack: Path) -> None:

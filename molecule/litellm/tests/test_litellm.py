@@ -125,7 +125,7 @@ def test_a_worker_that_dies_leaves_another(host: Any, door: str, measured: Calla
 
 
 def test_a_worker_that_is_slow_is_not_killed(host: Any) -> None:
-    """On a busy host one that is starting answers its parent late; the parent's own patience of 5 s starts it for ever."""
+    """On a busy host one that is starting answers its parent late; with a patience of 5 s it is started for ever."""
     before = workers(host)
     host.check_output(f"kill -STOP {before[0]}; sleep 12; kill -CONT {before[0]}; sleep 1")
     assert workers(host) == before
