@@ -16,7 +16,7 @@ MAX_S = 180.0
 
 @dataclass
 class Traffic:
-    """Asks `rate` times a second, and streams one answer after another, until the block ends (`max_s` at most)."""
+    """Asks `rate` times a second, and streams no oftener, until the block ends (`max_s` at most)."""
 
     url: str
     key: str
@@ -76,6 +76,7 @@ class Traffic:
                 assert text.rstrip().endswith("data: [DONE]"), text[-200:]
                 assert '"error"' not in text, text[-200:]
                 self.streams += 1
+                time.sleep(1 / self.rate)
             except Exception as error:
                 self.failures.append(f"stream: {error!r}")
                 time.sleep(0.2)
