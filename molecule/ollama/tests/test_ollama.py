@@ -28,9 +28,9 @@ LOCK = SCENARIO / "inventory/checksums.txt"
 PATIENCE_S = 180.0
 
 
-@pytest.fixture(autouse=True)
-def _needs_ollama(host: Any) -> None:
-    if not host.file("/opt/modelyard/services").exists:
+@pytest.fixture(scope="module", autouse=True)
+def _needs_ollama() -> None:
+    if not host_of("ollama").file("/opt/modelyard/services").exists:
         pytest.skip("Ollama could not be built on this machine (lab/ollama.py says why)")
 
 
@@ -278,32 +278,45 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_pull(host: Any) -> None:
     assert have(prune=True)["removed"] == ["slow:latest"]
 
 
-def test_another_file_is_another_model_and_the_former_one_leaves_no_data(host: Any) -> None:
+@pytest.fixture(scope="module")
+def changed() -> Iterator[set[str]]:
+    """One run with another file for `own`, on a host that is said to have a GPU, where somebody has a command `ollama`.
+
+    What lay in the model store before is returned. The last test puts everything back.
+    """
+    host = host_of("ollama")
     before = set(host.check_output(f"ls {BLOBS}").split())
-    done = converge(own_file="/srv/lab/models/tiny.gguf")
+    host.check_output("printf '#!/bin/sh\\necho mine\\n' > /usr/local/bin/ollama")
+    gpus = {"ollama_host_gpus": {"gpus": [{"index": 1}]}, "ollama_placed_gpus": {SERVICE: [1]}}
+    done = converge(own_file="/srv/lab/models/tiny.gguf", **gpus)
     assert done.returncode == 0, done.stdout + done.stderr
-    # The lab's first model is what `tiny` was pushed from, so its weights are there already.
+    yield before
+    host.run("grep -q mine /usr/local/bin/ollama && rm /usr/local/bin/ollama")
+
+
+def test_another_file_is_another_model_and_the_former_one_leaves_no_data(host: Any, changed: set[str]) -> None:
+    # The lab's first model is what `tiny` was pushed from, so its weights were there already.
     after = set(host.check_output(f"ls {BLOBS}").split())
     digest = host.check_output("sha256sum /srv/lab/models/tiny-3.gguf").split()[0]
-    assert f"sha256-{digest}" in before
+    assert f"sha256-{digest}" in changed
     assert f"sha256-{digest}" not in after
-    assert not after - before - {name for name in after if host.file(f"{BLOBS}/{name}").size < 4096}
+    assert not [name for name in after - changed if host.file(f"{BLOBS}/{name}").size > 4096]
 
 
-def test_gpu_flavour_of_the_unit_and_somebody_elses_command(host: Any, measured: Callable[[str], None]) -> None:
+def test_gpu_flavour_of_the_unit(host: Any, changed: set[str], measured: Callable[[str], None]) -> None:
     """No GPU was met: what is checked is that the unit shows NVIDIA's devices, is as closed as before, and starts."""
-    host.check_output("printf '#!/bin/sh\\necho mine\\n' > /usr/local/bin/ollama")
-    placed = {"ollama@local": [1]}
-    done = converge(ollama_host_gpus={"gpus": [{"index": 1}]}, ollama_placed_gpus=placed)
-    assert done.returncode == 0, done.stdout + done.stderr
     unit = host.file(f"/etc/systemd/system/{UNIT}.service").content_string
     assert "Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1\n" in unit
     assert "PrivateDevices=true" not in unit
     assert [line for line in unit.splitlines() if line.startswith("DeviceAllow=")] == [
         f"DeviceAllow=char-nvidia{part} rw" for part in ("", "-frontend", "-uvm", "-caps")
     ]
+    assert host.service(UNIT).is_running
     measured(f"sandbox score of ollama with NVIDIA's devices allowed (no GPU there): {score(host)}")
     assert score(host) <= 1.6
+
+
+def test_somebody_elses_command_stays(host: Any, changed: set[str]) -> None:
     assert host.check_output("ollama") == "mine"
     host.check_output("rm /usr/local/bin/ollama")
 
