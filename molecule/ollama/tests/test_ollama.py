@@ -308,9 +308,9 @@ def test_gpu_flavour_of_the_unit(host: Any, changed: set[str], measured: Callabl
     unit = host.file(f"/etc/systemd/system/{UNIT}.service").content_string
     assert "Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1\n" in unit
     assert "PrivateDevices=true" not in unit
-    assert [line for line in unit.splitlines() if line.startswith("DeviceAllow=")] == [
-        f"DeviceAllow=char-nvidia{part} rw" for part in ("", "-frontend", "-uvm", "-caps")
-    ]
+    assert "\nDevicePolicy=closed\n" in unit
+    assert "\nDeviceAllow=char-nvidia* rwm\n" in unit
+    assert "\nExecStartPre=+-/usr/bin/nvidia-modprobe -u -c 1\n" in unit
     assert host.service(UNIT).is_running
     measured(f"sandbox score of ollama with NVIDIA's devices allowed (no GPU there): {score(host)}")
     assert score(host) <= 1.6
