@@ -46,7 +46,7 @@ def test_what_was_applied_changes_nothing(arguments: tuple[str, ...], measured: 
     text = changes(*arguments)
     measured(f"plan of two hosts took {time.monotonic() - started:.1f} s")
     assert "  gateway: nothing, 4 services as planned\n" in text
-    assert "  engine: nothing, 1 service as planned\n" in text
+    assert "  engine: nothing, 2 services as planned\n" in text
 
 
 def test_a_setting_is_named_with_both_values() -> None:
@@ -54,7 +54,7 @@ def test_a_setting_is_named_with_both_values() -> None:
     assert re.search(r"^    change   litellm \(live since 20\d\d-.*Z\)$", text, re.MULTILINE), text
     assert "document.router_settings.cooldown_time: 30 → 31\n" in text
     assert "    keep     redis, llama-cpp@stand-by, haproxy\n" in text
-    assert "  engine: nothing, 1 service as planned\n" in text
+    assert "  engine: nothing, 2 services as planned\n" in text
 
 
 def test_a_model_that_goes_away() -> None:
