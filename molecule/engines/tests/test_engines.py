@@ -98,7 +98,9 @@ def test_every_local_model_answers(door: str, key: str, model: str) -> None:
 
 
 def test_name_of_the_model_that_is_switched_off_is_answered_too(door: str, key: str) -> None:
-    assert answered_by(door, key, DOLPHIN) == "mythomax-l2-13b-q5_k_m"
+    # The gateway's answer carries the name that was asked for.
+    assert answered_by(door, key, DOLPHIN) == DOLPHIN
+    assert host("lab2").run("systemctl cat modelyard-vllm@dolphin-uncensored-vllm").rc != 0
 
 
 def test_two_engines_on_one_host_and_their_sandboxes() -> None:
@@ -174,7 +176,7 @@ def test_switching_to_another_vllm_and_back(door: str, key: str) -> None:
         assert first.answered > 10
         assert second.answered > 10
         assert answered_by(door, key, DOLPHIN) == DOLPHIN
-        assert answered_by(door, key, QWEN) != QWEN
+        assert answered_by(door, key, QWEN) == QWEN
         units = "systemctl is-active modelyard-vllm@qwen-coder-vllm modelyard-vllm@dolphin-uncensored-vllm"
         assert host("lab2").run(units).stdout.split() == ["inactive", "active"]
         again = playbook("site.yml")
@@ -202,7 +204,7 @@ def test_switch_that_fails_puts_the_former_model_back(door: str, key: str) -> No
         with Traffic(door, key, "card-a", rate=2, max_s=600) as traffic:
             failed = switch("card-broken", "card-broken", *cards)
         assert failed.returncode != 0, failed.stdout
-        assert "What ran before runs again" in failed.stdout + failed.stderr
+        assert "What ran before runs again" in failed.stdout + failed.stderr, failed.stdout[-6000:]
         assert traffic.failures == []
         assert not CHOICE.exists()
         wait_until(lambda: answered_by(door, key, "card-a") == "card-a", "card-a is not back", 120)
