@@ -74,10 +74,9 @@ class ActionModule(ActionBase):
 
     def _switch(self, inventory: Inventory) -> dict[str, Any]:
         """The plans of a choice that is not made yet."""
-        validated, wanted = self.validate_argument_spec(
+        _validated, wanted = self.validate_argument_spec(
             {"provider": {"type": "str", "required": True}, "model": {"type": "str", "required": True}}
         )
-        del validated
         try:
             found = switch(inventory, wanted["provider"], wanted["model"])
         except SwitchError as error:

@@ -78,16 +78,20 @@ def check_repository(repo: str, revision: str) -> None:
         )
 
 
-def opened(url: str, token: str | None = None, have: int = 0) -> Any:
-    """Return the response to a request for `url`, from byte `have` on. Raises RetryableError, ModelError or 416."""
+def request(url: str, token: str | None = None, have: int = 0, method: str = "GET") -> urllib.request.Request:
+    """Return a request for `url`, from byte `have` on."""
     headers = {"User-Agent": "modelyard", "Accept-Encoding": "identity"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     if have:
         headers["Range"] = f"bytes={have}-"
+    return urllib.request.Request(url, headers=headers, method=method)
+
+
+def opened(url: str, token: str | None = None, have: int = 0) -> Any:
+    """Return the response to a request for `url`, from byte `have` on. Raises RetryableError, ModelError or 416."""
     try:
-        request = urllib.request.Request(url, headers=headers)
-        return urllib.request.build_opener(Redirects).open(request, timeout=TIMEOUT_S)
+        return urllib.request.build_opener(Redirects).open(request(url, token, have), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:
             raise

@@ -106,15 +106,12 @@ resumed_from:
 """
 
 import fcntl
-import grp
 import hashlib
 import http.client
 import json
 import os
-import pwd
 import re
 import shutil
-import stat
 import time
 import urllib.error
 import urllib.parse
@@ -122,25 +119,23 @@ import urllib.request
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_download import (
+    TIMEOUT_S,
+    ModelError,
+    Redirects,
+    RetryableError,
+    Transfer,
+    broken,
+    check_repository,
+    may_read,
+    refused,
+    request,
+    retried,
+    same_host,
+)
 from ansible.module_utils.modelyard_services import sha256_of
 
-CHUNK_BYTES = 1 << 20
-PROGRESS_EVERY_S = 10.0
-TIMEOUT_S = 60.0
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-
-
-class ModelError(Exception):
-    """The model cannot be put in place; the text says what, where, why and the likely fix."""
-
-
-class RetryableError(Exception):
-    """The connection broke or the server was not able to answer; worth another attempt."""
-
-
-def gib(size: int) -> str:
-    """Return bytes as a text in MiB or GiB."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def parts_of(path: str) -> list[str]:
@@ -152,24 +147,6 @@ def parts_of(path: str) -> list[str]:
         raise ModelError(f"{path} is part {int(match[1])} of a split model: name its first part")
     stem = path[: match.start()]
     return [f"{stem}-{number:05d}-of-{match[2]}.gguf" for number in range(1, int(match[2]) + 1)]
-
-
-def may_read(path: str, user: str) -> bool:
-    """Whether the mode bits of the file let `user` read it. True while the user does not exist.
-
-    Only the file counts: the service gets it by a bind mount, so the directories above it may be closed.
-    """
-    try:
-        account = pwd.getpwnam(user)
-    except KeyError:
-        return True
-    status = os.stat(path)
-    groups = {account.pw_gid} | {group.gr_gid for group in grp.getgrall() if user in group.gr_mem}
-    if status.st_uid == account.pw_uid:
-        return bool(status.st_mode & stat.S_IRUSR)
-    if status.st_gid in groups:
-        return bool(status.st_mode & stat.S_IRGRP)
-    return bool(status.st_mode & stat.S_IROTH)
 
 
 def is_gguf(path: str) -> bool:
@@ -247,16 +224,6 @@ def local_model(path: str, sha256: str | None, reader: str | None, directory: st
     }
 
 
-class Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects; a token stays with the host that it was meant for."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        following = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if following is not None and not same_host(req.full_url, newurl):
-            following.headers.pop("Authorization", None)
-        return following
-
-
 class RedirectsAtHome(Redirects):
     """Follows redirects to the same host only, as a renamed repository has them."""
 
@@ -266,54 +233,11 @@ class RedirectsAtHome(Redirects):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def same_host(one: str, other: str) -> bool:
-    """Whether two addresses have the same scheme, host and port."""
-    return urllib.parse.urlsplit(one)[:2] == urllib.parse.urlsplit(other)[:2]
-
-
-def headers_with(token: str | None) -> dict[str, str]:
-    """Return the headers of every request."""
-    authorization = {"Authorization": f"Bearer {token}"} if token else {}
-    return {"User-Agent": "modelyard", "Accept-Encoding": "identity", **authorization}
-
-
-def retried(
-    work: Callable[[], Any], progress: Callable[[], int], attempts: int, sleep: Callable[[float], None], log: Any
-) -> Any:
-    """Return what `work` returns. It is called again where that may help, until `attempts` in a row brought nothing."""
-    failures = 0
-    while True:
-        before = progress()
-        try:
-            return work()
-        except RetryableError as error:
-            failures = 0 if progress() > before else failures + 1
-            if failures >= attempts:
-                raise
-            log(f"{error}, trying again")
-            sleep(min(2.0**failures, 30.0))
-
-
-def refused(url: str, error: urllib.error.HTTPError) -> Exception:
-    """Return what an answer that is no success means: worth another attempt, or not."""
-    if error.code >= 500 or error.code == 429:
-        return RetryableError(f"the server answered {error.code}")
-    said = str(error.headers.get("X-Error-Message") or error.reason).rstrip(".")
-    token = ". Does it want a token, or has that one no access?" if error.code in (401, 403) else ""
-    return ModelError(f"{url} could not be fetched: it answered {error.code} {said}{token}")
-
-
 class Hub:
     """A hub of models that answers as Hugging Face does."""
 
     def __init__(self, endpoint: str, repo: str, revision: str, file: str, token: str | None = None) -> None:
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-            raise ModelError(f"repo must be OWNER/NAME, not {repo!r}")
-        if not re.fullmatch(r"[0-9a-f]{40}", revision):
-            raise ModelError(
-                f"revision must be a commit (40 hexadecimal digits), not {revision!r}: a branch may name another file "
-                "tomorrow. The repository's history shows its commits"
-            )
+        check_repository(repo, revision)
         path = urllib.parse.quote(f"{repo}/resolve/{revision}/{file}")
         self.url = f"{endpoint.rstrip('/')}/{path}"
         self.token = token
@@ -339,16 +263,16 @@ class Hub:
 
     def _ask(self) -> str:
         """Ask for the file's headers: the hub's own say the checksum, those behind a redirect do not."""
-        request = urllib.request.Request(self.url, headers=headers_with(self.token), method="HEAD")
+        head = request(self.url, self.token, method="HEAD")
         try:
-            with urllib.request.build_opener(RedirectsAtHome).open(request, timeout=TIMEOUT_S) as response:
+            with urllib.request.build_opener(RedirectsAtHome).open(head, timeout=TIMEOUT_S) as response:
                 headers = response.headers
         except urllib.error.HTTPError as error:
             if not 300 <= error.code < 400:
                 raise refused(self.url, error) from error
             headers = error.headers
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            raise RetryableError(f"the connection failed ({getattr(error, 'reason', None) or error})") from error
+            raise broken(error) from error
         found = (headers.get("X-Linked-ETag") or "").removeprefix("W/").strip('"')
         if not re.fullmatch(r"[0-9a-f]{64}", found):
             raise ModelError(f"{self.url}: the hub publishes no checksum of this file. Give `sha256`")
@@ -380,13 +304,13 @@ class Download:
             raise ModelError(
                 f"url {url} is one part of a split model. Put all parts on the host and give `path`, or merge them"
             )
-        self.url, self.sha256, self.attempts, self.token = url, sha256, attempts, token
-        self.margin_bytes = margin_mib << 20
+        self.url, self.sha256 = url, sha256
         self.home = os.path.join(directory, sha256[:16])
         self.path = os.path.join(self.home, name)
         self.partial = f"{self.path}.partial"
         self.record = record_path(self.path, directory, downloaded=True)
-        self.log, self.free_bytes, self.sleep = log, free_bytes, sleep
+        self.log = log
+        self.transfer = Transfer(url, self.partial, token, margin_mib << 20, attempts, log, free_bytes, sleep)
 
     def is_there(self) -> bool:
         """Whether the verified model is in place."""
@@ -400,13 +324,13 @@ class Download:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self.is_there():
                 return 0
-            resumed_from = self._size()
-            self._download()
+            resumed_from = self.transfer.size()
+            self.transfer.run()
             if resumed_from and sha256_of(self.partial) != self.sha256:
                 # The file at the URL may have changed since the first half was fetched.
                 self.log(f"{self.path}: the resumed file has the wrong checksum, starting over")
                 os.unlink(self.partial)
-                self._download()
+                self.transfer.run()
             found = sha256_of(self.partial)
             if found != self.sha256:
                 os.unlink(self.partial)
@@ -422,75 +346,6 @@ class Download:
             write_record(self.record, self.partial, self.sha256)
             os.replace(self.partial, self.path)
             return resumed_from
-
-    def _size(self) -> int:
-        """Bytes that are in the partial file."""
-        return os.path.getsize(self.partial) if os.path.exists(self.partial) else 0
-
-    def _download(self) -> None:
-        """Bring the partial file to its full length, over as many connections as it takes."""
-        try:
-            retried(
-                self._one_connection,
-                self._size,
-                self.attempts,
-                self.sleep,
-                lambda line: self.log(f"{self.path}: {line}"),
-            )
-        except RetryableError as error:
-            raise ModelError(
-                f"{self.url} could not be fetched: {error}. {gib(self._size())} are kept in {self.partial}; "
-                "run again to continue"
-            ) from error
-
-    def _one_connection(self) -> None:
-        """Ask for what is missing and append it. Raises RetryableError if another attempt may help."""
-        have = self._size()
-        headers = headers_with(self.token)
-        if have:
-            headers["Range"] = f"bytes={have}-"
-        try:
-            request = urllib.request.Request(self.url, headers=headers)
-            with urllib.request.build_opener(Redirects).open(request, timeout=TIMEOUT_S) as response:
-                if response.status != 206:
-                    have = 0  # The server knows no ranges and sends the file from its start.
-                length = response.headers.get("Content-Length")
-                total = have + int(length) if length else None
-                self._check_space(have, total)
-                with open(self.partial, "ab" if have else "wb") as output:
-                    self._copy(response, output, total)
-        except urllib.error.HTTPError as error:
-            if error.code == 416 and have:
-                # Nothing is missing, or what we have is longer than the file: the checksum tells which.
-                if error.headers.get("Content-Range") != f"bytes */{have}":
-                    os.unlink(self.partial)
-                    raise RetryableError("the partial file does not fit the one at the URL") from error
-                return
-            raise refused(self.url, error) from error
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise RetryableError(f"the connection failed ({reason})") from error
-
-    def _check_space(self, have: int, total: int | None) -> None:
-        missing = (total or 0) - have
-        free = self.free_bytes(self.home)
-        if free < missing + self.margin_bytes:
-            raise ModelError(
-                f"no room for the model in {self.home}: {gib(missing)} are missing and "
-                f"{gib(self.margin_bytes)} must stay free, but only {gib(free)} are. Free some space, or put "
-                "the model elsewhere and give `path`"
-            )
-
-    def _copy(self, response: Any, output: Any, total: int | None) -> None:
-        reported = time.monotonic()
-        while chunk := response.read(CHUNK_BYTES):
-            output.write(chunk)
-            if time.monotonic() - reported >= PROGRESS_EVERY_S:
-                reported = time.monotonic()
-                share = f" of {gib(total)} ({100 * output.tell() // total} %)" if total else ""
-                self.log(f"{self.path}: {gib(output.tell())}{share}")
-        if total is not None and output.tell() < total:
-            raise RetryableError(f"the connection ended after {gib(output.tell())} of {gib(total)}")
 
 
 def main() -> None:
