@@ -23,6 +23,10 @@ class CheckError(Exception):
     """A check did not pass; the text says what was seen instead."""
 
 
+class FinalCheckError(CheckError):
+    """A server that is up does not do what was planned, and waiting does not change that."""
+
+
 def read_credential(reference: str, generations: dict[str, str] | None = None) -> str:
     """Return the secret that `SERVICE/NAME` refers to.
 
@@ -40,8 +44,11 @@ def read_credential(reference: str, generations: dict[str, str] | None = None) -
 
 
 def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
-    """Run one check. Returns {name, service, kind, hint, status: ok|failed|skipped, detail, seconds}; never raises."""
-    result = {key: check.get(key, "") for key in ("name", "service", "kind", "hint")}
+    """Run one check; never raises.
+
+    Returns {name, service, kind, hint, status: ok|failed|skipped, detail, seconds, final}; `final`: waiting is no use.
+    """
+    result = {key: check.get(key, "") for key in ("name", "service", "kind", "hint")} | {"final": False}
     if check.get("skip"):
         return {**result, "status": "skipped", "detail": check["skip"], "seconds": 0.0}
     started = time.monotonic()
@@ -50,6 +57,7 @@ def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
         status = "ok"
     except (CheckError, ServiceError) as error:
         status, detail = "failed", str(error)
+        result["final"] = isinstance(error, FinalCheckError)
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         status, detail = "failed", describe(error)
     return {**result, "status": status, "detail": detail, "seconds": round(time.monotonic() - started, 3)}
@@ -152,7 +160,7 @@ def _check_models(check: dict, generations: dict[str, str] | None) -> str:
             parts.append(f"missing: {', '.join(sorted(missing))}")
         if more and not check.get("others"):
             parts.append(f"not in the plan: {', '.join(sorted(more))}")
-        raise CheckError("; ".join(parts))
+        raise FinalCheckError("; ".join(parts))
     count = f"{len(wanted)} model{'' if len(wanted) == 1 else 's'}"
     return f"{count} as compiled, and {len(more)} more" if more else f"{count}, exactly as compiled"
 
@@ -238,7 +246,7 @@ def _check_gpu(check: dict, _generations: dict[str, str] | None) -> str:
     layers = max(((int(some), int(all_)) for some, all_ in _OFFLOADED.findall(journal)), default=None)
     on_gpu = f"{layers[0]} of {layers[1]} layers are on the GPU" if layers else ""
     if layers and (layers[0] == 0 or (check.get("layers") == "all" and layers[0] < layers[1])):
-        raise CheckError(on_gpu)
+        raise FinalCheckError(on_gpu)
     if held is not None:
         return ", ".join(filter(None, [f"holds {held} MiB of GPU memory" if held else "uses a GPU", on_gpu]))
     buffers = [float(size) for size in _BUFFER.findall(journal)]
@@ -253,7 +261,7 @@ def _check_gpu(check: dict, _generations: dict[str, str] | None) -> str:
             "; nvidia-smi lists no process at all: if this is a container, where it cannot, the model's option "
             "log-verbosity: 4 has the server tell what it holds"
         )
-    raise CheckError(found)
+    raise FinalCheckError(found)
 
 
 def _first_lines(unit: str) -> str:
@@ -288,7 +296,7 @@ def _gpu_memory(processes: set[int]) -> tuple[int | None, int]:
     asked = run(["nvidia-smi", "--query-compute-apps=pid,used_gpu_memory", "--format=csv,noheader,nounits"])
     if asked.returncode != 0:
         said = (asked.stdout + asked.stderr).strip().splitlines()
-        raise CheckError(f"nvidia-smi: {said[-1] if said else f'exit status {asked.returncode}'}")
+        raise FinalCheckError(f"nvidia-smi: {said[-1] if said else f'exit status {asked.returncode}'}")
     held, others = None, 0
     for line in asked.stdout.splitlines():
         pid, _, memory = (cell.strip() for cell in line.partition(","))

@@ -312,14 +312,15 @@ class Activation:
             if up and not checks:
                 self.note(f"{unit} is active, it has no checks")
                 return
-            # A model that answers from the processor does not move to a GPU by itself.
-            on_processor = bool(failed) and all(result["kind"] == "gpu" for result in failed)
-            if gave_up or on_processor or time.monotonic() > deadline:
+            # A model that answers from the processor does not move to a GPU by itself, nor does a gateway find a
+            # name that it dropped at its start. While anything else fails, it may still be starting.
+            final = bool(failed) and all(result["final"] for result in failed)
+            if gave_up or final or time.monotonic() > deadline:
                 self.checks = results
                 seen = table(results) if results else [f"{unit} is {state.get('ActiveState')} ({state.get('Result')})"]
                 reason = "it was not ready in time"
-                if gave_up or on_processor:
-                    reason = "it does not stay up" if gave_up else "it is up, but not on its GPUs"
+                if gave_up or final:
+                    reason = "it does not stay up" if gave_up else "it is up, but not as planned"
                 raise ServiceError("\n".join([f"{unit}: {reason}.", *seen]))
             time.sleep(POLL_S)
 

@@ -57,7 +57,7 @@ class Host:
         return self.active.get(unit)
 
     def checks(self, wanted: list[dict], _generations: dict) -> list[dict]:
-        return [{**check, "status": check["status"], "detail": "", "seconds": 0.0, "hint": ""} for check in wanted]
+        return [{**check, "detail": "", "seconds": 0.0, "final": False, "hint": ""} for check in wanted]
 
     def answers(self, _name: str, port: int) -> bool:
         return str(port) in [self.port(unit) for unit in self.active]

@@ -77,6 +77,7 @@ def test_on_the_gpu(run: Callable[..., dict[str, Any]], smi: str, journal: str, 
         "status": "ok",
         "detail": detail,
         "seconds": 0,
+        "final": False,
     }
 
 
@@ -112,6 +113,7 @@ def test_on_the_processor(
 ) -> None:
     result = run(smi, journal, layers=layers)
     assert (result["status"], detail in result["detail"]) == ("failed", True), result
+    assert result["final"] is (detail != "nvidia-smi is not installed")
 
 
 def test_a_long_journal_is_not_read_to_its_end(

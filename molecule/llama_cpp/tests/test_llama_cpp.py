@@ -257,7 +257,7 @@ def test_gpus_that_are_asked_for_and_not_used_are_a_failure(host: Any, restored:
     done = converge(one_gpus=[0])
     output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0
-    assert "modelyard-llama-cpp@one.service: it is up, but not on its GPUs." in output
+    assert "modelyard-llama-cpp@one.service: it is up, but not as planned." in output
     assert re.search(r"ok +llama-cpp@one +answers", output), output
     assert re.search(
         r"FAILED +llama-cpp@one +llama-cpp@one uses its GPUs +[\d.]+ s +nvidia-smi is not installed", output
