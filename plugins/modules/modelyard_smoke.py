@@ -8,8 +8,9 @@ module: modelyard_smoke
 short_description: Run a host's checks and report them as a table
 description:
   - Runs every check of the compiled plan on the host it is about, also after failures, and fails when one of
-    them failed. These are the
-    same checks, run by the same code, as those after which a release goes live.
+    them failed. These are the same checks, run by the same code, as those after which a release goes live.
+  - Adds the check of GPUs from live releases that have one. The plan cannot have it where GPUs are found on the host
+    and not declared.
   - Parts that the plan leaves out are reported as skipped.
 options:
   checks:
@@ -39,8 +40,22 @@ checks:
   returned: success
 """
 
+from itertools import groupby
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import run_checks, table
+from ansible.module_utils.modelyard_services import Service
+
+
+def with_gpu_checks(checks: list[dict]) -> list[dict]:
+    """Return the checks with those of GPUs that live releases have, each after the checks of its service."""
+    everything = []
+    for service, own in groupby(checks, key=lambda check: check["service"]):
+        everything += own
+        live = Service(service).load("current")
+        # The plan's names of services that are left out are no services of this host.
+        everything += [check for check in live.checks() if check["kind"] == "gpu"] if live else []
+    return everything
 
 
 def main() -> None:
@@ -49,7 +64,7 @@ def main() -> None:
         argument_spec={"checks": {"type": "list", "elements": "dict", "required": True}},
         supports_check_mode=True,
     )
-    results = run_checks(module.params["checks"])
+    results = run_checks(with_gpu_checks(module.params["checks"]))
     lines = table(results)
     if any(result["status"] == "failed" for result in results):
         module.fail_json(msg="\n".join(lines))
