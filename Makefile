@@ -73,13 +73,17 @@ plan: env ## show what would run where, and what that would change
 smoke: env ## check everything that should run
 	@ansible-playbook playbooks/smoke.yml -i $(INVENTORY)
 
-bench: env ## measure the compiler and the gateway beside what one would have without them (6 minutes)
+bench: env ## measure the compiler, the gateway and a site with every role (15 minutes)
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk >/dev/null; } || \
 		{ echo "make bench needs wrk: apt-get install wrk" >&2; exit 1; }
 	@python tests/benchmarks/bench_compile.py
 	@echo
 	@python tests/benchmarks/bench_gateway.py
+	@echo
+	@scripts/lab-packages.sh
+	@lab/tiny_gguf.py; python lab/tiny_llama.py; python lab/ollama.py
+	@set -e; export MODELYARD_LAB=bench; trap 'lab/lab down' EXIT; lab/lab up one two; python tests/benchmarks/bench_site.py
 
 clean: ## remove what make put into the clone (the cache in ~/.cache/modelyard stays)
 	@rm -rf .venv .ansible .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

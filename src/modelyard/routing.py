@@ -446,6 +446,8 @@ class _Router:
     def check_single_points(self, routes: list[Route]) -> None:
         """Chains that hang on one host or one provider: told once for each of those."""
         found: dict[str, list[str]] = {}
+        # Where there is but one provider, no chain can do better.
+        choice = len({deployment.provider_name for deployment in self.resolved.all()}) > 1
         for route in routes:
             members = [deployment for name in route.attempts for deployment in self.resolved.deployments[name]]
             if len(route.attempts) == 1:
@@ -455,7 +457,7 @@ class _Router:
             # A host that is the only gateway too takes everything with it, whatever the chains say.
             if len(hosts) == 1 and hosts != {None} and hosts != self.gateways:
                 found.setdefault(f"host {members[0].host}", []).append(route.name)
-            elif len(providers) == 1:
+            elif len(providers) == 1 and choice:
                 found.setdefault(f'provider "{members[0].provider_name}"', []).append(route.name)
         for place, names in found.items():
             chains = "chain" if len(names) == 1 else "chains"

@@ -379,6 +379,9 @@ def test_single_point_of_failure() -> None:
     message = warned(compiled(here, groups=groups, addresses=addresses), "single-point-of-failure", 20)
     assert "chain of large:7b is on host two" in message
     assert compiled(groups=groups, addresses=addresses).warnings == []
+    # Nothing else is there that a chain could name.
+    alone = change("    base_url:", "    status: disabled\n    base_url:", here)
+    assert [d.code for d in compiled(alone).warnings if d.code == "single-point-of-failure"] == []
 
 
 def test_what_needs_a_shared_redis() -> None:
