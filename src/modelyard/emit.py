@@ -186,6 +186,8 @@ def emit_document(
         "expose_router_debug_in_errors": False,
         "turn_off_message_logging": True,
         "callbacks": ["prometheus"],
+        # Slots listen on loopback, and the front door lets only Prometheus ask.
+        "require_auth_for_metrics_endpoint": False,
     }
     if gateway.cache.enabled:
         settings["cache"] = True
