@@ -86,6 +86,7 @@ def test_document_of_one_host() -> None:
             "expose_router_debug_in_errors": False,
             "turn_off_message_logging": True,
             "callbacks": ["prometheus"],
+            "require_auth_for_metrics_endpoint": False,
         },
         "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
     }

@@ -231,6 +231,12 @@ def test_two_redis() -> None:
     refused(compiled(groups=groups), "too-many-redis", None)
 
 
+def test_two_that_watch() -> None:
+    groups = {"llm_stack": ["one", "two"], "llm_monitoring": ["one", "two"]}
+    refused(compiled(CATALOGUE + "llm_monitoring: true\n", groups=groups), "too-many-monitoring", None)
+    assert compiled(groups=groups).errors == []
+
+
 def test_empty_catalogue() -> None:
     versions = CATALOGUE[CATALOGUE.index("llm_versions") :]
     refused(compiled(versions), "empty-catalogue", None)
