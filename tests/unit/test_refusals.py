@@ -233,7 +233,9 @@ def test_two_redis() -> None:
 
 def test_two_that_watch() -> None:
     groups = {"llm_stack": ["one", "two"], "llm_monitoring": ["one", "two"]}
-    refused(compiled(CATALOGUE + "llm_monitoring: true\n", groups=groups), "too-many-monitoring", None)
+    addresses = {"one": "10.0.0.1", "two": "10.0.0.2"}
+    watched = CATALOGUE + "llm_monitoring: true\n"
+    refused(compiled(watched, groups=groups, addresses=addresses), "too-many-monitoring", None)
     assert compiled(groups=groups).errors == []
 
 
