@@ -209,7 +209,8 @@ def test_packages_own_service_sleeps(host: Any) -> None:
 
 def test_only_the_door_listens_for_others(host: Any) -> None:
     listening = host.run("ss -Hltnp").stdout.splitlines()
-    assert {line.split()[3] for line in listening if "haproxy" in line} == {f"0.0.0.0:{PORT}"}
+    wanted = {f"0.0.0.0:{PORT}", f"0.0.0.0:{METRICS_PORT}"}
+    assert {line.split()[3] for line in listening if "haproxy" in line} == wanted
     socket_file = host.file("/run/modelyard-haproxy/admin.sock")
     assert (socket_file.user, socket_file.mode) == ("modelyard-haproxy", 0o600)
 
