@@ -461,8 +461,8 @@ def _check_secrets(model: Catalogue, secrets: frozenset[str], source: SourceMap)
     if model.monitoring:
         settings = model.monitoring.alertmanager
         if settings.webhook:
-            path = ("monitoring", "alertmanager", "webhook", "url_env")
-            wanted.append((settings.webhook.url_env, "alerts are posted to what is in", path))
+            path = ("monitoring", "alertmanager", "webhook", "token_env")
+            wanted.append((settings.webhook.token_env, "alerts are posted with", path))
         if settings.email:
             path = ("monitoring", "alertmanager", "email", "password_env")
             wanted.append((settings.email.password_env, "alerts are mailed with", path))

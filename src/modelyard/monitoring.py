@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.names import GRAFANA_PASSWORD, LOOPBACK, REDIS_MONITOR_PASSWORD, url_host
+from modelyard.names import GRAFANA_PASSWORD, LOOPBACK, MONITOR_USER, REDIS_MONITOR_PASSWORD, url_host
 from modelyard.schema import Monitoring, Versions
 
 Plans = Mapping[str, Mapping[str, Any]]
@@ -63,7 +63,8 @@ class Watch:
         settings = {"probe_interval_s": self.settings.probe_interval_s, "probes": probes}
         instances.append(self.exporter(host, "host", ports.host, settings, secrets))
         if host == self.redis:
-            redis = {"address": f"{url_host(plan['redis']['listen'][0])}:{plan['redis']['port']}"}
+            address = f"{url_host(plan['redis']['listen'][0])}:{plan['redis']['port']}"
+            redis = {"address": address, "user": MONITOR_USER}
             instances.append(self.exporter(host, "redis", ports.redis, redis, {"PASSWORD": REDIS_MONITOR_PASSWORD}))
         if host == self.host:
             instances.append(self.exporter(host, "blackbox", ports.blackbox, {}, {}))
@@ -150,15 +151,21 @@ class Watch:
 
     def alertmanager(self) -> dict[str, Any]:
         settings = self.settings.alertmanager
-        secrets = [settings.webhook.url_env] if settings.webhook else []
-        if settings.email and settings.email.password_env:
-            secrets.append(settings.email.password_env)
+        receiver: dict[str, Any] = {}
+        if settings.webhook:
+            receiver["webhook"] = {"url": settings.webhook.url, "secret": settings.webhook.token_env}
+        if (mail := settings.email) is not None:
+            receiver["email"] = {
+                "to": mail.to,
+                "from": mail.sender,
+                "smarthost": mail.smarthost,
+                "username": mail.username,
+                "secret": mail.password_env,
+            }
         return {
             "listen": [LOOPBACK],
             "port": settings.port,
-            "webhook": settings.webhook.model_dump() if settings.webhook else None,
-            "email": settings.email.model_dump() if settings.email else None,
-            "secrets": {name: name for name in secrets},
+            "receiver": {name: _without_none(part) for name, part in receiver.items()} or None,
             "checks": checks_of("alertmanager", f"http://{LOOPBACK}:{settings.port}/-/ready"),
         }
 
@@ -177,6 +184,10 @@ class Watch:
             "secrets": {"ADMIN_PASSWORD": GRAFANA_PASSWORD},
             "checks": checks_of("grafana", f"http://{LOOPBACK}:{port}/api/health"),
         }
+
+
+def _without_none(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if value is not None}
 
 
 def _instances(plans: Plans, role: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

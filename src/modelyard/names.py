@@ -14,6 +14,9 @@ GRAFANA_PASSWORD = "GRAFANA_ADMIN_PASSWORD"
 GATEWAY_USER = "gateway"
 """The Redis ACL user of the gateways."""
 
+MONITOR_USER = "monitor"
+"""The Redis ACL user that reads figures and no keys."""
+
 REDIS_NAMESPACE = "litellm"
 """Every key of the gateway in Redis begins with this and a colon; its user may reach nothing else."""
 

@@ -597,8 +597,10 @@ class PrometheusSettings(Strict):
 class Webhook(Strict):
     """Where alerts are posted to."""
 
-    url_env: SecretName = Field(examples=["ALERT_WEBHOOK_URL"])
-    """Name of the secret that holds the address: such addresses are keys themselves."""
+    url: HttpUrl = Field(examples=["https://alerts.example.org/modelyard"])
+    """The address. It can be read in the configuration on the host, so it must not be a key itself."""
+    token_env: SecretName | None = Field(None, examples=["ALERT_TOKEN"])
+    """Name of the secret that is sent as bearer token."""
 
 
 class Email(Strict):
@@ -621,7 +623,7 @@ class AlertmanagerSettings(Strict):
 
     port: Port = Field(9093, examples=[9093])
     """What it listens on, on loopback of the host of `llm_monitoring`."""
-    webhook: Webhook | None = Field(None, examples=[{"url_env": "ALERT_WEBHOOK_URL"}])
+    webhook: Webhook | None = Field(None, examples=[{"url": "https://alerts.example.org/modelyard"}])
     """Alerts are posted there as JSON."""
     email: Email | None = Field(
         None,
@@ -657,7 +659,7 @@ class Monitoring(Strict):
 
     prometheus: PrometheusSettings = Field(PrometheusSettings(), examples=[{"retention_days": 90}])
     """Keeps the metrics."""
-    alertmanager: AlertmanagerSettings = Field(AlertmanagerSettings(), examples=[{"webhook": {"url_env": "HOOK"}}])
+    alertmanager: AlertmanagerSettings = Field(AlertmanagerSettings(), examples=[{"port": 9094}])
     """Sends alerts on."""
     grafana: GrafanaSettings = Field(GrafanaSettings(), examples=[{"port": 3000}])
     """Shows dashboards."""

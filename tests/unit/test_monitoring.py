@@ -121,6 +121,15 @@ def test_what_is_left_out_is_said(text: str, groups: dict[str, list[str]], left_
     assert bool(out.plans["g"]["grafana"]) is (on and not left_out)
 
 
+def test_alerts_go_where_the_catalogue_says() -> None:
+    assert plans()["g"]["alertmanager"]["receiver"] is None
+    mail = "{to: a@b.example, sender: c@d.example, smarthost: 'mail.example:587', password_env: KEY}"
+    settings = f"llm_monitoring: {{alertmanager: {{email: {mail}}}}}\n"
+    assert plans(CATALOGUE + settings, secrets=frozenset({"KEY"}))["g"]["alertmanager"]["receiver"] == {
+        "email": {"to": "a@b.example", "from": "c@d.example", "smarthost": "mail.example:587", "secret": "KEY"}
+    }
+
+
 def test_grafana_is_had_from_where_the_catalogue_says() -> None:
     grafana = plans(WATCHED.replace("llm_monitoring", f"{GRAFANA}llm_monitoring"))["g"]["grafana"]
     assert grafana["source"] == {"url": "https://x.example/g-12.3.0.tgz", "sha256": "b" * 64}
@@ -134,8 +143,8 @@ def test_grafana_is_had_from_where_the_catalogue_says() -> None:
         ("{prometheus: {port: 9100}}", "port-clash", "prometheus"),
         ("{exporters: {node: 11434}}", "port-clash", '"ollama"'),
         ("{exporters: {gateway: 4001}}", "port-clash", "gateway slot blue"),
-        ("{alertmanager: {webhook: {url_env: HOOK}}}", "secret-undefined", "HOOK"),
-        ("{alertmanager: {webhook: {url: 'http://x/'}}}", "unknown-key", "url"),
+        ("{alertmanager: {webhook: {url: 'http://x/', token_env: HOOK}}}", "secret-undefined", "HOOK"),
+        ("{alertmanager: {webhook: {url: 'http://me:key@x/'}}}", "invalid-value", "credentials"),
         ("{probe_interval_s: 1}", "invalid-value", "probe_interval_s"),
         ("[]", "invalid-value", "llm_monitoring"),
     ],
