@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,8 @@ from promql import unknown
 HERE = Path(__file__).parent
 RULES = sorted(HERE.parents[1].glob("roles/prometheus/files/rules/*.yml"))
 TESTS = sorted(HERE.glob("rules/*_test.yml"))
-ALERTS: dict[str, dict[str, Any]] = {
-    rule["alert"]: rule
-    for path in RULES
-    for group in yaml.safe_load(path.read_text())["groups"]
-    for rule in group["rules"]
-}
+GROUPS = [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
+ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
 """All of them, by name."""
 
 
@@ -67,10 +64,15 @@ def test_an_alert_asks_for_what_the_servers_show(name: str) -> None:
     assert unknown(ALERTS[name]["expr"]) == []
 
 
+def test_the_list_of_our_own_exporter_is_complete() -> None:
+    own = runpy.run_path(str(HERE.parents[1] / "roles/exporter/files/exporter.py"))["METRICS"]
+    listed = [line.split()[:2] for line in (HERE / "metrics/host.txt").read_text().splitlines()[1:]]
+    assert listed == sorted([name, kind] for name, (kind, _) in own.items())
+
+
 def test_what_no_server_shows_is_found() -> None:
     """The names that vLLM had before, a label that is misspelt, one that is summed by and not there."""
     assert unknown("vllm:gpu_cache_usage_perc > 0.9") == ["vllm:gpu_cache_usage_perc"]
     assert unknown('sum by (instance) (rate(redis_up{jop="redis"}[5m] offset 10m)) unless up == 0') == ["redis_up: jop"]
-    assert unknown(
-        "histogram_quantile(0.95, sum by (modell, le) (rate(litellm_overhead_latency_metric_bucket[5m])))"
-    ) == ["grouped by modell"]
+    overhead = "rate(litellm_overhead_latency_metric_bucket[5m])"
+    assert unknown(f"histogram_quantile(0.95, sum by (modell, le) ({overhead}))") == ["grouped by modell"]
