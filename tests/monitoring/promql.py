@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 METRICS = Path(__file__).parent / "metrics"
 """One file per job, its lines as record.py prints them."""
+
+RULES = sorted(Path(__file__).parents[2].glob("roles/prometheus/files/rules/*.yml"))
 
 OF_PROMETHEUS = {"up": {"job"}, "ALERTS": {"alertname", "alertstate", "severity"}}
 """What Prometheus itself adds, beside the labels of targets."""
@@ -18,6 +24,7 @@ OF_TARGETS = {"job", "instance", "host", "service", "target"}
 WORDS = {"and", "or", "unless", "offset", "bool", "by", "without", "on", "ignoring", "group_left", "group_right", "inf"}
 
 
+@cache
 def known() -> dict[str, set[str]]:
     """Every metric and its labels."""
     found = {name: labels | OF_TARGETS for name, labels in OF_PROMETHEUS.items()}
@@ -26,7 +33,14 @@ def known() -> dict[str, set[str]]:
             if not line.startswith("#"):
                 name, _kind, *labels = line.split()
                 found.setdefault(name, set(OF_TARGETS)).update(labels[0].split(",") if labels else [])
+    for rule in (rule for group in groups() for rule in group["rules"] if "record" in rule):
+        found[rule["record"]] = grouped(rule["expr"])
     return found
+
+
+def groups() -> list[dict[str, Any]]:
+    """The groups of rules of all files."""
+    return [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
 
 
 def selectors(expression: str) -> Iterator[tuple[str, set[str]]]:
@@ -53,5 +67,6 @@ def unknown(expression: str) -> list[str]:
     found = list(selectors(expression))
     problems = [name for name, _ in found if name not in metrics]
     problems += [f"{name}: {label}" for name, used in found if name in metrics for label in used - metrics[name]]
-    labels = set().union(*(metrics.get(name, set()) for name, _ in found))
+    labels = set(re.findall(r'"(\w+)", "\$1"', expression))  # what label_replace makes
+    labels = labels.union(*(metrics.get(name, set()) for name, _ in found))
     return problems + [f"grouped by {label}" for label in sorted(grouped(expression) - labels)]

@@ -6,17 +6,13 @@ import re
 import runpy
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from promql import unknown
+from promql import RULES, groups, unknown
 
 HERE = Path(__file__).parent
-RULES = sorted(HERE.parents[1].glob("roles/prometheus/files/rules/*.yml"))
 TESTS = sorted(HERE.glob("rules/*_test.yml"))
-GROUPS = [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
-ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
+ALERTS = {rule["alert"]: rule for group in groups() for rule in group["rules"] if "alert" in rule}
 """All of them, by name."""
 
 
@@ -62,6 +58,12 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(name: str) -> None:
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_asks_for_what_the_servers_show(name: str) -> None:
     assert unknown(ALERTS[name]["expr"]) == []
+
+
+def test_what_is_recorded_asks_for_what_the_servers_show() -> None:
+    recorded = [rule["expr"] for group in groups() for rule in group["rules"] if "record" in rule]
+    assert recorded
+    assert [unknown(expression) for expression in recorded] == [[] for _ in recorded]
 
 
 def test_the_list_of_our_own_exporter_is_complete() -> None:
