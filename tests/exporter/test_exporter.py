@@ -763,6 +763,19 @@ def test_ollama_that_is_gone_is_a_failure_not_a_reason_to_skip(server: ModelServ
     assert server.seen == []
 
 
+def test_what_goes_wrong_is_said_once(server: ModelServer, capsys: pytest.CaptureFixture[str]) -> None:
+    probe = {"service": "a", "model": "1", "url": f"{server.url}/v1", "credential": None, "loaded_url": None}
+    prober = exporter.Prober([probe], 60)
+    for body in (stream(), stream(done=False), stream(done=False), b"data: [1]\n", stream(), stream()):
+        server.body = body
+        prober.once(probe)
+    assert capsys.readouterr().err.splitlines() == [
+        "probe of 1 (a): the stream ended without [DONE]",
+        "probe of 1 (a): AttributeError(\"'list' object has no attribute 'get'\")",
+        "probe of 1 (a): all is well again",
+    ]
+
+
 def test_models_are_probed_in_turn_and_a_failure_is_told(server: ModelServer) -> None:
     server.body = stream(word("one"))
     base = {"url": f"{server.url}/v1/chat/completions", "credential": None, "loaded_url": None}

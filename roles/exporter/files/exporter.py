@@ -41,6 +41,9 @@ PART_TIMEOUT_S = 8.0
 PROBE_TIMEOUT_S = 60.0
 PROBE_TOKENS = 32
 
+# Said in the journal once a problem is over; a problem is said once, not at every scrape.
+WELL = "all is well again"
+
 METRICS = {
     "modelyard_exporter_part_up": ("gauge", "Whether a part of this exporter could tell all that it should."),
     "modelyard_release_info": ("gauge", "The live release of a service."),
@@ -376,6 +379,7 @@ class Prober:
         self.probes = probes
         self.interval_s = interval_s
         self.results: list[Samples] = [Samples() for _ in probes]
+        self.told: dict[str, str] = {}
         self.thread = threading.Thread(target=self.work, daemon=True)
 
     def work(self) -> None:
@@ -400,17 +404,22 @@ class Prober:
         try:
             loaded = is_loaded(probe)
             result.add("modelyard_probe_skipped", not loaded, **labels)
-            if not loaded:
-                return result
-            first, speed = ask(probe)
-            result.add("modelyard_probe_success", 1, **labels)
-            if first is not None:
-                result.add("modelyard_probe_time_to_first_token_seconds", first, **labels)
-            if speed is not None:
-                result.add("modelyard_probe_tokens_per_second", speed, **labels)
+            if loaded:
+                first, speed = ask(probe)
+                result.add("modelyard_probe_success", 1, **labels)
+                if first is not None:
+                    result.add("modelyard_probe_time_to_first_token_seconds", first, **labels)
+                if speed is not None:
+                    result.add("modelyard_probe_tokens_per_second", speed, **labels)
         except Exception as error:  # whatever a server answers, the next model has its turn
             result.add("modelyard_probe_success", 0, **labels)
-            log(f"probe of {labels['model']} ({labels['service']}): {type(error).__name__}: {error}")
+            problem = str(error) if isinstance(error, PartError) else repr(error)
+        else:
+            problem = WELL
+        who = f"probe of {labels['model']} ({labels['service']})"
+        if problem != self.told.get(who, WELL):
+            log(f"{who}: {problem}")
+        self.told[who] = problem
         return result
 
 
@@ -549,7 +558,7 @@ class Part:
             samples.extend(self.samples)
         samples.add("modelyard_exporter_part_up", problem is None, part=self.name)
         if problem != self.told:
-            log(f"{self.name}: {problem or 'all is well again'}")
+            log(f"{self.name}: {problem or WELL}")
             self.told = problem
 
 
