@@ -57,7 +57,7 @@ vllm-cuda: env ## install vLLM's build for CUDA on a lab host and import it (20 
 	@set -e; export MODELYARD_LAB=vllm-cuda; trap 'lab/lab down' EXIT; lab/lab up vllm; \
 	ansible-playbook molecule/vllm/cuda.yml -i molecule/_shared/running.sh
 
-grafana-check: env ## test the role with a real Grafana on a lab host (ARCHIVE=/path/to/grafana-12.1.0.linux-amd64.tar.gz)
+grafana-check: env ## test the role with a real Grafana on a lab host (ARCHIVE=/path/to/grafana-11.6.0.linux-amd64.tar.gz)
 	@[ -f "$(ARCHIVE)" ] || { echo "ARCHIVE has to name Grafana's archive for Linux, with its version in its name" >&2; exit 2; }
 	@scripts/lab-packages.sh
 	@GRAFANA_ARCHIVE="$(abspath $(ARCHIVE))" scripts/test.py grafana

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from promql import RULES, groups, unknown
 
 HERE = Path(__file__).parent
@@ -70,6 +71,14 @@ def test_the_list_of_our_own_exporter_is_complete() -> None:
     own = runpy.run_path(str(HERE.parents[1] / "roles/exporter/files/exporter.py"))["METRICS"]
     listed = [line.split()[:2] for line in (HERE / "metrics/host.txt").read_text().splitlines()[1:]]
     assert listed == sorted([name, kind] for name, (kind, _) in own.items())
+
+
+@pytest.mark.parametrize("component", ["litellm", "llama_cpp", "vllm"])
+def test_the_list_is_of_the_pinned_version(component: str) -> None:
+    """Another version may show other metrics: record them anew (record.py)."""
+    versions = yaml.safe_load((HERE.parents[1] / "group_vars/all/versions.yml").read_text())["llm_versions"]
+    head = (HERE / f"metrics/{component}.txt").read_text().partition("\n")[0]
+    assert versions[component]["version"] in head
 
 
 def test_what_no_server_shows_is_found() -> None:

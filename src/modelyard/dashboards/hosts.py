@@ -24,7 +24,7 @@ REDIS = board(
                 "max(redis_memory_used_bytes / redis_memory_max_bytes)",
                 steps=above(0.9),
             ),
-            number("Keys", "short", "sum(redis_db_keys)"),
+            number("Keys", "short", "sum(redis_db_keys) or vector(0)"),
             number("Clients", "none", "sum(redis_connected_clients)"),
         ],
         "Redis": [
