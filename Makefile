@@ -1,6 +1,6 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up engines down test cuda vllm-cuda lint docs validate plan smoke bench clean
+.PHONY: help env up engines down test cuda vllm-cuda grafana-check lint docs validate plan smoke bench clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
@@ -56,6 +56,11 @@ vllm-cuda: env ## install vLLM's build for CUDA on a lab host and import it (20 
 	@scripts/lab-packages.sh
 	@set -e; export MODELYARD_LAB=vllm-cuda; trap 'lab/lab down' EXIT; lab/lab up vllm; \
 	ansible-playbook molecule/vllm/cuda.yml -i molecule/_shared/running.sh
+
+grafana-check: env ## test the role with a real Grafana on a lab host (ARCHIVE=/path/to/grafana-11.6.0.linux-amd64.tar.gz)
+	@[ -f "$(ARCHIVE)" ] || { echo "ARCHIVE has to name Grafana's archive for Linux, with its version in its name" >&2; exit 2; }
+	@scripts/lab-packages.sh
+	@GRAFANA_ARCHIVE="$(abspath $(ARCHIVE))" scripts/test.py grafana
 
 lint: env ## ansible-lint, yamllint, ruff, mypy
 	@scripts/test.py lint

@@ -1,19 +1,26 @@
 #!/usr/bin/env python3
-"""Write what is made from the schema: docs/catalogue.md, and docs/catalogue.schema.json for editors."""
+"""Write what is made from code: docs/catalogue.md, docs/catalogue.schema.json for editors, and Grafana's dashboards."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from modelyard.dashboards.boards import texts
 from modelyard.reference import catalogue_text, schema_text
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+CLONE = Path(__file__).resolve().parent.parent
+DASHBOARDS = CLONE / "roles/grafana/files/dashboards"
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all files; dashboards that are no longer made go."""
     for name, text in (("catalogue.md", catalogue_text()), ("catalogue.schema.json", schema_text())):
-        (DOCS / name).write_text(text, encoding="utf-8")
+        (CLONE / "docs" / name).write_text(text, encoding="utf-8")
+    DASHBOARDS.mkdir(parents=True, exist_ok=True)
+    for old in DASHBOARDS.glob("*.json"):
+        old.unlink()
+    for name, text in texts().items():
+        (DASHBOARDS / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

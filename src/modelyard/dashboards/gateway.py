@@ -1,0 +1,236 @@
+"""Dashboards of what people get: overview, routing, tokens and cost."""
+
+from __future__ import annotations
+
+from modelyard.dashboards.parts import above, below, board, in_range, number, quantile, rate, series, states
+
+UP = {0: ("down", "red"), 1: ("up", "green")}
+PUBLIC = 'haproxy_frontend_http_responses_total{proxy="public"}'
+ERRORS = 'haproxy_frontend_http_responses_total{proxy="public",code="5xx"}'
+# Without a deployment's name: nobody was asked, because everybody is cooled down or the request was faulty.
+FAILED = 'litellm_deployment_failure_responses_total{model_id!=""}'
+COOLED = "litellm_deployment_cooled_down_total"
+TTFT = "litellm_llm_api_time_to_first_token_metric"
+ASKED = "modelyard:requests:rate5m"
+ANSWERED = f"1 - (modelyard:requests_unanswered:rate5m or 0 * {ASKED}) / ({ASKED} > 0)"
+
+# The name of a deployment is PROVIDER/HOST/MODEL.
+BY_PROVIDER = (
+    "sum by (provider) (label_replace("
+    "rate(litellm_deployment_success_responses_total[$__rate_interval]),"
+    ' "provider", "$1", "model_id", "([^/]*)/.*"))'
+)
+
+OVERVIEW = board(
+    "overview",
+    "Overview",
+    "Whether people get answers, from whom, and what is out of order.",
+    {
+        "Now": [
+            number(
+                "Targets down",
+                "none",
+                "sum(up == bool 0) + (sum(probe_success == bool 0) or vector(0))",
+                steps=above(1),
+            ),
+            number("Alerts", "none", 'count(ALERTS{alertstate="firing"}) or vector(0)', steps=above(1, "orange")),
+            number("Answers per second", "reqps", rate(PUBLIC)),
+            number(
+                "Answers without error",
+                "percentunit",
+                f"1 - {rate(ERRORS)} / ({rate(PUBLIC)} > 0)",
+                steps=below(0.98),
+                description="Share of all answers at the front door that are no 5xx.",
+            ),
+            number("Requests at work", "none", "sum(litellm_in_flight_requests)"),
+            number("First token, p95", "s", quantile(0.95, TTFT), steps=above(5, "orange")),
+        ],
+        "Answers": [
+            series("Answers at the front door", "reqps", {"{{code}}": rate(PUBLIC, "code")}, stack=True),
+            series(
+                "Availability of each name",
+                "percentunit",
+                {"{{requested_model}}": ANSWERED},
+                steps=below(0.98),
+                description="Share of the requests for a name that somebody answered; faulty requests do not count.",
+            ),
+            series("Time to first token, p95", "s", {"{{requested_model}}": quantile(0.95, TTFT, "requested_model")}),
+        ],
+        "What runs": [
+            states(
+                "Targets", {"{{instance}} {{service}}": "up", "{{instance}} {{service}} (probe)": "probe_success"}, UP
+            ),
+            states(
+                "Alerts",
+                {"{{alertname}} {{instance}} {{service}}{{model_id}}": 'ALERTS{alertstate="firing"}'},
+                {1: ("firing", "red")},
+            ),
+        ],
+    },
+)
+
+ROUTING = board(
+    "routing",
+    "Routing",
+    "Who answers, who steps in, and who is left alone for a while.",
+    {
+        "Who answers": [
+            series("Answers by provider", "reqps", {"{{provider}}": BY_PROVIDER}, stack=True),
+            series(
+                "Attempts per request",
+                "none",
+                {
+                    "attempts": f"({rate('litellm_deployment_success_responses_total')}"
+                    f" + ({rate(FAILED)} or vector(0))"
+                    f" + ({rate('litellm_deployment_failed_fallbacks_total')} or vector(0)))"
+                    f" / ({rate('litellm_proxy_total_requests_metric_total')} > 0)"
+                },
+                steps=above(1.2, "orange"),
+                description="1: whoever was asked first answered. Who is cooled down is not asked.",
+            ),
+            series(
+                "Requests that a fallback answered",
+                "percentunit",
+                {
+                    "share": f"({rate('litellm_deployment_successful_fallbacks_total')} or vector(0))"
+                    f" / ({rate('litellm_proxy_total_requests_metric_total')} > 0)"
+                },
+                steps=above(0.05),
+            ),
+        ],
+        "Fallbacks": [
+            series(
+                "Fallbacks taken",
+                "reqps",
+                {
+                    "{{requested_model}} → {{fallback_model}}": rate(
+                        "litellm_deployment_successful_fallbacks_total", "requested_model", "fallback_model"
+                    )
+                },
+            ),
+            series(
+                "Fallbacks that failed",
+                "reqps",
+                {
+                    "{{requested_model}} → {{fallback_model}}": rate(
+                        "litellm_deployment_failed_fallbacks_total", "requested_model", "fallback_model"
+                    )
+                },
+                description="A step of a chain that failed or was cooled down.",
+            ),
+            series(
+                "Requests that failed",
+                "reqps",
+                {
+                    "{{requested_model}} {{exception_class}}": rate(
+                        "litellm_proxy_failed_requests_metric_total", "requested_model", "exception_class"
+                    )
+                },
+                description="RouterRateLimitError: everybody in the chain is cooled down.",
+            ),
+        ],
+        "Deployments": [
+            states(
+                "State of deployments",
+                {"{{model_id}}": "max by (model_id) (litellm_deployment_state)"},
+                {0: ("answers", "green"), 1: ("failed last time", "orange"), 2: ("cooled down", "red")},
+                description="The worst that a worker saw when it last asked; that stays until it asks again.",
+            ),
+            series(
+                "Cool-downs",
+                "none",
+                {"{{model_id}}": f"sum by (model_id) (increase({COOLED}[$__rate_interval]))"},
+            ),
+        ],
+        "Time to first token": [
+            series(f"p{int(share * 100)}", "s", {"{{requested_model}}": quantile(share, TTFT, "requested_model")})
+            for share in (0.5, 0.95, 0.99)
+        ],
+        "The gateway itself": [
+            series(
+                "Overhead",
+                "s",
+                {f"p{int(q * 100)}": quantile(q, "litellm_overhead_latency_metric") for q in (0.5, 0.95, 0.99)},
+                steps=above(0.25),
+                description="What the gateway adds to the time of an answer.",
+            ),
+            series(
+                "Waiting before the gateway begins",
+                "s",
+                {f"p{int(q * 100)}": quantile(q, "litellm_request_queue_time_seconds") for q in (0.5, 0.95, 0.99)},
+                steps=above(1),
+            ),
+            series(
+                "Whole answer, p95",
+                "s",
+                {"{{requested_model}}": quantile(0.95, "litellm_request_total_latency_metric", "requested_model")},
+            ),
+        ],
+    },
+)
+
+TOKENS = board(
+    "tokens",
+    "Tokens and cost",
+    "How much is read and written, by whom, and what it would cost at the catalogue's prices.",
+    {
+        "In the time shown": [
+            number("Tokens read", "short", in_range("litellm_input_tokens_metric_total")),
+            number("Tokens written", "short", in_range("litellm_output_tokens_metric_total")),
+            number("Requests", "short", in_range("litellm_requests_metric_total")),
+            number("Cost", "currencyUSD", in_range("litellm_spend_metric_total")),
+        ],
+        "By name": [
+            series(
+                "Tokens read",
+                "short",
+                {"{{requested_model}}": rate("litellm_input_tokens_metric_total", "requested_model")},
+                stack=True,
+                description="Per second.",
+            ),
+            series(
+                "Tokens written",
+                "short",
+                {"{{requested_model}}": rate("litellm_output_tokens_metric_total", "requested_model")},
+                stack=True,
+                description="Per second.",
+            ),
+            series(
+                "Cost per hour",
+                "currencyUSD",
+                {"{{requested_model}}": f"3600 * {rate('litellm_spend_metric_total', 'requested_model')}"},
+                stack=True,
+            ),
+        ],
+        "By key": [
+            series(
+                "Tokens",
+                "short",
+                {"{{api_key_alias}}": rate("litellm_total_tokens_metric_total", "api_key_alias")},
+                stack=True,
+                description="Per second.",
+            ),
+            series(
+                "Cost per hour",
+                "currencyUSD",
+                {"{{api_key_alias}}": f"3600 * {rate('litellm_spend_metric_total', 'api_key_alias')}"},
+                stack=True,
+            ),
+        ],
+        "Speed": [
+            series(
+                "Time per token of an answer, p95",
+                "s",
+                {"{{model_group}}": quantile(0.95, "litellm_deployment_latency_per_output_token", "model_group")},
+            ),
+            series(
+                "Tokens per request",
+                "short",
+                {
+                    "{{requested_model}}": f"{rate('litellm_total_tokens_metric_total', 'requested_model')}"
+                    f" / ({rate('litellm_requests_metric_total', 'requested_model')} > 0)"
+                },
+            ),
+        ],
+    },
+)
