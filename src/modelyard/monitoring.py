@@ -218,4 +218,6 @@ def _probes(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                         "model": check["model"],
                         "url": check["url"],
                         "credential": instance["secrets"].get("API_KEY"),
+                        # Not even a model that shall stay loaded is loaded by a probe.
+                        "loaded_url": f"http://{_address(instance)}/api/ps" if role == "ollama" else None,
                     }

@@ -13,6 +13,7 @@ from modelyard.names import (
     GATEWAY_USER,
     LOOPBACK,
     MASTER_KEY,
+    REDIS_MONITOR_PASSWORD,
     REDIS_NAMESPACE,
     REDIS_PASSWORD,
     reach,
@@ -220,7 +221,10 @@ class Planner:
             "maxmemory_mib": settings.maxmemory_mib,
             "maxmemory_policy": settings.maxmemory_policy,
             "persistence": settings.persistence,
-            "secrets": {"GATEWAY_PASSWORD": REDIS_PASSWORD},
+            "secrets": {
+                "GATEWAY_PASSWORD": REDIS_PASSWORD,
+                **({"MONITOR_PASSWORD": REDIS_MONITOR_PASSWORD} if self.watch else {}),
+            },
             "checks": [
                 {
                     "name": "redis is running",
