@@ -119,20 +119,18 @@ class Watch:
                 **more,
             }
 
-        def everywhere(port: int, hosts: Sequence[str]) -> list[dict[str, Any]]:
-            return [{"address": self.at(host, port), "labels": {"host": host}} for host in hosts]
+        def at(port: int, hosts: Sequence[str], **labels: str) -> list[dict[str, Any]]:
+            return [{"address": self.at(host, port), "labels": {"host": host, **labels}} for host in hosts]
 
-        def own(port: int) -> list[dict[str, Any]]:
-            return [{"address": f"{LOOPBACK}:{port}", "labels": {"host": self.host}}]
-
-        yield job("prometheus", own(mine.prometheus.port))
-        yield job("alertmanager", own(mine.alertmanager.port))
-        yield job("litellm", everywhere(ports.gateway, self.gateways), "/litellm")
-        yield job("haproxy", everywhere(ports.gateway, self.gateways))
-        yield job("node", everywhere(ports.node, list(plans)))
-        yield job("host", everywhere(ports.host, list(plans)))
+        yield job("prometheus", at(mine.prometheus.port, [self.host], service="prometheus"))
+        yield job("alertmanager", at(mine.alertmanager.port, [self.host], service="alertmanager"))
+        yield job("litellm", at(ports.gateway, self.gateways, service="litellm"), "/litellm")
+        yield job("haproxy", at(ports.gateway, self.gateways, service="haproxy"))
+        yield job("node", at(ports.node, list(plans), service="exporter@node"))
+        # Without a service: this one tells of all services, and labels what it tells with theirs.
+        yield job("host", at(ports.host, list(plans)))
         if self.redis is not None:
-            yield job("redis", everywhere(ports.redis, [self.redis]))
+            yield job("redis", at(ports.redis, [self.redis], service="redis"))
         for role, keyed in WITH_METRICS.items():
             by_key: dict[str | None, list[dict[str, Any]]] = {}
             for host, instance in _instances(plans, role):
@@ -201,10 +199,7 @@ def _address(instance: Mapping[str, Any]) -> str:
 
 
 def _target(host: str, instance: Mapping[str, Any], address: str) -> dict[str, Any]:
-    return {
-        "address": address,
-        "labels": {"host": host, "service": instance["service"], "model": instance["model"]},
-    }
+    return {"address": address, "labels": {"host": host, "service": instance["service"]}}
 
 
 def _probes(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

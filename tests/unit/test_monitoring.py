@@ -51,7 +51,7 @@ def test_everything_is_watched_where_it_listens() -> None:
     prometheus = plans()["g"]["prometheus"]
     assert prometheus["secrets"] == {"NATIVE_API_KEY": "NATIVE_API_KEY"}
     (target,) = next(job for job in prometheus["scrape"] if job["job"] == "vllm")["targets"]
-    assert target["labels"] == {"host": "b", "service": "vllm@coder", "model": "coder"}
+    assert target["labels"] == {"host": "b", "service": "vllm@coder"}
     assert [plans()[host]["prometheus"] is None for host in HOSTS] == [True, True, False]
 
 
