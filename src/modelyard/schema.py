@@ -617,6 +617,12 @@ class Email(Strict):
     password_env: SecretName | None = Field(None, examples=["SMTP_PASSWORD"])
     """Name of the secret that holds the user's password."""
 
+    @model_validator(mode="after")
+    def _login(self) -> Self:
+        if (self.username is None) != (self.password_env is None):
+            raise ValueError("username and password_env belong together")
+        return self
+
 
 class AlertmanagerSettings(Strict):
     """Alertmanager, which sends alerts on. Without a receiver it only shows them."""

@@ -123,10 +123,16 @@ def test_what_is_left_out_is_said(text: str, groups: dict[str, list[str]], left_
 
 def test_alerts_go_where_the_catalogue_says() -> None:
     assert plans()["g"]["alertmanager"]["receiver"] is None
-    mail = "{to: a@b.example, sender: c@d.example, smarthost: 'mail.example:587', password_env: KEY}"
+    mail = "{to: a@b.example, sender: c@d.example, smarthost: 'mail.example:587', username: u, password_env: KEY}"
     settings = f"llm_monitoring: {{alertmanager: {{email: {mail}}}}}\n"
     assert plans(CATALOGUE + settings, secrets=frozenset({"KEY"}))["g"]["alertmanager"]["receiver"] == {
-        "email": {"to": "a@b.example", "from": "c@d.example", "smarthost": "mail.example:587", "secret": "KEY"}
+        "email": {
+            "to": "a@b.example",
+            "from": "c@d.example",
+            "smarthost": "mail.example:587",
+            "username": "u",
+            "secret": "KEY",
+        }
     }
 
 
@@ -145,6 +151,7 @@ def test_grafana_is_had_from_where_the_catalogue_says() -> None:
         ("{exporters: {gateway: 4001}}", "port-clash", "gateway slot blue"),
         ("{alertmanager: {webhook: {url: 'http://x/', token_env: HOOK}}}", "secret-undefined", "HOOK"),
         ("{alertmanager: {webhook: {url: 'http://me:key@x/'}}}", "invalid-value", "credentials"),
+        ("{alertmanager: {email: {to: a@b, sender: a@b, smarthost: 'b:25', username: u}}}", "invalid-value", "belong"),
         ("{probe_interval_s: 1}", "invalid-value", "probe_interval_s"),
         ("[]", "invalid-value", "llm_monitoring"),
     ],
