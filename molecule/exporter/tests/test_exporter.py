@@ -333,13 +333,20 @@ def test_on_a_host_with_gpus(host: Any) -> None:
     assert not [name for name in samples if name.startswith("modelyard_gpu_temperature")]
     wait_until(lambda: host.run("pgrep -f 'sleep 360[0]'").stdout == "")
 
+    def journal() -> str:
+        return str(host.check_output("journalctl -u modelyard-exporter@host -o cat --no-pager"))
+
+    # A slow machine may see the end of its patience with the part before that with the program.
+    assert re.search("gpus: (nvidia-smi did not answer within 7 s|it hangs)", journal())
     put_nvidia_smi(host, "echo 'No devices were found'; exit 6")
-    assert told(host, "exporter_part_up", part="gpus") == 0
-    journal = host.check_output("journalctl -u modelyard-exporter@host -o cat --no-pager")
-    assert "gpus: nvidia-smi did not answer within 7 s" in journal
-    assert "gpus: nvidia-smi: No devices were found (exit status 6)" in journal
+    wait_until(
+        lambda: (
+            told(host, "exporter_part_up", part="gpus") == 0
+            and "gpus: nvidia-smi: No devices were found (exit status 6)" in journal()
+        )
+    )
     put_nvidia_smi(host, f"echo '{L40S}'")
-    assert told(host, "exporter_part_up", part="gpus") == 1
+    wait_until(lambda: told(host, "exporter_part_up", part="gpus") == 1)
 
 
 def test_without_gpus_nothing_is_told_of_them(host: Any) -> None:
