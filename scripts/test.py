@@ -88,7 +88,7 @@ def run_scenario(name: str) -> Outcome:
 def scenarios() -> list[str]:
     """Return molecule's scenarios; those that need many roles come last."""
     names = (path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    return sorted(names, key=lambda name: (name in ("site", "engines"), name != "lab", name))
+    return sorted(names, key=lambda name: (name in ("site", "monitoring", "engines"), name != "lab", name))
 
 
 def main() -> int:

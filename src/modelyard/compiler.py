@@ -15,6 +15,7 @@ from modelyard.plan import Planner, Topology, check_ports
 from modelyard.resolve import (
     ENGINE_ROLES,
     GATEWAY,
+    MONITORING,
     REDIS,
     STACK,
     Deployment,
@@ -25,7 +26,7 @@ from modelyard.resolve import (
 )
 from modelyard.routing import Route, Routes, build_routes, declared_names
 from modelyard.schema import Catalogue, Gpu, HostVariables
-from modelyard.sourcemap import Origin, Path, Probe, SourceMap, is_list, no_origin, plain
+from modelyard.sourcemap import Merged, Origin, Path, Probe, SourceMap, is_list, no_origin, plain
 from modelyard.validate import check, validate
 
 CATALOGUE_VARIABLES = tuple(f"llm_{section}" for section in SECTIONS)
@@ -157,7 +158,13 @@ def compile_catalogue(
     Without `hosts` only the gateway's document is wanted, and nobody asks who may call whom.
     """
     given = {key: value for key, value in sections.items() if value is not None}
+    switch = given.get("monitoring")
+    if isinstance(switch, bool):
+        given["monitoring"] = {}
     merged, removed, problems = apply_overrides(given, overrides, inventory.probe)
+    if switch is False:  # Whatever an override says of its parts.
+        merged = Merged(merged, None)
+        del merged["monitoring"]
     out.diagnostics += problems
     source = SourceMap(merged, inventory.probe, removed)
     tree = plain(merged)
@@ -175,7 +182,7 @@ def compile_catalogue(
     model, problems, broken = validate(tree, source)
     out.diagnostics += problems
     sound = not out.errors
-    topology = _topology(inventory, stack, out)
+    topology = _topology(inventory, stack, out, watched=model is not None and model.monitoring is not None)
     gpus = _declared_gpus(inventory, stack, out)
     if model is None:
         return
@@ -193,7 +200,7 @@ def compile_catalogue(
     out.diagnostics += check_ports(model, resolved, topology, source, broken)
     placement = place_on_gpus(resolved, gpus, source)
     out.diagnostics += [d for d in placement.diagnostics if not _is_within(d.path, broken)]
-    out.diagnostics += _check_hub_token(model, inventory.secrets, source)
+    out.diagnostics += _check_secrets(model, inventory.secrets, source)
     out.diagnostics += _check_gateway(model, resolved, topology, source)
     out.diagnostics += _check_memory(model, resolved, topology, source)
     _check_addresses(topology, resolved, inventory, out, callers=hosts)
@@ -211,6 +218,7 @@ def compile_catalogue(
         return
     out.catalogue = model
     _note_absent_names(model, routing.routes, resolved)
+    _note_monitoring(model, topology, resolved)
     planner = Planner(model, model.versions, resolved, routing.routes, topology, placement, inventory.groups)
     out.plans = planner.plans()
     out.public_names = planner.public_names
@@ -380,9 +388,10 @@ def _first_difference(left: Any, right: Any) -> Path:
 # -- the inventory -----------------------------------------------------------------------------------------
 
 
-def _topology(inventory: Inventory, stack: Sequence[str], out: Compiled) -> Topology:
+def _topology(inventory: Inventory, stack: Sequence[str], out: Compiled, *, watched: bool) -> Topology:
     gateways = tuple(dict.fromkeys(inventory.groups.get(GATEWAY, ())))
     redis = list(dict.fromkeys(inventory.groups.get(REDIS, ())))
+    monitoring = list(dict.fromkeys(inventory.groups.get(MONITORING, ()))) if watched else []
     if not gateways:
         near = did_you_mean(GATEWAY, [group for group in inventory.groups if group.startswith("llm_")])
         known = GATEWAY in inventory.groups
@@ -399,6 +408,13 @@ def _topology(inventory: Inventory, stack: Sequence[str], out: Compiled) -> Topo
             f"group {REDIS} has {listing(redis)}: the gateways share one Redis",
             hint="leave one host in it, or none",
         )
+    if len(monitoring) > 1:
+        _add(
+            out,
+            "too-many-monitoring",
+            f"group {MONITORING} has {listing(monitoring)}: one Prometheus watches the whole inventory",
+            hint="leave one host in it, or none",
+        )
     addresses: dict[str, str] = {}
     for name in stack:
         host = inventory.hosts[name]
@@ -413,7 +429,9 @@ def _topology(inventory: Inventory, stack: Sequence[str], out: Compiled) -> Topo
                 "give the host's address in the network the stack shares, without a port",
             )
         addresses[name] = str.__str__(own) if isinstance(own, str) else str.__str__(host.address)
-    return Topology(tuple(stack), gateways, redis[0] if redis else None, addresses)
+    return Topology(
+        tuple(stack), gateways, redis[0] if redis else None, addresses, monitoring[0] if monitoring else None
+    )
 
 
 def _declared_gpus(inventory: Inventory, stack: Sequence[str], out: Compiled) -> dict[str, list[Gpu]]:
@@ -434,16 +452,24 @@ def _declared_gpus(inventory: Inventory, stack: Sequence[str], out: Compiled) ->
     return gpus
 
 
-def _check_hub_token(model: Catalogue, secrets: frozenset[str], source: SourceMap) -> Iterator[Diagnostic]:
-    token = model.versions.hugging_face.token_env if model.versions else None
-    if token is not None and token not in secrets:
-        yield diagnose(
-            source,
-            "secret-undefined",
-            f"repositories are asked with secret {token}, which is not defined",
-            ("versions", "hugging_face", "token_env"),
-            did_you_mean(token, secrets) or f"export {token}, or put it in llm_secrets; or remove token_env",
-        )
+def _check_secrets(model: Catalogue, secrets: frozenset[str], source: SourceMap) -> Iterator[Diagnostic]:
+    """Secrets that something else than a provider names."""
+    wanted: list[tuple[str | None, str, Path]] = []
+    if model.versions:
+        path: Path = ("versions", "hugging_face", "token_env")
+        wanted.append((model.versions.hugging_face.token_env, "repositories are asked with", path))
+    if model.monitoring:
+        settings = model.monitoring.alertmanager
+        if settings.webhook:
+            path = ("monitoring", "alertmanager", "webhook", "token_env")
+            wanted.append((settings.webhook.token_env, "alerts are posted with", path))
+        if settings.email:
+            path = ("monitoring", "alertmanager", "email", "password_env")
+            wanted.append((settings.email.password_env, "alerts are mailed with", path))
+    for name, what, path in wanted:
+        if name is not None and name not in secrets:
+            hint = did_you_mean(name, secrets) or f"export {name}, or put it in llm_secrets; or remove {path[-1]}"
+            yield diagnose(source, "secret-undefined", f"{what} secret {name}, which is not defined", path, hint)
 
 
 def _check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap) -> Iterator[Diagnostic]:
@@ -499,7 +525,7 @@ def _check_stack(
 ) -> None:
     """Hosts of our groups that are outside the top group: they would be compiled for, but never reached."""
     members = set(stack)
-    groups: dict[str, Path] = {GATEWAY: (), REDIS: ()}
+    groups: dict[str, Path] = {GATEWAY: (), REDIS: (), MONITORING: ()}
     for name, provider in model.providers.items():
         if provider.group is not None and provider.status == "active":
             groups.setdefault(provider.group, ("providers", name, "group"))
@@ -528,6 +554,11 @@ def _check_addresses(
             problems.setdefault(host, f"{what} on {host} is called by the gateway on {others[0]}")
             for caller in others if callers else []:
                 problems.setdefault(caller, f"the gateway on {caller} is let in to {what} on {host} by its address")
+    watching = topology.monitoring
+    for host in topology.hosts if watching is not None else ():
+        if host != watching:
+            problems.setdefault(host, f"{host} is watched by the Prometheus on {watching}")
+            problems.setdefault(str(watching), f"the Prometheus on {watching} is let in to {host} by its address")
     for host, problem in problems.items():
         address = topology.addresses[host]
         if not is_own_address(address) and inventory.hosts[host].variables.get("llm_address") is None:
@@ -586,6 +617,18 @@ def _note_absent_names(model: Catalogue, routes: Sequence[Route], resolved: Reso
             resolved.left_out.append(
                 LeftOut("capability", capability, reason, (), ("routing", "capabilities", capability))
             )
+
+
+def _note_monitoring(model: Catalogue, topology: Topology, resolved: Resolved) -> None:
+    """What is not watched, or not shown."""
+    if model.monitoring is None:
+        return
+    if topology.monitoring is None:
+        reason = f"no host in group {MONITORING}"
+        resolved.left_out.append(LeftOut("monitoring", "all of it", reason, (), ("monitoring",)))
+    elif model.versions is None or model.versions.grafana is None:
+        reason = "llm_versions does not say where its archive is"
+        resolved.left_out.append(LeftOut("monitoring", "grafana", reason, (), ("versions",)))
 
 
 def _servers(members: Sequence[Deployment]) -> str:

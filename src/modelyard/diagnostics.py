@@ -29,6 +29,7 @@ CODES: dict[str, str] = {
     "no-hosts": "no host in llm_stack",
     "no-gateway": "no host in llm_gateway",
     "too-many-redis": "more than one host in llm_redis",
+    "too-many-monitoring": "more than one host in llm_monitoring",
     "unknown-group": "a provider names a group the inventory does not define",
     "unknown-host": "a model is placed on a host that is not in its provider's group",
     "host-outside-stack": "a host of one of our groups is not in llm_stack",

@@ -120,6 +120,23 @@ def emit_chains(routes: Sequence[Route], section: Section) -> list[dict[str, lis
     return [{route.name: list(rest)} for route in routes if (rest := route.behind(section))]
 
 
+LABELS_OF_CLIENTS = (
+    "client_ip",
+    "end_user",
+    "hashed_api_key",
+    "org_alias",
+    "org_id",
+    "service_tier",
+    "team",
+    "team_alias",
+    "user",
+    "user_agent",
+    "user_email",
+)
+"""Labels that the gateway's metrics do without: clients choose some of their values, so Prometheus would get a new
+series from whoever sends another `User-Agent`; the others are people, or always empty without a database."""
+
+
 def emit_document(
     deployments: Mapping[str, Sequence[Deployment]],
     routes: Sequence[Route],
@@ -186,6 +203,9 @@ def emit_document(
         "expose_router_debug_in_errors": False,
         "turn_off_message_logging": True,
         "callbacks": ["prometheus"],
+        # Slots listen on loopback, and the front door lets only Prometheus ask.
+        "require_auth_for_metrics_endpoint": False,
+        "prometheus_exclude_labels": list(LABELS_OF_CLIENTS),
     }
     if gateway.cache.enabled:
         settings["cache"] = True

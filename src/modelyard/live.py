@@ -13,7 +13,7 @@ from modelyard.sourcemap import Path
 
 NOT_ASKED = "not asked (--limit)"
 
-RETIRED = ("firewall", *(f"{role.replace('_', '-')}@" for role in ENGINE_ROLES.values()))
+RETIRED = ("firewall", "exporter@", *(f"{role.replace('_', '-')}@" for role in ENGINE_ROLES.values()))
 """Services that site.yml takes away once the plan no longer has them; it leaves others of the kind running."""
 
 MODELS: Path = ("document", "model_list")
@@ -57,7 +57,9 @@ def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     if plan["firewall"]["rules"]:
         found["firewall"] = plan["firewall"]
-    for section in ("redis", *ENGINE_ROLES.values(), "litellm", "haproxy"):
+    for exporter in plan["exporters"]:
+        found[exporter["service"]] = _without(exporter, "checks")
+    for section in ("redis", *ENGINE_ROLES.values(), "litellm", "haproxy", "prometheus", "alertmanager", "grafana"):
         if not plan[section]:
             continue
         if section in ENGINE_ROLES.values():

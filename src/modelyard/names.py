@@ -9,13 +9,18 @@ from collections.abc import Iterable
 
 MASTER_KEY = "LITELLM_MASTER_KEY"
 REDIS_PASSWORD = "REDIS_PASSWORD"
+REDIS_MONITOR_PASSWORD = "REDIS_MONITOR_PASSWORD"
+GRAFANA_PASSWORD = "GRAFANA_ADMIN_PASSWORD"
 GATEWAY_USER = "gateway"
 """The Redis ACL user of the gateways."""
+
+MONITOR_USER = "monitor"
+"""The Redis ACL user that reads figures and no keys."""
 
 REDIS_NAMESPACE = "litellm"
 """Every key of the gateway in Redis begins with this and a colon; its user may reach nothing else."""
 
-OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD})
+OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD, GRAFANA_PASSWORD})
 """Generated once per inventory, so they always exist; no provider may be given one of them."""
 
 LOOPBACK = "127.0.0.1"

@@ -1,8 +1,8 @@
 """Overrides: change three lines of the shipped catalogue without copying it.
 
 Every `llm_overrides_*` variable in name order, then `llm_overrides`, then what was switched, each in the catalogue's
-shape (`providers`, `routing`, `gateway`, `versions`), is merged over the catalogue key by key. Models are found by
-their name. `null` removes. A value that is one of several shapes is replaced whole: half of the old shape
+shape (`providers`, `routing`, `gateway`, `monitoring`, `versions`), is merged over the catalogue key by key. Models are
+found by their name. `null` removes. A value that is one of several shapes is replaced whole: half of the old shape
 beside half of the new one would never be valid.
 """
 
@@ -19,7 +19,7 @@ SWITCHED = "llm_overrides_switched"
 """What `playbooks/switch_model.yml` writes into the inventory. It comes last: who switches a model means it,
 whatever the files say."""
 
-SECTIONS = ("providers", "routing", "gateway", "versions")
+SECTIONS = ("providers", "routing", "gateway", "monitoring", "versions")
 
 
 def is_override(variable: str) -> bool:
@@ -140,7 +140,7 @@ def apply_overrides(
         if over is None:
             continue
         if not isinstance(over, Mapping):
-            hint = "write a mapping with providers, routing, gateway or versions"
+            hint = "write a mapping with providers, routing, gateway, monitoring or versions"
             if isinstance(over, str) and not getattr(probe(over), "file", None):
                 hint = f"""on the command line write it as JSON: -e '{{"{name}": {{...}}}}'"""
             diagnostics.append(

@@ -8,10 +8,12 @@ from typing import Any
 
 from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
 from modelyard.emit import View, emit_document
+from modelyard.monitoring import Watch
 from modelyard.names import (
     GATEWAY_USER,
     LOOPBACK,
     MASTER_KEY,
+    REDIS_MONITOR_PASSWORD,
     REDIS_NAMESPACE,
     REDIS_PASSWORD,
     reach,
@@ -21,7 +23,7 @@ from modelyard.names import (
 from modelyard.placement import Placement
 from modelyard.resolve import ENGINE_ROLES, Deployment, LeftOut, Resolved
 from modelyard.routing import Route
-from modelyard.schema import Catalogue, HuggingFace, Model, OllamaSettings, Provider, Versions
+from modelyard.schema import Catalogue, HuggingFace, Model, Monitoring, OllamaSettings, Provider, Versions
 from modelyard.sourcemap import Path, SourceMap
 
 DOOR_UNIT = "modelyard-haproxy.service"
@@ -41,17 +43,19 @@ class Topology:
     gateways: tuple[str, ...]
     redis: str | None
     addresses: Mapping[str, str]
+    monitoring: str | None = None
 
-    def others_need(self, host: str) -> bool:
-        """True if a gateway on another host calls this one."""
-        return any(gateway != host for gateway in self.gateways)
+    def callers(self, host: str) -> list[str]:
+        """Other hosts that call an engine of this one: gateways, and the Prometheus that watches it."""
+        watching = () if self.monitoring is None else (self.monitoring,)
+        return [caller for caller in dict.fromkeys((*self.gateways, *watching)) if caller != host]
 
     def engine_address(self, host: str) -> str:
         """The one address an engine listens on and is called at. llama-server listens on a single one."""
-        return self.addresses[host] if self.others_need(host) else LOOPBACK
+        return self.addresses[host] if self.callers(host) else LOOPBACK
 
     def redis_listen(self, host: str) -> list[str]:
-        if not self.others_need(host):
+        if self.gateways in ((), (host,)):
             return [LOOPBACK]
         return [LOOPBACK, self.addresses[host]] if host in self.gateways else [self.addresses[host]]
 
@@ -92,6 +96,16 @@ class Planner:
         self.gateway = catalogue.gateway
         self.door = f"http://{url_host(reach(self.gateway.listen[0]))}:{self.gateway.port}"
         self.public_names = [route.name for route in routes]
+        self.watch = None
+        if catalogue.monitoring is not None and topology.monitoring is not None:
+            self.watch = Watch(
+                topology.monitoring,
+                catalogue.monitoring,
+                versions,
+                topology.addresses,
+                topology.gateways,
+                topology.redis,
+            )
         self.slugs = {role: slugs(self.named(role)) for role in ENGINE_ROLES.values()}
         self.by_host: dict[str, list[Deployment]] = {}
         for deployment in resolved.all():
@@ -105,7 +119,25 @@ class Planner:
                 yield from instance_names(name, provider)
 
     def plans(self) -> dict[str, dict[str, Any]]:
-        return {host: self.plan(host) for host in self.topology.hosts}
+        plans = {host: self.plan(host) for host in self.topology.hosts}
+        if self.watch:
+            self.add_monitoring(plans, self.watch)
+        return plans
+
+    def add_monitoring(self, plans: Mapping[str, dict[str, Any]], watch: Watch) -> None:
+        """What the host of Prometheus gets once all other parts are known, because that is what it watches."""
+        plan = plans[watch.host]
+        parts: dict[str, dict[str, Any] | None] = {
+            "prometheus": watch.prometheus(plans),
+            "alertmanager": watch.alertmanager(),
+            "grafana": watch.grafana(),
+        }
+        for role, part in parts.items():
+            if part is None:
+                continue
+            plan[role] = part
+            plan["services"] += listeners(role, role, part["listen"], part["port"], f"llm_monitoring.{role}.port")
+            plan["checks"] += part["checks"]
 
     def plan(self, host: str) -> dict[str, Any]:
         redis = self.redis(host)
@@ -113,7 +145,8 @@ class Planner:
         litellm = self.litellm(host)
         haproxy = self.haproxy(host)
         instances = [instance for engine in engines.values() if engine for instance in engine["instances"]]
-        services = self.services(host, redis, engines)
+        exporters = self.watch.exporters(host, {"redis": redis, **engines}) if self.watch else []
+        services = self.services(host, redis, engines, exporters)
         checks: list[dict[str, Any]] = []
         if redis:
             checks += redis["checks"]
@@ -124,6 +157,7 @@ class Planner:
             checks += [check for check in (litellm or {"checks": []})["checks"] if check["kind"] == "unit"]
             checks += haproxy["checks"] + self.through_the_door()
             checks += self.skipped()
+        checks += [check for exporter in exporters for check in exporter["checks"]]
         return {
             "host": host,
             "gpus": [
@@ -148,14 +182,27 @@ class Planner:
             **engines,
             "litellm": litellm,
             "haproxy": haproxy,
+            "exporters": exporters,
+            "prometheus": None,
+            "alertmanager": None,
+            "grafana": None,
             "checks": checks,
         }
 
     def firewall(self, host: str, services: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Who may call what listens beyond loopback here. The door is for everybody who reaches it."""
-        callers = sorted(self.topology.addresses[gateway] for gateway in self.topology.gateways if gateway != host)
+        gateways = [gateway for gateway in self.topology.gateways if gateway != host]
+        watching = [self.topology.monitoring] if self.topology.monitoring else []
+        callers = {"redis": gateways, "exporter": watching}
         return [
-            {"service": service["service"], "port": service["port"], "from": callers}
+            {
+                "service": service["service"],
+                "port": service["port"],
+                "from": sorted(
+                    self.topology.addresses[caller]
+                    for caller in callers.get(service["role"], self.topology.callers(host))
+                ),
+            }
             for service in services
             if service["role"] != "haproxy" and service["address"] != LOOPBACK
         ]
@@ -174,7 +221,10 @@ class Planner:
             "maxmemory_mib": settings.maxmemory_mib,
             "maxmemory_policy": settings.maxmemory_policy,
             "persistence": settings.persistence,
-            "secrets": {"GATEWAY_PASSWORD": REDIS_PASSWORD},
+            "secrets": {
+                "GATEWAY_PASSWORD": REDIS_PASSWORD,
+                **({"MONITOR_PASSWORD": REDIS_MONITOR_PASSWORD} if self.watch else {}),
+            },
             "checks": [
                 {
                     "name": "redis is running",
@@ -408,6 +458,8 @@ class Planner:
             "port": self.gateway.port,
             "slots": self.gateway.slots.model_dump(),
             "stream_timeout_s": self.gateway.timeouts.door_s,
+            "metrics_listen": [self.watch.address(host)] if self.watch else [],
+            "metrics_port": self.catalogue.monitoring.exporters.gateway if self.catalogue.monitoring else 8405,
             "checks": [
                 {
                     "name": "the door is running",
@@ -502,59 +554,64 @@ class Planner:
     # -- listeners ---------------------------------------------------------------------------------------
 
     def services(
-        self, host: str, redis: dict[str, Any] | None, engines: Mapping[str, dict[str, Any] | None]
+        self,
+        host: str,
+        redis: dict[str, Any] | None,
+        engines: Mapping[str, dict[str, Any] | None],
+        exporters: Sequence[Mapping[str, Any]],
     ) -> list[dict[str, Any]]:
         services: list[dict[str, Any]] = []
-
-        def add(
-            service: str,
-            role: str,
-            listen: list[str],
-            port: int,
-            models: list[str],
-            variable: str,
-            gpus: Sequence[int | str] = (),
-        ) -> None:
-            services.extend(
-                {
-                    "service": service,
-                    "role": role,
-                    "unit": f"modelyard-{service}.service",
-                    "address": address,
-                    "port": port,
-                    "models": models,
-                    "gpus": list(gpus),
-                    "variable": variable,
-                }
-                for address in listen
-            )
-
         if redis:
-            add("redis", "redis", redis["listen"], redis["port"], [], "llm_gateway.redis.port")
+            services += listeners("redis", "redis", redis["listen"], redis["port"], "llm_gateway.redis.port")
         for role, engine in engines.items():
             for instance in engine["instances"] if engine else []:
                 served = [d for d in self.by_host[host] if self.of_service(d, role, instance["service"])]
-                add(
+                services += listeners(
                     instance["service"],
                     role,
                     instance["listen"],
                     instance["port"],
-                    [deployment.model.name for deployment in served],
                     show_path(port_path(served[0])),
+                    [deployment.model.name for deployment in served],
                     instance["gpus"],
                 )
         if host in self.topology.gateways:
             for slot, port in self.gateway.slots.model_dump().items():
-                add(f"litellm@{slot}", "litellm", [LOOPBACK], port, [], f"llm_gateway.slots.{slot}")
-            add(
-                "haproxy",
-                "haproxy",
-                self.gateway.listen,
-                self.gateway.port,
-                self.public_names,
-                "llm_gateway.port",
-            )
+                services += listeners(f"litellm@{slot}", "litellm", [LOOPBACK], port, f"llm_gateway.slots.{slot}")
+            listen, port = list(self.gateway.listen), self.gateway.port
+            services += listeners("haproxy", "haproxy", listen, port, "llm_gateway.port", self.public_names)
+            if self.watch:
+                port, variable = self.watch.settings.exporters.gateway, "llm_monitoring.exporters.gateway"
+                services += listeners("haproxy", "exporter", [self.watch.address(host)], port, variable)
+        for exporter in exporters:
+            variable = f"llm_monitoring.exporters.{exporter['kind']}"
+            services += listeners(exporter["service"], "exporter", exporter["listen"], exporter["port"], variable)
         return services
+
+
+def listeners(
+    service: str,
+    role: str,
+    listen: Sequence[str],
+    port: int,
+    variable: str,
+    models: Sequence[str] = (),
+    gpus: Sequence[int | str] = (),
+) -> list[dict[str, Any]]:
+    """What listens on a host, one entry for each address. `variable` is where the port is written."""
+    return [
+        {
+            "service": service,
+            "role": role,
+            "unit": f"modelyard-{service}.service",
+            "address": address,
+            "port": port,
+            "models": list(models),
+            "gpus": list(gpus),
+            "variable": variable,
+        }
+        for address in listen
+    ]
 
 
 def instance_names(name: str, provider: Provider) -> list[str]:
@@ -616,6 +673,19 @@ def port_path(deployment: Deployment) -> Path:
     return ("llm_providers", deployment.provider_name, "port")
 
 
+def _monitoring_ports(settings: Monitoring | None, host: str, topology: Topology) -> Iterator[tuple[int, str, Path]]:
+    """The ports that are watched from, and asked, on a host."""
+    if settings is None or topology.monitoring is None:
+        return
+    where = {"gateway": topology.gateways, "redis": (topology.redis,), "blackbox": (topology.monitoring,)}
+    for kind, port in settings.exporters.model_dump().items():
+        if host in where.get(kind, topology.hosts):
+            yield port, f"the metrics of {kind}", ("monitoring", "exporters", kind)
+    if host == topology.monitoring:
+        for role in ("prometheus", "alertmanager", "grafana"):
+            yield getattr(settings, role).port, role, ("monitoring", role, "port")
+
+
 def check_ports(
     catalogue: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap, broken: frozenset[Path]
 ) -> list[Diagnostic]:
@@ -638,6 +708,7 @@ def check_ports(
             listeners.append((gateway.port, "the gateway's door", ("gateway", "port")))
             for slot, port in gateway.slots.model_dump().items():
                 listeners.append((port, f"gateway slot {slot}", ("gateway", "slots", slot)))
+        listeners += _monitoring_ports(catalogue.monitoring, host, topology)
         shared: set[str] = set()
         for deployment in by_host.get(host, []):
             where = ("providers", *port_path(deployment)[1:])

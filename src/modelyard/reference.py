@@ -151,6 +151,8 @@ def variables_schema() -> Node:
     overrides = _Overrides(found).definition("Catalogue", ())
     found["CatalogueOverride"]["description"] = "Merged over the catalogue key by key, models by name; null removes."
     properties = {f"llm_{key}": node for root in ROOTS for key, node in found.pop(root.__name__)["properties"].items()}
+    # False is off, true is on with nothing else said.
+    properties["llm_monitoring"]["anyOf"].append({"type": "boolean"})
     properties["llm_overrides"] = overrides
     known = "|".join(sorted(name.removeprefix("llm_") for name in properties))
     return {

@@ -13,7 +13,7 @@ from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
 from modelyard.schema import OWN_OPTIONS, Catalogue, Model, Provider
 from modelyard.sourcemap import Path, SourceMap
 
-STACK, GATEWAY, REDIS = "llm_stack", "llm_gateway", "llm_redis"
+STACK, GATEWAY, REDIS, MONITORING = "llm_stack", "llm_gateway", "llm_redis", "llm_monitoring"
 
 ENGINE_ROLES: dict[str, str] = {
     "ollama": "ollama",

@@ -191,6 +191,13 @@ AbsolutePath = Annotated[
 HttpUrl = Annotated[
     str, Matching("URL", r"https?://[^\s/@]+/\S*", "a URL begins with http:// or https:// and holds no credentials")
 ]
+EmailAddress = Annotated[
+    str, Matching("mail address", r"[^\s@<>]+@[^\s@<>]+", "a mail address looks like ops@example.org")
+]
+MailServer = Annotated[
+    str,
+    Matching("host and port", r"[A-Za-z0-9.-]+:[0-9]{1,5}", "a mail server is HOST:PORT, like mail.example.org:587"),
+]
 Version = Annotated[
     str, Matching("version", r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "a version looks like 1.106.2")
 ]
@@ -574,6 +581,102 @@ class Gateway(Strict):
     """The Redis the gateways share."""
 
 
+class PrometheusSettings(Strict):
+    """Prometheus, which keeps the metrics."""
+
+    port: Port = Field(9090, examples=[9090])
+    """What it listens on, on loopback of the host of `llm_monitoring`."""
+    scrape_interval_s: Annotated[int, Field(ge=5, le=120)] = Field(15, examples=[15], json_schema_extra=unit("seconds"))
+    """How often everything is asked. An alert needs a few rounds to be sure."""
+    retention_days: Positive = Field(30, examples=[90], json_schema_extra=unit("days"))
+    """What is older is deleted."""
+    retention_gib: Positive = Field(10, examples=[50], json_schema_extra=unit("GiB"))
+    """The oldest is deleted earlier if there is more than this."""
+
+
+class Webhook(Strict):
+    """Where alerts are posted to."""
+
+    url: HttpUrl = Field(examples=["https://alerts.example.org/modelyard"])
+    """The address. It can be read in the configuration on the host, so it must not be a key itself."""
+    token_env: SecretName | None = Field(None, examples=["ALERT_TOKEN"])
+    """Name of the secret that is sent as bearer token."""
+
+
+class Email(Strict):
+    """Who gets alerts as mail."""
+
+    to: EmailAddress = Field(examples=["ops@example.org"])
+    """Recipient."""
+    sender: EmailAddress = Field(examples=["modelyard@example.org"])
+    """What stands in From."""
+    smarthost: MailServer = Field(examples=["mail.example.org:587"])
+    """The mail server. TLS is required."""
+    username: str | None = Field(None, examples=["modelyard"])
+    """The user there, if it wants one."""
+    password_env: SecretName | None = Field(None, examples=["SMTP_PASSWORD"])
+    """Name of the secret that holds the user's password."""
+
+    @model_validator(mode="after")
+    def _login(self) -> Self:
+        if (self.username is None) != (self.password_env is None):
+            raise ValueError("username and password_env belong together")
+        return self
+
+
+class AlertmanagerSettings(Strict):
+    """Alertmanager, which sends alerts on. Without a receiver it only shows them."""
+
+    port: Port = Field(9093, examples=[9093])
+    """What it listens on, on loopback of the host of `llm_monitoring`."""
+    webhook: Webhook | None = Field(None, examples=[{"url": "https://alerts.example.org/modelyard"}])
+    """Alerts are posted there as JSON."""
+    email: Email | None = Field(
+        None,
+        examples=[{"to": "ops@example.org", "sender": "modelyard@example.org", "smarthost": "mail.example.org:587"}],
+    )
+    """Alerts are mailed."""
+
+
+class GrafanaSettings(Strict):
+    """Grafana, which shows dashboards. It runs if `llm_versions` says where its archive is."""
+
+    port: Port = Field(3000, examples=[3000])
+    """What it listens on, on loopback of the host of `llm_monitoring`."""
+
+
+class ExporterPorts(Strict):
+    """Ports of what gives Prometheus its metrics. Loopback, or `llm_address` if Prometheus is on another host."""
+
+    gateway: Port = Field(8405, examples=[8405])
+    """The door's own metrics and, under `/litellm`, those of the slot that answers."""
+    node: Port = Field(9100, examples=[9100])
+    """Processors, memory, disks and network of every host."""
+    host: Port = Field(9105, examples=[9105])
+    """Releases, units, GPUs and measured first tokens of every host."""
+    blackbox: Port = Field(9115, examples=[9115])
+    """Asks what has no metrics of its own."""
+    redis: Port = Field(9121, examples=[9121])
+    """Redis."""
+
+
+class Monitoring(Strict):
+    """Prometheus, Alertmanager and Grafana on the host of `llm_monitoring`, and exporters on all."""
+
+    prometheus: PrometheusSettings = Field(PrometheusSettings(), examples=[{"retention_days": 90}])
+    """Keeps the metrics."""
+    alertmanager: AlertmanagerSettings = Field(AlertmanagerSettings(), examples=[{"port": 9094}])
+    """Sends alerts on."""
+    grafana: GrafanaSettings = Field(GrafanaSettings(), examples=[{"port": 3000}])
+    """Shows dashboards."""
+    exporters: ExporterPorts = Field(ExporterPorts(), examples=[{"node": 9101}])
+    """Where metrics are had."""
+    probe_interval_s: Annotated[int, Field(ge=30)] | None = Field(
+        300, examples=[300], json_schema_extra=unit("seconds")
+    )
+    """How often every engine is asked for a few tokens, to measure the time to the first. `null`: never."""
+
+
 class LitellmVersion(Strict):
     """The gateway's release."""
 
@@ -640,6 +743,24 @@ class OllamaArchive(Strict):
         return self
 
 
+class GrafanaArchive(OllamaArchive):
+    """Where Grafana's archive comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
+
+    url: HttpUrl | None = Field(None, examples=["https://example.org/grafana-{version}.linux-amd64.tar.gz"])
+    """An address the controller fetches from: the project's own, or a mirror."""
+    path: AbsolutePath | None = Field(None, examples=["/srv/grafana.linux-amd64.tar.gz"])
+    """A file on the controller."""
+
+
+class GrafanaVersion(Strict):
+    """Grafana's release."""
+
+    version: Version = Field(examples=["12.3.0"])
+    """Names it in the store."""
+    source: GrafanaArchive = Field(examples=[{"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": _SHA256}])
+    """Its archive."""
+
+
 class OllamaVersion(Strict):
     """Ollama's release."""
 
@@ -684,12 +805,17 @@ class Versions(Strict):
     """Ollama."""
     vllm: VllmVersion | None = Field(None, examples=[{"version": "0.32.0"}])
     """vLLM."""
+    grafana: GrafanaVersion | None = Field(
+        None,
+        examples=[{"version": "12.3.0", "source": {"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": _SHA256}}],
+    )
+    """Grafana. Without it dashboards are left out."""
     hugging_face: HuggingFace = Field(HuggingFace(), examples=[{"endpoint": "https://hub.example.org"}])
     """Where `source: {repo: ...}` is fetched from."""
 
 
 class Catalogue(Strict):
-    """The whole: what `llm_providers`, `llm_routing`, `llm_gateway` and `llm_versions` say together."""
+    """The whole: `llm_providers`, `llm_routing`, `llm_gateway`, `llm_monitoring` and `llm_versions` together."""
 
     providers: dict[Identifier, Provider] = Field(
         {}, examples=[{"local": {"type": "ollama", "group": "llm_ollama", "port": 11434}}]
@@ -699,6 +825,8 @@ class Catalogue(Strict):
     """Public names and who steps in for whom."""
     gateway: Gateway = Field(Gateway(), examples=[{"port": 4000}])
     """The gateway and its front door."""
+    monitoring: Monitoring | None = Field(None, examples=[{"prometheus": {"retention_days": 90}}])
+    """Prometheus, Alertmanager, Grafana and their exporters. `llm_monitoring: false`: none of them."""
     versions: Versions | None = Field(None, examples=[{"litellm": {"version": "1.106.2"}}])
     """Every component's version and checksum, in one place."""
 

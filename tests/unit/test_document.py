@@ -10,7 +10,7 @@ from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, document, inve
 from catalogues import load as load_yaml
 
 from modelyard.compiler import Compiled, compile_document, compile_inventory
-from modelyard.emit import assert_invariants
+from modelyard.emit import LABELS_OF_CLIENTS, assert_invariants
 from modelyard.names import REDIS_NAMESPACE, slugs
 from modelyard.render import render_plan, render_summary
 from modelyard.schema import Gateway
@@ -86,6 +86,8 @@ def test_document_of_one_host() -> None:
             "expose_router_debug_in_errors": False,
             "turn_off_message_logging": True,
             "callbacks": ["prometheus"],
+            "require_auth_for_metrics_endpoint": False,
+            "prometheus_exclude_labels": list(LABELS_OF_CLIENTS),
         },
         "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
     }

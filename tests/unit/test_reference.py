@@ -34,7 +34,8 @@ VARIABLE_FILES = sorted(
     if any(part in ("group_vars", "host_vars") for part in path.relative_to(ROOT).parts)
 )
 
-COUNTS = {"port", "blue", "green", "weight", "workers", "num_parallel", "max_loaded_models"}
+EXPORTERS = {"gateway", "node", "host", "blackbox", "redis"}
+COUNTS = {"port", "blue", "green", "weight", "workers", "num_parallel", "max_loaded_models"} | EXPORTERS
 """Numbers without a unit: ports, shares, processes and what runs at once."""
 
 

@@ -231,6 +231,14 @@ def test_two_redis() -> None:
     refused(compiled(groups=groups), "too-many-redis", None)
 
 
+def test_two_that_watch() -> None:
+    groups = {"llm_stack": ["one", "two"], "llm_monitoring": ["one", "two"]}
+    addresses = {"one": "10.0.0.1", "two": "10.0.0.2"}
+    watched = CATALOGUE + "llm_monitoring: true\n"
+    refused(compiled(watched, groups=groups, addresses=addresses), "too-many-monitoring", None)
+    assert compiled(groups=groups).errors == []
+
+
 def test_empty_catalogue() -> None:
     versions = CATALOGUE[CATALOGUE.index("llm_versions") :]
     refused(compiled(versions), "empty-catalogue", None)

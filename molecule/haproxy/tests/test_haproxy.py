@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 PORT = 4000
+METRICS_PORT = 8405
 INFERENCE = [
     "chat/completions",
     "completions",
@@ -77,9 +78,16 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def ask(address: str, path: str, method: str = "GET", body: dict[str, Any] | None = None, **headers: str) -> Answer:
+def ask(
+    address: str,
+    path: str,
+    method: str = "GET",
+    body: dict[str, Any] | None = None,
+    port: int = PORT,
+    **headers: str,
+) -> Answer:
     """Send one request exactly as it is written, without a client's clean-up of the path."""
-    connection = http.client.HTTPConnection(address, PORT, timeout=10)
+    connection = http.client.HTTPConnection(address, port, timeout=10)
     try:
         payload = json.dumps(body).encode() if body is not None else None
         connection.putrequest(method, path)
@@ -201,7 +209,8 @@ def test_packages_own_service_sleeps(host: Any) -> None:
 
 def test_only_the_door_listens_for_others(host: Any) -> None:
     listening = host.run("ss -Hltnp").stdout.splitlines()
-    assert {line.split()[3] for line in listening if "haproxy" in line} == {f"0.0.0.0:{PORT}"}
+    wanted = {f"0.0.0.0:{PORT}", f"0.0.0.0:{METRICS_PORT}"}
+    assert {line.split()[3] for line in listening if "haproxy" in line} == wanted
     socket_file = host.file("/run/modelyard-haproxy/admin.sock")
     assert (socket_file.user, socket_file.mode) == ("modelyard-haproxy", 0o600)
 
@@ -331,3 +340,29 @@ def test_journal_holds_no_query(host: Any, address: str) -> None:
     journal = host.run("journalctl -u modelyard-haproxy --no-pager -o cat -n 20").stdout
     assert "GET /v1/models" in journal
     assert "needle-in-query" not in journal
+
+
+def test_prometheus_gets_the_metrics_of_the_door_and_of_the_slot_that_answers(address: str) -> None:
+    own = ask(address, "/metrics", port=METRICS_PORT)
+    assert own.status == 200
+    assert 'haproxy_server_status{proxy="gateway",server="blue",state="UP"} 1' in own.body.decode()
+    slot = ask(address, "/litellm", port=METRICS_PORT)
+    assert (slot.status, slot.json()["path"]) == (200, "/metrics/")
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/", "GET"),
+        ("/metrics/", "GET"),
+        ("/litellm/", "GET"),
+        ("/litellm/../key/generate", "GET"),
+        ("/v1/models", "GET"),
+        ("/v1/chat/completions", "POST"),
+        ("/litellm", "POST"),
+        ("/ui", "GET"),
+    ],
+)
+def test_prometheus_gets_nothing_else(address: str, path: str, method: str) -> None:
+    answer = ask(address, path, method, port=METRICS_PORT)
+    assert (answer.status, answer.body) == (404, b"See /metrics and /litellm.")

@@ -137,6 +137,23 @@ def test_gateway_can_do_nothing_else(gateway: Any) -> None:
     assert not_refused == {}
 
 
+def test_who_measures_reads_figures_and_no_keys(host: Any, gateway: Any, port: int) -> None:
+    """The user exists where it has a password."""
+    credential = PASSWORD_FILE.replace("GATEWAY", "MONITOR")
+    if not host.file(credential).exists:
+        answer = host.run(f"REDISCLI_AUTH=$(cat {PASSWORD_FILE}) redis-cli -p {port} --user monitor PING 2>&1").stdout
+        assert "WRONGPASS" in answer
+        return
+    gateway("SET litellm:t:seen 1")
+    client = f"REDISCLI_AUTH=$(cat {credential}) redis-cli -p {port} --user monitor"
+    assert "used_memory:" in host.check_output(f"{client} INFO")
+    assert host.check_output(f"{client} SLOWLOG LEN").isdigit()
+    for command in [*FORBIDDEN, "GET litellm:t:seen", "SET litellm:t:seen 2", "SLOWLOG GET", "SLOWLOG RESET"]:
+        answer = host.run(f"{client} {command}").stdout
+        assert any(words in answer for words in REFUSALS), (command, answer)
+    assert gateway("GET litellm:t:seen", "DEL litellm:t:seen") == "1\n1"
+
+
 def test_memory_is_bounded(host: Any, gateway: Any) -> None:
     wanted = host.ansible.get_variables()["redis_maxmemory_mib"]
     memory = gateway("INFO memory")

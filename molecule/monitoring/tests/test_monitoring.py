@@ -1,0 +1,219 @@
+"""What watches the stack, with everything real: who is asked, what is seen, what is told when something breaks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+import yaml
+from modelyard_playbook import ansible_playbook
+from modelyard_traffic import Traffic
+
+ROOT = Path(__file__).resolve().parents[3]
+RULES = sorted((ROOT / "roles/prometheus/files/rules").glob("*.yml"))
+KEY = "sk-planted-master-key"
+PLANTED = [KEY, "planted-redis-password", "planted-monitor-password", "planted-engine-key"]
+ENGINE_UNIT = "modelyard-llama-cpp@llama-cpp-native"
+OURS = ("prometheus", "alertmanager", "exporter@node", "exporter@host", "exporter@redis", "exporter@blackbox")
+JOBS = {
+    ("alertmanager", "watcher"),
+    ("haproxy", "watcher"),
+    ("host", "engine"),
+    ("host", "watcher"),
+    ("litellm", "watcher"),
+    ("llama_cpp", "engine"),
+    ("node", "engine"),
+    ("node", "watcher"),
+    ("prometheus", "watcher"),
+    ("redis", "watcher"),
+}
+
+
+@pytest.fixture(scope="module")
+def watcher() -> Any:
+    return testinfra.get_host("ansible://watcher")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    return testinfra.get_host("ansible://engine")
+
+
+@pytest.fixture(scope="module")
+def door(watcher: Any) -> str:
+    """Address of the front door, as this machine reaches it."""
+    return f"http://{watcher.ansible.get_variables()['ansible_host']}:4000"
+
+
+@pytest.fixture(scope="module")
+def ask(watcher: Any) -> Callable[..., Any]:
+    """Ask Prometheus, which listens on loopback of its host, for the `data` of an answer."""
+
+    def api(path: str, **query: str) -> Any:
+        url = f"http://127.0.0.1:9090/api/v1/{path}?{urllib.parse.urlencode(query)}"
+        answer = json.loads(watcher.check_output("curl -sS -m 20 %s", url))
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    return api
+
+
+@pytest.fixture(scope="module")
+def series(ask: Callable[..., Any]) -> Callable[[str], list[dict[str, Any]]]:
+    return lambda expression: list(ask("query", query=expression)["result"])
+
+
+def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 120) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(2)
+
+
+def site(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run site.yml, as a user does."""
+    return ansible_playbook("converge.yml", *arguments)
+
+
+def test_everybody_is_asked_and_answers(series: Callable[[str], list[dict[str, Any]]]) -> None:
+    def answering() -> set[tuple[str, str]]:
+        return {(one["metric"]["job"], one["metric"]["instance"]) for one in series("up == 1")}
+
+    wait_until(lambda: answering() == JOBS, "not everybody answers Prometheus")
+    assert series("up == 0") == []
+    # Two models of one host are two targets of one job, with the key of the engine.
+    assert {one["metric"]["service"] for one in series('up{job="llama_cpp"}')} == {
+        "llama-cpp@llama-cpp-native",
+        "llama-cpp@stand-by",
+    }
+
+
+def test_all_rules_are_loaded_and_can_be_evaluated(ask: Callable[..., Any]) -> None:
+    loaded = {rule["name"]: rule for group in ask("rules")["groups"] for rule in group["rules"]}
+    files = [group for path in RULES for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
+    assert loaded.keys() == {rule.get("alert") or rule["record"] for group in files for rule in group["rules"]}
+    wait_until(
+        lambda: {rule["health"] for group in ask("rules")["groups"] for rule in group["rules"]} == {"ok"},
+        "a rule cannot be evaluated",
+    )
+
+
+def test_prometheus_and_what_it_sends_to_listen_on_loopback(watcher: Any, engine: Any) -> None:
+    address = engine.ansible.get_variables()["ansible_host"]
+    own = watcher.ansible.get_variables()["ansible_host"]
+    lines = [line.split()[3] for line in watcher.check_output("ss -Hltn").splitlines()]
+    monitoring = {"9090", "9093", "9100", "9105", "9115", "9121", "8405"}
+    assert {line for line in lines if line.rsplit(":", 1)[1] in monitoring} == {f"127.0.0.1:{p}" for p in monitoring}
+    for port in (9100, 9105, 8080):
+        assert watcher.run(f"curl -s -o /dev/null -m 10 http://{address}:{port}/metrics").rc == 0
+        # This machine is neither the gateway nor Prometheus.
+        outside = ["curl", "-s", "-o", "/dev/null", "-m", "10", f"http://{address}:{port}/metrics"]
+        assert subprocess.run(outside, check=False).returncode == 7, port
+    for port in monitoring:
+        outside = ["curl", "-s", "-o", "/dev/null", "-m", "10", f"http://{own}:{port}/metrics"]
+        assert subprocess.run(outside, check=False).returncode == 7, port
+
+
+def test_figures_of_real_traffic_are_there(
+    door: str, series: Callable[[str], list[dict[str, Any]]], measured: Callable[[str], None]
+) -> None:
+    with Traffic(door, KEY, "llama-cpp-native", rate=5) as traffic:
+        for expression in (
+            'sum(rate(litellm_proxy_total_requests_metric_total{requested_model="llama-cpp-native"}[1m])) > 0',
+            'rate(haproxy_backend_http_responses_total{proxy="gateway",code="2xx"}[1m]) > 0',
+            'rate(llamacpp:tokens_predicted_total{service="llama-cpp@llama-cpp-native"}[1m]) > 0',
+            'modelyard_probe_success{service="llama-cpp@llama-cpp-native"} == 1',
+            'modelyard_probe_time_to_first_token_seconds{instance="engine"} > 0',
+            'modelyard_release_info{service="litellm",instance="watcher"} == 1',
+            "redis_up == 1",
+            'node_memory_MemTotal_bytes{instance="engine"} > 0',
+        ):
+            wait_until(lambda expression=expression: series(expression), f"nothing for {expression}")  # type: ignore[misc]
+    assert traffic.failures == []
+    # Labels that a client could fill with anything are not kept.
+    labels = {name for one in series("litellm_proxy_total_requests_metric_total") for name in one["metric"]}
+    assert labels.isdisjoint({"user_agent", "end_user", "client_ip", "user"}), labels
+    measured(f"{traffic.answered} requests and {traffic.streams} streams were watched")
+
+
+def firing(ask: Callable[..., Any]) -> set[tuple[str, str]]:
+    return {
+        (alert["labels"]["alertname"], alert["labels"].get("service", ""))
+        for alert in ask("alerts")["alerts"]
+        if alert["state"] == "firing"
+    }
+
+
+def told(watcher: Any) -> set[str]:
+    """What Alertmanager shows."""
+    alerts = json.loads(watcher.check_output("curl -sS -m 20 http://127.0.0.1:9093/api/v2/alerts"))
+    return {alert["labels"]["alertname"] for alert in alerts if alert["status"]["state"] == "active"}
+
+
+@pytest.fixture
+def mended(watcher: Any, engine: Any) -> Iterator[None]:
+    """Leave with everything running, whatever the test did."""
+    yield
+    watcher.run("systemctl start modelyard-redis")
+    engine.run(f"systemctl start {ENGINE_UNIT} modelyard-llama-cpp@stand-by")
+
+
+@pytest.mark.usefixtures("mended")
+def test_three_alerts_fire_and_clear(
+    watcher: Any, engine: Any, door: str, ask: Callable[..., Any], measured: Callable[[str], None]
+) -> None:
+    """Redis and both engines stop: nobody is left to answer. Then they come back."""
+    assert firing(ask) == set()
+    wanted = {("RedisDown", "redis"), ("TargetDown", "llama-cpp@llama-cpp-native"), ("ChainExhausted", "")}
+    started = time.monotonic()
+    watcher.check_output("systemctl stop modelyard-redis")
+    engine.check_output(f"systemctl stop {ENGINE_UNIT} modelyard-llama-cpp@stand-by")
+    with Traffic(door, KEY, "llama-cpp-native", rate=2, max_s=420) as traffic:
+        wait_until(lambda: firing(ask) >= wanted, f"{wanted} did not fire", 400)
+    measured(f"three alerts fired {time.monotonic() - started:.0f} s after everything they are about was stopped")
+    assert traffic.answered == 0
+    assert {name for name, _ in wanted} <= told(watcher)
+    started = time.monotonic()
+    watcher.check_output("systemctl start modelyard-redis")
+    engine.check_output(f"systemctl start {ENGINE_UNIT} modelyard-llama-cpp@stand-by")
+    wait_until(lambda: not firing(ask) & wanted, f"{wanted} did not clear", 600)
+    measured(f"they cleared {time.monotonic() - started:.0f} s after it was started")
+
+
+def test_secrets_are_nowhere_but_in_their_credentials(watcher: Any, engine: Any) -> None:
+    places = "/opt/modelyard /etc/systemd/system /var/lib/modelyard/prometheus /var/lib/modelyard/alertmanager"
+    for one in (watcher, engine):
+        for secret in PLANTED:
+            assert one.run(f"grep -rlF {secret} {places} 2>/dev/null").stdout == ""
+            # The search does not find itself: its own argument is broken by the bracket.
+            pattern = f"{secret[:-1]}[{secret[-1]}]"
+            assert one.run(f"cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '{pattern}'").stdout.strip() == "0"
+            assert one.run(f"journalctl --no-pager | grep -c '{pattern}'").stdout.strip() == "0"
+
+
+def test_plan_agrees_with_what_is_live() -> None:
+    shown = ansible_playbook("../../playbooks/plan.yml")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "  watcher: nothing, 9 services as planned\n" in shown.stdout.replace("        ", "")
+    assert "  engine: nothing, 5 services as planned\n" in shown.stdout.replace("        ", "")
+    assert "monitoring grafana: llm_versions does not say where its archive is" in shown.stdout
+
+
+def test_without_monitoring_it_goes_and_what_it_measured_stays(watcher: Any, engine: Any) -> None:
+    done = site("-e", json.dumps({"llm_monitoring": False}))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for one, services in ((watcher, OURS), (engine, ("exporter@node", "exporter@host"))):
+        for service in services:
+            assert not one.file(f"/etc/systemd/system/modelyard-{service}.service").exists
+            assert not one.file(f"/opt/modelyard/services/{service}").exists
+    assert watcher.file("/var/lib/modelyard/prometheus").is_directory
+    assert watcher.run("curl -s -m 10 http://127.0.0.1:8405/metrics").rc == 7
+    again = site("-e", json.dumps({"llm_monitoring": False}))
+    assert (again.returncode, "changed=0" in again.stdout.partition("PLAY RECAP")[2]) == (0, True), again.stdout
