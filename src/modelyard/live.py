@@ -58,7 +58,7 @@ def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if plan["firewall"]["rules"]:
         found["firewall"] = plan["firewall"]
     for exporter in plan["exporters"]:
-        found[exporter["service"]] = _without(exporter, "checks")
+        found[exporter["service"]] = {"instance": _without(exporter, "checks")}
     for section in ("redis", *ENGINE_ROLES.values(), "litellm", "haproxy", "prometheus", "alertmanager", "grafana"):
         if not plan[section]:
             continue

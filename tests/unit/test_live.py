@@ -207,13 +207,19 @@ def test_values_are_readable(old: Any, new: Any, line: str) -> None:
         ("haproxy/tasks/configure.yml", "haproxy"),
         ("litellm/tasks/configure.yml", "litellm"),
         ("llama_cpp/tasks/instance.yml", "llama-cpp@small"),
+        ("exporter/tasks/instance.yml", "exporter@node"),
+        ("prometheus/tasks/configure.yml", "prometheus"),
+        ("alertmanager/tasks/configure.yml", "alertmanager"),
+        ("grafana/tasks/configure.yml", "grafana"),
     ],
 )
 def test_roles_keep_what_is_compared(file: str, service: str) -> None:
     """A key that only one side has would be reported as a change for ever."""
     tasks = yaml.safe_load((ROOT / "roles" / file).read_text(encoding="utf-8"))
     (kept,) = [task["modelyard_release"]["plan"] for task in tasks if "modelyard_release" in task]
-    compared = parts(compiled().plans["one"])[service]
+    grafana = f"  grafana: {{version: 12.3.0, source: {{path: /g.tgz, sha256: {'a' * 64}}}}}\n"
+    watched = compiled(f"{CATALOGUE}{grafana}llm_monitoring: true\n", groups={"llm_monitoring": ["one"]})
+    compared = parts(watched.plans["one"])[service]
     assert kept.keys() == compared.keys()
     if "build" in kept:
         assert kept["build"].keys() == compared["build"].keys()
