@@ -1,0 +1,78 @@
+"""docs/operations.md: a runbook for every alert, and nothing in it that does not exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from promql import groups, unknown
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+RUNBOOKS = re.split(r"^## ", PAGE.partition("\n# Runbooks\n")[2], flags=re.MULTILINE)[1:]
+SECTIONS = {section.partition("\n")[0]: section for section in RUNBOOKS}
+EXPRESSIONS = re.findall(r"promtool query instant \S+ (?:\\\n\s*)?'([^']*)'", PAGE)
+
+
+def named(pattern: str) -> set[str]:
+    """What the page names in this way."""
+    return set(re.findall(pattern, PAGE))
+
+
+def test_every_alert_has_its_runbook_and_every_runbook_is_an_alerts() -> None:
+    alerts = [rule["alert"] for group in groups() for rule in group["rules"] if "alert" in rule]
+    assert sorted(section.partition("\n")[0] for section in RUNBOOKS) == sorted(alerts)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_runbook_says_what_it_means_who_notices_where_to_look_how_to_mend_and_when_it_is_over(name: str) -> None:
+    meaning, *parts = re.split(r"^\*\*([^*]*):\*\*\s", SECTIONS[name], flags=re.MULTILINE)
+    assert meaning.removeprefix(name).strip()
+    assert parts[::2] in (["Clients", "Look", "Mend", "Over"], ["Clients", "Look and mend", "Over"])
+    assert all(text.strip() for text in parts[1::2])
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    headings = {title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)", PAGE, flags=re.MULTILINE)}
+    assert named(r"\]\(#([^)]*)\)") - headings == set()
+
+
+def test_playbooks_exist() -> None:
+    playbooks = named(r"ansible-playbook (\S+)") | named(r"`((?:playbooks/)?[\w/]+\.yml)`")
+    assert "playbooks/smoke.yml" in playbooks
+    inventory = {"group_vars/llm_stack/llm.yml"}
+    assert {path for path in playbooks - inventory if not (ROOT / path).is_file()} == set()
+
+
+def test_targets_of_make_exist() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert named(r"(?:^    |`)make ([a-z-]+)") - set(targets) == set()
+
+
+def test_modules_exist() -> None:
+    modules = named(r"-m (modelyard_\w+)")
+    assert modules
+    assert {name for name in modules if not (ROOT / f"plugins/modules/{name}.py").is_file()} == set()
+
+
+def test_units_exist() -> None:
+    """SERVICE, NAME and PROVIDER are to be filled in; a unit of the exporters is named by its kind."""
+    templates = ROOT.glob("roles/*/templates/modelyard-*.service.j2")
+    units = {path.name.removesuffix(".service.j2").removesuffix("@") for path in templates}
+    found = named(r"modelyard-([a-z-]+(?:@\w+)?)")
+    assert {"haproxy", "litellm@blue", "exporter@host"} <= found
+    assert {name for name in found if f"modelyard-{name.partition('@')[0]}" not in units} == set()
+    specs = yaml.safe_load((ROOT / "roles/exporter/meta/argument_specs.yml").read_text(encoding="utf-8"))
+    instances = specs["argument_specs"]["main"]["options"]["exporter_instances"]["options"]
+    assert named(r"modelyard-exporter@(\w+)") == set(instances["kind"]["choices"])
+
+
+@pytest.mark.parametrize("expression", sorted(set(EXPRESSIONS)))
+def test_queries_ask_for_what_the_servers_show(expression: str) -> None:
+    assert unknown(expression) == []
+
+
+def test_all_queries_were_found() -> None:
+    assert len(EXPRESSIONS) == PAGE.count("promtool query")
