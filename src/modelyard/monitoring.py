@@ -128,8 +128,8 @@ class Watch:
         yield job("litellm", at(ports.gateway, self.gateways, service="litellm"), "/litellm")
         yield job("haproxy", at(ports.gateway, self.gateways, service="haproxy"))
         yield job("node", at(ports.node, list(plans), service="exporter@node"))
-        # Without a service: this one tells of all services, and labels what it tells with theirs.
-        yield job("host", at(ports.host, list(plans)))
+        # What it tells of a service has the name of that one instead (`honor_labels`).
+        yield job("host", at(ports.host, list(plans), service="exporter@host"))
         if self.redis is not None:
             yield job("redis", at(ports.redis, [self.redis], service="redis"))
         for role, keyed in WITH_METRICS.items():
