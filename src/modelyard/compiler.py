@@ -164,7 +164,7 @@ def compile_catalogue(
     merged, removed, problems = apply_overrides(given, overrides, inventory.probe)
     if switch is False:  # Whatever an override says of its parts.
         merged = Merged(merged, None)
-        del merged["monitoring"]
+        merged.pop("monitoring", None)
     out.diagnostics += problems
     source = SourceMap(merged, inventory.probe, removed)
     tree = plain(merged)
@@ -625,7 +625,7 @@ def _note_monitoring(model: Catalogue, topology: Topology, resolved: Resolved) -
         return
     if topology.monitoring is None:
         reason = f"no host in group {MONITORING}"
-        resolved.left_out.append(LeftOut("monitoring", "all of it", reason, (), ("monitoring",)))
+        resolved.left_out.append(LeftOut("monitoring", "prometheus", reason, (), ("monitoring",)))
     elif model.versions is None or model.versions.grafana is None:
         reason = "llm_versions does not say where its archive is"
         resolved.left_out.append(LeftOut("monitoring", "grafana", reason, (), ("versions",)))

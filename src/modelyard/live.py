@@ -13,7 +13,9 @@ from modelyard.sourcemap import Path
 
 NOT_ASKED = "not asked (--limit)"
 
-RETIRED = ("firewall", "exporter@", *(f"{role.replace('_', '-')}@" for role in ENGINE_ROLES.values()))
+WATCHERS = ("prometheus", "alertmanager", "grafana")
+
+RETIRED = ("firewall", "exporter@", *WATCHERS, *(f"{role.replace('_', '-')}@" for role in ENGINE_ROLES.values()))
 """Services that site.yml takes away once the plan no longer has them; it leaves others of the kind running."""
 
 MODELS: Path = ("document", "model_list")
@@ -59,7 +61,7 @@ def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         found["firewall"] = plan["firewall"]
     for exporter in plan["exporters"]:
         found[exporter["service"]] = {"instance": _without(exporter, "checks")}
-    for section in ("redis", *ENGINE_ROLES.values(), "litellm", "haproxy", "prometheus", "alertmanager", "grafana"):
+    for section in ("redis", *ENGINE_ROLES.values(), "litellm", "haproxy", *WATCHERS):
         if not plan[section]:
             continue
         if section in ENGINE_ROLES.values():

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.names import GRAFANA_PASSWORD, LOOPBACK, MONITOR_USER, REDIS_MONITOR_PASSWORD, url_host
+from modelyard.names import (
+    GRAFANA_PASSWORD,
+    GRAFANA_SECRET_KEY,
+    LOOPBACK,
+    MONITOR_USER,
+    REDIS_MONITOR_PASSWORD,
+    url_host,
+)
 from modelyard.schema import Monitoring, Versions
 
 Plans = Mapping[str, Mapping[str, Any]]
@@ -113,7 +120,6 @@ class Watch:
                 "job": name,
                 "path": path,
                 "credential": None,
-                "timeout_s": None,
                 "prober": None,
                 "module": None,
                 "targets": targets,
@@ -136,7 +142,7 @@ class Watch:
             by_key: dict[str | None, list[dict[str, Any]]] = {}
             for host, instance in _instances(plans, role):
                 key = instance["secrets"].get("API_KEY") if keyed else None
-                by_key.setdefault(key, []).append(_target(host, instance, f"{_address(instance)}"))
+                by_key.setdefault(key, []).append(_target(host, instance, _address(instance)))
             for key, targets in by_key.items():
                 yield job(role, targets, credential=key)
         probed: dict[str, list[dict[str, Any]]] = {}
@@ -144,7 +150,7 @@ class Watch:
             for host, instance in _instances(plans, role):
                 probed.setdefault(module, []).append(_target(host, instance, f"http://{_address(instance)}{path}"))
         for module, targets in probed.items():
-            yield job("probe", targets, "/probe", prober=f"{LOOPBACK}:{ports.blackbox}", module=module)
+            yield job("probe", targets, prober=f"{LOOPBACK}:{ports.blackbox}", module=module)
 
     # -- Alertmanager, Grafana ---------------------------------------------------------------------------
 
@@ -180,7 +186,7 @@ class Watch:
             "listen": [LOOPBACK],
             "port": port,
             "prometheus_url": f"http://{LOOPBACK}:{self.settings.prometheus.port}",
-            "secrets": {"ADMIN_PASSWORD": GRAFANA_PASSWORD},
+            "secrets": {"ADMIN_PASSWORD": GRAFANA_PASSWORD, "SECRET_KEY": GRAFANA_SECRET_KEY},
             "checks": checks_of("grafana", f"http://{LOOPBACK}:{port}/api/health"),
         }
 

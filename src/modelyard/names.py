@@ -11,6 +11,7 @@ MASTER_KEY = "LITELLM_MASTER_KEY"
 REDIS_PASSWORD = "REDIS_PASSWORD"
 REDIS_MONITOR_PASSWORD = "REDIS_MONITOR_PASSWORD"
 GRAFANA_PASSWORD = "GRAFANA_ADMIN_PASSWORD"
+GRAFANA_SECRET_KEY = "GRAFANA_SECRET_KEY"
 GATEWAY_USER = "gateway"
 """The Redis ACL user of the gateways."""
 
@@ -20,7 +21,7 @@ MONITOR_USER = "monitor"
 REDIS_NAMESPACE = "litellm"
 """Every key of the gateway in Redis begins with this and a colon; its user may reach nothing else."""
 
-OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD, GRAFANA_PASSWORD})
+OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD, GRAFANA_PASSWORD, GRAFANA_SECRET_KEY})
 """Generated once per inventory, so they always exist; no provider may be given one of them."""
 
 LOOPBACK = "127.0.0.1"

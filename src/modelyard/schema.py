@@ -586,8 +586,8 @@ class PrometheusSettings(Strict):
 
     port: Port = Field(9090, examples=[9090])
     """What it listens on, on loopback of the host of `llm_monitoring`."""
-    scrape_interval_s: Annotated[int, Field(ge=5, le=120)] = Field(15, examples=[15], json_schema_extra=unit("seconds"))
-    """How often everything is asked. An alert needs a few rounds to be sure."""
+    scrape_interval_s: Annotated[int, Field(ge=10, le=30)] = Field(15, examples=[15], json_schema_extra=unit("seconds"))
+    """How often everything is asked. At least as long as an answer may take (10 s), and alerts look at two minutes."""
     retention_days: Positive = Field(30, examples=[90], json_schema_extra=unit("days"))
     """What is older is deleted."""
     retention_gib: Positive = Field(10, examples=[50], json_schema_extra=unit("GiB"))
@@ -652,7 +652,7 @@ class ExporterPorts(Strict):
     """The door's own metrics and, under `/litellm`, those of the slot that answers."""
     node: Port = Field(9100, examples=[9100])
     """Processors, memory, disks and network of every host."""
-    host: Port = Field(9105, examples=[9105])
+    host: Port = Field(9117, examples=[9117])
     """Releases, units, GPUs and measured first tokens of every host."""
     blackbox: Port = Field(9115, examples=[9115])
     """Asks what has no metrics of its own."""

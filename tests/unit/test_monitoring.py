@@ -41,7 +41,7 @@ def test_everything_is_watched_where_it_listens() -> None:
         ("litellm", None, None, ["127.0.0.1:8405"]),
         ("haproxy", None, None, ["127.0.0.1:8405"]),
         ("node", None, None, ["10.0.0.1:9100", "10.0.0.2:9100", "127.0.0.1:9100"]),
-        ("host", None, None, ["10.0.0.1:9105", "10.0.0.2:9105", "127.0.0.1:9105"]),
+        ("host", None, None, ["10.0.0.1:9117", "10.0.0.2:9117", "127.0.0.1:9117"]),
         ("redis", None, None, ["127.0.0.1:9121"]),
         ("llama_cpp", "NATIVE_API_KEY", None, ["10.0.0.1:8080"]),
         ("vllm", None, None, ["10.0.0.2:8001"]),
@@ -62,13 +62,13 @@ def test_only_who_asks_is_let_in() -> None:
         ("llama-cpp@tiny-7b", 8080): ["10.0.0.2", "10.0.0.9"],
         ("llama-cpp-python@snake", 8000): ["10.0.0.2", "10.0.0.9"],
         ("exporter@node", 9100): ["10.0.0.2"],
-        ("exporter@host", 9105): ["10.0.0.2"],
+        ("exporter@host", 9117): ["10.0.0.2"],
     }
     rules = {(rule["service"], rule["port"]): rule["from"] for rule in plans(host="b")["g"]["firewall"]["rules"]}
     assert rules == {
         ("haproxy", 8405): ["10.0.0.2"],
         ("exporter@node", 9100): ["10.0.0.2"],
-        ("exporter@host", 9105): ["10.0.0.2"],
+        ("exporter@host", 9117): ["10.0.0.2"],
         ("exporter@redis", 9121): ["10.0.0.2"],
     }
     found = plans(host="b")
@@ -110,6 +110,11 @@ def test_every_engine_is_asked_for_a_token_unless_it_is_off() -> None:
             [],
         ),
         (CATALOGUE, {"llm_monitoring": ["g"]}, []),
+        (
+            CATALOGUE + "llm_monitoring: false\nllm_overrides: {monitoring: null}\n",
+            {"llm_monitoring": ["g"]},
+            [],
+        ),
     ],
 )
 def test_what_is_left_out_is_said(text: str, groups: dict[str, list[str]], left_out: list[str]) -> None:
@@ -139,7 +144,7 @@ def test_alerts_go_where_the_catalogue_says() -> None:
 def test_grafana_is_had_from_where_the_catalogue_says() -> None:
     grafana = plans(WATCHED.replace("llm_monitoring", f"{GRAFANA}llm_monitoring"))["g"]["grafana"]
     assert grafana["source"] == {"url": "https://x.example/g-12.3.0.tgz", "sha256": "b" * 64}
-    assert grafana["secrets"] == {"ADMIN_PASSWORD": "GRAFANA_ADMIN_PASSWORD"}
+    assert grafana["secrets"] == {"ADMIN_PASSWORD": "GRAFANA_ADMIN_PASSWORD", "SECRET_KEY": "GRAFANA_SECRET_KEY"}
     assert grafana["prometheus_url"] == "http://127.0.0.1:9090"
 
 
@@ -152,6 +157,7 @@ def test_grafana_is_had_from_where_the_catalogue_says() -> None:
         ("{alertmanager: {webhook: {url: 'http://x/', token_env: HOOK}}}", "secret-undefined", "HOOK"),
         ("{alertmanager: {webhook: {url: 'http://me:key@x/'}}}", "invalid-value", "credentials"),
         ("{alertmanager: {email: {to: a@b, sender: a@b, smarthost: 'b:25', username: u}}}", "invalid-value", "belong"),
+        ("{prometheus: {scrape_interval_s: 60}}", "invalid-value", "scrape_interval_s"),
         ("{probe_interval_s: 1}", "invalid-value", "probe_interval_s"),
         ("[]", "invalid-value", "llm_monitoring"),
     ],

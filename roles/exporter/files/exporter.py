@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -619,6 +620,11 @@ class Server(http.server.ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.exporter = exporter
         super().__init__((address, port), Handler)
+
+    def server_bind(self) -> None:
+        """Listen without asking the name service who this host is, which may take half a minute."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say in one line that a client went away, or what else it was."""
