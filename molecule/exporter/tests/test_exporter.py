@@ -264,7 +264,7 @@ def test_keys_are_nowhere_but_in_their_credentials(host: Any) -> None:
         "environments": "cat $(ls -d /proc/[0-9]*/environ) | tr '\\0' ' '",
         "journal": "journalctl --no-pager -o cat",
         "releases": "grep -ra . /opt/modelyard/services /var/lib/modelyard/activations",
-        "metrics": f"for place in {' '.join(KINDS.values())}; do curl -gsf http://$place/metrics || echo {missed}; done",
+        "metrics": f"for at in {' '.join(KINDS.values())}; do curl -gsf http://$at/metrics || echo {missed}; done",
     }
     # Written so that the search does not find itself.
     assert missed not in host.run(places["metrics"]).stdout
