@@ -42,6 +42,9 @@ all:
         llm_redis:
           hosts:
             localhost:
+        llm_monitoring:
+          hosts:
+            localhost:
       vars:
         ansible_connection: local
         ansible_python_interpreter: /usr/bin/python3
