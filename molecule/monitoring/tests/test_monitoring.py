@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -134,7 +135,7 @@ def test_figures_of_real_traffic_are_there(
             "redis_up == 1",
             'node_memory_MemTotal_bytes{instance="engine"} > 0',
         ):
-            wait_until(lambda expression=expression: series(expression), f"nothing for {expression}")  # type: ignore[misc]
+            wait_until(functools.partial(series, expression), f"nothing for {expression}")
     assert traffic.failures == []
     # Labels that a client could fill with anything are not kept.
     labels = {name for one in series("litellm_proxy_total_requests_metric_total") for name in one["metric"]}
