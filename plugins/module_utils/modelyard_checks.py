@@ -293,7 +293,10 @@ def _gpu_memory(processes: set[int]) -> tuple[int | None, int]:
 
     Where nvidia-smi knows a process but not its memory, that counts as 0.
     """
-    asked = run(["nvidia-smi", "--query-compute-apps=pid,used_gpu_memory", "--format=csv,noheader,nounits"])
+    try:
+        asked = run(["nvidia-smi", "--query-compute-apps=pid,used_gpu_memory", "--format=csv,noheader,nounits"])
+    except ServiceError as error:
+        raise FinalCheckError(str(error)) from error
     if asked.returncode != 0:
         said = (asked.stdout + asked.stderr).strip().splitlines()
         raise FinalCheckError(f"nvidia-smi: {said[-1] if said else f'exit status {asked.returncode}'}")
