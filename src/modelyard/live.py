@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from modelyard.diagnostics import show_path
+from modelyard.monitoring import WATCHERS
 from modelyard.resolve import ENGINE_ROLES
 from modelyard.sourcemap import Path
 
 NOT_ASKED = "not asked (--limit)"
-
-WATCHERS = ("prometheus", "alertmanager", "grafana")
 
 RETIRED = ("firewall", "exporter@", *WATCHERS, *(f"{role.replace('_', '-')}@" for role in ENGINE_ROLES.values()))
 """Services that site.yml takes away once the plan no longer has them; it leaves others of the kind running."""

@@ -12,11 +12,15 @@ from modelyard.names import (
     LOOPBACK,
     MONITOR_USER,
     REDIS_MONITOR_PASSWORD,
+    journal,
     url_host,
 )
 from modelyard.schema import Monitoring, Versions
 
 Plans = Mapping[str, Mapping[str, Any]]
+
+WATCHERS = ("prometheus", "alertmanager", "grafana")
+"""Roles that only the host of Prometheus has, each a service of the same name."""
 
 WITH_METRICS = {"llama_cpp": True, "vllm": False}
 """Engines with /metrics of their own, by role: whether it wants the engine's key."""
@@ -26,10 +30,6 @@ PROBED = {"ollama": ("/api/version", "http_2xx"), "llama_cpp_python": ("/v1/mode
 
 ANSWER_TIMEOUT_S = 15
 """Our own exporter waits 8 s for a driver that hangs before it tells the rest."""
-
-
-def journal(unit: str) -> str:
-    return f"journalctl -u {unit} -n 50"
 
 
 def checks_of(service: str, url: str) -> list[dict[str, Any]]:

@@ -60,6 +60,11 @@ def url_host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
+def journal(unit: str) -> str:
+    """The command that shows what a unit said last: the hint of most checks."""
+    return f"journalctl -u {unit} -n 50"
+
+
 def reach(listen: str) -> str:
     """The address to connect to for a listener on `listen`, from the same host."""
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(listen, listen)

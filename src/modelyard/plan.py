@@ -8,7 +8,7 @@ from typing import Any
 
 from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
 from modelyard.emit import View, emit_document
-from modelyard.monitoring import Watch
+from modelyard.monitoring import WATCHERS, Watch
 from modelyard.names import (
     GATEWAY_USER,
     LOOPBACK,
@@ -16,6 +16,7 @@ from modelyard.names import (
     REDIS_MONITOR_PASSWORD,
     REDIS_NAMESPACE,
     REDIS_PASSWORD,
+    journal,
     reach,
     slugs,
     url_host,
@@ -67,10 +68,6 @@ class Topology:
             {host: self.engine_address(host) for host in engines},
             None if redis is None else LOOPBACK if redis == gateway else self.addresses[redis],
         )
-
-
-def journal(unit: str) -> str:
-    return f"journalctl -u {unit} -n 50"
 
 
 class Planner:
@@ -459,7 +456,7 @@ class Planner:
             "slots": self.gateway.slots.model_dump(),
             "stream_timeout_s": self.gateway.timeouts.door_s,
             "metrics_listen": [self.watch.address(host)] if self.watch else [],
-            "metrics_port": self.catalogue.monitoring.exporters.gateway if self.catalogue.monitoring else 8405,
+            "metrics_port": (self.catalogue.monitoring or Monitoring()).exporters.gateway,
             "checks": [
                 {
                     "name": "the door is running",
@@ -682,7 +679,7 @@ def _monitoring_ports(settings: Monitoring | None, host: str, topology: Topology
         if host in where.get(kind, topology.hosts):
             yield port, f"the metrics of {kind}", ("monitoring", "exporters", kind)
     if host == topology.monitoring:
-        for role in ("prometheus", "alertmanager", "grafana"):
+        for role in WATCHERS:
             yield getattr(settings, role).port, role, ("monitoring", role, "port")
 
 

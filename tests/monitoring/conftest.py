@@ -30,6 +30,10 @@ def promtool() -> str:
     return str(cached / "promtool")
 
 
+def apt_get(*arguments: str, cwd: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["apt-get", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
 def fetch(destination: Path) -> None:
     """Take it out of Debian's package."""
     if not shutil.which("apt-get"):
@@ -37,11 +41,10 @@ def fetch(destination: Path) -> None:
     with tempfile.TemporaryDirectory(dir=destination.parent) as work:
         # apt's sandbox user has to write here; the package lists may be older than the mirror, or absent.
         os.chmod(work, 0o777)
-        options = {"cwd": work, "capture_output": True, "text": True, "check": False}
-        done = subprocess.run(["apt-get", "download", "prometheus"], **options)  # type: ignore[call-overload]
+        done = apt_get("download", "prometheus", cwd=work)
         if done.returncode:
-            subprocess.run(["apt-get", "update"], **options)  # type: ignore[call-overload]
-            done = subprocess.run(["apt-get", "download", "prometheus"], **options)  # type: ignore[call-overload]
+            apt_get("update", cwd=work)
+            done = apt_get("download", "prometheus", cwd=work)
         packages = list(Path(work).glob("prometheus_*.deb"))
         if not packages:
             pytest.skip(f"Debian's package of promtool cannot be fetched: {done.stderr.strip()[-300:]}")
