@@ -138,6 +138,11 @@ def show_path(path: Path) -> str:
     return text
 
 
+def on_command_line(variable: str, value: str = "{...}") -> str:
+    """The hint for text where Ansible's `-e NAME=VALUE` cannot give what is wanted."""
+    return f"""on the command line write it as JSON: -e '{{"{variable}": {value}}}'"""
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """`did you mean "x"?` for the declared name nearest to `name` (two that are equally near), or an empty string."""
     unique = sorted(set(candidates) - {name})

@@ -186,6 +186,7 @@ class Watch:
             "listen": [LOOPBACK],
             "port": port,
             "prometheus_url": f"http://{LOOPBACK}:{self.settings.prometheus.port}",
+            "scrape_interval_s": self.settings.prometheus.scrape_interval_s,
             "secrets": {"ADMIN_PASSWORD": GRAFANA_PASSWORD, "SECRET_KEY": GRAFANA_SECRET_KEY},
             "checks": checks_of("grafana", f"http://{LOOPBACK}:{port}/api/health"),
         }

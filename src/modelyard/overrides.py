@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from modelyard.diagnostics import Diagnostic, did_you_mean
+from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line
 from modelyard.sourcemap import Merged, Origin, Path, Probe, is_list
 
 SWITCHED = "llm_overrides_switched"
@@ -142,7 +142,7 @@ def apply_overrides(
         if not isinstance(over, Mapping):
             hint = "write a mapping with providers, routing, gateway, monitoring or versions"
             if isinstance(over, str) and not getattr(probe(over), "file", None):
-                hint = f"""on the command line write it as JSON: -e '{{"{name}": {{...}}}}'"""
+                hint = on_command_line(name)
             diagnostics.append(
                 Diagnostic("invalid-value", "error", f"{name} is not a mapping", (name,), probe(over), hint)
             )

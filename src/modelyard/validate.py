@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from modelyard.diagnostics import Diagnostic, did_you_mean, variable_path
+from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line, variable_path
 from modelyard.schema import Catalogue
 from modelyard.sourcemap import Path, SourceMap, is_list
 
@@ -202,12 +202,15 @@ def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) ->
     if len(kinds) == 1 and isinstance(value, str | int | float):
         wants_text = kinds[0] == "string_type"
         hint = HINTS.get(kinds[0], "") if wants_text or isinstance(value, str) else ""
+    origin = source.origin(place)
+    if len(place) == 1 and isinstance(value, str) and not (origin and origin.file):
+        hint = on_command_line(f"llm_{place[0]}", value.lower() if value.lower() in ("true", "false") else "{...}")
     return Diagnostic(
         "invalid-value",
         "error",
         f"{name} must be {expected}, not {found}",
         variable_path(place),
-        source.origin(place),
+        origin,
         hint,
     )
 

@@ -144,6 +144,16 @@ def test_command_line(places: Callable[..., dict[str, Place]], tmp_path: Path) -
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [("llm_monitoring=False", '{"llm_monitoring": false}'), ("llm_overrides=x", '{"llm_overrides": {...}}')],
+)
+def test_text_of_the_command_line(ansible: Run, stack: Path, given: str, written: str) -> None:
+    """`-e NAME=VALUE` is always text; whoever writes it is told what to write."""
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", given)
+    assert f"on the command line write it as JSON: -e '{written}'" in done.stdout
+
+
 def test_encrypted_values_have_a_place_and_are_not_shown(ansible: Run, stack: Path, tmp_path: Path) -> None:
     password = write(tmp_path / "password", "planted\n")
 

@@ -109,6 +109,7 @@ def test_settings_that_keep_it_closed(host: Any) -> None:
 def test_datasource(host: Any) -> None:
     status, content = ask(host, "/api/datasources/uid/modelyard-prometheus")
     assert (status, content["type"], content["url"]) == (200, "prometheus", "http://127.0.0.1:9090")
+    assert content["jsonData"]["timeInterval"] == "15s"
 
 
 def test_every_dashboard_is_there(host: Any) -> None:
