@@ -3,8 +3,9 @@
 
 usage: scripts/test.py [NAME...]
 
-A name is `lint`, `unit`, `cuda`, `gateway`, `lab` or a molecule scenario; without names all run, the cheap first. Every
-step runs even if an earlier one failed. The exit status is 0 only if everything passed.
+A name is `lint`, `unit`, `cuda`, `gateway`, `lab` or a molecule scenario; without names all run, the cheap first, and
+at the end, two at a time, the scenarios that mostly wait. Every step runs even if an earlier one failed. The exit
+status is 0 only if everything passed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,10 @@ LINT = {
 }
 
 
+WAITING = ("monitoring", "exporter", "haproxy", "alertmanager", "grafana", "prometheus", "redis", "firewall")
+"""Scenarios that wait more than they compute, the longest first. They run last: others build what they use."""
+
+
 @dataclass
 class Outcome:
     """What one step did."""
@@ -40,11 +46,25 @@ class Outcome:
     skipped: int = 0
 
 
-def run(name: str, command: list[str], environment: dict[str, str] | None = None) -> Outcome:
-    """Run one command, its output unchanged; the command itself counts as one test."""
-    print(f"\n=== {name}: {' '.join(command)}", flush=True)
+def run(name: str, command: list[str], environment: dict[str, str] | None = None, together: bool = False) -> Outcome:
+    """Run one command; it counts as one test. Its output comes as it is, at its end where two run together."""
+    title = f"\n=== {name}: {' '.join(command)}"
+    if not together:
+        print(title, flush=True)
     started = time.monotonic()
-    good = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, check=False).returncode == 0
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE if together else None,
+        stderr=subprocess.STDOUT if together else None,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if together:
+        print(f"{title}\n{done.stdout}", flush=True)
+    good = done.returncode == 0
     return Outcome(name, time.monotonic() - started, passed=int(good), failed=int(not good))
 
 
@@ -67,7 +87,7 @@ def run_pytest(name: str, *arguments: str) -> Outcome:
     return with_cases(run(name, ["pytest", "-q", f"--junitxml={report}", *arguments]), report)
 
 
-def run_scenario(name: str) -> Outcome:
+def run_scenario(name: str, together: bool = False) -> Outcome:
     """Run a molecule scenario; its sequence counts as one test, and each of its testinfra tests as one."""
     report = RESULTS / f"molecule-{name}.xml"
     environment = {
@@ -76,7 +96,7 @@ def run_scenario(name: str) -> Outcome:
         # Molecule names its directories after the clone's last path component only.
         "ANSIBLE_HOME": str(ROOT / ".ansible"),
     }
-    sequence = run(f"molecule {name}", ["molecule", "test", "--scenario-name", name], environment)
+    sequence = run(f"molecule {name}", ["molecule", "test", "--scenario-name", name], environment, together)
     if report.exists():
         cases = with_cases(Outcome(sequence.name, sequence.seconds), report)
         sequence.passed += cases.passed
@@ -88,7 +108,7 @@ def run_scenario(name: str) -> Outcome:
 def scenarios() -> list[str]:
     """Return molecule's scenarios; those that need many roles come last."""
     names = (path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    return sorted(names, key=lambda name: (name in ("site", "monitoring", "engines"), name != "lab", name))
+    return sorted(names, key=lambda name: (name in ("site", "engines"), name))
 
 
 def main() -> int:
@@ -103,7 +123,8 @@ def main() -> int:
     for old in RESULTS.glob("*.xml"):
         old.unlink()
     outcomes = []
-    for name in chosen:
+    waiting = [name for name in WAITING if name in chosen]
+    for name in (one for one in chosen if one not in waiting):
         if name == "lint":
             outcomes += [run(tool, command) for tool, command in LINT.items()]
         elif name == "unit":
@@ -115,6 +136,8 @@ def main() -> int:
             outcomes.append(run_scenario("lab"))
         else:
             outcomes.append(run_scenario(name))
+    with ThreadPoolExecutor(2) as pool:
+        outcomes += pool.map(lambda one: run_scenario(one, together=len(waiting) > 1), waiting)
     print("\n=== summary")
     for outcome in outcomes:
         numbers = f"{outcome.passed:5} passed {outcome.failed:5} failed {outcome.skipped:5} skipped"
