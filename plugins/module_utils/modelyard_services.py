@@ -22,6 +22,8 @@ import urllib.parse
 SERVICES = "/opt/modelyard/services"
 CREDENTIALS = "/etc/modelyard/credentials"
 UNITS = "/etc/systemd/system"
+TRIED_UNITS = "/run/systemd/system.control"
+"""What lies here wins over UNITS, and a reboot forgets it: units of a release that is not known to be good yet."""
 RELEASE_VARIABLE = "MODELYARD_RELEASE"
 KEEP_RELEASES = 5
 SLOT_MARK = "@.service"  # a unit `x@.service` in a release is installed once per slot
@@ -199,7 +201,8 @@ class Service:
         return Release.load(self.name, identifier) if identifier else None
 
     def point(self, link: str, release: Release) -> None:
-        link_atomically(os.path.join(self.root, link), os.path.join("releases", release.id))
+        if self.linked(link) != release.id:
+            link_atomically(os.path.join(self.root, link), os.path.join("releases", release.id))
 
     @property
     def displaced(self) -> bool:
@@ -245,12 +248,33 @@ def unit_state(unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
 
+def try_units(units: dict[str, str]) -> None:
+    """Have systemd use these units, {name: content}, until `keep_units` or the next boot."""
+    os.makedirs(TRIED_UNITS, exist_ok=True)
+    for name, content in units.items():
+        write_atomically(os.path.join(TRIED_UNITS, name), content)
+    systemctl("daemon-reload")
+
+
+def keep_units(units: dict[str, str]) -> None:
+    """Install units, {name: content}, so that a boot starts them. What is there already is not written again."""
+    for name, content in units.items():
+        path = os.path.join(UNITS, name)
+        if read_text(path) != content:
+            write_atomically(path, content)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(TRIED_UNITS, name))
+    systemctl("daemon-reload")
+    systemctl("enable", "--quiet", *units)
+
+
 def uninstall(*units: str) -> None:
-    """Stop and disable installed units and take their files away."""
+    """Stop and disable units and take their files away."""
     systemctl("disable", "--now", "--quiet", *units)
     for unit in units:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(UNITS, unit))
+        for directory in (UNITS, TRIED_UNITS):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, unit))
     systemctl("daemon-reload")
 
 
@@ -360,6 +384,8 @@ def _unit_differences(unit: str, content: str) -> list[str]:
     if installed is None:
         return [f"{unit} is not installed"]
     found = []
+    if read_text(os.path.join(TRIED_UNITS, unit)) not in (None, content):
+        found.append(f"{unit} is another one until the next boot: a change of it was interrupted")
     if installed != content:
         found.append(f"{unit} differs from its release")
     if unit_state(unit).get("UnitFileState") != "enabled":

@@ -8,9 +8,10 @@ module: modelyard_activate
 short_description: Switch a service to its staged release, and back when that fails
 description:
   - One call that runs on the target from start to end, in a process of its own that survives a lost
-    connection. It switches
-    the link, installs the release's units, restarts, waits until ready and runs the release's checks.
-  - On any failure the former release is put back, restarted and checked, and the module fails with a report of both.
+    connection. It starts the staged release, waits until it is ready, runs its checks, and only then makes it the one
+    that a boot starts.
+  - On any failure, the death of that process included, the former release is started again and checked, and the module
+    fails with a report of both. A reboot in between starts the former release.
   - With the strategy C(slots) the new release starts in the free slot, out of rotation, and is checked there. Then
     the front door sends new requests to it, the old slot finishes its streams (bounded) and stops. A bad
     candidate never meets a client.
@@ -97,12 +98,14 @@ from ansible.module_utils.modelyard_services import (
     ServiceError,
     active_slots,
     differences,
+    keep_units,
     link_atomically,
     read_text,
     run,
     running_release,
     slot_unit,
     systemctl,
+    try_units,
     uninstall,
     unit_state,
     write_atomically,
@@ -121,10 +124,14 @@ class Activation:
         self.release = release
         self.displaces = displaces
         self.displaced: list[Service] = []
-        self.former = service.load("current")
+        self.former: Release | None = None
         self.started = time.monotonic()
         self.steps: list[str] = []
         self.checks: list[dict] = []
+
+    def look(self) -> None:
+        """Note what is live before anything changes."""
+        self.former = self.service.load("current")
 
     def note(self, step: str) -> None:
         self.steps.append(f"{time.monotonic() - self.started:6.1f} s  {step}")
@@ -148,6 +155,30 @@ class Activation:
             self.note(f"old release {identifier} deleted")
         return self._report(changed=True)
 
+    def recover(self) -> dict:
+        """Put right what an `execute` left that was killed; raises ServiceError with the report of it."""
+        killed = ServiceError("The process that switched was killed.")
+        if self.release.strategy == "slots":
+            self.look()
+            door = Door() if Door().exists() else None
+            live = self._live_slot(door)
+            for slot in self.release.slots if door else ():
+                door.set_state(slot, "ready")
+            raise ServiceError(f"{self.service.name}: {killed} Slot {live or 'none'} serves.")
+        self.displaced = [other for other in map(Service, sorted(self._in_the_way())) if other.displaced]
+        if self.former and not differences(self.former, self.service):
+            report = f"{killed} Release {self.former.id} never stopped serving."
+        else:
+            report = self._put_back(killed)
+        raise ServiceError("\n".join([report, *self._give_back()]))
+
+    def told(self, work) -> dict:
+        """Return the report of `work`, which is `execute` or `recover`."""
+        try:
+            return work()
+        except ServiceError as error:
+            return {"failed": True, "msg": str(error), "steps": self.steps, "release": self.release.id}
+
     def _report(self, changed: bool) -> dict:
         return {
             "changed": changed,
@@ -163,9 +194,10 @@ class Activation:
         try:
             self._make_room()
             try:
-                self._go_live(self.release)
+                self._start(self.release)
                 self._wait_until_ready(self.release)
-            except ServiceError as error:
+                self._keep(self.release)
+            except (ServiceError, OSError) as error:
                 raise ServiceError(self._put_back(error)) from error
         except ServiceError as error:
             raise ServiceError("\n".join([str(error), *self._give_back()])) from error
@@ -206,13 +238,16 @@ class Activation:
             live = other.load("current")
             if live is None:
                 continue
+            units = live.unit_files()
+            if unit_state(next(iter(units))).get("ActiveState") == "active":
+                other.displaced = False  # killed before it was stopped
+                continue
             taken = [f"{host}:{port}" for host, port in sorted(live.endpoints) if _answers(host, port)]
             if taken:
                 report.append(
                     f"{other.name} made room and stays stopped: {taken[0]} belongs to another service by now."
                 )
                 continue
-            units = live.unit_files()
             self.note(f"start {other.name} again")
             try:
                 _reset_failures(*units)
@@ -228,44 +263,51 @@ class Activation:
             other.displaced = False
         return report
 
-    def _go_live(self, release: Release) -> None:
+    def _start(self, release: Release) -> None:
+        """Have a release run. What a boot starts stays as it is until `_keep`."""
         units = release.unit_files()
         main = next(iter(units))
-        unit_changed = any(read_text(os.path.join(UNITS, name)) != content for name, content in units.items())
-        self._point_current(release)
-        for name, content in units.items():
-            write_atomically(os.path.join(UNITS, name), content)
-        systemctl("daemon-reload")
-        systemctl("enable", "--quiet", *units)
         verb = "restart"
-        if release.strategy == "reload" and not unit_changed and unit_state(main).get("ActiveState") == "active":
-            verb = "reload"
+        if release.strategy == "reload":
+            # What is reloaded is found through the link; its configuration was validated when it was staged.
+            unit_changed = any(read_text(os.path.join(UNITS, name)) != content for name, content in units.items())
+            if not unit_changed and unit_state(main).get("ActiveState") == "active":
+                verb = "reload"
+            self._keep(release)
+        else:
+            try_units(units)
         _reset_failures(*units)
         self.note(f"{verb} {main} with release {release.id}")
         systemctl(verb, *units)
+
+    def _keep(self, release: Release) -> None:
+        """Make a release the live one, which a boot starts."""
+        self._point_current(release)
+        keep_units(release.unit_files())
 
     def _point_current(self, release: Release) -> None:
         self.service.point("current", release)
         if release.spec["generation"]:
             link_atomically(os.path.join(CREDENTIALS, self.service.name, "current"), release.spec["generation"])
 
-    def _put_back(self, error: ServiceError) -> str:
+    def _put_back(self, error: Exception) -> str:
         """Restore the former release after a failure; returns the report of both."""
         main = next(iter(self.release.unit_files()))
         report = [f"{self.service.name}: release {self.release.id} failed.", str(error), *_journal(main)]
         former = self.former
         if former is None:
-            systemctl("disable", "--now", "--quiet", *self.release.unit_files())
+            uninstall(*self.release.unit_files())
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.service.root, "current"))
             report.append("There was no former release to put back, so the service is stopped.")
             return "\n".join(report)
-        if former.id == self.release.id and self.displaced:
-            systemctl("stop", *self.release.unit_files())
-            report.append("There is no other release to put back. It is stopped, for what made room for it.")
-            return "\n".join(report)
         if former.id == self.release.id:
-            report.append("It was live before and there is no other one to put back; systemd goes on restarting it.")
+            self._keep(former)
+            if self.displaced:
+                systemctl("stop", *self.release.unit_files())
+                report.append("There is no other release to put back. It is stopped, for what made room for it.")
+            else:
+                report.append("It was live before and there is no other to put back; systemd goes on restarting it.")
             return "\n".join(report)
         self.note(f"putting release {former.id} back")
         self.service.point("staged", former)
@@ -273,9 +315,12 @@ class Activation:
             gone = self.release.unit_files().keys() - former.unit_files().keys()
             if gone:
                 uninstall(*gone)
-            self._go_live(former)
-            self._wait_until_ready(former)
-        except ServiceError as second:
+            try:
+                self._start(former)
+                self._wait_until_ready(former)
+            finally:
+                self._keep(former)
+        except (ServiceError, OSError) as second:
             report += [
                 f"The former release {former.id} was put back and failed too.",
                 str(second),
@@ -459,46 +504,62 @@ def _answers(host: str, port: int) -> bool:
         return False
 
 
-def detached(work, report_path: str) -> dict:
-    """Run `work` in a process that outlives this one, and return what it reported.
+def in_a_child(work) -> tuple[int, int]:
+    """Run `work`, which returns a report, in a process of its own. Returns its id and where the report can be read."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        return child, reading
+    os.close(reading)
+    try:
+        report = work()
+    except BaseException:  # whoever waits must get a report whatever happens
+        report = {"failed": True, "msg": traceback.format_exc()}
+    with contextlib.suppress(OSError), os.fdopen(writing, "wb") as pipe:  # nobody may be left to read it
+        pipe.write(json.dumps(report).encode())
+    os._exit(0)
+
+
+def outcome(child: int, reading: int) -> dict | None:
+    """Wait for the end of a child; returns its report, None if it was killed before it had one."""
+    with os.fdopen(reading, "rb") as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    try:
+        return dict(json.loads(text))
+    except ValueError:
+        return None
+
+
+def detached(activation: Activation, report_path: str) -> dict:
+    """Switch in two processes that outlive this one: the second puts right what the first leaves if it is killed.
 
     An SSH connection that breaks ends this process, not the switch: the report stays on the host.
     """
-    child = os.fork()
-    if child == 0:
+
+    def supervise() -> dict:
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
-        try:
-            report = work()
-        except ServiceError as error:
-            report = {"failed": True, "msg": str(error)}
-        except BaseException:  # the parent must get a report whatever happens
-            report = {"failed": True, "msg": traceback.format_exc()}
-        write_atomically(report_path, json.dumps(report), 0o600)
-        os._exit(0)
-    os.waitpid(child, 0)
-    text = read_text(report_path)
-    if text is None:
-        return {
-            "failed": True,
-            "msg": "the activation ended without a report; see `systemctl status` of the service",
-        }
-    return dict(json.loads(text))
+        with open(f"{report_path}.lock", "w", encoding="utf-8") as lock:
+            # The worker has it, too: as long as one of them lives nobody else switches this service.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            activation.look()
+            report = outcome(*in_a_child(lambda: activation.told(activation.execute)))
+            if report is None:
+                report = activation.told(activation.recover)
+            with contextlib.suppress(OSError):  # a full disk must not keep it from those who wait for it
+                write_atomically(report_path, json.dumps(report), 0o600)
+        return report
 
-
-def activate(service: Service, release: Release, displaces: list[str], report_path: str) -> dict:
-    """Hold the service's lock while it is switched."""
-    with open(f"{report_path}.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        activation = Activation(service, release, displaces)
-        try:
-            return activation.execute()
-        except ServiceError as error:
-            return {"failed": True, "msg": str(error), "steps": activation.steps, "release": release.id}
+    return outcome(*in_a_child(supervise)) or {
+        "failed": True,
+        "msg": "what switches was killed; the next run finishes, or puts back, what it began",
+    }
 
 
 def main() -> None:
@@ -526,7 +587,7 @@ def main() -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(report_path)
         displaces = module.params["displaces"]
-        report = detached(lambda: activate(service, release, displaces, report_path), report_path)
+        report = detached(Activation(service, release, displaces), report_path)
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     if report.pop("failed", False):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import modelyard_activate as activate
 import pytest
@@ -29,7 +31,16 @@ class Host:
     kill_before: str = ""
 
     def installed(self, unit: str) -> str:
-        return (self.root / "units" / unit).read_text()
+        tried = self.root / "tried" / unit
+        return (tried if tried.exists() else self.root / "units" / unit).read_text()
+
+    def reboot(self) -> None:
+        """Forget what a boot forgets, and start what it starts."""
+        self.active.clear()
+        for path in (self.root / "tried").glob("*"):
+            path.unlink()
+        for path in sorted((self.root / "units").glob("*.service")):
+            self.systemctl("start", path.name)
 
     def port(self, unit: str) -> str:
         return str(re.findall(r"port=(\d+)", self.installed(unit))[0])
@@ -85,10 +96,17 @@ class Host:
 
     def activate(self, name: str, *displaces: str) -> dict[str, Any]:
         """Activate what is staged; returns the module's report."""
+        activation = self.begin(name, *displaces)
+        return dict(activation.told(activation.execute))
+
+    def begin(self, name: str, *displaces: str) -> Any:
+        """The activation of what is staged, as its supervisor makes it."""
         service = Service(name)
         release = service.load("staged")
         assert release
-        return dict(activate.activate(service, release, list(displaces), str(self.root / name)))
+        activation = activate.Activation(service, release, list(displaces))
+        activation.look()
+        return activation
 
     def serving(self) -> dict[str, str]:
         return {self.port(unit): unit.removeprefix("modelyard-").removesuffix(".service") for unit in self.active}
@@ -102,6 +120,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     for module in (activate, services):
         monkeypatch.setattr(module, "SERVICES", str(tmp_path / "services"))
         monkeypatch.setattr(module, "UNITS", str(tmp_path / "units"))
+        monkeypatch.setattr(module, "TRIED_UNITS", str(tmp_path / "tried"), raising=False)
         monkeypatch.setattr(module, "unit_state", host.state)
         monkeypatch.setattr(module, "running_release", host.running)
         monkeypatch.setattr(module, "systemctl", host.systemctl)
@@ -267,6 +286,83 @@ def test_killed_while_it_was_putting_back(host: Host) -> None:
     host.kill_before = ""
     assert host.activate("llama-cpp@new", "llama-cpp@old")["failed"]
     assert host.serving() == {"8080": "llama-cpp@old"}
+
+
+@pytest.mark.parametrize("status", ["ok", "failed"])
+def test_a_reboot_in_between_starts_what_was_good(host: Host, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while the new release is looked at: it runs, and nobody knows yet whether it is good."""
+    former = host.stage("llama-cpp@old", 8080)
+    new = host.stage("llama-cpp@old", 8081, status=status)
+
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as during:
+        during.setattr(activate, "run_checks", killed)
+        with pytest.raises(KilledError):
+            host.activate("llama-cpp@old")
+    assert list(host.active.values()) == [new]
+    host.reboot()
+    assert list(host.active.values()) == [former]
+    assert host.activate("llama-cpp@old").get("failed", False) == (status == "failed")
+    assert list(host.active.values()) == [former if status == "failed" else new]
+    assert list((host.root / "tried").iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["stop modelyard-llama-cpp@old.service", "restart modelyard-llama-cpp@new.service"])
+def test_what_is_killed_is_put_right_at_once(host: Host, moment: str) -> None:
+    """Without a next run: by the process that supervises."""
+    host.stage("llama-cpp@new", 8080)
+    host.kill_before = moment
+    activation = host.begin("llama-cpp@new", "llama-cpp@old")
+    with pytest.raises(KilledError):
+        activation.told(activation.execute)
+    host.kill_before = ""
+    report = activation.told(activation.recover)
+    assert report["failed"]
+    assert "The process that switched was killed." in report["msg"]
+    assert host.serving() == {"8080": "llama-cpp@old"}
+    assert Service("llama-cpp@new").linked("current") is None
+    assert not Service("llama-cpp@old").displaced
+
+
+def test_what_was_killed_before_it_began_costs_no_restart(host: Host) -> None:
+    host.stage("llama-cpp@old", 8081)
+    activation = host.begin("llama-cpp@old")
+    report = activation.told(activation.recover)
+    assert "never stopped serving" in report["msg"]
+    assert host.said == []
+
+
+def test_a_unit_that_an_interrupted_change_left_is_a_difference(host: Host) -> None:
+    """systemd would use it as soon as the service is restarted for another reason."""
+    (host.root / "tried").mkdir(exist_ok=True)
+    (host.root / "tried/modelyard-llama-cpp@old.service").write_text("port=1")
+    assert host.activate("llama-cpp@old")["changed"]
+    assert list((host.root / "tried").iterdir()) == []
+
+
+def test_the_supervisor_outlives_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes: the worker kills itself, what is told is the recovery."""
+
+    class Doomed:
+        steps: ClassVar[list[str]] = []
+
+        def look(self) -> None: ...
+
+        def execute(self) -> dict[str, Any]:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return {}
+
+        def recover(self) -> dict[str, Any]:
+            return {"failed": True, "msg": f"put right, not by {os.getppid()}"}
+
+        def told(self, work: Any) -> dict[str, Any]:
+            return dict(work())
+
+    report = activate.detached(Doomed(), str(tmp_path / "report"))
+    assert report == {"failed": True, "msg": f"put right, not by {os.getpid()}"}
+    assert json.loads((tmp_path / "report").read_text()) == report
 
 
 def test_a_service_that_cannot_be_stopped_leaves_the_new_one_alone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
