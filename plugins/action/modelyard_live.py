@@ -17,7 +17,7 @@ class ActionModule(ActionBase):
         """Run the action."""
         super().run(tmp, task_vars)
         try:
-            result = self._execute_module(task_vars=task_vars)
+            result = self._execute_module(module_args=self._task.args, task_vars=task_vars)
         except AnsibleError as error:
             how = "not reachable" if isinstance(error, AnsibleConnectionFailure) else "cannot be asked"
             return {"changed": False, "unknown": f"{how}: {brief(error.message)}"}

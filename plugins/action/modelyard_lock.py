@@ -13,6 +13,8 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from modelyard.runs import started
+
 
 class Held(AnsibleActionFail):
     """Fails with its result alone: it is no fault of the playbook."""
@@ -88,11 +90,3 @@ def told(owner: dict[str, Any]) -> str:
         f"{owner['purpose']} changes the hosts of this inventory since {owner['since']}: "
         f"{owner['user']}@{owner['host']}, process {owner['pid']}."
     )
-
-
-def started(pid: int) -> str:
-    """When a process was started, in the kernel's ticks; empty if there is none. A number may be given to another."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible import context
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
+
+from modelyard.runs import whoever_runs
 
 
 class ActionModule(ActionBase):
@@ -20,6 +23,8 @@ class ActionModule(ActionBase):
             arguments[group] = [
                 {key: entry[key], "content": self._content(entry, task_vars or {})} for entry in entries
             ]
+        if arguments.get("state") == "absent":
+            arguments["by"] = whoever_runs(context.CLIARGS.get("args", ()))
         return self._execute_module(module_args=arguments, task_vars=task_vars)
 
     def _content(self, entry: dict[str, Any], task_vars: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ try:
     from modelyard.cuda import CudaError, choose_build
     from modelyard.live import compare, observed
     from modelyard.origins import ansible_origin
+    from modelyard.releases import RollbackError, way_back
+    from modelyard.releases import render as render_releases
     from modelyard.render import render_changes
     from modelyard.sourcemap import plain
     from modelyard.systemd import systemd_word
@@ -63,6 +65,31 @@ def modelyard_changes(plans: Mapping[str, Any], results: Mapping[str, Any]) -> s
     return render_changes(compare(plain(plans), {host: observed(result) for host, result in plain(results).items()}))
 
 
+def modelyard_releases(results: Mapping[str, Any], now: int) -> str:
+    """What is live and what can be gone back to, as text; `results` are those of modelyard_live with `history`."""
+    return render_releases({host: _history(result) for host, result in plain(results).items()}, int(now))
+
+
+def modelyard_way_back(results: Mapping[str, Any], service: str = "", release: str = "") -> list[dict[str, Any]]:
+    """The steps of a rollback: host, service, release (null: it goes away), stage, and text that says so.
+
+    Hosts that could not be asked have no steps. Raises AnsibleFilterError where there is no way back.
+    """
+    histories = {host: _history(result) for host, result in plain(results).items()}
+    try:
+        steps = way_back({host: one for host, one in histories.items() if not isinstance(one, str)}, service, release)
+    except RollbackError as error:
+        raise AnsibleFilterError(str(error)) from error
+    return [
+        {"host": step.host, "service": step.service, "release": step.release, "stage": step.stage, "text": str(step)}
+        for step in steps
+    ]
+
+
+def _history(result: Mapping[str, Any]) -> Any:
+    return result["history"] if "history" in result else observed(result)
+
+
 def modelyard_systemd_word(word: object) -> str:
     """A word of a unit's command line, quoted as systemd wants it. Numbers are words too."""
     return systemd_word(str(word))
@@ -87,5 +114,7 @@ class FilterModule:
             "litellm_fallbacks": litellm_fallbacks,
             "modelyard_changes": modelyard_changes,
             "modelyard_cuda_build": modelyard_cuda_build,
+            "modelyard_releases": modelyard_releases,
             "modelyard_systemd_word": modelyard_systemd_word,
+            "modelyard_way_back": modelyard_way_back,
         }

@@ -2,6 +2,9 @@
 
     /opt/modelyard/services/SERVICE/releases/ID/    manifest.json, config/, units/
     /opt/modelyard/services/SERVICE/{staged,current,previous}    links to a release
+    /opt/modelyard/services/SERVICE/history.jsonl                what went live, what did not, when and by whom
+
+A service that left the plan has neither `staged` nor `current`; its releases stay for a while, so it can come back.
 
 Standard library only, because this runs with the target's Python.
 """
@@ -17,6 +20,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import urllib.parse
 
 SERVICES = "/opt/modelyard/services"
@@ -26,6 +30,11 @@ TRIED_UNITS = "/run/systemd/system.control"
 """What lies here wins over UNITS, and a reboot forgets it: units of a release that is not known to be good yet."""
 RELEASE_VARIABLE = "MODELYARD_RELEASE"
 KEEP_RELEASES = 5
+KEEP_DAYS = 7
+KEEP_WEEKS = 4
+KEEP_RETIRED_DAYS = 7
+HISTORY_LINES = 1000
+DAY_S = 86400
 SLOT_MARK = "@.service"  # a unit `x@.service` in a release is installed once per slot
 
 
@@ -177,6 +186,29 @@ class Release:
         return json.dumps({**self.spec, "service": self.service, "id": self.id}, indent=2, sort_keys=True) + "\n"
 
 
+def spoiled_files(release: Release) -> list[str]:
+    """Return the files of a release on the host that no longer hold what they were written with."""
+    return [
+        path
+        for path, content in release.spec["files"].items()
+        if read_text(os.path.join(release.path, path)) != release.fill(content)
+    ]
+
+
+def mend(release: Release, spoiled: list[str], gid: int) -> None:
+    """Write spoiled files anew. What runs may have read them, so activation restarts it, the same release or not."""
+    for path in spoiled:
+        write_atomically(os.path.join(release.path, path), release.fill(release.spec["files"][path]), 0o640, gid)
+    if spoiled:
+        write_atomically(os.path.join(release.path, ".restart"), "\n".join(spoiled), 0o600)
+
+
+def missing(release: Release) -> list[str]:
+    """Return what a release on the host needs and is no longer there: store entries, credentials."""
+    needed = [*release.spec["store"], *([release.credentials] if release.generations else [])]
+    return [path for path in needed if not os.path.exists(path)]
+
+
 def public_names(manifest: dict) -> list[str]:
     """Return the model names that a release's checks want listed: of the gateway's, its public names."""
     return [name for check in manifest["checks"] if check["kind"] == "models" for name in check["names"]]
@@ -218,21 +250,88 @@ class Service:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
-    def prune(self) -> list[str]:
-        """Delete all but the newest releases and those that a link names. Returns the deleted ids."""
-        releases = os.path.join(self.root, "releases")
-        keep = {self.linked(link) for link in ("staged", "current", "previous")}
-        found = [entry for entry in os.scandir(releases) if entry.is_dir() and not entry.name.startswith(".")]
+    @property
+    def there(self) -> bool:
+        """Whether it is live or about to be, and not retired."""
+        return self.linked("current") is not None or self.linked("staged") is not None
+
+    def releases(self) -> list[str]:
+        """Return the ids of the releases that are on the host, the latest first."""
+        path = os.path.join(self.root, "releases")
+        entries = os.scandir(path) if os.path.isdir(path) else ()
+        found = [entry for entry in entries if os.path.exists(os.path.join(entry.path, "manifest.json"))]
         found.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
-        doomed = [entry for entry in found[KEEP_RELEASES:] if entry.name not in keep]
-        for entry in doomed:
-            shutil.rmtree(entry.path)
-        return [entry.name for entry in doomed]
+        return [entry.name for entry in found]
+
+    def history(self) -> list[dict]:
+        """Return what happened to it, the oldest first. A line that a full disk cut off is left out."""
+        found = []
+        for line in (read_text(os.path.join(self.root, "history.jsonl")) or "").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
+
+    def record(self, outcome: str, release: str | None, **more: object) -> None:
+        """Add what happened to the history: `live`, `failed` or `retired`."""
+        path = os.path.join(self.root, "history.jsonl")
+        entry = {"at": int(time.time()), "outcome": outcome, "release": release, **more}
+        lines = (read_text(path) or "").splitlines()[1 - HISTORY_LINES :]
+        write_atomically(path, "\n".join([*lines, json.dumps(entry, sort_keys=True)]) + "\n", 0o600)
+
+    def worth_keeping(self, now: float) -> set[str]:
+        """Return the releases that are linked, went live last, or were the last good one of a day or a week."""
+        keep = {identifier for link in ("staged", "current", "previous") if (identifier := self.linked(link))}
+        good = [entry for entry in self.history() if entry["outcome"] == "live"]
+        if not good:  # an older version of Modelyard wrote no history
+            return keep.union(self.releases()[:KEEP_RELEASES])
+        keep.update(list(dict.fromkeys(entry["release"] for entry in reversed(good)))[:KEEP_RELEASES])
+        last: dict[tuple[str, int], str] = {}
+        for entry in good:
+            age = now - entry["at"]
+            for kind, length, count in (("day", DAY_S, KEEP_DAYS), ("week", 7 * DAY_S, KEEP_WEEKS)):
+                if age < length * count:
+                    last[(kind, entry["at"] // length)] = entry["release"]
+        return keep.union(last.values())
+
+    def prune(self) -> list[str]:
+        """Delete the releases that are not worth keeping. Returns their ids."""
+        keep = self.worth_keeping(time.time())
+        doomed = [identifier for identifier in self.releases() if identifier not in keep]
+        for identifier in doomed:
+            shutil.rmtree(os.path.join(self.root, "releases", identifier))
+        return doomed
+
+    def retire(self) -> None:
+        """Take the service out of use: nothing is live any more. What could bring it back stays for a while."""
+        live = self.load("current")
+        if live:
+            self.point("previous", live)
+        for name in ("current", "staged", "displaced"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.root, name))
 
     def remove(self) -> None:
-        """Take the service away: its releases and its credentials. State under /var/lib stays."""
+        """Take everything of the service away: its releases and its credentials. State under /var/lib stays."""
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.rmtree(os.path.join(CREDENTIALS, self.name), ignore_errors=True)
+
+
+def services() -> list[str]:
+    """Return the services that are on the host, retired ones not among them."""
+    found = sorted(os.listdir(SERVICES)) if os.path.isdir(SERVICES) else []
+    return [name for name in found if Service(name).there]
+
+
+def forget_retired(now: float) -> list[str]:
+    """Take away what was retired long ago. Returns the names of the services."""
+    found = []
+    for name in sorted(os.listdir(SERVICES)) if os.path.isdir(SERVICES) else []:
+        service = Service(name)
+        history = service.history()
+        if not service.there and history and history[-1]["at"] < now - KEEP_RETIRED_DAYS * DAY_S:
+            service.remove()
+            found.append(name)
+    return found
 
 
 def unit_state(unit: str) -> dict[str, str]:

@@ -26,7 +26,9 @@ options:
     type: str
     required: true
   release:
-    description: Id of the release to switch to, one of those on the host. The staged one by default.
+    description:
+      - Id of the release to switch to, one of those on the host. The staged one by default.
+      - Files of it that were changed by hand are put right; what it needs beside them has to be there.
     type: str
   displaces:
     description:
@@ -37,6 +39,10 @@ options:
     type: list
     elements: str
     default: []
+  by:
+    description: Who switches, and in which run. Set by the action plugin, for the history that the host keeps.
+    type: dict
+    default: {}
 notes:
   - C(activation) of the release sets C(strategy), C(ready_timeout_s) (default 60), and for slots C(slots) (name and
     port of each) and C(drain_timeout_s) (default 120). C(running) is a command whose output holds the path of the
@@ -80,6 +86,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import signal
 import socket
 import sys
@@ -100,10 +107,13 @@ from ansible.module_utils.modelyard_services import (
     differences,
     keep_units,
     link_atomically,
+    mend,
+    missing,
     read_text,
     run,
     running_release,
     slot_unit,
+    spoiled_files,
     systemctl,
     try_units,
     uninstall,
@@ -119,10 +129,11 @@ MAX_START_ATTEMPTS = 3
 class Activation:
     """One switch of one service, from the first step to the last or all the way back."""
 
-    def __init__(self, service: Service, release: Release, displaces: list[str]) -> None:
+    def __init__(self, service: Service, release: Release, displaces: list[str], by: dict | None = None) -> None:
         self.service = service
         self.release = release
         self.displaces = displaces
+        self.by = by or {}
         self.displaced: list[Service] = []
         self.former: Release | None = None
         self.started = time.monotonic()
@@ -148,9 +159,11 @@ class Activation:
             self._switch_slots()
         else:
             self._switch_in_place()
+        self.service.point("staged", self.release)
         self.service.displaced = False
         with contextlib.suppress(FileNotFoundError):
             os.unlink(marker)
+        self._record("live")
         for identifier in self.service.prune():
             self.note(f"old release {identifier} deleted")
         return self._report(changed=True)
@@ -175,9 +188,17 @@ class Activation:
     def told(self, work) -> dict:
         """Return the report of `work`, which is `execute` or `recover`."""
         try:
-            return work()
+            report = work()
         except ServiceError as error:
-            return {"failed": True, "msg": str(error), "steps": self.steps, "release": self.release.id}
+            report = {"failed": True, "msg": str(error), "steps": self.steps, "release": self.release.id}
+            self._record("failed", why=str(error).partition("\n")[0])
+        return report
+
+    def _record(self, outcome: str, **more: object) -> None:
+        checks = sum(result["status"] == "ok" for result in self.checks)
+        seconds = round(time.monotonic() - self.started, 1)
+        with contextlib.suppress(OSError):  # a full disk: what happened matters more than that it is remembered
+            self.service.record(outcome, self.release.id, checks=checks, seconds=seconds, **self.by, **more)
 
     def _report(self, changed: bool) -> dict:
         return {
@@ -569,6 +590,7 @@ def main() -> None:
             "service": {"type": "str", "required": True},
             "release": {"type": "str"},
             "displaces": {"type": "list", "elements": "str", "default": []},
+            "by": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
@@ -582,12 +604,17 @@ def main() -> None:
             module.fail_json(msg=f"{service.name} has no release {wanted or 'staged'} on this host")
         if module.check_mode:
             module.exit_json(changed=bool(differences(release, service)), release=release.id, steps=[])
+        if wanted:
+            gone = missing(release)
+            if gone:
+                module.fail_json(msg=f"{service.name} cannot go to release {wanted}: {', '.join(gone)} is gone")
+            mend(release, spoiled_files(release), pwd.getpwnam(release.spec["user"]).pw_gid)
         os.makedirs(STATE, mode=0o700, exist_ok=True)
         report_path = os.path.join(STATE, f"{service.name}.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(report_path)
         displaces = module.params["displaces"]
-        report = detached(Activation(service, release, displaces), report_path)
+        report = detached(Activation(service, release, displaces, module.params["by"]), report_path)
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     if report.pop("failed", False):

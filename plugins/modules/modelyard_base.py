@@ -57,6 +57,7 @@ import os
 import pwd
 import shutil
 import stat
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_services import (
@@ -64,8 +65,10 @@ from ansible.module_utils.modelyard_services import (
     SERVICES,
     UNITS,
     ServiceError,
+    forget_retired,
     read_text,
     run,
+    services,
     systemctl,
     unit_state,
     write_atomically,
@@ -133,6 +136,11 @@ def target(content: str, check_mode: bool) -> list[str]:
     return changes
 
 
+def retired(check_mode: bool) -> list[str]:
+    """Forget what left the plan long ago."""
+    return [] if check_mode else [f"{name}, retired, is forgotten" for name in forget_retired(time.time())]
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -148,12 +156,12 @@ def main() -> None:
             *directories(module.check_mode),
             *build_user(module.params["build_user"], module.check_mode),
             *target(module.params["target"], module.check_mode),
+            *retired(module.check_mode),
         ]
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     missing = [program for program in module.params["programs"] if shutil.which(program) is None]
-    services = sorted(os.listdir(SERVICES)) if os.path.isdir(SERVICES) else []
-    module.exit_json(changed=bool(changes), changes=changes, missing_programs=missing, services=services)
+    module.exit_json(changed=bool(changes), changes=changes, missing_programs=missing, services=services())
 
 
 if __name__ == "__main__":

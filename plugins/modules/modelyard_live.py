@@ -10,7 +10,11 @@ description:
   - "Reads, for every service of Modelyard on the host, which release is live and what it was made from; C(plan)
     compares that with what is wanted."
   - Nothing is ever changed. On a host without Modelyard the answer is empty.
-options: {}
+options:
+  history:
+    description: Whether to tell what happened to every service, retired ones too, and what it can go back to.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -22,6 +26,11 @@ EXAMPLES = r"""
 - name: Live releases are read
   modelyard_live:
   register: live
+
+- name: What can be gone back to is read
+  modelyard_live:
+    history: true
+  register: releases
 """
 
 RETURN = r"""
@@ -38,6 +47,20 @@ services:
   returned: the host was asked
   sample:
     redis: {release: 0123456789ab, since: "2026-01-31T12:00:00Z", plan: {port: 6379}}
+history:
+  description:
+    - By service, retired ones too, C(live), the release that is live (null if none), C(previous), the one before,
+      C(there), all that are on the host, the latest first, and C(entries), what happened, the oldest first.
+    - An entry has C(at) (seconds since 1970), C(outcome) (V(live), V(failed) or V(retired)), C(release), and where
+      known C(run), C(who), C(what), C(checks) (how many passed), C(seconds) and C(why).
+  type: dict
+  returned: the host was asked, and O(history)
+  sample:
+    redis:
+      live: 0123456789ab
+      previous: null
+      there: [0123456789ab]
+      entries: [{at: 1769860800, outcome: live, release: 0123456789ab, run: 1a2b3c4d, who: me@ws, what: site.yml}]
 """
 
 import json
@@ -45,7 +68,9 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import SERVICES, public_names, read_text
+from ansible.module_utils.modelyard_services import SERVICES, Service, public_names, read_text
+
+ENTRIES = 50
 
 
 def live(root: str = SERVICES) -> dict[str, dict]:
@@ -66,11 +91,27 @@ def live(root: str = SERVICES) -> dict[str, dict]:
     return found
 
 
+def history() -> dict[str, dict]:
+    """Return what happened to every service that is or was on the host."""
+    found = {}
+    for name in sorted(os.listdir(SERVICES)) if os.path.isdir(SERVICES) else []:
+        service = Service(name)
+        links = {"live": service.linked("current"), "previous": service.linked("previous")}
+        found[name] = {**links, "there": service.releases(), "entries": service.history()[-ENTRIES:]}
+    return found
+
+
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={"history": {"type": "bool", "default": False}},
+        supports_check_mode=True,
+    )
+    more = {}
     try:
-        module.exit_json(changed=False, services=live())
+        if module.params["history"]:
+            more["history"] = history()
+        module.exit_json(changed=False, services=live(), **more)
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"what is live cannot be read: {error}")
 

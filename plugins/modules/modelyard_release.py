@@ -19,8 +19,8 @@ options:
     type: str
     required: true
   state:
-    description: V(absent) stops the service and takes its units, releases and credentials away. Its state
-      under C(/var/lib/modelyard) stays.
+    description: V(absent) stops the service and takes its units away. Its state under C(/var/lib/modelyard) stays, and
+      its releases and credentials stay for a week, so that C(playbooks/rollback.yml) can bring it back.
     type: str
     choices: [present, absent]
     default: present
@@ -65,6 +65,10 @@ options:
     description: What the release is made from, as a tree of plain values without secrets. It is kept in the manifest,
       outside of the release's identity, so that C(modelyard_live) can say later what runs.
     type: dict
+  by:
+    description: Who takes a service away, and in which run. Set by the action plugin, for the history.
+    type: dict
+    default: {}
 notes:
   - C(@RELEASE@) in files, units and commands becomes the release's path, C(@CREDENTIALS@) the directory of its
     credentials. In units
@@ -121,8 +125,9 @@ from ansible.module_utils.modelyard_services import (
     Service,
     ServiceError,
     differences,
-    read_text,
+    mend,
     run,
+    spoiled_files,
     uninstall,
     write_atomically,
 )
@@ -139,6 +144,7 @@ ARGUMENTS = {
     "activation": {"type": "dict", "default": {}},
     "checks": {"type": "list", "elements": "dict", "default": []},
     "plan": {"type": "dict"},
+    "by": {"type": "dict", "default": {}},
 }
 
 
@@ -194,15 +200,6 @@ def validate(release: Release, directory: str, commands: list[list[str]]) -> Non
             )
 
 
-def drifted(release: Release) -> list[str]:
-    """Return the files of a staged release that no longer hold what they were written with."""
-    return [
-        path
-        for path, content in release.spec["files"].items()
-        if read_text(os.path.join(release.path, path)) != release.fill(content)
-    ]
-
-
 def difference(old: Release | None, new: Release) -> list[dict]:
     """Return the diffs between two releases, placeholders not filled in, so that only real changes show."""
     before = {**old.spec["files"], **old.spec["units"]} if old else {}
@@ -244,7 +241,7 @@ def present(module: AnsibleModule) -> dict:
     live = service.load("current")
     result: dict = {"id": release.id, "path": release.path, "unchecked": []}
     known = Release.load(release.service, release.id)
-    spoiled = drifted(known) if known else []
+    spoiled = spoiled_files(known) if known else []
     reasons = differences(release, service)
     reasons += [f"{path} was changed by hand" for path in spoiled]
     stale = known is not None and known.manifest() != release.manifest()
@@ -260,11 +257,7 @@ def present(module: AnsibleModule) -> dict:
             result["unchecked"] = dry_run(release, module.params["validate"])
         return result
     gid = pwd.getpwnam(release.spec["user"]).pw_gid
-    if spoiled:
-        # What runs may have read the changed file: activation must restart it although the release is the same.
-        for path in spoiled:
-            write_atomically(os.path.join(release.path, path), release.fill(release.spec["files"][path]), 0o640, gid)
-        write_atomically(os.path.join(release.path, ".restart"), "\n".join(spoiled), 0o600)
+    mend(release, spoiled, gid)
     if stale:
         write_atomically(os.path.join(release.path, "manifest.json"), release.manifest(), 0o640, gid)
     if known is None:
@@ -288,11 +281,14 @@ def absent(module: AnsibleModule) -> dict:
     units = [f"modelyard-{service.name}.service"]
     units += [name for name in os.listdir(UNITS) if name.startswith(f"modelyard-{service.name}@")]
     installed = [unit for unit in units if os.path.exists(os.path.join(UNITS, unit))]
-    found = installed + ([service.root] if os.path.isdir(service.root) else [])
+    found = installed + ([service.root] if service.there else [])
     if found and not module.check_mode:
         if installed:
             uninstall(*installed)
-        service.remove()
+        live = service.linked("current")
+        service.retire()
+        if live:
+            service.record("retired", live, **module.params["by"])
     return {"changed": bool(found), "reasons": [f"{entry} is there" for entry in found]}
 
 

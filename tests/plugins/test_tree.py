@@ -61,7 +61,8 @@ def test_every_verb_sees_the_shipped_catalogue() -> None:
     for verb in VERBS:
         first = read(verb)[0]
         compiles = verb.name == "validate.yml" or first.get("ansible.builtin.import_playbook") == "validate.yml"
-        assert compiles, f"{verb.name} does not validate first"
+        # These two are for the night on which the catalogue is what is wrong.
+        assert compiles != (verb.name in ("releases.yml", "rollback.yml")), f"{verb.name} does not validate first"
 
 
 def test_every_play_of_the_pipeline_is_guarded() -> None:

@@ -229,9 +229,11 @@ def collect_services(samples: Samples) -> None:
     problems = []
     releases = []
     for service in sorted(os.listdir(SERVICES)):
+        live, staged = (os.path.lexists(os.path.join(SERVICES, service, link)) for link in ("current", "staged"))
         try:
-            collect_activation(samples, service)
-            if os.path.lexists(os.path.join(SERVICES, service, "current")):
+            if live or staged:  # else it left the plan
+                collect_activation(samples, service)
+            if live:
                 releases.append(Release(service))
         except (OSError, ValueError, LookupError, TypeError) as error:
             problems.append(f"{service}: {error!r}")
