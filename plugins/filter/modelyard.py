@@ -16,6 +16,8 @@ try:
     from modelyard.releases import render as render_releases
     from modelyard.render import render_changes
     from modelyard.sourcemap import plain
+    from modelyard.status import render as render_status
+    from modelyard.status import status
     from modelyard.systemd import systemd_word
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
@@ -90,6 +92,18 @@ def _history(result: Mapping[str, Any]) -> Any:
     return result["history"] if "history" in result else observed(result)
 
 
+def modelyard_status(
+    plans: Mapping[str, Any] | None, lives: Mapping[str, Any], founds: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How everything is, from the compiled plans (none: the catalogue has errors) and what the hosts said, by host."""
+    live = {host: observed(result) for host, result in plain(lives).items()}
+    found = {
+        host: result if "services" in result else live[host] if isinstance(live[host], str) else str(result.get("msg"))
+        for host, result in plain(founds).items()
+    }
+    return status(plain(plans) if plans else None, live, found)
+
+
 def modelyard_systemd_word(word: object) -> str:
     """A word of a unit's command line, quoted as systemd wants it. Numbers are words too."""
     return systemd_word(str(word))
@@ -115,6 +129,8 @@ class FilterModule:
             "modelyard_changes": modelyard_changes,
             "modelyard_cuda_build": modelyard_cuda_build,
             "modelyard_releases": modelyard_releases,
+            "modelyard_status": modelyard_status,
+            "modelyard_status_text": lambda found: render_status(plain(found)),
             "modelyard_systemd_word": modelyard_systemd_word,
             "modelyard_way_back": modelyard_way_back,
         }

@@ -6,6 +6,7 @@ runs with the target's Python.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -99,8 +100,9 @@ def table(results: list[dict]) -> list[str]:
     return lines
 
 
-def request(check: dict, generations: dict[str, str] | None, body: dict | None = None) -> tuple[int, bytes]:
-    """Send the request that a check describes; returns the status and the body.
+@contextlib.contextmanager
+def sent(check: dict, generations: dict[str, str] | None, body: dict | None = None):
+    """Send the request that a check describes, and give the response while its connection is open.
 
     Raises OSError, HTTPException or CheckError.
     """
@@ -116,10 +118,57 @@ def request(check: dict, generations: dict[str, str] | None, body: dict | None =
         method = check.get("method") or ("POST" if body is not None else "GET")
         target = url.path + (f"?{url.query}" if url.query else "")
         connection.request(method, target or "/", payload, headers)
-        response = connection.getresponse()
-        return response.status, response.read()
+        yield connection.getresponse()
     finally:
         connection.close()
+
+
+def request(check: dict, generations: dict[str, str] | None, body: dict | None = None) -> tuple[int, bytes]:
+    """Send the request that a check describes; returns the status and the body. Raises as `sent`."""
+    with sent(check, generations, body) as response:
+        return response.status, response.read()
+
+
+def speed(check: dict, tokens: int) -> dict:
+    """Stream one answer of the model of a `chat` check; never raises.
+
+    Returns {model, first_token_s, tokens_per_s (after the first one), problem}; what is not known is None.
+    """
+    found = {"model": check["model"], "first_token_s": None, "tokens_per_s": None, "problem": None}
+    question = {
+        "model": check["model"],
+        # Never asked before: what an engine remembers of a question would make it look faster than it is.
+        "messages": [{"role": "user", "content": f"Tell me about the number {time.time_ns()}."}],
+        "max_tokens": tokens,
+        "stream": True,
+        "ignore_eos": True,  # llama.cpp and vLLM: as many tokens each time; the others do not mind
+    }
+    started = time.monotonic()
+    arrived = []
+    try:
+        with sent(check, None, question) as response:
+            if response.status != 200:
+                raise CheckError(f"answered {response.status}: {_excerpt(response.read(200))}")
+            for line in response:
+                text = line.decode("utf-8", "replace")
+                if text.startswith("data:") and text[5:].strip() != "[DONE]" and _has_token(json.loads(text[5:])):
+                    arrived.append(time.monotonic())
+    except (CheckError, ServiceError) as error:
+        found["problem"] = str(error)
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        found["problem"] = describe(error)
+    if arrived:
+        found["first_token_s"] = round(arrived[0] - started, 3)
+    elif not found["problem"]:
+        found["problem"] = "a stream without a token"
+    if len(arrived) > 1:
+        found["tokens_per_s"] = round((len(arrived) - 1) / (arrived[-1] - arrived[0]), 1)
+    return found
+
+
+def _has_token(event: dict) -> bool:
+    deltas = [choice.get("delta") or {} for choice in event.get("choices") or []]
+    return any(delta.get("content") or delta.get("reasoning_content") for delta in deltas)
 
 
 def _excerpt(body: bytes) -> str:

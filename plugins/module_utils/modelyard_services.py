@@ -92,6 +92,11 @@ def link_atomically(path: str, target: str) -> None:
     os.rename(temporary, path)
 
 
+def changed_at(path: str) -> str:
+    """Return when a file or link was changed (ISO 8601, UTC)."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(os.lstat(path).st_mtime))
+
+
 def read_text(path: str) -> str | None:
     """Return a file's text, or None where there is no such file."""
     try:

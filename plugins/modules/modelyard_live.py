@@ -65,10 +65,9 @@ history:
 
 import json
 import os
-import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import SERVICES, Service, public_names, read_text
+from ansible.module_utils.modelyard_services import SERVICES, Service, changed_at, public_names, read_text
 
 ENTRIES = 50
 
@@ -83,7 +82,7 @@ def live(root: str = SERVICES) -> dict[str, dict]:
         manifest = json.loads(read_text(os.path.join(link, "manifest.json")) or "{}")
         found[name] = {
             "release": os.path.basename(os.readlink(link)),
-            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(os.lstat(link).st_mtime)),
+            "since": changed_at(link),
             "plan": manifest.get("plan"),
         }
         if name == "litellm" and manifest:

@@ -588,9 +588,8 @@ def _check_versions(
                 yield diagnose(source, "missing-key", message, path, "see group_vars/all/versions.yml")
             continue
         version, path = entry.version, (*path, "version")
-        floor, known = FLOORS.get(component, ()), locks.get(component)
-        if tuple(int(part) for part in re.split(r"\.post|rc|a|b", version)[0].split(".")) < floor:
-            least = ".".join(map(str, floor))
+        known = locks.get(component)
+        if least := below_floor(component, version):
             message = f"{component} {version} is below {least}: it has known holes"
             yield diagnose(source, "version-unsafe", message, path, f"use {least} or newer")
         elif known is not None and version not in known:
@@ -598,6 +597,13 @@ def _check_versions(
             listed = ", ".join(sorted(known)) or "none"
             hint = f"locked: {listed}; roles/{component}/README.md says how to lock another one"
             yield diagnose(source, "version-without-lock", message, path, hint)
+
+
+def below_floor(component: str, version: str) -> str:
+    """The oldest version of a component without known holes, if `version` is older; else an empty string."""
+    floor = FLOORS.get(component, ())
+    older = tuple(int(part) for part in re.split(r"\.post|rc|a|b", version)[0].split(".")) < floor
+    return ".".join(map(str, floor)) if older else ""
 
 
 # -- the result --------------------------------------------------------------------------------------------

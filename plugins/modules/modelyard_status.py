@@ -1,0 +1,150 @@
+#!/usr/bin/python
+"""Say how everything of Modelyard on a host is."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: modelyard_status
+short_description: Say how everything on a host is
+description:
+  - "Reads for every service what is live and how what runs, and what its units and files hold, differs from that; asks
+    every engine for one short streamed answer, one after the other."
+  - What is down is told as down and does not keep the rest from being told. Nothing is ever changed, and no model is
+    loaded that was not.
+options:
+  checks:
+    description: The checks of the host's plan. Of those of kind C(chat) that are not skipped the engines' are asked.
+    type: list
+    elements: dict
+    default: []
+  tokens:
+    description: How many tokens an answer may have.
+    type: int
+    default: 32
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is ever changed.
+author: Modelyard
+"""
+
+EXAMPLES = r"""
+- name: Everything on the host is looked at
+  modelyard_status:
+    checks: "{{ plan.checks }}"
+  register: status
+"""
+
+RETURN = r"""
+services:
+  description:
+    - "By service: C(release), C(since) (UTC), C(unit), C(state) (systemd's), C(restarts) by systemd since its start,
+      C(differences), in words how what runs differs from the live release, and C(edited), files changed by hand."
+  type: dict
+  returned: always
+failed_units:
+  description: Units of Modelyard that systemd calls failed.
+  type: list
+  elements: str
+  returned: always
+engines:
+  description:
+    - "By model: C(service), C(model), C(first_token_s), C(tokens_per_s) and C(problem), null where not known;
+      C(skipped) says why it was not asked."
+  type: list
+  elements: dict
+  returned: always
+"""
+
+import json
+import os
+import urllib.parse
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_checks import CheckError, describe, request, speed
+from ansible.module_utils.modelyard_services import (
+    Release,
+    Service,
+    ServiceError,
+    active_slots,
+    changed_at,
+    differences,
+    run,
+    services,
+    slot_unit,
+    spoiled_files,
+    unit_state,
+)
+
+
+def main_unit(release: Release) -> str:
+    """Return the unit of a release, of slots the one that is active."""
+    if release.strategy != "slots":
+        return next(iter(release.unit_files()))
+    active = active_slots(release)
+    return slot_unit(release, (active or list(release.slots))[0])
+
+
+def service_status(name: str) -> dict:
+    """Return how a service is; never raises."""
+    service = Service(name)
+    try:
+        release = service.load("current")
+        if release is None:
+            return {"state": "never went live", "differences": [], "edited": []}
+        unit = main_unit(release)
+        state = unit_state(unit)
+        return {
+            "release": release.id,
+            "since": changed_at(os.path.join(service.root, "current")),
+            "unit": unit,
+            "state": state.get("ActiveState", "unknown"),
+            "restarts": int(state.get("NRestarts") or 0),
+            "differences": differences(release, service),
+            "edited": spoiled_files(release),
+        }
+    except (ServiceError, OSError, ValueError, KeyError) as error:
+        return {"state": "unknown", "differences": [str(error)], "edited": []}
+
+
+def engine_status(check: dict, tokens: int) -> dict:
+    """Ask one engine; never raises."""
+    found = {"service": check["service"], "model": check["model"], "skipped": check.get("skip") or None}
+    if not found["skipped"] and check["service"].startswith("ollama@"):
+        found["skipped"] = unloaded(check)
+    return {**found, **({} if found["skipped"] else speed(check, tokens))}
+
+
+def unloaded(check: dict) -> str | None:
+    """Say why Ollama is not asked: it would load the model, which is for its users to decide."""
+    url = urllib.parse.urlsplit(check["url"])
+    try:
+        status, body = request({"url": f"{url.scheme}://{url.netloc}/api/ps"}, None)
+        models = json.loads(body)["models"] if status == 200 else []
+    except (CheckError, OSError, ValueError, KeyError) as error:
+        return describe(error)
+    wanted = check["model"] if ":" in check["model"].rpartition("/")[2] else f"{check['model']}:latest"
+    return None if any(wanted in (model.get("name"), model.get("model")) for model in models) else "not loaded"
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "checks": {"type": "list", "elements": "dict", "default": []},
+            "tokens": {"type": "int", "default": 32},
+        },
+        supports_check_mode=True,
+    )
+    listed = run(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "modelyard-*"]).stdout
+    chats = [check for check in module.params["checks"] if check["kind"] == "chat" and check["service"] != "litellm"]
+    module.exit_json(
+        changed=False,
+        services={name: service_status(name) for name in services()},
+        failed_units=[line.split()[0] for line in listed.splitlines() if line.strip()],
+        engines=[engine_status(check, module.params["tokens"]) for check in chats],
+    )
+
+
+if __name__ == "__main__":
+    main()
