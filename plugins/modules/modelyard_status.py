@@ -137,7 +137,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     listed = run(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "modelyard-*"]).stdout
-    chats = [check for check in module.params["checks"] if check["kind"] == "chat" and check["service"] != "litellm"]
+    chats = [check for check in module.params["checks"] if check["kind"] == "chat" and "@" in check["service"]]
     module.exit_json(
         changed=False,
         services={name: service_status(name) for name in services()},

@@ -72,7 +72,8 @@ def _absent() -> dict[str, Any]:
 def _problems(service: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[str]:
     if service["state"] in DOWN_STATES:
         yield f"is {service['state']}: journalctl -u {service.get('unit', '')}"
-    yield from service["differences"]
+    else:
+        yield from service["differences"]
     for path in service["edited"]:
         yield f"{path} was changed by hand; site.yml puts it right"
     plan = live.get("plan") or {}
