@@ -21,7 +21,7 @@ try:
     from modelyard.places import ineffective
     from modelyard.render import render_plan, render_summary
     from modelyard.resolve import STACK
-    from modelyard.switching import SwitchError, switch
+    from modelyard.switching import UPGRADED, SwitchError, switch, upgrade
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:
@@ -59,6 +59,8 @@ class ActionModule(ActionBase):
             )
         variables = task_vars or {}
         inventory = snapshot(variables)
+        if "component" in self._task.args:
+            return self._upgrade(inventory)
         if self._task.args:
             return self._switch(inventory)
         compiled = compile_inventory(inventory)
@@ -91,6 +93,22 @@ class ActionModule(ActionBase):
                 "uncovered": list(found.uncovered),
             },
         }
+
+    def _upgrade(self, inventory: Inventory) -> dict[str, Any]:
+        """The plans with a version that is not chosen yet."""
+        _validated, wanted = self.validate_argument_spec(
+            {
+                "component": {"type": "str", "required": True},
+                "version": {"type": "str", "required": True},
+                "source": {"type": "dict"},
+            }
+        )
+        try:
+            found = upgrade(inventory, wanted["component"], wanted["version"], wanted["source"])
+        except SwitchError as error:
+            raise Refusal(str(error)) from error
+        chosen = {"overrides": {UPGRADED: found.overrides}, "former": found.former, "hosts": list(found.hosts)}
+        return {**result(found.final), "upgrade": chosen}
 
 
 def result(compiled: Compiled) -> dict[str, Any]:

@@ -28,7 +28,18 @@ description:
     Markdown in a fence if PATH ends in C(.md).
   - With O(provider) and O(model) it compiles what the catalogue becomes when that model is chosen. Nothing is chosen by
     that; C(playbooks/switch_model.yml) carries it out.
+  - With O(component) and O(version) it compiles what the catalogue becomes with that version, for
+    C(playbooks/upgrade.yml).
 options:
+  component:
+    description: A key of C(llm_versions).
+    type: str
+  version:
+    description: The version of O(component) that shall run.
+    type: str
+  source:
+    description: Where O(version) is had, as in C(llm_versions); by default where the catalogue says.
+    type: dict
   provider:
     description: The provider whose O(model) shall run, instead of its other models and of its exclusive group's.
     type: str

@@ -1,4 +1,7 @@
-"""Which model runs on a card: what has to be overridden so that another one does, and what that changes for clients."""
+"""Choices that a playbook makes for the user: which model runs on a card, which version of a component runs.
+
+What has to be overridden for it, and what that makes of the plans. The catalogue itself is not touched.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,15 @@ from typing import Any
 
 from modelyard.compiler import Compiled, Inventory, compile_inventory
 from modelyard.diagnostics import did_you_mean, listing
-from modelyard.overrides import SWITCHED
-from modelyard.schema import Catalogue
+from modelyard.overrides import SWITCHED, is_override
+from modelyard.schema import Catalogue, Versions
+
+UPGRADED = "llm_overrides_upgraded"
+"""What `playbooks/upgrade.yml` writes into the inventory. Unlike a switched model it does not win over `llm_overrides`:
+a version that somebody wrote down is to be changed where it stands."""
+
+PACKAGED = ("redis", "haproxy", "prometheus", "alertmanager")
+"""Components that the distribution's package manager upgrades."""
 
 
 class SwitchError(Exception):
@@ -40,20 +50,87 @@ def switch(inventory: Inventory, provider: str, model: str) -> Switch:
     former = _compiled(inventory, "The catalogue")
     assert former.catalogue is not None, "a catalogue without errors was compiled"
     affected, overrides = _choice(former.catalogue, inventory.groups, provider, model)
-    first = next(iter(inventory.hosts.values())).variables.get(SWITCHED)
-    chosen = _merged(first if isinstance(first, Mapping) else {}, {"providers": overrides})
-    with_choice = replace(
-        inventory,
-        hosts={
-            name: replace(host, variables={**host.variables, SWITCHED: chosen})
-            for name, host in inventory.hosts.items()
-        },
-    )
+    with_choice, chosen = _with(inventory, SWITCHED, {"providers": overrides})
     final = _compiled(with_choice, "With this choice the catalogue")
     away = _compiled(replace(with_choice, away=frozenset(affected)), "While the engines change, the catalogue")
     hosts = tuple(dict.fromkeys(h for name in affected for h in _hosts(former.catalogue, inventory.groups, name)))
     uncovered = tuple(name for name in final.public_names if name not in away.public_names)
     return Switch(chosen, hosts, final, away, final.plans != former.plans, uncovered)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A version, and the plans with it. `hosts` are those whose plan it changes; none if it is the plan's already."""
+
+    overrides: dict[str, Any]
+    former: str
+    final: Compiled
+    hosts: tuple[str, ...]
+
+
+def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[str, Any] | None = None) -> Upgrade:
+    """Let `component` run in `version`, newer or older, from `source` where the catalogue's does not fit.
+
+    Raises SwitchError if the catalogue has errors, before or with that version (one below the security floor or without
+    a lock is one), if there is no such component, or if something in the inventory wins over the choice.
+    """
+    before = _compiled(inventory, "The catalogue")
+    assert before.catalogue is not None, "a catalogue without errors was compiled"
+    known = [name for name in Versions.model_fields if name != "hugging_face"]
+    if component in PACKAGED:
+        raise SwitchError(
+            f"{component} is the distribution's: apt-get install --only-upgrade on its host, then site.yml restarts it"
+        )
+    former = getattr(before.catalogue.versions, component, None) if component in known else None
+    if former is None:
+        near = did_you_mean(component, known) or f"components: {listing(known)}"
+        raise SwitchError(f'The catalogue has no version of "{component}": {near}')
+    entry: dict[str, Any] = {"version": version}
+    if source:
+        entry["source"] = dict(source)
+    elif version != former.version and _is_pinned(former):
+        raise SwitchError(
+            f"The checksum of {component} {former.version} is in the catalogue and fits no other version. Say where "
+            f"""the new one is: -e '{{"source": {{...}}}}' with the keys of llm_versions.{component}.source"""
+        )
+    chosen, overrides = _with(inventory, UPGRADED, {"versions": {component: entry}})
+    final = _compiled(chosen, f"With {component} {version} the catalogue")
+    assert final.catalogue is not None, "a catalogue without errors was compiled"
+    planned = getattr(final.catalogue.versions, component)
+    if planned.version != version:
+        raise SwitchError(
+            f"The inventory's own overrides say {component} {planned.version}, and they win: change or remove "
+            f"versions.{component} there ({listing(_who_says(inventory, component))})"
+        )
+    hosts = tuple(host for host, plan in final.plans.items() if plan != before.plans.get(host))
+    return Upgrade(overrides, former.version, final, hosts)
+
+
+def _is_pinned(former: Any) -> bool:
+    """Whether the source says what its bytes are, so that another version cannot come from it."""
+    source = getattr(former, "source", None)
+    return source is not None and getattr(source, "sha256", None) is not None
+
+
+def _who_says(inventory: Inventory, component: str) -> list[str]:
+    found = {
+        variable
+        for host in inventory.hosts.values()
+        for variable, value in host.variables.items()
+        if is_override(variable) and variable != UPGRADED and isinstance(value, Mapping)
+        if component in (value.get("versions") or {})
+    }
+    return sorted(found)
+
+
+def _with(inventory: Inventory, variable: str, more: Mapping[str, Any]) -> tuple[Inventory, dict[str, Any]]:
+    """The inventory with `more` in an override variable on every host, and what that variable is then."""
+    first = next(iter(inventory.hosts.values())).variables.get(variable)
+    chosen = _merged(first if isinstance(first, Mapping) else {}, more)
+    hosts = {
+        name: replace(host, variables={**host.variables, variable: chosen}) for name, host in inventory.hosts.items()
+    }
+    return replace(inventory, hosts=hosts), chosen
 
 
 def _compiled(inventory: Inventory, what: str) -> Compiled:

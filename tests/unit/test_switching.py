@@ -11,7 +11,7 @@ from test_engines import ADDRESSES, CATALOGUE, GROUPS, change
 
 from modelyard.compiler import Inventory, compile_inventory
 from modelyard.overrides import SWITCHED
-from modelyard.switching import Switch, SwitchError, switch
+from modelyard.switching import UPGRADED, Switch, SwitchError, switch, upgrade
 
 
 def stack(text: str = CATALOGUE, **variables: Any) -> Inventory:
@@ -114,3 +114,49 @@ def test_the_choice_wins_over_what_the_files_say() -> None:
 def test_refused_while_the_catalogue_has_errors() -> None:
     with pytest.raises(SwitchError, match="unknown-key"):
         to_dolphin(llm_overrides={"providers": {"dolphin": {"prt": 1}}})
+
+
+# -- versions ----------------------------------------------------------------------------------------------
+
+
+def test_another_version_and_where_it_runs() -> None:
+    found = upgrade(stack(), "vllm", "0.33.0")
+    assert (found.former, found.hosts) == ("0.32.0", ("b",))
+    assert found.overrides == {"versions": {"vllm": {"version": "0.33.0"}}}
+    assert found.final.plans["b"]["vllm"]["version"] == "0.33.0"
+    # What was chosen, written into the inventory, is what the next run compiles, and an older one is as good.
+    kept = stack(**{UPGRADED: found.overrides})
+    assert compile_inventory(kept).plans == found.final.plans
+    assert upgrade(kept, "vllm", "0.32.0").former == "0.33.0"
+    assert upgrade(kept, "vllm", "0.33.0").hosts == ()
+
+
+def test_another_source_with_it() -> None:
+    source = {"url": "https://x.example/new.tgz", "sha256": "b" * 64}
+    found = upgrade(stack(**{UPGRADED: {"versions": {"vllm": {"version": "0.33.0"}}}}), "ollama", "0.18.0", source)
+    assert found.final.plans["a"]["ollama"]["source"] == source
+    assert found.overrides["versions"]["vllm"] == {"version": "0.33.0"}, "what was chosen before stays"
+
+
+@pytest.mark.parametrize(
+    ("component", "version", "message"),
+    [
+        ("redis", "8.0", "redis is the distribution's: apt-get install --only-upgrade"),
+        ("litelm", "1.107.0", 'no version of "litelm": did you mean "litellm"?'),
+        ("ollama", "0.18.0", "The checksum of ollama 0.17.4 is in the catalogue and fits no other version"),
+        ("vllm", "0.1.0", "version-unsafe"),
+        ("litellm", "1.107.0", "version-without-lock"),
+        ("grafana", "12.3.0", 'no version of "grafana"'),
+    ],
+)
+def test_a_version_that_cannot_be_had_is_refused(component: str, version: str, message: str) -> None:
+    locked = replace(stack(), locks={"litellm": frozenset({"1.106.2"})})
+    with pytest.raises(SwitchError) as refused:
+        upgrade(locked, component, version)
+    assert message in str(refused.value)
+
+
+def test_a_version_that_somebody_wrote_down_is_changed_there() -> None:
+    mine = stack(llm_overrides={"versions": {"vllm": {"version": "0.31.0"}}})
+    with pytest.raises(SwitchError, match=r"say vllm 0\.31\.0, and they win.*llm_overrides"):
+        upgrade(mine, "vllm", "0.33.0")
