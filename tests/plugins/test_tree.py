@@ -61,8 +61,9 @@ def test_every_verb_sees_the_shipped_catalogue() -> None:
     for verb in VERBS:
         first = read(verb)[0]
         compiles = verb.name == "validate.yml" or first.get("ansible.builtin.import_playbook") == "validate.yml"
-        # These two are for the night on which the catalogue is what is wrong.
-        assert compiles != (verb.name in ("releases.yml", "rollback.yml")), f"{verb.name} does not validate first"
+        # These are for the night on which the catalogue is what is wrong.
+        needless = ("releases.yml", "rollback.yml", "remove.yml", "status.yml")
+        assert compiles != (verb.name in needless), f"{verb.name} does not validate first"
 
 
 def test_every_play_of_the_pipeline_is_guarded() -> None:
