@@ -15,6 +15,7 @@ description:
   - With the strategy C(slots) the new release starts in the free slot, out of rotation, and is checked there. Then
     the front door sends new requests to it, the old slot finishes its streams (bounded) and stops. A bad
     candidate never meets a client.
+  - A program that did not run here before (another artifact) is watched for ten more seconds before it is kept.
   - With the strategy C(reload) a running service is reloaded instead of restarted, unless its unit changed.
   - What must not run beside the new release is stopped before that starts, so that ports and memory are free. If the
     new release fails, it is started again and checked, and the report says so. It remembers on the host that it made
@@ -124,6 +125,8 @@ from ansible.module_utils.modelyard_services import (
 STATE = "/var/lib/modelyard/activations"
 POLL_S = 0.25
 MAX_START_ATTEMPTS = 3
+WATCH_NEW_PROGRAM_S = 10
+"""How long a program that did not run here before is watched after its checks passed: some crash a little later."""
 
 
 class Activation:
@@ -370,6 +373,7 @@ class Activation:
             if results and not failed:
                 self.checks = results
                 self.note(f"{unit} is ready, {len(results)} checks passed")
+                self._watch(unit, release)
                 return
             if live and failed and all(result["kind"] == "chat" for result in failed) and self._fails_too(live, failed):
                 self.checks = results
@@ -389,6 +393,18 @@ class Activation:
                     reason = "it does not stay up" if gave_up else "it is up, but not as planned"
                 raise ServiceError("\n".join([f"{unit}: {reason}.", *seen]))
             time.sleep(POLL_S)
+
+    def _watch(self, unit: str, release: Release) -> None:
+        """Look a while whether a new program stays up; raises ServiceError if not."""
+        if self.former is None or set(release.spec["store"]) <= set(self.former.spec["store"]):
+            return
+        process = unit_state(unit).get("MainPID")
+        started = time.monotonic()
+        while time.monotonic() < started + WATCH_NEW_PROGRAM_S:
+            time.sleep(POLL_S)
+            if unit_state(unit).get("MainPID") != process:
+                raise ServiceError(f"{unit}: it ended {time.monotonic() - started:.0f} s after it was ready.")
+        self.note(f"{unit} is a new program and stayed up")
 
     def _fails_too(self, live: str, failed: list[dict]) -> bool:
         """Say whether the live slot fails the same checks, by name, with its own secrets."""

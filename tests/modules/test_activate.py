@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,7 +75,7 @@ class Host:
     def answers(self, _name: str, port: int) -> bool:
         return str(port) in [self.port(unit) for unit in self.active]
 
-    def stage(self, name: str, port: int, status: str = "ok", conflicts: str = "") -> str:
+    def stage(self, name: str, port: int, status: str = "ok", conflicts: str = "", store: Sequence[str] = ()) -> str:
         """Stage a release as modelyard_release does; returns its id."""
         unit = f"Environment=MODELYARD_RELEASE=@RELEASE@ port={port} {status}\n"
         unit = (f"Conflicts=modelyard-{conflicts}.service\n" if conflicts else "") + unit
@@ -82,7 +84,7 @@ class Host:
             "user": "nobody",
             "files": {},
             "units": {f"modelyard-{name}.service": unit},
-            "store": [],
+            "store": list(store),
             "generation": "",
             "activation": {"strategy": "restart", "ready_timeout_s": 0},
             "checks": [{**check, "status": status}],
@@ -340,6 +342,20 @@ def test_a_unit_that_an_interrupted_change_left_is_a_difference(host: Host) -> N
     (host.root / "tried/modelyard-llama-cpp@old.service").write_text("port=1")
     assert host.activate("llama-cpp@old")["changed"]
     assert list((host.root / "tried").iterdir()) == []
+
+
+@pytest.mark.parametrize("crashes", [True, False])
+def test_a_new_program_is_watched(host: Host, crashes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    former = host.stage("llama-cpp@old", 8080)
+    new = host.stage("llama-cpp@old", 8081, store=["/opt/modelyard/store/new"])
+    processes = itertools.chain(["10", "10"], itertools.repeat("11" if crashes else "10"))
+    monkeypatch.setattr(activate, "unit_state", lambda unit: {**host.state(unit), "MainPID": next(processes)})
+    monkeypatch.setattr(activate, "WATCH_NEW_PROGRAM_S", 0.05)
+    monkeypatch.setattr(activate, "POLL_S", 0.001)
+    report = host.activate("llama-cpp@old")
+    assert report.get("failed", False) == crashes
+    assert ("s after it was ready" in report.get("msg", "")) == crashes
+    assert list(host.active.values()) == [former if crashes else new]
 
 
 def test_the_supervisor_outlives_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
