@@ -301,8 +301,14 @@ def main() -> None:
     )
     try:
         result = present(module) if module.params["state"] == "present" else absent(module)
-    except (ServiceError, OSError, json.JSONDecodeError) as error:
+    except (ServiceError, json.JSONDecodeError) as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        service = module.params["service"]
+        module.fail_json(
+            msg=f"{service}: what runs was not touched, but nothing can be staged: {error.strerror}{where}"
+        )
     for note in result.get("unchecked", []):
         module.warn(f"not checked yet: {note}")
     module.exit_json(**result)

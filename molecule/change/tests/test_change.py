@@ -1,0 +1,509 @@
+"""Changes that go wrong on one host, with a client that asks all the while: what it saw, and what ran afterwards.
+
+Every test adds a row to the table that is printed at the end; the last one sees to it that no row is missing. Faults
+are real: processes are killed, disks are full, units are broken. Times are measured and printed, not judged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+from modelyard_playbook import SCENARIO, ansible_playbook
+from modelyard_traffic import Traffic, chat
+
+KEY = "sk-planted-master-key"
+MODEL, STAND_BY = "llama-cpp-native", "stand-by"
+SERVICES = "/opt/modelyard/services"
+ALL = ("redis", "haproxy", "litellm", f"llama-cpp@{MODEL}", f"llama-cpp@{STAND_BY}")
+LOCK = "/var/lib/modelyard/activations/redis.json.lock"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault, how it was met, and what the client saw."""
+
+    fault: str
+    what: str
+    seconds: float
+    traffic: Traffic | None = None
+
+    def __str__(self) -> str:
+        seen = "not asked"
+        if self.traffic:
+            asked = self.traffic.answered + self.traffic.streams + len(self.traffic.failures)
+            seen = f"{len(self.traffic.failures)} of {asked} requests failed"
+        return f"{self.fault:<46}  {self.what:<58}  {self.seconds:6.1f} s  {seen}"
+
+
+ASK_THE_DOOR = (
+    'import socket; s = socket.socket(socket.AF_UNIX); s.connect("/run/modelyard-haproxy/admin.sock"); '
+    's.sendall(b"show info\\n"); print(s.makefile().read())'
+)
+
+ROWS: dict[str, Row] = {}
+FAULTS = (
+    "run killed at every task that changes something",
+    "activation killed at every moment",
+    "activation and its supervisor killed",
+    "host rebooted in the middle of an activation",
+    "connection cut in the middle of a deploy",
+    "disk full while staging",
+    "no inode left while staging",
+    "target read-only while staging",
+    "starts and fails its check",
+    "unit that does not parse",
+    "program that crashes after five seconds",
+    "gateway that cannot be imported",
+    "Redis lost and back",
+    "live slot of the gateway killed",
+    "front door reloaded under streams",
+    "engine killed in the middle of a stream",
+    "latest run rolled back while the gateway is down",
+)
+"""Every row of the table."""
+
+
+@pytest.fixture(scope="module")
+def one() -> Any:
+    return testinfra.get_host("ansible://one")
+
+
+@pytest.fixture(scope="module")
+def door(one: Any) -> str:
+    """Address of the front door, as this machine reaches it."""
+    return f"http://{one.ansible.get_variables()['ansible_host']}:4000"
+
+
+@pytest.fixture
+def row(measured: Callable[[str], None]) -> Callable[..., None]:
+    def add(fault: str, what: str, seconds: float, traffic: Traffic | None = None) -> None:
+        assert fault in FAULTS
+        ROWS[fault] = Row(fault, what, seconds, traffic)
+        measured(str(ROWS[fault]))
+
+    return add
+
+
+@pytest.fixture(autouse=True)
+def everything_serves(one: Any, door: str) -> Iterator[None]:
+    """Every test begins and ends with a host on which everything answers."""
+    yield
+    wait_until(lambda: all(runs(one, name) for name in ALL), "not everything runs", 120)
+    wait_until(lambda: answers(door), "nobody answers", 120)
+
+
+def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.5)
+
+
+def answers(door: str) -> bool:
+    try:
+        return bool(json.loads(chat(door, KEY, MODEL))["choices"])
+    except OSError:
+        return False
+
+
+def site(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run site.yml, as a user does."""
+    return ansible_playbook("converge.yml", *arguments)
+
+
+def changed(number: int) -> tuple[str, str]:
+    """A change of every service, on the command line; `number` makes it another one."""
+    models = [{"name": name, "context_length": 512 + 64 * number} for name in (MODEL, STAND_BY)]
+    gateway = {
+        "cooldown_s": 30 + number,
+        "timeouts": {"door_s": 3600 + number},
+        "redis": {"maxmemory_mib": 128 + number},
+    }
+    catalogue = {"providers": {"llama_cpp_native": {"models": models}}, "gateway": gateway}
+    return "-e", json.dumps({"llm_overrides_test": catalogue})
+
+
+def live(one: Any, name: str) -> str:
+    return os.path.basename(one.check_output(f"readlink {SERVICES}/{name}/current"))
+
+
+def unit_of(one: Any, name: str) -> str:
+    if name != "litellm":
+        return f"modelyard-{name}"
+    active = one.run("systemctl list-units --plain --no-legend --state=active 'modelyard-litellm@*'").stdout.split()
+    return str(active[0]) if active else "modelyard-litellm@none"
+
+
+def runs(one: Any, name: str) -> str:
+    """The release that a service's process was started from; empty if nothing runs."""
+    if name == "haproxy":  # a reload keeps its process, the configuration says what it is
+        shown = one.run(f"python3 -c '{ASK_THE_DOOR}' | sed -n 's/^description: //p'").stdout
+        return os.path.basename(shown.strip())
+    shown = one.run(
+        f"pid=$(systemctl show --value --property=MainPID {unit_of(one, name)}); "
+        "test \"$pid\" != 0 && tr '\\0' '\\n' < /proc/$pid/environ | sed -n 's/^MODELYARD_RELEASE=//p'"
+    ).stdout
+    return os.path.basename(shown.strip())
+
+
+def module(name: str, **arguments: Any) -> dict[str, Any]:
+    """Run one module on the host, as a task of a playbook does; returns its result, failed or not."""
+    command = ["ansible", "one", "--become", "-m", name, "-a", json.dumps(arguments)]
+    done = subprocess.run(
+        command,
+        cwd=SCENARIO.parents[1],
+        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Ansible says before it how the task was called, if that failed.
+    _before, arrow, result = done.stdout.rpartition(" => {")
+    assert arrow, done.stdout + done.stderr
+    return dict(json.loads(f"{{{result}"))
+
+
+def manifest(one: Any, name: str) -> dict[str, Any]:
+    """What the live release of a service was made from."""
+    return dict(json.loads(one.check_output(f"cat {SERVICES}/{name}/current/manifest.json")))
+
+
+def staged(one: Any, name: str, **changes: Any) -> dict[str, Any]:
+    """Stage a release like the live one but for `changes`, without a role; returns the module's result."""
+    spec = {**manifest(one, name), **changes}
+    return module(
+        "modelyard_release",
+        service=name,
+        user=spec["user"],
+        files=[{"path": path, "content": content} for path, content in spec["files"].items()],
+        units=[{"name": unit, "content": content} for unit, content in spec["units"].items()],
+        store=spec["store"],
+        generation=spec["generation"],
+        activation=spec["activation"],
+        checks=spec["checks"],
+        plan=spec["plan"],
+    )
+
+
+def two_releases(one: Any, name: str = "redis") -> tuple[str, str]:
+    """The live release of a service, and another good one that is on the host, too."""
+    spec = manifest(one, name)
+    units = {unit: f"{content}\n# {time.time_ns()}\n" for unit, content in spec["units"].items()}
+    first = live(one, name)
+    second = staged(one, name, units=units)["id"]
+    assert second != first
+    return first, second
+
+
+# -- the run, the activation, the host ------------------------------------------------------------------------------
+
+
+def killed_at(number: int, task: int) -> bool:
+    """Apply a change and kill the run when its `task`-th staging or activation begins. False if it ended before."""
+    run = subprocess.Popen(
+        ["ansible-playbook", "converge.yml", *changed(number)],
+        cwd=SCENARIO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    seen = 0
+    assert run.stdout
+    for line in run.stdout:
+        if line.startswith(("TASK", "RUNNING HANDLER")) and (" is staged" in line or "Activate" in line):
+            seen += 1
+        if seen == task:
+            # Not at its first instant: it is to have begun.
+            time.sleep(0.4)
+            os.killpg(run.pid, signal.SIGKILL)
+            break
+    run.stdout.close()
+    run.wait()
+    return seen == task
+
+
+def test_run_killed_at_every_task(one: Any, door: str, row: Callable[..., None]) -> None:
+    started = time.monotonic()
+    task = kills = 0
+    with Traffic(door, KEY, MODEL, rate=4, max_s=1200) as traffic:
+        while True:
+            task += 1
+            if not killed_at(number=1 + task, task=task):
+                break
+            kills += 1
+            # What was begun on the host goes on without the run.
+            wait_until(lambda: one.run(f"flock --nonblock {LOCK} true").rc == 0, "the activation does not end")
+            for name in ALL:
+                assert runs(one, name), f"{name} does not run after a kill at task {task}"
+            assert answers(door), f"nobody answers after a kill at task {task}"
+    assert kills >= 8
+    again = site(*changed(1 + task))
+    assert again.returncode == 0, again.stdout
+    assert "changed=0" in again.stdout, "the last run was not killed, so nothing was left to do"
+    assert traffic.failures == []
+    row(FAULTS[0], f"{kills} kills, each service whole after each", time.monotonic() - started, traffic)
+
+
+def activation(release: str) -> subprocess.Popen[str]:
+    """Begin to switch Redis to a release, in the background."""
+    arguments = json.dumps({"service": "redis", "release": release})
+    command = ["ansible", "one", "--become", "-m", "modelyard_activate", "-a", arguments]
+    return subprocess.Popen(
+        command, cwd=SCENARIO.parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+# Waits on the host until an activation of Redis has begun, then for some milliseconds more; prints who has the lock.
+WAIT = (
+    "for i in $(seq 400); do pids=$(for p in /proc/[0-9]*; do "
+    f"ls -l $p/fd 2>/dev/null | grep -q {LOCK} && echo ${{p#/proc/}}; done); "
+    "[ $(echo $pids | wc -w) -ge 2 ] && break; done; sleep %.2f; echo $pids"
+)
+
+
+@pytest.mark.parametrize(("fault", "whom"), [(FAULTS[1], "worker"), (FAULTS[2], "both")])
+def test_activation_killed(one: Any, door: str, row: Callable[..., None], fault: str, whom: str) -> None:
+    first, second = two_releases(one)
+    started = time.monotonic()
+    kills = 0
+    with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
+        for delay in (0.0, 0.1, 0.2, 0.3, 0.45, 0.6) if whom == "worker" else (0.1, 0.4):
+            wanted = second if runs(one, "redis") == first else first
+            begun = activation(wanted)
+            pids = one.run(WAIT % delay).stdout.split()
+            victims = pids[-1:] if whom == "worker" else pids
+            kills += one.run(f"kill -9 {' '.join(victims)}").rc == 0 if victims else 0
+            begun.communicate(timeout=120)
+            if whom == "worker":
+                # Nobody runs anything again: what supervises has put it right.
+                assert runs(one, "redis") in (first, second)
+                assert one.run("systemctl is-active modelyard-redis").stdout.strip() == "active"
+            after = module("modelyard_activate", service="redis", release=wanted)
+            assert not after.get("failed"), after
+            assert runs(one, "redis") == live(one, "redis") == wanted
+    assert kills >= 1
+    assert traffic.failures == []
+    row(fault, f"{kills} kills, wholly one or the other, a rerun converged", time.monotonic() - started, traffic)
+
+
+def test_host_rebooted_in_the_middle(one: Any, door: str, row: Callable[..., None]) -> None:
+    first, second = two_releases(one)
+    activation(second)
+    boot = one.check_output("cat /proc/sys/kernel/random/boot_id; stat -c %Y /run/systemd/system")
+    one.run(f"{WAIT % 0.3}; systemctl reboot --force --force")
+    started = time.monotonic()
+
+    def back() -> bool:
+        again = one.run("stat -c %Y /run/systemd/system")
+        return again.rc == 0 and again.stdout.split()[-1] != boot.split()[-1]
+
+    wait_until(back, "the host did not come back", 120)
+    wait_until(lambda: runs(one, "redis"), "Redis did not come back", 120)
+    assert runs(one, "redis") in (first, second)
+    wait_until(lambda: answers(door), "nobody answers after the reboot", 180)
+    took = time.monotonic() - started
+    which = "former" if runs(one, "redis") == first else "new"
+    row(FAULTS[3], f"the {which} release runs, everything came back by itself", took)
+
+
+def test_connection_cut(one: Any, door: str, row: Callable[..., None]) -> None:
+    started = time.monotonic()
+    with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
+        run = subprocess.Popen(
+            ["ansible-playbook", "converge.yml", *changed(51)],
+            cwd=SCENARIO,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert run.stdout
+        for line in run.stdout:
+            if line.startswith("RUNNING HANDLER") and "litellm" in line:
+                break
+        time.sleep(3)
+        one.run("pkill -9 -f '^sshd: root'")
+        output = run.communicate(timeout=600)[0]
+        assert run.returncode != 0, output
+        again = site(*changed(51))
+        assert again.returncode == 0, again.stdout
+    assert traffic.failures == []
+    row(FAULTS[4], "the switch went on, the next run agreed", time.monotonic() - started, traffic)
+
+
+# -- no room --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "message"),
+    [
+        (FAULTS[5], "size=1m", "No space left on device"),
+        (FAULTS[6], "nr_inodes=60", "No space left on device"),
+        (FAULTS[7], "ro", "Read-only file system"),
+    ],
+)
+def test_no_room(one: Any, door: str, row: Callable[..., None], fault: str, options: str, message: str) -> None:
+    """A small, full or closed file system where the releases of Redis are."""
+    path = f"{SERVICES}/redis/releases"
+    before = runs(one, "redis")
+    spec = manifest(one, "redis")
+    one.check_output(
+        f"cp -a {path} /srv/kept && mount -t tmpfs -o {'size=4m' if options == 'ro' else options} small {path} "
+        f"&& cp -a /srv/kept/. {path}/"
+    )
+    fill = {"size=1m": f"cat /dev/zero > {path}/.filler", "ro": f"mount -o remount,ro {path}"}
+    one.run(fill.get(options, f"while touch {path}/.filler$((i=i+1)); do :; done"))
+    try:
+        started = time.monotonic()
+        with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
+            units = {unit: f"{content}\n# {fault}\n" for unit, content in spec["units"].items()}
+            refused = staged(one, "redis", units=units)
+        took = time.monotonic() - started
+        assert refused["failed"], refused
+        assert message in refused["msg"]
+        assert runs(one, "redis") == before
+    finally:
+        one.check_output(f"umount {path} && rm -rf /srv/kept")
+    assert not staged(one, "redis", units=units).get("failed"), "with room again it is staged"
+    assert not module("modelyard_activate", service="redis").get("failed")
+    assert traffic.failures == []
+    row(fault, "refused with the reason, a rerun repaired it", took, traffic)
+
+
+# -- releases that are no good --------------------------------------------------------------------------------------
+
+
+def bad(one: Any, name: str, kind: str) -> dict[str, Any]:
+    """How the release of a service is changed so that it is no good."""
+    spec = manifest(one, name)
+    unit, content = next(iter(spec["units"].items()))
+    if kind == "check":
+        checks = [{**check, "port": 1} if check["kind"] == "redis" else check for check in spec["checks"]]
+        return {"checks": checks, "units": {unit: f"{content}\n# check\n"}, "activation": {"ready_timeout_s": 5}}
+    if kind == "unit":
+        return {"units": {unit: content.replace("ExecStart=", "ExecStart=!?not a path ")}}
+    if kind == "crash":
+        crash = "\nExecStartPost=/bin/sh -c '(sleep 5; kill -9 $MAINPID) &'\n[Install]"
+        # Another artifact is what makes it a new program.
+        return {"units": {unit: content.replace("\n[Install]", crash, 1)}, "store": [*spec["store"], "/srv"]}
+    return {"units": {unit: content.replace("Environment=", "Environment=PYTHONHOME=/nowhere\nEnvironment=", 1)}}
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "kind", "said"),
+    [
+        (FAULTS[8], "redis", "check", "it was not ready in time"),
+        (FAULTS[9], f"llama-cpp@{MODEL}", "unit", "release"),
+        (FAULTS[10], "redis", "crash", "s after it was ready"),
+        (FAULTS[11], "litellm", "import", "it does not stay up"),
+    ],
+)
+def test_a_release_that_is_no_good(
+    one: Any, door: str, row: Callable[..., None], fault: str, name: str, kind: str, said: str
+) -> None:
+    before = runs(one, name)
+    new = staged(one, name, **bad(one, name, kind))
+    assert not new.get("failed"), new
+    started = time.monotonic()
+    with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
+        report = module("modelyard_activate", service=name)
+    took = time.monotonic() - started
+    assert report["failed"], report
+    assert said in report["msg"]
+    assert runs(one, name) == live(one, name) == before
+    # The chain carries an engine's, and the gateway does without its Redis.
+    assert traffic.failures == []
+    entry = json.loads(one.check_output(f"tail -n 1 {SERVICES}/{name}/history.jsonl"))
+    assert (entry["outcome"], entry["release"]) == ("failed", new["id"])
+    row(fault, f"{name}: the former release serves", took, traffic)
+
+
+# -- parts that go away ---------------------------------------------------------------------------------------------
+
+
+def test_redis_lost_and_back(one: Any, door: str, row: Callable[..., None]) -> None:
+    started = time.monotonic()
+    with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
+        one.check_output("systemctl kill --signal=KILL modelyard-redis; systemctl stop modelyard-redis")
+        time.sleep(5)
+        one.check_output("systemctl reset-failed modelyard-redis; systemctl start modelyard-redis")
+        time.sleep(3)
+    assert traffic.failures == []
+    row(FAULTS[12], "away for 5 s, the gateway answers without it", time.monotonic() - started, traffic)
+
+
+def test_live_slot_killed(one: Any, door: str, row: Callable[..., None]) -> None:
+    """All of it at once: whoever asks in the seconds until systemd has started it again gets no answer."""
+    started = time.monotonic()
+    with Traffic(door, KEY, MODEL, rate=2, max_s=300) as traffic:
+        one.check_output(f"systemctl kill --signal=KILL {unit_of(one, 'litellm')}")
+        wait_until(lambda: not answers(door), "the kill was not seen", 20)
+        wait_until(lambda: answers(door), "the slot did not come back", 120)
+    row(FAULTS[13], "systemd started it again", time.monotonic() - started, traffic)
+
+
+def test_front_door_reloaded_under_streams(one: Any, door: str, row: Callable[..., None]) -> None:
+    started = time.monotonic()
+    with Traffic(door, KEY, MODEL, rate=10, max_s=300) as traffic:
+        for _ in range(5):
+            one.check_output("systemctl reload modelyard-haproxy")
+            time.sleep(1)
+    assert traffic.streams > 5
+    assert traffic.failures == []
+    row(FAULTS[14], "5 reloads", time.monotonic() - started, traffic)
+
+
+def test_engine_killed_in_the_middle_of_a_stream(one: Any, door: str, row: Callable[..., None]) -> None:
+    """What was being told is lost, as a stream cannot be begun anew; whoever asks next is answered by the stand-by."""
+    started = time.monotonic()
+    with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
+        for _ in range(3):
+            one.check_output(f"systemctl kill --signal=KILL modelyard-llama-cpp@{MODEL}")
+            time.sleep(3)
+    asked = traffic.answered + traffic.streams + len(traffic.failures)
+    assert len(traffic.failures) <= 6, traffic.failures
+    assert asked > 20
+    row(FAULTS[15], "3 kills, the stand-by answered", time.monotonic() - started, traffic)
+
+
+# -- back -----------------------------------------------------------------------------------------------------------
+
+
+def test_latest_run_rolled_back(one: Any, door: str, row: Callable[..., None], tmp_path: Path) -> None:
+    before = {name: live(one, name) for name in ALL}
+    done = site(*changed(77))
+    assert done.returncode == 0, done.stdout
+    assert all(live(one, name) != release for name, release in before.items())
+    one.check_output(f"systemctl stop {unit_of(one, 'litellm')}")
+    started = time.monotonic()
+    back = ansible_playbook("../../playbooks/rollback.yml")
+    took = time.monotonic() - started
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert {name: live(one, name) for name in ALL} == before
+    assert {name: runs(one, name) for name in ALL} == before
+    assert answers(door)
+    row(FAULTS[16], f"{len(before)} services as they were before", took)
+    shown = ansible_playbook("../../playbooks/releases.yml")
+    assert shown.returncode == 0, shown.stdout
+    assert "(rollback.yml)" in shown.stdout
+    report = tmp_path / "status.json"
+    told = ansible_playbook("../../playbooks/status.yml", "-e", f"llm_report={report}", *changed(77))
+    assert told.returncode == 0, told.stdout
+    found = json.loads(report.read_text())["hosts"]["one"]
+    assert {found["services"][name]["plan"] for name in ALL} == {"differs"}
+    assert [engine["model"] for engine in found["engines"]] == [MODEL, STAND_BY]
+    assert all(engine["first_token_s"] > 0 for engine in found["engines"])
+
+
+def test_no_row_is_lost() -> None:
+    assert set(ROWS) == set(FAULTS)
