@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 try:
-    from modelyard.secrets import find
+    from modelyard.secrets import SecretError, resolve
 except ImportError as error:
     raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
 
@@ -28,7 +26,10 @@ class ActionModule(ActionBase):
         values: dict[str, str] = {}
         generated: list[str] = []
         for name, secret in self._task.args["secrets"].items():
-            value, fresh = resolve(str(secret), given, store, write=not self._task.check_mode)
+            try:
+                value, fresh = resolve(str(secret), given, store, write=not self._task.check_mode)
+            except SecretError as error:
+                raise AnsibleActionFail(str(error)) from error
             values[name] = value
             if fresh:
                 generated.append(str(secret))
@@ -36,33 +37,3 @@ class ActionModule(ActionBase):
             module_args={"service": self._task.args["service"], "values": values}, task_vars=task_vars
         )
         return {**result, "generated": generated}
-
-
-def resolve(name: str, given: dict[str, Any], store: Path, *, write: bool) -> tuple[str, bool]:
-    """Return the value of a secret and whether it was generated now.
-
-    Check mode writes nothing (`write=False`): a secret that would be generated is a different one each time, which
-    reports the change that a real run would make.
-    """
-    value = find(name, given, store)
-    if value == "":
-        raise AnsibleActionFail(
-            f"the secret {name} is empty: {store / name}; delete the file to have a new one generated"
-        )
-    if value is not None:
-        return value, False
-    # The gateway wants its master key to start with `sk-`; the others do not mind.
-    value = f"sk-{secrets.token_urlsafe(32)}"
-    if not write:
-        return value, True
-    store.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(store / ".lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two hosts that need the same secret must get the same one
-        path = store / name
-        if path.is_file():
-            return path.read_text(encoding="utf-8").strip(), False
-        temporary = store / f".{name}.new"
-        temporary.touch(mode=0o600)
-        temporary.write_text(f"{value}\n", encoding="utf-8")
-        temporary.rename(path)
-    return value, True

@@ -67,6 +67,7 @@ import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_clients import there as clients_there
 from ansible.module_utils.modelyard_services import SERVICES, Service, changed_at, public_names, read_text
 
 ENTRIES = 50
@@ -87,6 +88,8 @@ def live(root: str = SERVICES) -> dict[str, dict]:
         }
         if name == "litellm" and manifest:
             found[name]["public_names"] = public_names(manifest)
+            if found[name]["plan"] is not None:
+                found[name]["plan"]["clients"] = clients_there()[0]  # beside the release, not of it
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelyard.clients import check_clients
 from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
 from modelyard.ineffective import Ineffective, check_effect
 from modelyard.overrides import SECTIONS, apply_overrides, is_override
@@ -24,7 +25,7 @@ from modelyard.resolve import (
     is_own_address,
     resolve,
 )
-from modelyard.routing import Route, Routes, build_routes, declared_names
+from modelyard.routing import Route, Routes, build_routes, declared_names, public_names
 from modelyard.schema import Catalogue, Gpu, HostVariables
 from modelyard.sourcemap import Merged, Origin, Path, Probe, SourceMap, is_list, no_origin, plain
 from modelyard.validate import check, validate
@@ -65,8 +66,9 @@ class Host:
 class Inventory:
     """A snapshot of an inventory.
 
-    `secrets` are the names of the secrets that are defined somewhere, `ineffective` the places that set a
-    variable for nobody, `locks` by role the versions whose packages can be checked (a role that is missing: not known).
+    `secrets` are the names of the secrets that are defined somewhere, `short` those that are too short for a client's
+    key, `ineffective` the places that set a variable for nobody, `locks` by role the versions whose packages can be
+    checked (a role that is missing: not known).
     `away` are providers nobody is sent to for now, as if none of their models ran.
     """
 
@@ -77,6 +79,7 @@ class Inventory:
     ineffective: Sequence[Ineffective] = ()
     locks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     away: frozenset[str] = frozenset()
+    short: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -201,6 +204,8 @@ def compile_catalogue(
     placement = place_on_gpus(resolved, gpus, source)
     out.diagnostics += [d for d in placement.diagnostics if not _is_within(d.path, broken)]
     out.diagnostics += _check_secrets(model, inventory.secrets, source)
+    clients = check_clients(model, public_names(tree), resolved, inventory.short, source)
+    out.diagnostics += [d for d in clients if not _is_within(d.path, broken)]
     out.diagnostics += _check_gateway(model, resolved, topology, source)
     out.diagnostics += _check_memory(model, resolved, topology, source)
     _check_addresses(topology, resolved, inventory, out, callers=hosts)
@@ -507,7 +512,11 @@ def _check_memory(model: Catalogue, resolved: Resolved, topology: Topology, sour
     members = resolved.all()
     processes = len(topology.gateways) * model.gateway.workers
     limited = [member for member in members if member.model.rpm or member.model.tpm]
+    clients = [name for name, client in model.clients.items() if client.rpm]
     warnings: list[tuple[Path, str]] = []
+    if processes > 1 and clients:
+        message = f'each of the gateway\'s {processes} processes lets rpm of client "{clients[0]}" through: '
+        warnings.append((("clients", clients[0], "rpm"), f"{message}they count for themselves"))
     if processes > 1 and limited:
         key = "rpm" if limited[0].model.rpm else "tpm"
         message = f'each of the gateway\'s {processes} processes lets {key} of "{limited[0].model.name}" through: '

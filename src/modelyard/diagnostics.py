@@ -60,6 +60,8 @@ CODES: dict[str, str] = {
     "address-unusable": "a host that others must reach has no IP address of its own",
     "secret-undefined": "a secret is named that nobody defined",
     "secret-reserved": "a provider uses a secret that belongs to Modelyard itself",
+    "secret-shared": "a client's key is a secret that something else has, too",
+    "secret-too-short": "a client's key is too short to be kept as a hash",
     "version-unsafe": "a version below the security floor",
     "version-without-lock": "a version whose packages are not locked by hash",
 }

@@ -206,6 +206,7 @@ def emit_document(
         # Slots listen on loopback, and the front door lets only Prometheus ask.
         "require_auth_for_metrics_endpoint": False,
         "prometheus_exclude_labels": list(LABELS_OF_CLIENTS),
+        "enable_post_custom_auth_checks": True,
     }
     if gateway.cache.enabled:
         settings["cache"] = True
@@ -222,7 +223,12 @@ def emit_document(
         "model_list": model_list,
         "router_settings": router,
         "litellm_settings": settings,
-        "general_settings": {"master_key": f"os.environ/{MASTER_KEY}"},
+        "general_settings": {
+            "master_key": f"os.environ/{MASTER_KEY}",
+            # A file of role litellm, beside the document. What it allows, the gateway checks once more.
+            "custom_auth": "modelyard_clients.authenticate",
+            "custom_auth_run_common_checks": True,
+        },
     }
     assert_invariants(document, [route.name for route in routes])
     return document

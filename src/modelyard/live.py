@@ -69,6 +69,10 @@ def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 found[instance["service"]] = {"build": build, "instance": _without(instance, "checks")}
         else:
             found[section] = _without(plan[section], "checks", "public_names")
+    if plan["litellm"]:
+        # Not of the release, but beside it; which secret holds a client's key, the host need not know.
+        clients = plan["litellm"]["clients"]
+        found["litellm"]["clients"] = {name: _without(client, "secret") for name, client in clients.items()}
     return found
 
 

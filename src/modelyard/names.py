@@ -24,6 +24,9 @@ REDIS_NAMESPACE = "litellm"
 OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD, GRAFANA_PASSWORD, GRAFANA_SECRET_KEY})
 """Generated once per inventory, so they always exist; no provider may be given one of them."""
 
+SHORTEST_CLIENT_KEY = 24
+"""Characters of a client's key. Hosts have its plain SHA-256, from which short text can be guessed."""
+
 LOOPBACK = "127.0.0.1"
 
 

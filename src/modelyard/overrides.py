@@ -1,9 +1,9 @@
 """Overrides: change three lines of the shipped catalogue without copying it.
 
 Every `llm_overrides_*` variable in name order, then `llm_overrides`, then what was switched, each in the catalogue's
-shape (`providers`, `routing`, `gateway`, `monitoring`, `versions`), is merged over the catalogue key by key. Models are
-found by their name. `null` removes. A value that is one of several shapes is replaced whole: half of the old shape
-beside half of the new one would never be valid.
+shape (`providers`, `routing`, `gateway`, `clients`, `monitoring`, `versions`), is merged over the catalogue key by key.
+Models are found by their name. `null` removes. A value that is one of several shapes is replaced whole: half of the
+old shape beside half of the new one would never be valid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SWITCHED = "llm_overrides_switched"
 """What `playbooks/switch_model.yml` writes into the inventory. It comes last: who switches a model means it,
 whatever the files say."""
 
-SECTIONS = ("providers", "routing", "gateway", "monitoring", "versions")
+SECTIONS = ("providers", "routing", "gateway", "clients", "monitoring", "versions")
 
 
 def is_override(variable: str) -> bool:
@@ -60,7 +60,8 @@ class _Merge:
                     self._removes_nothing(key, out, at, here)
                 continue
             old = out.get(key)
-            if key == "models" and len(at) == 3 and is_list(old) and (is_list(value) or isinstance(value, Mapping)):
+            by_name = at[0] == "providers" and at[2:] == ("models",)
+            if by_name and is_list(old) and (is_list(value) or isinstance(value, Mapping)):
                 # The list keeps the place where it was begun; its elements know their own.
                 out[key] = self.models(old, value, at, here)
                 continue
@@ -140,7 +141,7 @@ def apply_overrides(
         if over is None:
             continue
         if not isinstance(over, Mapping):
-            hint = "write a mapping with providers, routing, gateway, monitoring or versions"
+            hint = f"write a mapping with {', '.join(SECTIONS[:-1])} or {SECTIONS[-1]}"
             if isinstance(over, str) and not getattr(probe(over), "file", None):
                 hint = on_command_line(name)
             diagnostics.append(

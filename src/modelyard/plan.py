@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard.clients import client_plans
 from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
 from modelyard.emit import View, emit_document
 from modelyard.monitoring import WATCHERS, Watch
@@ -427,6 +428,7 @@ class Planner:
             "slots": self.gateway.slots.model_dump(),
             "workers": self.gateway.workers,
             "secrets": {name: name for name in sorted(names)},
+            "clients": client_plans(self.catalogue),
             "public_names": self.public_names,
             "checks": [
                 unit_check,

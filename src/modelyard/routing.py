@@ -506,3 +506,10 @@ def declared_names(tree: Mapping[str, Any]) -> frozenset[str]:
             if isinstance(model, Mapping) and isinstance(model.get("name"), str):
                 names.add(model["name"])
     return frozenset(names)
+
+
+def public_names(tree: Mapping[str, Any]) -> frozenset[str]:
+    """Every name written in the tree that clients can ask for: models, aliases and capabilities."""
+    routing = tree.get("routing")
+    sections = [routing.get(key) for key in ("aliases", "capabilities")] if isinstance(routing, Mapping) else []
+    return declared_names(tree).union(*(map(str, section) for section in sections if isinstance(section, Mapping)))

@@ -144,6 +144,14 @@ Identifier = Annotated[
     str,
     Matching("identifier", r"[a-z][a-z0-9_-]*", "use lower-case letters, digits, - and _, beginning with a letter"),
 ]
+ClientName = Annotated[
+    str,
+    Matching(
+        "client name",
+        r"[a-z][a-z0-9-]{0,47}",
+        "a client's name has lower-case letters, digits and -, begins with a letter and is no longer than 48",
+    ),
+]
 GroupName = Annotated[
     str,
     Matching(
@@ -581,6 +589,21 @@ class Gateway(Strict):
     """The Redis the gateways share."""
 
 
+class Client(Strict):
+    """An application that asks the gateway with a key of its own."""
+
+    secret: SecretName = Field(examples=["CHAT_KEY"])
+    """Name of the secret that holds its key, never the key itself. Generated if nobody defines it. Hosts only get a
+    hash, so one that you choose must have 24 characters or more."""
+    models: Annotated[list[Name], Field(min_length=1), AfterValidator(_distinct), Unique] | None = Field(
+        None, examples=[["chat", "qwen2.5-coder:7b"]]
+    )
+    """Names it may ask for: models, aliases and capabilities. Whoever steps in for one of them may answer, too.
+    Default: all."""
+    rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
+    """More are answered with 429. Default: no limit."""
+
+
 class PrometheusSettings(Strict):
     """Prometheus, which keeps the metrics."""
 
@@ -815,7 +838,8 @@ class Versions(Strict):
 
 
 class Catalogue(Strict):
-    """The whole: `llm_providers`, `llm_routing`, `llm_gateway`, `llm_monitoring` and `llm_versions` together."""
+    """The whole: `llm_providers`, `llm_routing`, `llm_gateway`, `llm_clients`, `llm_monitoring` and `llm_versions`
+    together."""
 
     providers: dict[Identifier, Provider] = Field(
         {}, examples=[{"local": {"type": "ollama", "group": "llm_ollama", "port": 11434}}]
@@ -825,6 +849,8 @@ class Catalogue(Strict):
     """Public names and who steps in for whom."""
     gateway: Gateway = Field(Gateway(), examples=[{"port": 4000}])
     """The gateway and its front door."""
+    clients: dict[ClientName, Client] = Field({}, examples=[{"chat-app": {"secret": "CHAT_KEY", "models": ["chat"]}}])
+    """Applications and what they may ask for. Their names stand in the gateway's metrics and its journal."""
     monitoring: Monitoring | None = Field(None, examples=[{"prometheus": {"retention_days": 90}}])
     """Prometheus, Alertmanager, Grafana and their exporters. `llm_monitoring: false`: none of them."""
     versions: Versions | None = Field(None, examples=[{"litellm": {"version": "1.106.2"}}])

@@ -33,6 +33,9 @@ SECRET_HINT = (
     "inventory; a key that stood in a shared file should be replaced"
 )
 
+NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")
+"""Keys of the catalogue where a secret itself may stand by mistake."""
+
 HINTS = {
     "string_type": "put it in quotes",
     "int_type": "write the number without quotes",
@@ -159,7 +162,7 @@ def _describe(problems: list[Any], tree: Any, source: SourceMap, root: type[Base
                     f"{_subject(place, tree)}{shown}: {message}" if place else message,
                     variable_path(place),
                     source.origin(place, key=is_key),
-                    SECRET_HINT if place[-1:] == ("api_key_env",) else "",
+                    SECRET_HINT if place and place[-1] in NAMES_OF_SECRETS else "",
                 )
             )
     return diagnostics
@@ -168,7 +171,9 @@ def _describe(problems: list[Any], tree: Any, source: SourceMap, root: type[Base
 def _seen(value: Any, place: Path, source: SourceMap) -> str:
     """`value` as it is written, unless it may be a secret, put there by mistake or on purpose."""
     origin = source.origin(place)
-    by_mistake = place[-1:] == ("api_key_env",) or (place[-1:] == ("base_url",) and "@" in str(value))
+    by_mistake = any(word in NAMES_OF_SECRETS for word in place[-1:]) or (
+        place[-1:] == ("base_url",) and "@" in str(value)
+    )
     if by_mistake or (origin and origin.encrypted):
         return "(not shown)"
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -215,6 +215,7 @@ class Gateway:
             ("@SLOT@", "blue"),
             ("@PORT@", self.port),
             ("%t", self.directory / "run"),
+            ("%S", self.directory / "state"),
         ):
             unit = unit.replace(placeholder, str(value))
         settings = [line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#")]
@@ -230,6 +231,7 @@ class Gateway:
         if "PROMETHEUS_MULTIPROC_DIR" in variables:  # the benchmark's plain install has no metrics
             Path(variables["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True)
         (self.directory / "config/gateway.yaml").write_text(json.dumps(self.document, indent=2) + "\n")
+        shutil.copy(ROLE / "files/modelyard_clients.py", self.directory / "config")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, env=variables, cwd=self.directory, stdout=log, stderr=log, stdin=subprocess.DEVNULL

@@ -88,8 +88,13 @@ def test_document_of_one_host() -> None:
             "callbacks": ["prometheus"],
             "require_auth_for_metrics_endpoint": False,
             "prometheus_exclude_labels": list(LABELS_OF_CLIENTS),
+            "enable_post_custom_auth_checks": True,
         },
-        "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
+        "general_settings": {
+            "master_key": "os.environ/LITELLM_MASTER_KEY",
+            "custom_auth": "modelyard_clients.authenticate",
+            "custom_auth_run_common_checks": True,
+        },
     }
 
 

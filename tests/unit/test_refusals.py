@@ -78,6 +78,31 @@ EDITS = [
     ("model's time-out too long for the door", "- name: small", "- name: small\n        timeout: 4000", "invalid-value", 8, "3600 s"),
     ("cached without redis", "port: 4000", "cache: {enabled: true}", "cache-without-redis", 24, "llm_redis"),
     ("secret of our own", "CLOUD_KEY", "LITELLM_MASTER_KEY", "secret-reserved", 15, "own"),
+    ("client with a provider's key", "llm_versions:", "llm_clients: {app: {secret: CLOUD_KEY}}\nllm_versions:",
+     "secret-shared", 25, 'which provider "cloud" has'),
+    ("client with the master key", "llm_versions:", "llm_clients: {app: {secret: LITELLM_MASTER_KEY}}\nllm_versions:",
+     "secret-shared", 25, "Modelyard itself"),
+    ("client with an engine's key", "llm_versions:", "llm_clients: {app: {secret: LOCAL_API_KEY}}\nllm_versions:",
+     "secret-shared", 25, 'provider "local"'),
+    ("clients with one key", "llm_versions:", "llm_clients:\n  a: {secret: KEY}\n  b: {secret: KEY}\nllm_versions:",
+     "secret-shared", 27, 'client "a"'),
+    ("client's key that is too short", "llm_versions:", "llm_clients: {app: {secret: SHORT}}\nllm_versions:",
+     "secret-too-short", 25, "fewer than 24 characters"),
+    ("typo in a client's models", "llm_versions:",
+     "llm_clients: {app: {secret: KEY, models: [small, big-clod]}}\nllm_versions:", "unknown-model", 25,
+     'did you mean "big-cloud"?'),
+    ("client without models", "llm_versions:", "llm_clients: {app: {secret: KEY, models: []}}\nllm_versions:",
+     "invalid-value", 25, "at least 1 item"),
+    ("client with a model twice", "llm_versions:",
+     "llm_clients: {app: {secret: KEY, models: [small, small]}}\nllm_versions:", "invalid-value", 25, "twice"),
+    ("client with a key instead of a secret's name", "llm_versions:",
+     "llm_clients: {app: {secret: sk-12345}}\nllm_versions:", "invalid-value", 25, "never the key itself"),
+    ("client's name", "llm_versions:", "llm_clients: {My App: {secret: KEY}}\nllm_versions:", "invalid-value", 25,
+     "lower-case letters"),
+    ("client without a secret", "llm_versions:", "llm_clients: {app: {rpm: 5}}\nllm_versions:", "missing-key", 25,
+     '"secret" is missing'),
+    ("unknown key of a client", "llm_versions:", "llm_clients: {app: {secret: KEY, model: [small]}}\nllm_versions:",
+     "unknown-key", 25, 'did you mean "models"?'),
 ]  # fmt: skip
 
 
@@ -87,7 +112,8 @@ EDITS = [
 def test_one_wrong_line(old: str, new: str, code: str, line: int, text: str) -> None:
     groups = {"llm_redis": []} if code == "cache-without-redis" else {}
     gpus = [{"memory_mib": 8192}]
-    assert text in refused(compiled(CATALOGUE.replace(old, new, 1), groups=groups, llm_gpus=gpus), code, line)
+    given = inventory(CATALOGUE.replace(old, new, 1), groups=groups, llm_gpus=gpus)
+    assert text in refused(compile_inventory(replace(given, short=frozenset({"SHORT"}))), code, line)
 
 
 def codes(result: Compiled) -> list[str]:
@@ -398,6 +424,10 @@ def test_what_needs_a_shared_redis() -> None:
     assert 'each of the gateway\'s 2 processes lets rpm of "big-cloud" through' in message
     assert compiled(change("port: 4000", "workers: 1", limited), groups={"llm_redis": []}).warnings == []
     assert compiled(limited).warnings == []
+    client = change("llm_versions:", "llm_clients: {app: {secret: KEY, rpm: 5}}\nllm_versions:")
+    message = warned(compiled(client, groups={"llm_redis": []}), "redis-advised", 25)
+    assert 'lets rpm of client "app" through' in message
+    assert compiled(client).warnings == []
     many = change("- name: big-cloud\n", "- name: big-cloud\n" + "".join(f"      - name: m{n}\n" for n in range(80)))
     many = change("  fallbacks:\n", "  default_fallbacks: [big-cloud]\n  fallbacks:\n", many)
     (message,) = [d.message for d in compiled(many, groups={"llm_redis": []}).warnings if d.code == "redis-advised"]

@@ -1,0 +1,76 @@
+"""Resolve the keys of clients on the controller and hash them there (see the module's documentation)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+try:
+    from modelyard.names import SHORTEST_CLIENT_KEY
+    from modelyard.secrets import SecretError, find, resolve
+except ImportError as error:
+    raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
+
+SALT = b"modelyard client key\0"
+"""The same as in roles/litellm/files/modelyard_clients.py."""
+
+
+class ActionModule(ActionBase):
+    """Gives the module hashes: no host ever sees a client's key."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the action."""
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        given = self._templar.template(variables.get("llm_secrets") or {})
+        store = Path(variables["inventory_dir"] or ".") / ".credentials"
+        arguments = self._task.args
+        clients = {str(name): dict(client) for name, client in arguments["clients"].items()}
+        taken = {value: name for name in arguments.get("others", ()) if (value := find(str(name), given, store))}
+        try:
+            hashes, generated = keys(clients, taken, given, store, write=not self._task.check_mode)
+        except SecretError as error:
+            raise AnsibleActionFail(str(error)) from error
+        known = {name: {key: client.get(key) for key in ("models", "rpm")} for name, client in clients.items()}
+        result = self._execute_module(
+            module_args={"user": arguments["user"], "clients": known, "hashes": hashes}, task_vars=task_vars
+        )
+        return {**result, "generated": generated}
+
+
+def keys(
+    clients: Mapping[str, Mapping[str, Any]],
+    taken: Mapping[str, str],
+    given: Mapping[str, Any],
+    store: Path,
+    *,
+    write: bool,
+) -> tuple[dict[str, str], list[str]]:
+    """Return the hash of every client's key, and the names of the secrets that were generated now.
+
+    `taken` are values that are no client's, with the names of their secrets. Raises SecretError.
+    """
+    hashes: dict[str, str] = {}
+    generated: list[str] = []
+    owners = dict(taken)
+    for name, client in clients.items():
+        secret = str(client["secret"])
+        value, fresh = resolve(secret, given, store, write=write)
+        if len(value) < SHORTEST_CLIENT_KEY:
+            raise SecretError(
+                f"{secret}, the key of client {name}, has fewer than {SHORTEST_CLIENT_KEY} characters: hosts keep a "
+                "hash of it, from which a short one could be guessed; remove it where it is defined, and one is "
+                "generated"
+            )
+        owner = owners.setdefault(value, f"that of client {name}")
+        if owner != f"that of client {name}":
+            raise SecretError(f"{secret}, the key of client {name}, is also {owner}: each needs one of its own")
+        hashes[name] = hashlib.sha256(SALT + value.encode()).hexdigest()
+        if fresh:
+            generated.append(secret)
+    return hashes, generated

@@ -1,0 +1,106 @@
+"""Applications with keys of their own: what a gateway is told of them, and what `plan` says of a change."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from catalogues import ROOT, change, compiled, inventory, load, places
+from test_live import changes, details
+
+from modelyard.compiler import compile_inventory
+
+CLIENTS = """\
+llm_clients:
+  chat-app: {secret: CHAT_KEY, models: [small, nickname, code], rpm: 60}
+  batch: {secret: BATCH_KEY}
+"""
+CATALOGUE = change("llm_versions:", f"{CLIENTS}llm_versions:")
+CATALOGUE = change(
+    "  fallbacks:\n",
+    "  aliases: {nickname: small}\n  capabilities: {code: {models: [small]}}\n  fallbacks:\n",
+    CATALOGUE,
+)
+
+
+def test_what_a_gateway_is_told() -> None:
+    result = compiled(CATALOGUE)
+    assert result.errors == []
+    assert result.plans["one"]["litellm"]["clients"] == {
+        "chat-app": {"secret": "CHAT_KEY", "models": ["small", "nickname", "code"], "rpm": 60},
+        "batch": {"secret": "BATCH_KEY", "models": None, "rpm": None},
+    }
+
+
+def test_their_keys_are_no_secrets_of_the_gateway() -> None:
+    """They would reach the host."""
+    plan = compiled(CATALOGUE).plans["one"]
+    assert not {"CHAT_KEY", "BATCH_KEY"} & plan["litellm"]["secrets"].keys()
+    assert "CHAT_KEY" not in str(plan["litellm"]["document"])
+
+
+def test_nobody_has_a_key_by_default() -> None:
+    assert compiled().plans["one"]["litellm"]["clients"] == {}
+
+
+def test_overrides() -> None:
+    """Client by client, key by key; its models are one value, because they are names and not models."""
+    override = load("clients: {chat-app: {models: [small]}, batch: null, new: {secret: NEW_KEY}}")
+    plan = compiled(CATALOGUE, llm_overrides=override).plans["one"]
+    assert plan["litellm"]["clients"] == {
+        "chat-app": {"secret": "CHAT_KEY", "models": ["small"], "rpm": 60},
+        "new": {"secret": "NEW_KEY", "models": None, "rpm": None},
+    }
+
+
+def test_a_name_that_an_override_removed() -> None:
+    override = load("routing: {aliases: {nickname: null}}", "mine.yml")
+    result = compiled(CATALOGUE, llm_overrides=override)
+    (error,) = result.errors
+    assert 'may ask for "nickname", which was removed at mine.yml:1:21' in error.render()
+
+
+def test_a_name_of_a_disabled_provider() -> None:
+    other = "{type: openai_compatible, status: disabled, base_url: http://other, models: [{name: spare}]}"
+    text = change("  cloud:\n", f"  other: {other}\n  cloud:\n", CATALOGUE)
+    text = change("[small, nickname, code]", "[small, spare]", text)
+    assert places(compiled(text)) == [("model-not-deployed", 29)]
+
+
+def test_a_name_that_is_left_out_stays() -> None:
+    """Its provider waits for a secret: the client may ask as soon as it is there."""
+    text = change(
+        "    api_key_env: CLOUD_KEY\n", "    api_key_env: CLOUD_KEY\n    when_secret_missing: skip\n", CATALOGUE
+    )
+    text = change("[small, nickname, code]", "[small, big-cloud]", text)
+    text = text.replace("small: {chain: [big-cloud]}", "small: {terminal: true}")
+    result = compile_inventory(replace(inventory(text), secrets=frozenset()))
+    assert result.errors == []
+    assert result.plans["one"]["litellm"]["clients"]["chat-app"]["models"] == ["small", "big-cloud"]
+    assert "big-cloud" not in result.public_names
+
+
+def test_plan_tells_who_comes_and_goes() -> None:
+    assert details(changes(CATALOGUE, CATALOGUE.replace("  batch: {secret: BATCH_KEY}\n", "")), "litellm") == (
+        'clients.batch removed (was {"models": null, "rpm": null})',
+    )
+    assert details(changes(CATALOGUE, CATALOGUE.replace("rpm: 60", "rpm: 30")), "litellm") == (
+        "clients.chat-app.rpm: 60 → 30",
+    )
+
+
+def test_what_clients_may_ask_is_what_the_door_opens() -> None:
+    """The gateway's own list of routes for clients, and HAProxy's."""
+    door = (ROOT / "roles/haproxy/templates/haproxy.cfg.j2").read_text(encoding="utf-8")
+    opened = {path for line in re.findall(r"acl (?:inference|reading) path (.*)", door) for path in line.split()}
+    hook = (ROOT / "roles/litellm/files/modelyard_clients.py").read_text(encoding="utf-8")
+    assignment = hook[hook.index("ROUTES = [") :].partition("\n]\n")[0]
+    assert set(eval(assignment.removeprefix("ROUTES = ") + "]")) == opened
+
+
+def test_both_sides_hash_alike() -> None:
+    salts = {
+        re.findall(r"^SALT = (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)[0]
+        for path in ("roles/litellm/files/modelyard_clients.py", "plugins/action/modelyard_clients.py")
+    }
+    assert len(salts) == 1
