@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import hashlib
 import http.client
+import importlib.util
 import itertools
 import json
 import os
@@ -25,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import jinja2
@@ -225,6 +228,15 @@ class Gateway:
         secrets = {name: secret(name) for name in secret_names(self.document)}
         return command[0], {"PATH": "/usr/bin:/bin", **variables, **secrets, "HOME": str(self.directory)}
 
+    def allow(self, clients: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the file of clients as the role does it. They are as in the plan; the key of each is `secret`'s."""
+        path = Path(self.command()[1]["MODELYARD_CLIENTS"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        given = {client["secret"]: secret(client["secret"]) for client in clients.values()}
+        hashes, _generated = _plugin("action").keys(clients, {}, given, path.parent, write=False)
+        path.with_suffix(".new").write_text(_plugin("module_utils").content(clients, hashes))
+        path.with_suffix(".new").rename(path)
+
     def __enter__(self) -> Self:
         command, variables = self.command()
         (self.directory / "config").mkdir()
@@ -304,6 +316,19 @@ class Gateway:
         """Ask a model one question."""
         body = {"model": model, "messages": [{"role": "user", "content": "Who are you?"}], **more}
         return self.request("POST", "/v1/chat/completions", {**body, "stream": True} if stream else body, headers)
+
+
+@functools.cache
+def _plugin(kind: str) -> ModuleType:
+    """What the role's task for clients is made of."""
+    specification = importlib.util.spec_from_file_location(
+        f"clients_{kind}", CLONE / f"plugins/{kind}/modelyard_clients.py"
+    )
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def secret_names(document: Mapping[str, Any]) -> set[str]:

@@ -126,7 +126,8 @@ class Stub:
         method, path, _version = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
-        return Call((self.address, self.port), method, path, headers, json.loads(raw) if raw else {}, time.monotonic())
+        body = {} if headers.get("content-type", "").startswith("multipart/") or not raw else json.loads(raw)
+        return Call((self.address, self.port), method, path, headers, body, time.monotonic())
 
 
 class Stubs:

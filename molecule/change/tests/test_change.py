@@ -167,10 +167,10 @@ def module(name: str, **arguments: Any) -> dict[str, Any]:
         text=True,
         check=False,
     )
-    # Ansible says before it how the task was called, if that failed.
-    _before, arrow, result = done.stdout.rpartition(" => {")
+    # If it failed Ansible says so, and how it was called, before it.
+    before, arrow, result = done.stdout.rpartition(" => {")
     assert arrow, done.stdout + done.stderr
-    return dict(json.loads(f"{{{result}"))
+    return {**json.loads(f"{{{result}"), "failed": before.endswith("FAILED!")}
 
 
 def manifest(one: Any, name: str) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def test_activation_killed(one: Any, door: str, row: Callable[..., None], fault:
                 assert runs(one, "redis") in (first, second)
                 assert one.run("systemctl is-active modelyard-redis").stdout.strip() == "active"
             after = module("modelyard_activate", service="redis", release=wanted)
-            assert not after.get("failed"), after
+            assert not after["failed"], after
             assert runs(one, "redis") == live(one, "redis") == wanted
     assert kills >= 1
     assert traffic.failures == []
@@ -374,8 +374,8 @@ def test_no_room(one: Any, door: str, row: Callable[..., None], fault: str, opti
         assert runs(one, "redis") == before
     finally:
         one.check_output(f"umount {path} && rm -rf /srv/kept")
-    assert not staged(one, "redis", units=units).get("failed"), "with room again it is staged"
-    assert not module("modelyard_activate", service="redis").get("failed")
+    assert not staged(one, "redis", units=units)["failed"], "with room again it is staged"
+    assert not module("modelyard_activate", service="redis")["failed"]
     assert traffic.failures == []
     row(fault, "refused with the reason, a rerun repaired it", took, traffic)
 
@@ -413,7 +413,7 @@ def test_a_release_that_is_no_good(
 ) -> None:
     before = runs(one, name)
     new = staged(one, name, **bad(one, name, kind))
-    assert not new.get("failed"), new
+    assert not new["failed"], new
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
         report = module("modelyard_activate", service=name)

@@ -30,10 +30,14 @@ HARMLESS = frozenset({"metadata", "tags", "cache"})
 
 CLOSED = (frozenset(all_litellm_params) - HARMLESS) | frozenset(
     """
-    agent base_url content_policy_fallbacks context_window_fallbacks default_headers deployment_id extra_body
-    extra_headers extra_query include_fallback_errors litellm_params model_group_retry_policy model_id organization
-    original_function original_generic_function passthrough passthrough_on_no_deployment priority
-    router_settings_override routing_groups routing_strategy_args specific_deployment timeout user_config
+    acreate_batch acreate_fine_tuning_job adapter_id agent amoderation api_type arerank aresponses aspeech
+    atranscription azure_ad_token base_url call_type callbacks config content_policy_fallbacks context_window_fallbacks
+    default_headers deployment_id engine exception extra_body extra_headers extra_query failure_callback
+    fallback_model_group include_fallback_errors initial_prompt_value input_callback litellm_params
+    model_group_retry_policy model_id organization original_function original_generic_function passthrough
+    passthrough_on_no_deployment priority router_settings_override routing_groups routing_strategy_args
+    selected_guardrail service_callback specific_deployment standard_callback_dynamic_params standard_logging_object
+    success_callback timeout user_config
     """.split()
 )
 """Fields of a request that LiteLLM takes for itself or puts into the request to the engine: who is asked, with which
@@ -41,9 +45,7 @@ key and headers, how long and how often. A request that has one is refused."""
 
 CLOSED_PREFIXES = ("_", "litellm", "mock_")
 
-OPEN_HEADERS = frozenset(
-    {"x-litellm-api-key", "x-litellm-call-id", "x-litellm-session-id", "x-litellm-tags", "x-litellm-trace-id"}
-)
+OPEN_HEADERS = frozenset({"x-litellm-api-key", "x-litellm-session-id", "x-litellm-tags", "x-litellm-trace-id"})
 """All other headers that begin with x-litellm- do the same as the closed fields."""
 
 ROUTES = [
