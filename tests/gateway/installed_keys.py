@@ -1,16 +1,25 @@
-"""Prints the keys the installed gateway knows, by section, as JSON. Runs with the gateway's own Python."""
+"""Prints the keys the installed gateway knows, by section, as JSON. Runs with the gateway's own Python.
+
+`fields` are those of a request that it reads, `closed` those that the role's hook (the argument, beside a gateway.yaml)
+refuses.
+"""
 
 import ast
+import importlib.util
 import inspect
 import json
+import sys
 import textwrap
 from collections.abc import Callable
+from types import ModuleType
 
 import litellm
 from litellm._redis import _get_redis_kwargs
 from litellm.caching.caching import Cache
 from litellm.caching.redis_cache import RedisCache
+from litellm.proxy import route_llm_request
 from litellm.proxy._types import ConfigGeneralSettings
+from litellm.proxy.auth import user_api_key_auth
 from litellm.proxy.proxy_server import ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG, ProxyConfig
 from litellm.types.router import AllowedFailsPolicy, LiteLLM_Params, ModelInfo, RoutingGroup
 from litellm.types.utils import ModelInfo as ListedModelInfo
@@ -31,6 +40,34 @@ def compared_names(function: Callable[..., object], variable: str) -> set[str]:
     return names
 
 
+def read_keys(module: ModuleType, *variables: str) -> set[str]:
+    """What a module reads of variables: `kwargs.get("x")`, `kwargs["x"]`, `"x" in kwargs`, `getattr(kwargs, "x")`."""
+    names = set()
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        match node:
+            case (
+                ast.Call(func=ast.Attribute(value=ast.Name(id=variable)), args=[ast.Constant(value=str(key)), *_])
+                | ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=variable), ast.Constant(value=str(key)), *_])
+                | ast.Subscript(value=ast.Name(id=variable), slice=ast.Constant(value=str(key)))
+                | ast.Compare(left=ast.Constant(value=str(key)), comparators=[ast.Name(id=variable)])
+            ) if variable in variables:
+                names.add(key)
+    return names
+
+
+def closed_fields(path: str) -> set[str]:
+    """What the hook refuses, of the fields that the gateway reads those that have a closed prefix, too."""
+    specification = importlib.util.spec_from_file_location("hook", path)
+    assert specification
+    assert specification.loader
+    hook = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(hook)
+    return set(hook.CLOSED) | {name for name in fields if name.startswith(hook.CLOSED_PREFIXES)}
+
+
+fields: set[str] = set()
+for module in (litellm.router, litellm.utils, route_llm_request):
+    fields |= read_keys(module, "kwargs", "data", "request_kwargs")
 redis = set(_get_redis_kwargs())
 known = {
     "router_settings": set(litellm.Router.get_valid_args()) - set(ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG),
@@ -42,8 +79,12 @@ known = {
     "litellm_params": set(all_litellm_params) | set(LiteLLM_Params.model_fields) | {"extra_headers"},
     "model_info": set(ModelInfo.model_fields) | set(ListedModelInfo.__annotations__),
     # Settings are set as attributes of the module, so one that it does not have has no effect.
-    "litellm_settings": set(vars(litellm)) | compared_names(ProxyConfig.load_config, "key"),
+    "litellm_settings": set(vars(litellm))
+    | compared_names(ProxyConfig.load_config, "key")
+    | read_keys(user_api_key_auth, "litellm"),
     "litellm_settings.cache_params": redis | parameters(Cache.__init__),
-    "general_settings": set(ConfigGeneralSettings.model_fields),
+    "general_settings": set(ConfigGeneralSettings.model_fields) | read_keys(user_api_key_auth, "general_settings"),
+    "fields": fields,
+    "closed": closed_fields(sys.argv[1]),
 }
 print(json.dumps({section: sorted(names) for section, names in known.items()}))

@@ -6,13 +6,14 @@ import ast
 import copy
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import CLONE, UNIT, compiled, document
+from harness import CLONE, ROLE, UNIT, compiled, document
 from tables import PAGE
 
 from modelyard import emit
@@ -82,11 +83,13 @@ def unknown_keys(document: Mapping[str, Any], known: Keys) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def known(environment: Path) -> Keys:
+def known(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """Ask the installed gateway. Reads no network: its list of prices is the one it came with."""
     program = Path(__file__).with_name("installed_keys.py")
-    variables = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PATH": "/usr/bin:/bin"}
-    command = [str(environment / "bin/python"), str(program)]
+    hook = shutil.copy(ROLE / "files/modelyard_clients.py", tmp_path_factory.mktemp("hook"))
+    Path(hook).with_name("gateway.yaml").write_text("{}")
+    variables = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PATH": "/usr/bin:/bin", "MODELYARD_CLIENTS": "/nonexistent"}
+    command = [str(environment / "bin/python"), str(program), str(hook)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     return {section: set(names) for section, names in json.loads(done.stdout).items()}
 
@@ -124,13 +127,29 @@ def test_every_variable_of_the_unit_is_read(environment: Path) -> None:
     """The environment variables of the gateway's unit occur in the installed code as they are written."""
     variables = re.findall(r"^Environment=(.*)$", UNIT.read_text(), re.MULTILINE)
     names = {word.split("=")[0] for line in variables for word in line.split()}
-    names -= {"HOME", "PYTHONFAULTHANDLER", "MODELYARD_RELEASE"}  # of the system, of Python, and ours
+    names -= {"HOME", "PYTHONFAULTHANDLER", "MODELYARD_RELEASE", "MODELYARD_CLIENTS"}  # of the system, Python's, ours
     (packages,) = (environment / "lib").glob("python*/site-packages")
     for name in sorted(names):
         places = [str(packages / name) for name in ("litellm", "prometheus_client")]
         command = ["grep", "-rlF", "--include=*.py", f'"{name}"', *places]
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         assert found.stdout, f"nothing in the gateway reads {name}"
+
+
+REVIEWED = set(
+    """
+    additional_drop_params cache container_id contents disable_fallbacks document endpoint file generationConfig input
+    max_tokens messages metadata model prompt purpose query reasoning_effort response_id service_tier session stream
+    stream_options thinking tool_choice tools voice
+    """.split()
+)
+"""Fields that the gateway reads and clients may send: parameters of the API, and what concerns their request alone."""
+
+
+def test_no_field_of_a_request_was_overlooked(known: Keys) -> None:
+    """A new release may read another one: decide about it in the role's modelyard_clients.py, or above."""
+    assert known["fields"] - known["closed"] == REVIEWED
+    assert {"fallbacks", "num_retries", "timeout", "mock_response", "specific_deployment"} <= known["closed"]
 
 
 def test_the_documented_version_is_the_pinned_one() -> None:
