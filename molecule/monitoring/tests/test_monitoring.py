@@ -159,15 +159,20 @@ def mended(watcher: Any, engine: Any) -> Iterator[None]:
 
 @pytest.mark.usefixtures("mended")
 def test_three_alerts_fire_and_clear(
-    watcher: Any, engine: Any, door: str, ask: Callable[[str], Any], measured: Callable[[str], None]
+    watcher: Any,
+    engine: Any,
+    door: str,
+    ask: Callable[[str], Any],
+    series: Callable[[str], list[dict[str, Any]]],
+    measured: Callable[[str], None],
 ) -> None:
     """An engine is killed, and the other one steps in. Then that one and Redis stop, too: nobody is left to answer."""
     wanted = {("RedisDown", "redis"), ("TargetDown", "llama-cpp@llama-cpp-native"), ("ChainExhausted", "")}
     assert not firing(ask) & wanted
 
     def stepped_in() -> float:
-        counted = ask("query", query='sum(litellm_deployment_successful_fallbacks_total{fallback_model="stand-by"})')
-        return sum(float(one["value"][1]) for one in counted["result"])
+        counted = series('sum(litellm_deployment_successful_fallbacks_total{fallback_model="stand-by"})')
+        return sum(float(one["value"][1]) for one in counted)
 
     before, started = stepped_in(), time.monotonic()
     engine.check_output(f"systemctl kill --signal=KILL {ENGINE_UNIT}; systemctl stop {ENGINE_UNIT}")
