@@ -18,7 +18,7 @@ try:
 
     from modelyard.names import journal
     from modelyard.report.page import page
-    from modelyard.report.queries import ReportError, at_the_end, over_time, span
+    from modelyard.report.queries import AT_THE_END, ReportError, over_time, span
     from modelyard.report.sections import Author
     from modelyard.report.told import read
     from modelyard.sourcemap import plain
@@ -72,7 +72,7 @@ class ActionModule(ActionBase):
                 "points": period.points,
                 "step_s": period.step_s,
                 "over_time": over_time(period.step_s),
-                "at_the_end": at_the_end(period.seconds),
+                "at_the_end": AT_THE_END,
                 "hint": f"{journal('modelyard-prometheus.service')}    (on {host})",
             },
             task_vars=task_vars,

@@ -14,6 +14,9 @@ Way = Callable[[str], str]
 WINDOW = "$__rate_interval"
 """Grafana's own word for a window that fits what it draws."""
 
+MISSED = "5m"
+"""How long a target may be silent until it is not known how much its counters grew meanwhile."""
+
 TOTAL = "litellm_proxy_total_requests_metric_total"
 FAILED = "litellm_proxy_failed_requests_metric_total"
 TAKEN = "litellm_deployment_successful_fallbacks_total"
@@ -23,6 +26,8 @@ READ = "litellm_input_tokens_metric_total"
 WRITTEN = "litellm_output_tokens_metric_total"
 TTFT = "litellm_llm_api_time_to_first_token_metric"
 DOOR = 'haproxy_frontend_http_responses_total{proxy="public"}'
+DOOR_ERRORS = 'haproxy_frontend_http_responses_total{proxy="public",code="5xx"}'
+GATEWAY_ERRORS = 'haproxy_server_http_responses_total{proxy="gateway",code="5xx"}'
 
 
 def per_second(window: str = WINDOW) -> Way:
@@ -33,14 +38,15 @@ def per_second(window: str = WINDOW) -> Way:
 def grown(window: str) -> Way:
     """How much a counter grew in a window, exactly where that is known, so that windows side by side add up.
 
-    Of a counter that began anew meanwhile it is what `increase` estimates. One that was not there when the window
-    began, although its target was asked, began at zero: `increase` alone would leave out what it first showed.
+    What was missed for some minutes counts in the window in which it is seen. Of a counter that began anew in the
+    window it is what `increase` estimates. One that was not there when the window began, although its target
+    answered, began at zero: `increase` alone would leave out what it first showed.
     """
 
     def way(counter: str) -> str:
-        before = f"{counter} offset {window}"
-        watched = f"on (job, instance) (up offset {window} == 1)"
-        known = f"({counter} - {before} or {counter} unless {before} and {watched})"
+        now, before = (f"last_over_time({counter}[{MISSED}]{offset})" for offset in ("", f" offset {window}"))
+        watched = f"on (job, instance) (max_over_time(up[{MISSED}] offset {window}) == 1)"
+        known = f"(({now} - {before}) >= 0 or {now} unless {before} and {watched})"
         return f"({known} and resets({counter}[{window}]) == 0 or increase({counter}[{window}]))"
 
     return way
@@ -51,9 +57,9 @@ def summed(way: Way, counter: str, *by: str) -> str:
     return f"sum{_by(by)} ({way(counter)})"
 
 
-def quantile(share: float, histogram: str, *by: str, window: str = WINDOW) -> str:
+def quantile(share: float, histogram: str, *by: str) -> str:
     """The value that this share of the observations of a histogram does not exceed."""
-    buckets = per_second(window)(f"{histogram}_bucket")
+    buckets = per_second()(f"{histogram}_bucket")
     return f"histogram_quantile({share}, sum{_by([*by, 'le'])} ({buckets}))"
 
 
@@ -79,3 +85,8 @@ def unanswered(way: Way) -> str:
 def by_provider(way: Way) -> str:
     """Answers by who gave them. The name of a deployment is PROVIDER/HOST/MODEL."""
     return f'sum by (provider) (label_replace({way(ANSWERS)}, "provider", "$1", "model_id", "([^/]*)/.*"))'
+
+
+def refused(way: Way) -> str:
+    """Requests that no gateway was there for, so that the front door itself said 503. They belong to no name."""
+    return f"{summed(way, DOOR_ERRORS)} - {summed(way, GATEWAY_ERRORS)}"

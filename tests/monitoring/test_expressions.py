@@ -10,9 +10,9 @@ import pytest
 from promql import groups, unknown
 
 from modelyard.expressions import asked, grown, per_second, summed, unanswered
-from modelyard.report.queries import at_the_end, over_time
+from modelyard.report.queries import AT_THE_END, over_time
 
-QUERIES = over_time(300) | {f"{name} at the end": text for name, text in at_the_end(86400).items()}
+QUERIES = over_time(300) | {f"{name} at the end": text for name, text in AT_THE_END.items()}
 
 
 def words(expression: str) -> str:
@@ -47,7 +47,8 @@ def test_prometheus_understands_what_the_report_asks(promtool: str, tmp_path: Pa
         pytest.param("1x20", "0 0 1 5 5 5 5 5 5 7 7 7 9", {1: 5, 2: 0, 3: 4}, id="counted"),
         pytest.param("1x20", "_ _ _ _ _ _ _ _ 7 7 7 9 9", {1: None, 2: 7, 3: 2}, id="new"),
         pytest.param("_ _ _ _ _ 1x20", "_ _ _ _ _ 900 900 900 900 900 900 900 900", {2: 0, 3: 0}, id="watched anew"),
-        pytest.param("1 1 1 1 0 1x20", "900 900 900 900 stale 901 901 901 901 901 901 901 902", {2: 0, 3: 1}, id="gap"),
+        pytest.param("1 1 1 1 0 1x20", "9 9 9 9 stale 10 10 10 10 10 10 10 11", {1: 0, 2: 1, 3: 1}, id="gap"),
+        pytest.param("1 1 1 1 0 0 1x20", "_ _ _ _ _ _ 7 7 7 7 7 7 7", {1: None, 2: 7, 3: 0}, id="new after a gap"),
         pytest.param("1x20", "100 100 100 100 100 2 2 2 2 2 2 2 2", {1: 0, 2: 2, 3: 0}, id="began anew"),
     ],
 )

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from modelyard.report.page import page
-from modelyard.report.queries import ReportError, Span, at_the_end, over_time, span
+from modelyard.report.queries import AT_THE_END, ReportError, Span, over_time, span
 from modelyard.report.sections import Author, Report, Section, duration, seconds, share
-from modelyard.report.told import Told, read
+from modelyard.report.told import Told, percentile, read
 
 SPAN = Span(points=10, step_s=60)
 END = 1_800_000_000
@@ -48,7 +48,7 @@ def told(at_end: Mapping[str, Sequence[tuple[Mapping[str, str], str]]] | None = 
         },
         "at_the_end": {
             name: [{"metric": labels, "value": [END, text]} for labels, text in (at_end or {}).get(name, ())]
-            for name in at_the_end(SPAN.seconds)
+            for name in AT_THE_END
         },
     }
     return read(json.loads(json.dumps(answer)), SPAN)
@@ -76,11 +76,12 @@ OUTAGE = {
             [None] * 5 + [8] * 1 + [0] * 4,
         )
     ],
-    "door": [({"code": "2xx"}, [9] * 10), ({"code": "5xx"}, [0] * 5 + [8] + [0] * 4)],
+    "refused": [({}, [0] * 5 + [8] + [0] * 4)],
     "read": [(A, [5] * 10)],
     "written": [(A, [100] * 10), (B, [7] + [0] * 9)],
-    "streams": [(A, [2] * 10)],
-    "p50": [(A, [0.1] * 10)],
+    "first_tokens": [
+        ({**A, "le": bound}, [many] * 5 + [None] * 5) for bound, many in (("0.1", 1), ("0.5", 2), ("+Inf", 2))
+    ],
     "firing": [
         (
             {"alertname": "TargetDown", "severity": "critical", "instance": "h", "service": "s", "job": "j"},
@@ -109,12 +110,12 @@ def test_nothing_is_older_than_what_is_kept() -> None:
 
 
 def test_the_figures_of_an_outage() -> None:
-    made, found = report(told({"p95_of_all": [({}, "0.25")], "p50": [(A, "0.1")]}, **OUTAGE), "a", "b", "c")
+    made, found = report(told(**OUTAGE), "a", "b", "c")
     assert made.headline == {
-        "Requests": "101",
-        "Answered": "92.07 %",
+        "Requests": "109",
+        "Answered": "85.32 %",
         "By a fallback": "42",
-        "First token, p95": "250 ms",
+        "First token, p95": "460 ms",
         "Tokens": "1,057",
         "Alerts that fired": "1",
     }
@@ -123,12 +124,13 @@ def test_the_figures_of_an_outage() -> None:
         ("a", "100", "92", "42", "8", "92.00 %"),
         ("b", "1", "1", "0", "0", "100 %"),
         ("c", "no request", "-", "-", "-", "-"),
+        ("(no gateway was ready)", "8", "0", "0", "8", "0.00 %"),
     ]
     assert found["availability"].traces[0].y == [1, 1, 1, 1, 1, 0.6, 0.6, 1, 1, 1]
     assert found["availability"].traces[1].y == [1, *[None] * 9]
     assert found["providers"].rows == [("p", "50", "54.34 %"), ("q", "42", "45.65 %")]
     assert found["fallbacks"].rows == [("a", "b", "42", "8")]
-    assert found["first-token"].rows == [("a", "20", "100 ms", "-", "-")]
+    assert found["first-token"].rows == [("a", "10", "100 ms", "460 ms", "492 ms")]
     assert found["tokens"].rows == [
         ("a", "50", "1,000", "1,050"),
         ("b", "0", "7", "7"),
@@ -136,11 +138,11 @@ def test_the_figures_of_an_outage() -> None:
     ]
     assert found["errors"].rows == [
         ("a", "Openai.APIConnectionError", "500", "8"),
-        ("all", "answers of the front door", "5xx", "8"),
+        ("-", "the front door: no gateway was ready", "503", "8"),
     ]
     # From half a minute into its first step to the end of its last one.
     assert found["alerts"].rows == [
-        ("TargetDown", "critical", "h s", "2027-01-15 07:56:30", "1", "2 min 30 s", "2027-01-15 07:59:00")
+        ("TargetDown", "critical", "h s", "Jan\u00a015\u00a007:56:30", "Jan\u00a015\u00a007:59:00", "1", "2 min 30 s")
     ]
     assert [trace.colour for slug in ("availability", "tokens") for trace in found[slug].traces] == [0, 1, 0, 1]
 
@@ -149,12 +151,12 @@ def test_an_alert_that_fires_at_the_end_still_does() -> None:
     labels = {"alertname": "X", "severity": "warning", "model_id": "p/h/a"}
     _, found = report(told({"firing": [({**labels, "__name__": "ALERTS"}, "1")]}, firing=[(labels, [None] * 9 + [2])]))
     assert found["alerts"].rows == [
-        ("X", "warning", "model_id=p/h/a", "2027-01-15 07:59:40", "1", "20 s", "still firing")
+        ("X", "warning", "model_id=p/h/a", "Jan\u00a015\u00a007:59:00", "still firing", "1", "20 s")
     ]
 
 
 def test_without_traffic_it_is_said_and_nothing_is_drawn() -> None:
-    what = told(asked=[(A, [0] * 10)], door=[({"code": "2xx"}, [0] * 10)])
+    what = told(asked=[(A, [0] * 10)], refused=[({}, [0] * 10)])
     made, found = report(what)
     assert made.headline == {"Requests": "none", "Alerts that fired": "0"}
     assert {slug: section.empty for slug, section in found.items()} == {
@@ -180,8 +182,8 @@ def test_a_gateway_that_did_not_answer_is_not_one_without_traffic() -> None:
     assert made.headline["Requests"] == "not known"
     assert found["availability"].empty == "Not known: the gateway did not answer Prometheus in this period."
     assert made.missing == [
-        "The gateway on h did not answer Prometheus for 10 min 0 s between 2027-01-15 07:50:00 and "
-        "2027-01-15 08:00:00: not counted."
+        "The gateway on h did not answer Prometheus for 10 min 0 s between Jan\u00a015\u00a007:50:00 and "
+        "Jan\u00a015\u00a008:00:00: figures may be late."
     ]
     assert found["silent"].rows[0][:3] == ("h", "litellm", "litellm")
 
@@ -189,12 +191,12 @@ def test_a_gateway_that_did_not_answer_is_not_one_without_traffic() -> None:
 @pytest.mark.parametrize(
     ("watched", "said"),
     [
-        ([None] * 4 + [3] + [6] * 5, ["Prometheus has nothing before 2027-01-15 07:54:30."]),
+        ([None] * 4 + [3] + [6] * 5, ["Prometheus has nothing before Jan\u00a015\u00a007:54:30."]),
         (
             [6, 6, None, None, 6, 6, 6, 6, 6, 6],
-            ["Prometheus has nothing between 2027-01-15 07:52:00 and 2027-01-15 07:54:00."],
+            ["Prometheus has nothing between Jan\u00a015\u00a007:52:00 and Jan\u00a015\u00a007:54:00."],
         ),
-        ([6] * 7 + [None] * 3, ["Prometheus has nothing after 2027-01-15 07:57:00."]),
+        ([6] * 7 + [None] * 3, ["Prometheus has nothing after Jan\u00a015\u00a007:57:00."]),
         (ALL, []),
     ],
 )
@@ -213,8 +215,8 @@ def test_changes_are_told_once_and_those_that_failed_as_such() -> None:
         activation_good=[(at, [1.0] * 7 + [0.0] * 3)],
     )
     assert report(what)[1]["changes"].rows == [
-        ("2027-01-15 07:53:20", "h", "redis", "r2 7", "good"),
-        ("2027-01-15 07:56:40", "h", "redis", "r2 7", "failed, the one before was put back"),
+        ("Jan\u00a015\u00a007:53:20", "h", "redis", "r2 7", "good"),
+        ("Jan\u00a015\u00a007:56:40", "h", "redis", "r2 7", "failed, the one before was put back"),
     ]
 
 
@@ -247,7 +249,10 @@ class Reader(HTMLParser):
 def test_a_name_is_never_markup() -> None:
     name = '<b>&"</script><script>alert(1)</script>'
     hostile: dict[str, Any] = {
-        question: [({**labels, **{k: name for k in labels if k != "code"}}, values) for labels, values in answers]
+        question: [
+            ({label: text if label == "le" else name for label, text in labels.items()}, values)
+            for labels, values in answers
+        ]
         for question, answers in OUTAGE.items()
     }
     what = told(**hostile, silent=[({"job": name, "instance": name, "service": name}, [0.5] * 10)])
@@ -297,3 +302,11 @@ def test_numbers_for_people() -> None:
     ]
     assert [seconds(one) for one in (None, 0.0421, 1.5)] == ["-", "42 ms", "1.50 s"]
     assert [duration(one) for one in (7, 70, 3700, 200000)] == ["7 s", "1 min 10 s", "1 h 1 min", "2 d 7 h"]
+
+
+def test_percentiles_are_as_prometheus_estimates_them() -> None:
+    buckets = {0.1: 50.0, 1.0: 90.0, 2.0: 100.0, float("inf"): 101.0}
+    assert [percentile(share, buckets) for share in (0.25, 0.5, 0.99)] == pytest.approx([0.0505, 0.11125, 1.999])
+    assert percentile(1, buckets) == 2
+    assert percentile(0.5, {0.1: 0, float("inf"): 0}) is None
+    assert percentile(0.5, {}) is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import report_page
 import testinfra
 from modelyard_playbook import ansible_playbook
 from modelyard_prometheus import api, evaluate
@@ -196,6 +199,42 @@ def test_three_alerts_fire_and_clear(
     engine.check_output(f"systemctl start {ENGINE_UNIT} modelyard-llama-cpp@stand-by")
     wait_until(lambda: not firing(ask) & wanted, f"{wanted} did not clear", 600)
     measured(f"they cleared {time.monotonic() - started:.0f} s after it was started")
+
+
+def test_the_report_shows_the_outage(tmp_path: Path, measured: Callable[[str], None]) -> None:
+    """As a reader sees it: in a browser without a network."""
+    page = tmp_path / "report.html"
+    started = time.monotonic()
+    made = ansible_playbook("../../playbooks/report.yml", "-e", "hours=0.7", "-e", f"to={page}")
+    assert made.returncode == 0, made.stdout + made.stderr
+    measured(f"the report was made in {time.monotonic() - started:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
+    assert page.as_uri() in made.stdout
+    assert [secret for secret in PLANTED if secret in page.read_text(encoding="utf-8")] == []
+    if not shutil.which("chromedriver"):
+        pytest.skip("no browser: apt-get install chromium-driver fonts-dejavu-core")
+    with report_page.opened(page) as browser:
+        assert report_page.requests(browser) == [page.as_uri()]
+        assert report_page.complaints(browser) == []
+        drawn, tables = report_page.drawn(browser), report_page.tables(browser)
+        if picture := os.environ.get("REPORT_SCREENSHOT"):
+            browser.save_screenshot(picture)
+    assert drawn.keys() == {"availability", "providers", "fallbacks", "first-token", "tokens", "errors", "alerts"}
+    assert 0 not in drawn.values(), drawn
+    name, asked, answered, instead, nobody, availability = tables["availability"][0]
+    measured(
+        f"{name}: asked for {asked}, answered {answered} ({instead} by a fallback), nobody {nobody}: {availability}"
+    )
+    assert name == "llama-cpp-native"
+    figures = [int(cell.replace(",", "")) for cell in (asked, answered, nobody, instead)]
+    assert figures[0] == figures[1] + figures[2]
+    assert figures[2] > 0
+    assert figures[3] >= 10
+    assert 0 < float(availability.removesuffix(" %")) < 100
+    assert [row[:3] for row in tables["fallbacks"]] == [[name, "stand-by", instead]]
+    assert tables["providers"][0][0] == "llama_cpp_native"
+    assert {"RedisDown", "TargetDown", "ChainExhausted"} <= {row[0] for row in tables["alerts"]}
+    assert {row[1] for row in tables["silent"]} >= ENGINES
+    assert {row[2] for row in tables["changes"]} >= {"prometheus", *ENGINES}
 
 
 def test_secrets_are_nowhere_but_in_their_credentials(watcher: Any, engine: Any) -> None:

@@ -6,6 +6,7 @@ from modelyard.dashboards.parts import above, below, board, in_range, number, ra
 from modelyard.expressions import (
     ANSWERS,
     DOOR,
+    DOOR_ERRORS,
     FAILED,
     NOT_TAKEN,
     READ,
@@ -19,7 +20,6 @@ from modelyard.expressions import (
 )
 
 UP = {0: ("down", "red"), 1: ("up", "green")}
-ERRORS = 'haproxy_frontend_http_responses_total{proxy="public",code="5xx"}'
 # Without a deployment's name: nobody was asked, because everybody is cooled down or the request was faulty.
 FAILURES = 'litellm_deployment_failure_responses_total{model_id!=""}'
 COOLED = "litellm_deployment_cooled_down_total"
@@ -43,7 +43,7 @@ OVERVIEW = board(
             number(
                 "Answers without error",
                 "percentunit",
-                f"1 - {rate(ERRORS)} / ({rate(DOOR)} > 0)",
+                f"1 - {rate(DOOR_ERRORS)} / ({rate(DOOR)} > 0)",
                 steps=below(0.98),
                 description="Share of all answers at the front door that are no 5xx.",
             ),

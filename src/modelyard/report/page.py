@@ -33,7 +33,7 @@ dt { color: var(--soft); font-size: .85rem; } dd { margin: 0; font-size: 1.4rem;
 .missing ul { margin: 0; padding-left: 1.2rem; }
 .table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  overflow-wrap: anywhere; } thead th { color: var(--soft); font-weight: 600; overflow-wrap: normal; }
+  overflow-wrap: break-word; } thead th { color: var(--soft); font-weight: 600; }
 tbody th { font-weight: 500; } .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .empty { padding: .6rem 1rem; background: var(--card); border-radius: .5rem; }
 .plot { height: 300px; margin-top: .8rem; }
@@ -56,7 +56,7 @@ function trace(one) {
     return {...base, type: "scatter", mode: "lines+markers", line: {color: paint, width: 10},
       marker: {color: paint, size: 10, symbol: "square"}, showlegend: false};
   return {...base, type: "scatter", mode: "lines+markers", line: {color: paint, width: 2, dash: one.dash},
-    marker: {color: paint, size: 4}};
+    marker: {color: paint, size: 6}};
 }
 function looks(printed) {
   const text = printed ? "#000" : colour("--text"), line = printed ? "#bbb" : colour("--line");
@@ -133,9 +133,7 @@ def _section(section: Section) -> Iterator[str]:
         yield f'<p class="empty">{escape(section.empty)}</p>\n</section>'
         return
     yield f'<p class="soft">{escape(section.note)}</p>\n<div class="table"><table>\n<thead><tr>'
-    # What is a number is so in all rows, apart from those that have none.
-    numbers = [all(not cell[:1].isalpha() for cell in column) for column in zip(*section.rows, strict=True)]
-    kinds = [' class="number"' if number and place else "" for place, number in enumerate(numbers)]
+    kinds = ["" if place < section.words else ' class="number"' for place in range(len(section.head))]
     yield "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(section.head, kinds, strict=True))
     yield "</tr></thead>\n<tbody>"
     for first, *rest in section.rows:

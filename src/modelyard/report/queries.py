@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from modelyard.expressions import (
-    DOOR,
     FAILED,
     NOT_TAKEN,
     READ,
@@ -16,7 +15,7 @@ from modelyard.expressions import (
     asked,
     by_provider,
     grown,
-    quantile,
+    refused,
     summed,
     unanswered,
 )
@@ -24,8 +23,6 @@ from modelyard.expressions import (
 STEPS = [60 * minutes for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440)]
 MOST_POINTS = 300
 """More than a plot can show."""
-
-PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 class ReportError(Exception):
@@ -76,12 +73,11 @@ def over_time(step_s: int) -> dict[str, str]:
         "answers": by_provider(way),
         "taken": summed(way, TAKEN, "requested_model", "fallback_model"),
         "not_taken": summed(way, NOT_TAKEN, "requested_model", "fallback_model"),
-        **{name: quantile(share, TTFT, "requested_model", window=window) for name, share in PERCENTILES.items()},
-        "streams": summed(way, f"{TTFT}_count", "requested_model"),
+        "first_tokens": summed(way, f"{TTFT}_bucket", "requested_model", "le"),
         "read": summed(way, READ, "requested_model"),
         "written": summed(way, WRITTEN, "requested_model"),
         "errors": summed(way, FAILED, "requested_model", "exception_class", "exception_status"),
-        "door": summed(way, DOOR, "code"),
+        "refused": refused(way),
         "firing": f'count_over_time(ALERTS{{alertstate="firing"}}[{window}])',
         "activated": (
             "modelyard_activation_last_timestamp_seconds * on (instance, service) group_left (release, version)"
@@ -92,11 +88,5 @@ def over_time(step_s: int) -> dict[str, str]:
     }
 
 
-def at_the_end(seconds: int) -> dict[str, str]:
-    """What is asked once. Percentiles of the whole period, because those of its steps cannot be added up."""
-    window = f"{seconds}s"
-    expressions = {"firing": 'ALERTS{alertstate="firing"}'}
-    for name, share in PERCENTILES.items():
-        expressions[name] = quantile(share, TTFT, "requested_model", window=window)
-        expressions[f"{name}_of_all"] = quantile(share, TTFT, window=window)
-    return expressions
+AT_THE_END = {"firing": 'ALERTS{alertstate="firing"}'}
+"""What is asked once, by name."""

@@ -9,8 +9,9 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Literal
 
-from modelyard.report.queries import PERCENTILES
-from modelyard.report.told import Episode, Told, Values, added, total
+from modelyard.report.told import Episode, Told, Values, added, percentile, total
+
+PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 MOST_DRAWN = 8
 """Series of a plot. The table has all of them."""
@@ -23,6 +24,8 @@ GATEWAY = ("litellm", "haproxy")
 
 NOT_KNOWN = "not known"
 NONE = "-"
+TIME = "%b\u00a0%d\u00a0%H:%M:%S"
+"""Its spaces do not end a line."""
 
 Clock = Callable[[float], datetime]
 """From seconds since 1970 to the time that people read."""
@@ -42,12 +45,13 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One question. `empty` is said instead of table and plot where there is nothing to show."""
+    """One question. The first `words` columns are no numbers. `empty` is said where there is nothing to show."""
 
     slug: str
     title: str
     note: str
     head: Sequence[str]
+    words: int
     rows: Sequence[Sequence[str]]
     empty: str
     traces: Sequence[Trace] = ()
@@ -136,7 +140,7 @@ class Author:
         return self.colours.setdefault(name, len(self.colours))
 
     def _time(self, moment: float) -> str:
-        return f"{self.clock(moment):%Y-%m-%d %H:%M:%S}"
+        return f"{self.clock(moment):{TIME}}"
 
     def _nothing(self, otherwise: str) -> str:
         """Why there are no figures of the gateway: it was not asked, or there was nothing to count."""
@@ -151,17 +155,17 @@ class Author:
 
     def _headline(self, asked: Mapping[str, Values], alerts: int) -> dict[str, str]:
         told = self.told
-        everything = sum(map(total, asked.values()))
-        failed = sum(map(total, self._known("unanswered").values()))
+        refused = total(self._refused())
+        everything = sum(map(total, asked.values())) + refused
+        failed = sum(map(total, self._known("unanswered").values())) + refused
         tokens = sum(total(values) for name in ("read", "written") for values in self._known(name).values())
-        p95 = next((value for _, value in told.at_the_end["p95_of_all"]), None)
         if not round(everything):
             return {"Requests": self._nothing("none").partition(":")[0].lower(), "Alerts that fired": str(alerts)}
         return {
             "Requests": count(everything),
             "Answered": share(everything - failed, everything),
             "By a fallback": count(sum(total(one.values) for one in told.over_time["taken"])),
-            "First token, p95": seconds(p95),
+            "First token, p95": self._percentiles("all", list(self._buckets().values()))[3],
             "Tokens": count(tokens),
             "Alerts that fired": str(alerts),
         }
@@ -183,7 +187,7 @@ class Author:
                 name = "gateway" if job == "litellm" else "front door"
                 lost = duration(sum(one.seconds for one in gone))
                 when = f"{self._time(gone[0].begin)} and {self._time(gone[-1].end)}"
-                yield f"The {name} on {host} did not answer Prometheus for {lost} between {when}: not counted."
+                yield f"The {name} on {host} did not answer Prometheus for {lost} between {when}: figures may be late."
 
     # -- sections ------------------------------------------------------------------------------------------
 
@@ -193,12 +197,12 @@ class Author:
         rows: list[Sequence[str]] = []
         traces = []
         for name in sorted({*asked, *self.public_names}, key=lambda name: (-total(asked.get(name, ())), name)):
-            requests = total(asked.get(name, ()))
-            if round(requests) <= 0:
+            requests = round(total(asked.get(name, ())))
+            if requests <= 0:
                 rows.append((name, "no request", *[NONE] * 4))
                 continue
             failed = unanswered.get(name, nobody)
-            lost = min(total(failed), requests)
+            lost = min(round(total(failed)), requests)
             instead = sum(total(values) for (wanted, _), values in taken.items() if wanted == name)
             figures = (requests, requests - lost, instead, lost)
             rows.append((name, *map(count, figures), share(requests - lost, requests)))
@@ -207,13 +211,16 @@ class Author:
                 for all_, bad in zip(asked[name], failed, strict=True)
             ]
             traces.append(Trace(name, line, "line", self._colour(name)))
+        if refused := round(total(self._refused())):
+            rows.append(("(no gateway was ready)", count(refused), "0", "0", count(refused), share(0, refused)))
         return Section(
             "availability",
             "Availability of each name",
             "How many of the requests for a name were answered, by whomever. Faulty requests are not a name's fault: "
             "they count as answered.",
             ("Name", "Asked for", "Answered", "of these by a fallback", "Nobody answered", "Availability"),
-            rows if traces else [],
+            1,
+            rows if traces or refused else [],
             self._nothing("No request reached the gateway in this period."),
             traces[:MOST_DRAWN],
             "answered",
@@ -229,6 +236,7 @@ class Author:
             "Who answered",
             "Answers by provider.",
             ("Provider", "Answers", "Share"),
+            1,
             [(name, count(total(answers[name])), share(total(answers[name]), whole)) for name in ordered],
             self._nothing("Nobody was asked in this period."),
             [Trace(name, answers[name], "bar", place) for place, name in enumerate(ordered[:MOST_DRAWN])],
@@ -239,7 +247,9 @@ class Author:
         labels = ("requested_model", "fallback_model")
         taken, failed = self.told.by("taken", *labels), self.told.by("not_taken", *labels)
         sums = {key: (total(taken.get(key, ())), total(failed.get(key, ()))) for key in {*taken, *failed}}
-        ordered = sorted((key for key in sums if any(map(round, sums[key]))), key=lambda key: (-sum(sums[key]), key))
+        ordered = sorted(
+            (key for key in sums if any(round(one) for one in sums[key])), key=lambda key: (-sum(sums[key]), key)
+        )
         traces = []
         for place, key in enumerate(ordered[: MOST_DRAWN // 2]):
             name = " → ".join(key)
@@ -252,6 +262,7 @@ class Author:
             "Fallbacks",
             "Taken: another name answered. Failed: a step of the chain failed or was cooled down.",
             ("Asked for", "Steps in", "Taken", "Failed"),
+            2,
             [(*key, *map(count, sums[key])) for key in ordered],
             self._nothing("No fallback was needed in this period."),
             traces,
@@ -259,33 +270,46 @@ class Author:
         )
 
     def _first_tokens(self) -> Section:
-        told = self.told
-        streams = self._known("streams")
-        ordered = sorted((name for name in streams if round(total(streams[name]))), key=lambda n: -total(streams[n]))
-        whole = {
-            name: {labels["requested_model"]: value for labels, value in told.at_the_end[name]} for name in PERCENTILES
-        }
-        everything = [next((value for _, value in told.at_the_end[f"{name}_of_all"]), None) for name in PERCENTILES]
-        rows = [(n, count(total(streams[n])), *(seconds(whole[p].get(n)) for p in PERCENTILES)) for n in ordered]
+        buckets = self._buckets()
+        streams = {name: total(one.get(math.inf, ())) for name, one in buckets.items()}
+        ordered = sorted((name for name in streams if round(streams[name])), key=lambda name: (-streams[name], name))
+        rows = [self._percentiles(name, [buckets[name]]) for name in ordered]
         if len(rows) > 1:
-            rows.append(("all", count(sum(total(streams[n]) for n in ordered)), *map(seconds, everything)))
-        dashes = ("solid", "dash", "dot")
-        lines = {name: self._known(name) for name in PERCENTILES}
+            rows.append(self._percentiles("all", list(buckets.values())))
+        traces = []
+        for name in ordered[:MOST_WITH_PERCENTILES]:
+            steps = [
+                {bound: values[place] or 0 for bound, values in buckets[name].items()}
+                for place in range(self.told.span.points)
+            ]
+            for (label, share_), dash in zip(PERCENTILES.items(), ("solid", "dash", "dot"), strict=True):
+                line = [percentile(share_, step) for step in steps]
+                traces.append(Trace(f"{name} {label}", line, "line", self._colour(name), dash))
         return Section(
             "first-token",
             "Time to first token",
             "Of streamed answers, estimated from the gateway's buckets. p95: 95 of 100 began at least this fast.",
             ("Name", "Streams", *PERCENTILES),
+            1,
             rows,
             self._nothing("No answer was streamed in this period."),
-            [
-                Trace(f"{name} {percentile}", lines[percentile][name], "line", self._colour(name), dash)
-                for name in ordered[:MOST_WITH_PERCENTILES]
-                for percentile, dash in zip(PERCENTILES, dashes, strict=True)
-                if name in lines[percentile]
-            ],
+            traces,
             "seconds",
         )
+
+    def _buckets(self) -> dict[str, dict[float, Values]]:
+        """By name, how many streams began in at most so many seconds."""
+        found: dict[str, dict[float, Values]] = {}
+        for (name, bound), values in self.told.by("first_tokens", "requested_model", "le").items():
+            found.setdefault(name, {})[float(bound)] = values
+        return found
+
+    def _percentiles(self, name: str, many: Sequence[Mapping[float, Values]]) -> tuple[str, ...]:
+        whole: dict[float, float] = {}
+        for one in many:
+            for bound, values in one.items():
+                whole[bound] = whole.get(bound, 0) + total(values)
+        return (name, count(whole.get(math.inf, 0)), *(seconds(percentile(one, whole)) for one in PERCENTILES.values()))
 
     def _tokens(self) -> Section:
         read, written = self._known("read"), self._known("written")
@@ -303,6 +327,7 @@ class Author:
             "Tokens",
             "Read and written, by the name that answered.",
             ("Name", "Read", "Written", "Together"),
+            1,
             [(name, count(r), count(w), count(r + w)) for name, r, w in figures],
             self._nothing("No tokens were read or written in this period."),
             [Trace(name, both[name], "bar", self._colour(name)) for name in ordered[:MOST_DRAWN]],
@@ -316,24 +341,27 @@ class Author:
         )
         kinds: dict[str, list[Values]] = {}
         for key in ordered:
-            kinds.setdefault(f"{key[1]} {key[2]}", []).append(errors[key])
+            kinds.setdefault(_shown(" ".join(key[1:])), []).append(errors[key])
+        rows = [(*map(_shown, key), count(total(errors[key]))) for key in ordered]
+        if round(total(self._refused())):
+            rows.append((NONE, "the front door: no gateway was ready", "503", count(total(self._refused()))))
+            kinds["the front door 503"] = [self._refused()]
         traces = [Trace(kind, added(many), "bar", place) for place, (kind, many) in enumerate(kinds.items())]
-        traces = traces[: MOST_DRAWN - 1]
-        rows = [(*key, count(total(errors[key]))) for key in ordered]
-        broken = next((values for (code,), values in self.told.by("door", "code").items() if code == "5xx"), ())
-        if round(total(broken)):
-            rows.append(("all", "answers of the front door", "5xx", count(total(broken))))
-            traces.append(Trace("5xx at the front door", broken, "line", len(traces)))
         return Section(
             "errors",
             "Errors",
-            "What the gateway answered with an error. 400, 404, 413 and 422 are faults of the request.",
+            "What was answered with an error. 400, 404, 413 and 422 are faults of the request. RouterRateLimitError: "
+            "everybody in the chain is cooled down.",
             ("Name", "Kind", "Status", "Requests"),
+            3,
             rows,
             self._nothing("No request failed in this period."),
-            traces,
+            traces[:MOST_DRAWN],
             "requests",
         )
+
+    def _refused(self) -> Values:
+        return next((one.values for one in self.told.over_time["refused"]), ())
 
     def _alerts(self) -> Section:
         told, step = self.told, self.told.span.step_s
@@ -343,10 +371,7 @@ class Author:
             shares = [value and value * self.interval_s / step for value in one.values]
             found.setdefault(_of_alert(one.labels), []).extend(told.episodes(shares))
         ordered = sorted(found, key=lambda key: found[key][0].begin)
-        rows = [
-            (*key, *self._when(found[key]), "still firing" if key in now else self._time(found[key][-1].end))
-            for key in ordered
-        ]
+        rows = [(*key, *self._when(found[key], "still firing" if key in now else "")) for key in ordered]
         traces = [
             Trace(
                 " ".join(key[::2]),
@@ -361,15 +386,17 @@ class Author:
             "alerts",
             "Alerts",
             "What fired, and for how long. docs/operations.md has a runbook for each.",
-            ("Alert", "Severity", "About", "First", "Times", "In total", "Last"),
+            ("Alert", "Severity", "About", "First", "Last", "Times", "In total"),
+            5,
             rows,
             "No alert fired in this period.",
             traces,
         )
 
-    def _when(self, episodes: Sequence[Episode]) -> tuple[str, str, str]:
+    def _when(self, episodes: Sequence[Episode], last: str = "") -> tuple[str, str, str, str]:
         return (
             self._time(episodes[0].begin),
+            last or self._time(episodes[-1].end),
             str(len(episodes)),
             duration(sum(one.seconds for one in episodes)),
         )
@@ -377,7 +404,7 @@ class Author:
     def _changes(self) -> Section:
         told = self.told
         good = told.by("activation_good", "instance", "service")
-        rows = []
+        found = []
         for one in told.over_time["activated"]:
             host, service = one.labels.get("instance", ""), one.labels.get("service", "")
             known = good.get((host, service), one.values)
@@ -387,13 +414,14 @@ class Author:
                 if moment > told.begin:
                     release = f"{one.labels.get('release', '')} {one.labels.get('version', '')}".strip()
                     result = "good" if known[place] else "failed, the one before was put back"
-                    rows.append((self._time(moment), host, service, release, result))
+                    found.append((moment, host, service, release, result))
         return Section(
             "changes",
             "Changes",
             "Releases that were activated.",
             ("Time", "Host", "Service", "Release", "Result"),
-            sorted(rows),
+            5,
+            [(self._time(moment), *rest) for moment, *rest in sorted(found)],
             "Nothing was changed in this period.",
         )
 
@@ -403,18 +431,24 @@ class Author:
             (key, told.episodes(values)) for key, values in told.by("silent", "instance", "service", "job").items()
         ]
         rows = [
-            (*key, *self._when(episodes), self._time(episodes[-1].end))
+            (*key, *self._when(episodes))
             for key, episodes in sorted(found, key=lambda one: one[1][0].begin if one[1] else 0)
             if episodes
         ]
         return Section(
             "silent",
             "What did not answer Prometheus",
-            "Targets that were down or out of reach. Their figures of that time are missing.",
-            ("Host", "Service", "Job", "First", "Times", "In total", "Last"),
+            "Targets that were down or out of reach.",
+            ("Host", "Service", "Job", "First", "Last", "Times", "In total"),
+            5,
             rows,
             "Everything that Prometheus asked answered all the time.",
         )
+
+
+def _shown(label: str) -> str:
+    """The gateway writes None where it has nothing."""
+    return label.removesuffix("None").strip() or NONE
 
 
 def _of_alert(labels: Mapping[str, str]) -> tuple[str, str, str]:

@@ -64,10 +64,11 @@ class Told:
             if share:
                 run.append(min(share, 1.0))
             elif run:
-                # It began late in its first step and ended early in its last one.
-                last = self.point(place - 1)
-                begin = last - (len(run) - 1 + run[0]) * step
-                end = last - (1 - run[-1]) * step if len(run) > 1 else last
+                # It began late in its first step and ended early in its last one. Where in a single step is open.
+                end = self.point(place - 1)
+                begin = end - len(run) * step
+                if len(run) > 1:
+                    begin, end = begin + (1 - run[0]) * step, end - (1 - run[-1]) * step
                 found.append(Episode(begin, end, sum(run) * step))
                 run = []
         return found
@@ -84,6 +85,24 @@ def added(many: Sequence[Values]) -> Values:
         sum(value for value in column if value is not None) if any(value is not None for value in column) else None
         for column in zip(*many, strict=True)
     ]
+
+
+def percentile(share: float, buckets: Mapping[float, float]) -> float | None:
+    """The value that this share of the observations does not exceed; None without any.
+
+    `buckets` are how many were at most so large, by their bound. Within one they are taken to be spread evenly; what is
+    beyond the last bound is taken for that.
+    """
+    bounds = sorted(buckets)
+    rank = share * max(buckets.values(), default=0)
+    if rank <= 0:
+        return None
+    below, lower = 0.0, 0.0
+    for bound in bounds:
+        if buckets[bound] >= rank:
+            return lower if math.isinf(bound) else lower + (bound - lower) * (rank - below) / (buckets[bound] - below)
+        below, lower = max(below, buckets[bound]), bound
+    return None
 
 
 def read(answer: Mapping[str, Any], span: Span) -> Told:
