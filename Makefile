@@ -48,7 +48,7 @@ down: ## take the lab away, with everything it made
 	@lab/lab down
 
 test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint unit redis": a part)
-	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache
+	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache "chromedriver:chromium-driver fonts-dejavu-core"
 	@scripts/test.py $(ONLY)
 
 cuda: env ## build llama.cpp for CUDA as a whole on a lab host (20 minutes; CAPABILITIES="8.6 8.9")

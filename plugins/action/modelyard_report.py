@@ -64,7 +64,7 @@ class ActionModule(ActionBase):
         try:
             period = span(arguments["hours"], settings["retention_days"])
         except ReportError as error:
-            raise Refusal(str(error)) from error
+            raise Refusal(str(error)) from None
         answer = self._execute_module(
             module_name="modelyard_prometheus",
             module_args={
@@ -132,4 +132,4 @@ def write(path: Path, text: str) -> None:
         beside.rename(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise Refusal(f"the report cannot be written to {path}: {error.strerror}") from error
+        raise Refusal(f"the report cannot be written to {path}: {error.strerror}") from None

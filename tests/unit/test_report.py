@@ -142,7 +142,15 @@ def test_the_figures_of_an_outage() -> None:
     ]
     # From half a minute into its first step to the end of its last one.
     assert found["alerts"].rows == [
-        ("TargetDown", "critical", "h s", "Jan\u00a015\u00a007:56:30", "Jan\u00a015\u00a007:59:00", "1", "2 min 30 s")
+        (
+            "TargetDown",
+            "critical",
+            "h s job=j",
+            "Jan\u00a015\u00a007:56:30",
+            "Jan\u00a015\u00a007:59:00",
+            "1",
+            "2 min 30 s",
+        )
     ]
     assert [trace.colour for slug in ("availability", "tokens") for trace in found[slug].traces] == [0, 1, 0, 1]
 

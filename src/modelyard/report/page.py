@@ -38,8 +38,8 @@ tbody th { font-weight: 500; } .number { text-align: right; white-space: nowrap;
 .empty { padding: .6rem 1rem; background: var(--card); border-radius: .5rem; }
 .plot { height: 300px; margin-top: .8rem; }
 @media print { :root { --text: #000; --soft: #444; --line: #bbb; --back: #fff; --card: #f3f5f8; --warn: #8a5a00; }
-  body { padding: 0; max-width: none; font-size: 11px; } section, dl div, tr { break-inside: avoid; }
-  .table { overflow: visible; } }
+  html { font-size: 11px; } body { padding: 0; max-width: none; font-size: 11px; }
+  section, dl div, tr { break-inside: avoid; } .table { overflow: visible; } }
 """
 
 PROGRAM = """
@@ -81,7 +81,7 @@ const drawn = spec.plots.map(plot => {
 Promise.all(drawn).then(() => { document.documentElement.dataset.plots = "drawn"; });
 const again = change => spec.plots.forEach(plot => Plotly.relayout(plot.id, change));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => again(looks(false)));
-addEventListener("beforeprint", () => again({...looks(true), width: 680}));
+addEventListener("beforeprint", () => again({...looks(true), width: 700}));
 addEventListener("afterprint", () => again({...looks(false), width: null, autosize: true}));
 """
 

@@ -9,6 +9,7 @@ from modelyard.expressions import (
     FAILED,
     NOT_TAKEN,
     READ,
+    RELEASE,
     TAKEN,
     TTFT,
     WRITTEN,
@@ -81,7 +82,7 @@ def over_time(step_s: int) -> dict[str, str]:
         "firing": f'count_over_time(ALERTS{{alertstate="firing"}}[{window}])',
         "activated": (
             "modelyard_activation_last_timestamp_seconds * on (instance, service) group_left (release, version)"
-            " modelyard_release_info or modelyard_activation_last_timestamp_seconds"
+            f" {RELEASE} or modelyard_activation_last_timestamp_seconds"
             " unless on (instance, service) modelyard_release_info"
         ),
         "activation_good": "modelyard_activation_last_success",

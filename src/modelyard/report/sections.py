@@ -77,11 +77,10 @@ def count(number: float) -> str:
 
 def share(part: float, whole: float) -> str:
     """In percent, rounded down: 100 % means all of them."""
-    if round(whole) <= 0:
+    some, all_ = max(0, round(part)), round(whole)
+    if all_ <= 0:
         return NONE
-    if round(part) >= round(whole):
-        return "100 %"
-    return f"{max(0, math.floor(part / whole * 10000)) / 100:.2f} %"
+    return "100 %" if some >= all_ else f"{10000 * some // all_ / 100:.2f} %"
 
 
 def seconds(number: float | None) -> str:
@@ -144,7 +143,7 @@ class Author:
 
     def _nothing(self, otherwise: str) -> str:
         """Why there are no figures of the gateway: it was not asked, or there was nothing to count."""
-        silent = [values for (job,), values in self.told.by("silent", "job").items() if job == "litellm"]
+        silent = [one.values for one in self.told.over_time["silent"] if one.labels.get("job") == "litellm"]
         watched = sum(1 for value in self.told.over_time["watched"][0].values if value)
         unknown = any(sum(1 for value in values if value is not None and value > 0.99) >= watched for values in silent)
         return (
@@ -456,7 +455,7 @@ def _of_alert(labels: Mapping[str, str]) -> tuple[str, str, str]:
     rest = {
         name: value
         for name, value in labels.items()
-        if name not in ("__name__", "alertname", "alertstate", "severity", "host", "job")
+        if name not in ("__name__", "alertname", "alertstate", "severity", "host")
     }
     about = [rest.pop(name) for name in ("instance", "service") if name in rest]
     about += [f"{name}={value}" for name, value in sorted(rest.items())]
