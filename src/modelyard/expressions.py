@@ -29,6 +29,9 @@ DOOR = 'haproxy_frontend_http_responses_total{proxy="public"}'
 DOOR_ERRORS = 'haproxy_frontend_http_responses_total{proxy="public",code="5xx"}'
 GATEWAY_ERRORS = 'haproxy_server_http_responses_total{proxy="gateway",code="5xx"}'
 
+RELEASE = "(topk by (instance, service) (1, timestamp(modelyard_release_info)) ^ 0)"
+"""1, labelled with the live release of each service. After a restart of Prometheus the former one stays for minutes."""
+
 
 def per_second(window: str = WINDOW) -> Way:
     """How much a counter grows in a second."""

@@ -20,6 +20,8 @@ from modelyard.expressions import (
 )
 
 UP = {0: ("down", "red"), 1: ("up", "green")}
+# After a restart of Prometheus, which a change of targets brings, one that is gone would be down for five minutes.
+TARGET, PROBE = "last_over_time(up[1m])", "last_over_time(probe_success[1m])"
 # Without a deployment's name: nobody was asked, because everybody is cooled down or the request was faulty.
 FAILURES = 'litellm_deployment_failure_responses_total{model_id!=""}'
 COOLED = "litellm_deployment_cooled_down_total"
@@ -35,7 +37,7 @@ OVERVIEW = board(
             number(
                 "Targets down",
                 "none",
-                "sum(up == bool 0) + (sum(probe_success == bool 0) or vector(0))",
+                f"sum({TARGET} == bool 0) + (sum({PROBE} == bool 0) or vector(0))",
                 steps=above(1),
             ),
             number("Alerts", "none", 'count(ALERTS{alertstate="firing"}) or vector(0)', steps=above(1, "orange")),
@@ -62,9 +64,7 @@ OVERVIEW = board(
             series("Time to first token, p95", "s", {"{{requested_model}}": quantile(0.95, TTFT, "requested_model")}),
         ],
         "What runs": [
-            states(
-                "Targets", {"{{instance}} {{service}}": "up", "{{instance}} {{service}} (probe)": "probe_success"}, UP
-            ),
+            states("Targets", {"{{instance}} {{service}}": TARGET, "{{instance}} {{service}} (probe)": PROBE}, UP),
             states(
                 "Alerts",
                 {"{{alertname}} {{instance}} {{service}}{{model_id}}": 'ALERTS{alertstate="firing"}'},

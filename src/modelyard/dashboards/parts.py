@@ -11,7 +11,7 @@ from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from modelyard.expressions import per_second, summed
+from modelyard.expressions import RELEASE, per_second, summed
 
 DATASOURCE = model.DataSourceRef(type_val="prometheus", uid="modelyard-prometheus")
 """The one that the role provisions."""
@@ -153,8 +153,7 @@ class Annotations(model.AnnotationQuery):
 CHANGES = Annotations(
     "Changes",
     "blue",
-    "modelyard_release_live_since_seconds * 1000 * on (instance, service) group_left (release, version)"
-    " modelyard_release_info",
+    f"modelyard_release_live_since_seconds * 1000 * on (instance, service) group_left (release, version) {RELEASE}",
     "{{service}} on {{instance}}",
     "release {{release}} {{version}}",
     at_value=True,
