@@ -36,7 +36,7 @@ SECONDS = range(5, 601)
 REQUESTS = 20_000
 """No run sends more, however fast the gateway is."""
 PATIENCE_S = 60
-"""How long requests that were sent in time may take to end."""
+"""How long requests that were sent in time may take to end; longer than a client waits for a word (locustfile.py)."""
 
 
 class LoadError(Exception):
@@ -86,19 +86,10 @@ def locust(target: Target, key: str, users: int, seconds: int, results: Path, re
 
     Raises LoadError if it sent nothing, or came to no good end.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "locust",
-        "--locustfile",
-        str(LOAD / "locustfile.py"),
-        "--headless",
-        "--loglevel",
-        "WARNING",
-    ]
+    command = [sys.executable, "-m", "locust", "--locustfile", str(LOAD / "locustfile.py"), "--headless"]
+    command += ["--loglevel", "WARNING", "--only-summary", "--json-file", "stats", "--html", "report.html"]
     command += ["--host", target.url, "--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
     command += ["--stop-timeout", str(PATIENCE_S), "--requests", str(requests), "--exit-code-on-error", "0"]
-    command += ["--only-summary", "--json-file", "stats", "--html", "report.html"]
     for model in target.models:
         command += ["--model", model]
     results.mkdir(parents=True)

@@ -46,6 +46,7 @@ def arguments(parser: LocustArgumentParser, **_: Any) -> None:
 class Client(FastHttpUser):
     """Asks without a pause. All clients share the turns, so each name is asked equally often in both ways."""
 
+    connection_timeout = network_timeout = 30
     turns: Iterator[tuple[str, str]]
     ended = False
 
@@ -66,10 +67,16 @@ class Client(FastHttpUser):
             "max_tokens": MAX_TOKENS,
             "stream": kind == STREAM,
         }
-        headers = {"Authorization": f"Bearer {os.environ['LITELLM_MASTER_KEY']}"}
         started = time.perf_counter()
         with self.client.post(
-            "/v1/chat/completions", name=model, json=body, headers=headers, stream=kind == STREAM, catch_response=True
+            "/v1/chat/completions",
+            name=model,
+            json=body,
+            headers={"Authorization": f"Bearer {os.environ['LITELLM_MASTER_KEY']}"},
+            stream=kind == STREAM,
+            # Nobody leads the load to another host.
+            allow_redirects=False,
+            catch_response=True,
         ) as response:
             response.request_meta["request_type"] = kind
             if response.status_code != 200:

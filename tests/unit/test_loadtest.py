@@ -150,10 +150,11 @@ class Stub(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         model, stream = asked["model"], asked["stream"]
         right = self.headers["Authorization"] == f"Bearer {KEY}"
-        self.send_response(401 if not right else 503 if model == "refuses" else 200)
+        self.send_response({"refuses": 503, "moves": 307}.get(model, 200) if right else 401)
+        self.send_header("Location", "http://192.0.2.1/")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        if model == "refuses":
+        if model in ("refuses", "moves"):
             self.chunk("{}")
         elif not stream:
             self.chunk(json.dumps({"choices": [] if model == "empty" else [{"message": {"content": "hello"}}]}))
@@ -195,18 +196,19 @@ def stub() -> Iterator[str]:
 
 def test_locust_counts_what_fails_and_stops_in_time(stub: str, tmp_path: Path) -> None:
     """Real Locust against a stand-in for the gateway; the number of requests ends it, long before the time."""
-    names = ["good", "refuses", "empty", "breaks", "cut", "ends early"]
+    names = ["good", "refuses", "moves", "empty", "breaks", "cut", "ends early"]
     started = time.monotonic()
     run = loadtest.locust(Target(stub, names), KEY, 2, 120, tmp_path / "results", requests=2 * 3 * len(names))
     assert time.monotonic() - started < 100
     assert {(one.name, one.kind): (one.requests, one.failed) for one in run.entries} == {
-        **{(name, CHAT): (3, 3 if name in ("refuses", "empty") else 0) for name in names},
+        **{(name, CHAT): (3, 3 if name in ("refuses", "moves", "empty") else 0) for name in names},
         **{(name, STREAM): (3, 0 if name in ("good", "empty") else 3) for name in names},
         **{(name, FIRST_TOKEN): (3, 0) for name in ("good", "breaks", "cut", "ends early")},
     }
-    assert [one.count for one in run.failures] == [3] * 6, run.failures
+    assert [one.count for one in run.failures] == [3] * 8, run.failures
     said = {(one.name, one.kind): one.error for one in run.failures}
     assert said["refuses", CHAT] == said["refuses", STREAM] == "status 503"
+    assert said["moves", CHAT] == said["moves", STREAM] == "status 307"
     assert "without choices" in said["empty", CHAT]
     assert "the engine is gone" in said["breaks", STREAM]
     assert "Incomplete" in said["cut", STREAM]
