@@ -156,13 +156,13 @@ def _plot(section: Section, clock: Clock) -> dict[str, Any]:
 
 
 def _trace(one: Trace, clock: Clock) -> dict[str, Any]:
-    # Plotly reads some HTML in what it writes.
+    # Plotly reads some HTML in what it writes, and no &quot;.
     found: dict[str, Any] = {
-        "name": escape(one.name),
+        "name": escape(one.name, quote=False),
         "kind": one.kind,
         "colour": one.colour,
         "dash": one.dash,
-        "y": [escape(y) if isinstance(y, str) else y and float(f"{y:.4g}") for y in one.y],
+        "y": [escape(y, quote=False) if isinstance(y, str) else y and float(f"{y:.4g}") for y in one.y],
     }
     if one.x is not None:
         found["x"] = [None if moment is None else _moment(clock, moment) for moment in one.x]
