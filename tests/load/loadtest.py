@@ -159,6 +159,7 @@ def report(run: Run, limits: Limits, results: Path) -> int:
     """Print a run and what is to be said of it; return the exit status."""
     verdicts = judge(run, limits)
     print(f"\n{tables(run, verdicts)}\n")
+    print(f"machine  {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, the load itself included")
     print(f"plots    {results}/report.html\nfigures  {results}/stats.json", flush=True)
     missed = [one for one in verdicts if not one.met]
     for one in missed:
