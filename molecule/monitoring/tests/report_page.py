@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def opened(page: Path) -> Iterator[webdriver.Chrome]:
         "--no-sandbox",
         "--disable-dev-shm-usage",
         "--hide-scrollbars",
-        "--window-size=1120,1640",
+        "--window-size=1120,900",
         "--host-resolver-rules=MAP * ~NOTFOUND",
     ):
         options.add_argument(argument)
@@ -72,3 +73,11 @@ def drawn(driver: webdriver.Chrome) -> dict[str, int]:
 
 def tables(driver: webdriver.Chrome) -> dict[str, list[list[str]]]:
     return dict(driver.execute_script(TABLES))
+
+
+def save_picture(driver: webdriver.Chrome, path: Path) -> None:
+    """Its head and the first sections, down to the fallbacks."""
+    end = driver.execute_script("return document.getElementById('first-token').offsetTop")
+    clip = {"x": 0, "y": 0, "width": 1120, "height": end, "scale": 1}
+    taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    path.write_bytes(base64.b64decode(taken["data"]))

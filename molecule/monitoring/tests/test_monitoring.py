@@ -223,7 +223,7 @@ def test_the_report_shows_the_outage(tmp_path: Path, measured: Callable[[str], N
         assert report_page.complaints(browser) == []
         drawn, tables = report_page.drawn(browser), report_page.tables(browser)
         if picture:
-            browser.save_screenshot(picture)
+            report_page.save_picture(browser, Path(picture))
     assert drawn.keys() == {"availability", "providers", "fallbacks", "first-token", "tokens", "errors", "alerts"}
     assert 0 not in drawn.values(), drawn
     name, asked, answered, instead, nobody, availability = tables["availability"][0]
