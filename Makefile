@@ -1,12 +1,15 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up engines down test cuda vllm-cuda grafana-check lint docs validate plan smoke bench clean
+.PHONY: help env up engines down test cuda vllm-cuda grafana-check lint docs validate plan smoke loadtest bench clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
 LAB_HOSTS ?= lab1
 # What `make test` runs: lint, unit, gateway, lab, or names of molecule scenarios. Empty: everything.
 ONLY ?=
+# What `make loadtest` sends: so many clients at once, for so long.
+USERS ?= 4
+SECONDS ?= 60
 # Compute capabilities of the cards that `make cuda` builds for.
 CAPABILITIES ?= 8.9
 
@@ -45,7 +48,7 @@ down: ## take the lab away, with everything it made
 	@lab/lab down
 
 test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint unit redis": a part)
-	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache
+	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache "chromedriver:chromium-driver fonts-dejavu-core"
 	@scripts/test.py $(ONLY)
 
 cuda: env ## build llama.cpp for CUDA as a whole on a lab host (20 minutes; CAPABILITIES="8.6 8.9")
@@ -77,6 +80,11 @@ plan: env ## show what would run where, and what that would change
 
 smoke: env ## check everything that should run
 	@ansible-playbook playbooks/smoke.yml -i $(INVENTORY)
+
+loadtest: env ## load the lab's gateway and judge what it did (USERS=4 clients at once for SECONDS=60)
+	@tests/load/loadtest.py --check --inventory "$(INVENTORY)" --users "$(USERS)" --seconds "$(SECONDS)"
+	@$(MAKE) --no-print-directory $(if $(findstring lab-engines,$(INVENTORY)),engines,up INVENTORY=inventories/lab)
+	@tests/load/loadtest.py --inventory "$(INVENTORY)" --users "$(USERS)" --seconds "$(SECONDS)"
 
 bench: env ## measure the compiler, the gateway and a site with every role (15 minutes)
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \

@@ -13,6 +13,7 @@ from promql import known, selectors, unknown
 
 from modelyard.dashboards.boards import texts
 from modelyard.dashboards.queries import Query, queries
+from modelyard.expressions import RELEASE
 
 FILES = Path(__file__).parents[2] / "roles/grafana/files/dashboards"
 BOARDS: dict[str, dict[str, Any]] = {name: json.loads(text) for name, text in texts().items()}
@@ -84,4 +85,27 @@ def test_prometheus_understands_every_query(promtool: str, tmp_path: Path) -> No
     path = tmp_path / "rules.yml"
     path.write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
     done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_of_two_releases_the_later_is_live(promtool: str, tmp_path: Path) -> None:
+    """Whoever joins both gets an error instead of a value, and Prometheus shows both after it was restarted itself."""
+    series = 'modelyard_release_info{{instance="one",service="redis",release="{}"}}'
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": series.format("former"), "values": "1 1 _ _"},
+            {"series": series.format("live"), "values": "_ _ 1 1"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": RELEASE,
+                "eval_time": "3m",
+                "exp_samples": [{"labels": '{instance="one",service="redis",release="live"}', "value": 1}],
+            }
+        ],
+    }
+    path = tmp_path / "test.yml"
+    path.write_text(json.dumps({"tests": [test]}))
+    done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

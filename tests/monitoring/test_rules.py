@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from promql import RULES, groups, unknown
+from promql import EXCUSED, RULES, chosen, groups, operands, panels, rules, unknown
 
 HERE = Path(__file__).parent
 TESTS = sorted(HERE.glob("rules/*_test.yml"))
@@ -87,3 +87,18 @@ def test_what_no_server_shows_is_found() -> None:
     assert unknown('sum by (instance) (rate(redis_up{jop="redis"}[5m] offset 10m)) unless up == 0') == ["redis_up: jop"]
     overhead = "rate(litellm_overhead_latency_metric_bucket[5m])"
     assert unknown(f"histogram_quantile(0.95, sum by (modell, le) ({overhead}))") == ["grouped by modell"]
+
+
+def test_what_is_compared_or_joined_is_taken_apart() -> None:
+    assert list(operands('a / (b{l="x > 1 or (y"} > 0) > bool 0.9')) == ['a / (b{l="x > 1 or (y"} > 0)']
+    assert list(operands("(sum by (l) ((a unless a offset 5m) and on (l) b == 1)) or rate(c[5m]) > 0")) == [
+        "a",
+        "a",
+        "b",
+        "rate(c[5m])",
+    ]
+
+
+def test_every_excuse_is_needed() -> None:
+    asked = {name for expression in panels() | rules() for name, _ in chosen(expression)}
+    assert [begin for begin in EXCUSED if not any(name.startswith(begin) for name in asked)] == []

@@ -61,17 +61,6 @@ def address(name: str) -> str:
     return str(host(name).ansible.get_variables()["ansible_host"])
 
 
-@pytest.fixture(scope="module")
-def door() -> str:
-    """Address of the front door, as this machine reaches it."""
-    return f"http://{address('lab3')}:4000"
-
-
-@pytest.fixture(scope="module")
-def key() -> str:
-    return (INVENTORY / ".credentials/LITELLM_MASTER_KEY").read_text(encoding="utf-8").strip()
-
-
 def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return ansible_playbook(f"../../{name}", *arguments)
 

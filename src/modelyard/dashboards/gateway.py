@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from modelyard.dashboards.parts import above, below, board, in_range, number, quantile, rate, series, states
+from modelyard.dashboards.parts import above, below, board, in_range, number, rate, series, states
+from modelyard.expressions import (
+    ANSWERS,
+    DOOR,
+    DOOR_ERRORS,
+    FAILED,
+    NOT_TAKEN,
+    READ,
+    TAKEN,
+    TOTAL,
+    TTFT,
+    WRITTEN,
+    by_provider,
+    per_second,
+    quantile,
+)
 
 UP = {0: ("down", "red"), 1: ("up", "green")}
-PUBLIC = 'haproxy_frontend_http_responses_total{proxy="public"}'
-ERRORS = 'haproxy_frontend_http_responses_total{proxy="public",code="5xx"}'
+# After a restart of Prometheus, which a change of targets brings, one that is gone would be down for five minutes.
+TARGET, PROBE = "last_over_time(up[1m])", "last_over_time(probe_success[1m])"
 # Without a deployment's name: nobody was asked, because everybody is cooled down or the request was faulty.
-FAILED = 'litellm_deployment_failure_responses_total{model_id!=""}'
+FAILURES = 'litellm_deployment_failure_responses_total{model_id!=""}'
 COOLED = "litellm_deployment_cooled_down_total"
-TTFT = "litellm_llm_api_time_to_first_token_metric"
 ASKED = "modelyard:requests:rate5m"
 ANSWERED = f"1 - (modelyard:requests_unanswered:rate5m or 0 * {ASKED}) / ({ASKED} > 0)"
-
-# The name of a deployment is PROVIDER/HOST/MODEL.
-BY_PROVIDER = (
-    "sum by (provider) (label_replace("
-    "rate(litellm_deployment_success_responses_total[$__rate_interval]),"
-    ' "provider", "$1", "model_id", "([^/]*)/.*"))'
-)
 
 OVERVIEW = board(
     "overview",
@@ -30,15 +37,15 @@ OVERVIEW = board(
             number(
                 "Targets down",
                 "none",
-                "sum(up == bool 0) + (sum(probe_success == bool 0) or vector(0))",
+                f"sum({TARGET} == bool 0) + (sum({PROBE} == bool 0) or vector(0))",
                 steps=above(1),
             ),
             number("Alerts", "none", 'count(ALERTS{alertstate="firing"}) or vector(0)', steps=above(1, "orange")),
-            number("Answers per second", "reqps", rate(PUBLIC)),
+            number("Answers per second", "reqps", rate(DOOR)),
             number(
                 "Answers without error",
                 "percentunit",
-                f"1 - {rate(ERRORS)} / ({rate(PUBLIC)} > 0)",
+                f"1 - {rate(DOOR_ERRORS)} / ({rate(DOOR)} > 0)",
                 steps=below(0.98),
                 description="Share of all answers at the front door that are no 5xx.",
             ),
@@ -46,7 +53,7 @@ OVERVIEW = board(
             number("First token, p95", "s", quantile(0.95, TTFT), steps=above(5, "orange")),
         ],
         "Answers": [
-            series("Answers at the front door", "reqps", {"{{code}}": rate(PUBLIC, "code")}, stack=True),
+            series("Answers at the front door", "reqps", {"{{code}}": rate(DOOR, "code")}, stack=True),
             series(
                 "Availability of each name",
                 "percentunit",
@@ -57,9 +64,7 @@ OVERVIEW = board(
             series("Time to first token, p95", "s", {"{{requested_model}}": quantile(0.95, TTFT, "requested_model")}),
         ],
         "What runs": [
-            states(
-                "Targets", {"{{instance}} {{service}}": "up", "{{instance}} {{service}} (probe)": "probe_success"}, UP
-            ),
+            states("Targets", {"{{instance}} {{service}}": TARGET, "{{instance}} {{service}} (probe)": PROBE}, UP),
             states(
                 "Alerts",
                 {"{{alertname}} {{instance}} {{service}}{{model_id}}": 'ALERTS{alertstate="firing"}'},
@@ -75,15 +80,15 @@ ROUTING = board(
     "Who answers, who steps in, and who is left alone for a while.",
     {
         "Who answers": [
-            series("Answers by provider", "reqps", {"{{provider}}": BY_PROVIDER}, stack=True),
+            series("Answers by provider", "reqps", {"{{provider}}": by_provider(per_second())}, stack=True),
             series(
                 "Attempts per request",
                 "none",
                 {
-                    "attempts": f"({rate('litellm_deployment_success_responses_total')}"
-                    f" + ({rate(FAILED)} or vector(0))"
-                    f" + ({rate('litellm_deployment_failed_fallbacks_total')} or vector(0)))"
-                    f" / ({rate('litellm_proxy_total_requests_metric_total')} > 0)"
+                    "attempts": f"({rate(ANSWERS)}"
+                    f" + ({rate(FAILURES)} or vector(0))"
+                    f" + ({rate(NOT_TAKEN)} or vector(0)))"
+                    f" / ({rate(TOTAL)} > 0)"
                 },
                 steps=above(1.2, "orange"),
                 description="1: whoever was asked first answered. Who is cooled down is not asked.",
@@ -91,10 +96,7 @@ ROUTING = board(
             series(
                 "Requests that a fallback answered",
                 "percentunit",
-                {
-                    "share": f"({rate('litellm_deployment_successful_fallbacks_total')} or vector(0))"
-                    f" / ({rate('litellm_proxy_total_requests_metric_total')} > 0)"
-                },
+                {"share": f"({rate(TAKEN)} or vector(0)) / ({rate(TOTAL)} > 0)"},
                 steps=above(0.05),
             ),
         ],
@@ -102,30 +104,18 @@ ROUTING = board(
             series(
                 "Fallbacks taken",
                 "reqps",
-                {
-                    "{{requested_model}} → {{fallback_model}}": rate(
-                        "litellm_deployment_successful_fallbacks_total", "requested_model", "fallback_model"
-                    )
-                },
+                {"{{requested_model}} → {{fallback_model}}": rate(TAKEN, "requested_model", "fallback_model")},
             ),
             series(
                 "Fallbacks that failed",
                 "reqps",
-                {
-                    "{{requested_model}} → {{fallback_model}}": rate(
-                        "litellm_deployment_failed_fallbacks_total", "requested_model", "fallback_model"
-                    )
-                },
+                {"{{requested_model}} → {{fallback_model}}": rate(NOT_TAKEN, "requested_model", "fallback_model")},
                 description="A step of a chain that failed or was cooled down.",
             ),
             series(
                 "Requests that failed",
                 "reqps",
-                {
-                    "{{requested_model}} {{exception_class}}": rate(
-                        "litellm_proxy_failed_requests_metric_total", "requested_model", "exception_class"
-                    )
-                },
+                {"{{requested_model}} {{exception_class}}": rate(FAILED, "requested_model", "exception_class")},
                 description="RouterRateLimitError: everybody in the chain is cooled down.",
             ),
         ],
@@ -175,8 +165,8 @@ TOKENS = board(
     "How much is read and written, by whom, and what it would cost at the catalogue's prices.",
     {
         "In the time shown": [
-            number("Tokens read", "short", in_range("litellm_input_tokens_metric_total")),
-            number("Tokens written", "short", in_range("litellm_output_tokens_metric_total")),
+            number("Tokens read", "short", in_range(READ)),
+            number("Tokens written", "short", in_range(WRITTEN)),
             number("Requests", "short", in_range("litellm_requests_metric_total")),
             number("Cost", "currencyUSD", in_range("litellm_spend_metric_total")),
         ],
@@ -184,14 +174,14 @@ TOKENS = board(
             series(
                 "Tokens read",
                 "short",
-                {"{{requested_model}}": rate("litellm_input_tokens_metric_total", "requested_model")},
+                {"{{requested_model}}": rate(READ, "requested_model")},
                 stack=True,
                 description="Per second.",
             ),
             series(
                 "Tokens written",
                 "short",
-                {"{{requested_model}}": rate("litellm_output_tokens_metric_total", "requested_model")},
+                {"{{requested_model}}": rate(WRITTEN, "requested_model")},
                 stack=True,
                 description="Per second.",
             ),

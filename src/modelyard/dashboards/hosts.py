@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelyard.dashboards.parts import above, below, board, listing, number, rate, series, states
+from modelyard.expressions import RELEASE
 
 HOST = "{{instance}}"
 DISK = 'fstype!~"tmpfs|ramfs|vfat|iso9660|squashfs"'
@@ -142,7 +143,7 @@ RELEASES = board(
                 "Live releases",
                 "dateTimeFromNow",
                 "1000 * modelyard_release_live_since_seconds"
-                " * on (instance, service) group_left (release, version) modelyard_release_info",
+                f" * on (instance, service) group_left (release, version) {RELEASE}",
                 {
                     "instance": "Host",
                     "service": "Service",

@@ -11,6 +11,8 @@ from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from modelyard.expressions import RELEASE, per_second, summed
+
 DATASOURCE = model.DataSourceRef(type_val="prometheus", uid="modelyard-prometheus")
 """The one that the role provisions."""
 
@@ -35,22 +37,12 @@ PLAIN: Steps = [(None, "green")]
 
 def rate(metric: str, *by: str) -> str:
     """How much a counter grows in a second; `by` empty: all together."""
-    return f"sum{_by(by)} (rate({metric}[$__rate_interval]))"
-
-
-def quantile(share: float, metric: str, *by: str) -> str:
-    """The value that this share of the observations of a histogram does not exceed."""
-    buckets = f"rate({metric}_bucket[$__rate_interval])"
-    return f"histogram_quantile({share}, sum by ({', '.join([*by, 'le'])}) ({buckets}))"
+    return summed(per_second(), metric, *by)
 
 
 def in_range(metric: str, *by: str) -> str:
     """How much a counter grew in the time that the dashboard shows."""
-    return f"sum{_by(by)} (increase({metric}[$__range]))"
-
-
-def _by(labels: Sequence[str]) -> str:
-    return f" by ({', '.join(labels)})" if labels else ""
+    return summed(lambda counter: f"increase({counter}[$__range])", metric, *by)
 
 
 # -- thresholds --------------------------------------------------------------------------------------------
@@ -161,8 +153,7 @@ class Annotations(model.AnnotationQuery):
 CHANGES = Annotations(
     "Changes",
     "blue",
-    "modelyard_release_live_since_seconds * 1000 * on (instance, service) group_left (release, version)"
-    " modelyard_release_info",
+    f"modelyard_release_live_since_seconds * 1000 * on (instance, service) group_left (release, version) {RELEASE}",
     "{{service}} on {{instance}}",
     "release {{release}} {{version}}",
     at_value=True,
