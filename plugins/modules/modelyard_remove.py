@@ -11,7 +11,7 @@ description:
     and the firewall's rules. Packages whose own service Modelyard masked, which are those that it installed, are
     purged, unless their program still runs.
   - What is below C(/var/lib/modelyard) stays, models among it, and so do the users that it belongs to, unless O(data).
-  - Other packages that were installed for a build (a compiler, C(python3-venv)) stay: others may need them by now.
+  - Other packages that were installed for a build (a compiler, C(python3-venv)) stay, as others may need them by now.
   - In check mode it says what would go.
 options:
   data:

@@ -353,6 +353,8 @@ def test_an_activation_that_failed_and_one_under_way(host: Host) -> None:
 def test_a_service_that_was_never_live_has_only_its_failure(host: Host) -> None:
     (host.root / "services/redis/releases").mkdir(parents=True)
     (host.root / "activations/redis.json").write_text('{"failed": true}', encoding="utf-8")
+    assert host.told()[0].names() == set(), "nothing is staged: it left the plan"
+    (host.root / "services/redis/staged").symlink_to("releases/0123456789ab")
     told, problem = host.told()
     assert (told.names(), problem) == (
         {"modelyard_activation_last_success", "modelyard_activation_last_timestamp_seconds"},

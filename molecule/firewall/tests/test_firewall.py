@@ -149,7 +149,7 @@ def test_what_is_loaded_says_which_release_it_is_from(engine: Any) -> None:
 def test_a_host_without_rules_has_nothing_of_it(gateway: Any) -> None:
     assert not gateway.exists("nft")
     assert not gateway.file(f"/etc/systemd/system/{UNIT}.service").exists
-    assert not gateway.file("/opt/modelyard/services/firewall").exists
+    assert not gateway.file("/opt/modelyard/services/firewall/current").exists
 
 
 def test_stock_service_is_neither_started_nor_touched(engine: Any, crowded: Any) -> None:

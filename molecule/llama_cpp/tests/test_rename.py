@@ -83,7 +83,7 @@ def test_a_rename_keeps_the_port(host: Any, instances: dict[str, dict[str, Any]]
     assert serves(host, "uno", "127.0.0.1:8080")
     assert started(host, TWO) == two
     assert not host.file(f"/etc/systemd/system/{ONE}.service").exists
-    assert not host.file("/opt/modelyard/services/llama-cpp@one").exists
+    assert not host.file("/opt/modelyard/services/llama-cpp@one/current").exists
 
 
 def test_two_swap_their_places(host: Any, instances: dict[str, dict[str, Any]]) -> None:

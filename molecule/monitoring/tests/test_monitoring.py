@@ -268,7 +268,7 @@ def test_without_monitoring_it_goes_and_what_it_measured_stays(watcher: Any, eng
     for one, services in ((watcher, OURS), (engine, ("exporter@node", "exporter@host"))):
         for service in services:
             assert not one.file(f"/etc/systemd/system/modelyard-{service}.service").exists
-            assert not one.file(f"/opt/modelyard/services/{service}").exists
+            assert not one.file(f"/opt/modelyard/services/{service}/current").exists
     assert watcher.file("/var/lib/modelyard/prometheus").is_directory
     assert watcher.run("curl -s -m 10 http://127.0.0.1:8405/metrics").rc == 7
     again = site("-e", json.dumps({"llm_monitoring": False}))
