@@ -318,3 +318,19 @@ def test_percentiles_are_as_prometheus_estimates_them() -> None:
     assert percentile(1, buckets) == 2
     assert percentile(0.5, {0.1: 0, float("inf"): 0}) is None
     assert percentile(0.5, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "begin", "end", "seconds"),
+    [
+        ([None, 0.5, 1, 1, 0.25, 0], 90, 255, 165),
+        # Twice for ten seconds, in two steps side by side: it is not known where in them.
+        ([None, 1 / 6, 1 / 6, 0, None, None], 60, 180, 20),
+        ([None, 0.5, None, None, None, None], 60, 120, 30),
+        ([None, None, None, None, None, 1], 300, 360, 60),
+    ],
+)
+def test_when_something_was_so(shares: Values, begin: float, end: float, seconds: float) -> None:
+    what = Told(Span(6, 60), 360.0, {}, {})
+    (found,) = what.episodes(shares)
+    assert (found.begin, found.end, found.seconds) == pytest.approx((begin, end, seconds))

@@ -12,6 +12,9 @@ from modelyard.report.queries import Span
 Values = Sequence[float | None]
 Key = tuple[str, ...]
 
+ONE_ROUND_S = 15
+"""A step may lack this much and is full: rounds of Prometheus do not fit it exactly."""
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -64,11 +67,14 @@ class Told:
             if share:
                 run.append(min(share, 1.0))
             elif run:
-                # It began late in its first step and ended early in its last one. Where in a single step is open.
                 end = self.point(place - 1)
                 begin = end - len(run) * step
-                if len(run) > 1:
-                    begin, end = begin + (1 - run[0]) * step, end - (1 - run[-1]) * step
+                # It began late in its first step if it fills the second one, and ended early in its last one if it
+                # fills the one before. Otherwise it is open where in a step it was, and how often.
+                if len(run) > 1 and (1 - run[1]) * step <= ONE_ROUND_S:
+                    begin += (1 - run[0]) * step
+                if len(run) > 1 and (1 - run[-2]) * step <= ONE_ROUND_S:
+                    end -= (1 - run[-1]) * step
                 found.append(Episode(begin, end, sum(run) * step))
                 run = []
         return found
