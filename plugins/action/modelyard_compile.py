@@ -16,11 +16,13 @@ from ansible.utils.display import Display
 try:
     from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
     from modelyard.graph import graph_file
+    from modelyard.names import SHORTEST_CLIENT_KEY
     from modelyard.origins import ansible_origin
     from modelyard.overrides import SWITCHED
     from modelyard.places import ineffective
     from modelyard.render import render_plan, render_summary
     from modelyard.resolve import STACK
+    from modelyard.secrets import find
     from modelyard.switching import UPGRADED, SwitchError, switch, upgrade
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
@@ -135,14 +137,26 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     fixed: dict[int, Any] = {}
     written = {name: read_raw(name, hostvars) for name in groups.get(STACK, [])}
     hosts = {name: read_host(name, hostvars, raw, fixed) for name, raw in written.items()}
-    secrets: set[str] = set()
+    given: dict[str, Any] = {}
+    stores: dict[Path, set[str]] = {}
     for name, host in hosts.items():
-        given = host.variables.get("llm_secrets")
-        secrets |= {str(key) for key, value in given.items() if value} if isinstance(given, Mapping) else set()
-        secrets |= stored_secrets(hostvars[name].get("inventory_dir"))
-    secrets |= {name for name, value in os.environ.items() if value}
-    locks = {role: found for role in LOCKED if (found := locked_versions(role))}
-    return Inventory(groups, hosts, frozenset(secrets), ansible_origin, ineffective(hostvars, groups, written), locks)
+        mine = host.variables.get("llm_secrets")
+        given |= {str(key): value for key, value in mine.items() if value} if isinstance(mine, Mapping) else {}
+        store = Path(str(hostvars[name].get("inventory_dir") or "."), ".credentials")
+        if store not in stores:
+            stores[store] = stored_secrets(store)
+    secrets = {*given, *(name for name, value in os.environ.items() if value)}.union(*stores.values())
+    values = {name: [find(name, given, store) or "" for store in stores] for name in secrets}
+    short = {name for name, found in values.items() if any(0 < len(value) < SHORTEST_CLIENT_KEY for value in found)}
+    return Inventory(
+        groups,
+        hosts,
+        frozenset(secrets),
+        ansible_origin,
+        ineffective(hostvars, groups, written),
+        {role: found for role in LOCKED if (found := locked_versions(role))},
+        short=frozenset(short),
+    )
 
 
 def locked_versions(role: str) -> frozenset[str]:
@@ -197,9 +211,8 @@ def is_fixed(value: Any) -> bool:
     return isinstance(value, list) and all(is_fixed(child) for child in value)
 
 
-def stored_secrets(inventory_dir: Any) -> set[str]:
+def stored_secrets(store: Path) -> set[str]:
     """Names of the secrets kept beside the inventory."""
-    store = Path(str(inventory_dir or "."), ".credentials")
     return {entry.name for entry in store.iterdir() if not entry.name.startswith(".")} if store.is_dir() else set()
 
 

@@ -219,16 +219,26 @@ def emit_document(
             "namespace": REDIS_NAMESPACE,
             "ttl": gateway.cache.ttl_s,
         }
+    general: dict[str, Any] = {
+        "master_key": f"os.environ/{MASTER_KEY}",
+        # A file of role litellm, beside the document. What it allows, the gateway checks once more.
+        "custom_auth": "modelyard_clients.authenticate",
+        "custom_auth_run_common_checks": True,
+    }
+    if view.redis_address is not None:
+        # The router's Redis is not used for limits of clients: each worker would count for itself.
+        general["coordination_redis"] = {
+            "host": view.redis_address,
+            "port": redis_port,
+            "username": GATEWAY_USER,
+            "password": f"os.environ/{REDIS_PASSWORD}",
+            "namespace": REDIS_NAMESPACE,
+        }
     document = {
         "model_list": model_list,
         "router_settings": router,
         "litellm_settings": settings,
-        "general_settings": {
-            "master_key": f"os.environ/{MASTER_KEY}",
-            # A file of role litellm, beside the document. What it allows, the gateway checks once more.
-            "custom_auth": "modelyard_clients.authenticate",
-            "custom_auth_run_common_checks": True,
-        },
+        "general_settings": general,
     }
     assert_invariants(document, [route.name for route in routes])
     return document

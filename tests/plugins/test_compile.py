@@ -160,6 +160,19 @@ def test_secrets_count_from_everywhere(ansible: Run, stack: Path, variables: Wri
     assert "planted" not in done.stdout
 
 
+def test_a_clients_key_that_is_too_short(ansible: Run, stack: Path, variables: Write) -> None:
+    """Wherever it is defined; its value is not shown."""
+    clients = "llm_overrides: {clients: {app: {secret: APP_KEY}}}\n"
+    path = variables(f"---\n{clients}llm_secrets: {{APP_KEY: planted}}\n")
+    refused = f"{path}:2:41: error[secret-too-short]: APP_KEY, the key of client"
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert refused in done.stdout
+    assert "planted" not in done.stdout
+    variables(f"---\n{clients}")
+    assert refused in ansible("ansible-playbook", "-i", stack, VALIDATE, APP_KEY="planted").stdout
+    assert ansible("ansible-playbook", "-i", stack, VALIDATE).returncode == 0
+
+
 def test_report(ansible: Run, stack: Path, variables: Write, tmp_path: Path) -> None:
     path = variables("---\nllm_overrides:\n  gateway:\n    prt: 1\n")
     ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", f"llm_report={tmp_path / 'report.json'}")

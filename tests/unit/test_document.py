@@ -94,6 +94,13 @@ def test_document_of_one_host() -> None:
             "master_key": "os.environ/LITELLM_MASTER_KEY",
             "custom_auth": "modelyard_clients.authenticate",
             "custom_auth_run_common_checks": True,
+            "coordination_redis": {
+                "host": "127.0.0.1",
+                "port": 6379,
+                "username": "gateway",
+                "password": "os.environ/REDIS_PASSWORD",
+                "namespace": REDIS_NAMESPACE,
+            },
         },
     }
 
