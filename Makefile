@@ -1,6 +1,6 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up engines down test cuda vllm-cuda grafana-check lint docs validate plan smoke loadtest bench clean
+.PHONY: help env up engines down test cuda vllm-cuda grafana-check lint docs validate plan smoke status loadtest bench clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
@@ -80,6 +80,9 @@ plan: env ## show what would run where, and what that would change
 
 smoke: env ## check everything that should run
 	@ansible-playbook playbooks/smoke.yml -i $(INVENTORY)
+
+status: env ## show how everything is, on one screen
+	@ansible-playbook playbooks/status.yml -i $(INVENTORY)
 
 loadtest: env ## load the lab's gateway and judge what it did (USERS=4 clients at once for SECONDS=60)
 	@tests/load/loadtest.py --check --inventory "$(INVENTORY)" --users "$(USERS)" --seconds "$(SECONDS)"
