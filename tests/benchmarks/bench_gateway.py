@@ -39,8 +39,12 @@ ROUNDS = 3
 SECONDS = {8: 4, 1: 2}
 """How long each row is measured in a round, by the number of connections."""
 WARM_UP_S = 3
+CLIENTS = 100
+"""Clients of the gateways with one worker."""
 GOAL = 2
 """Times the requests per second of a plain install."""
+
+CLIENT_KEY = "KEY_OF_A_CLIENT_OF_THE_GATEWAY"
 
 DIRECT = "direct"
 PLAIN = "plain install"
@@ -51,6 +55,8 @@ OURS = "ours"
 ONE = "ours, one worker"
 QUIET = f"{ONE}, without metrics"
 LLAMA_CPP = f"{ONE}, to llama.cpp"
+HOOKLESS = f"{ONE}, without the hook"
+CLIENT = f"{ONE}, a client's key"
 
 LEGEND = {
     DIRECT: "the client asks the stub, no gateway between",
@@ -65,6 +71,8 @@ LEGEND = {
     ONE: "the same with llm_gateway.workers: 1",
     QUIET: "and without Prometheus",
     LLAMA_CPP: "requests to llama-server carry Connection: close",
+    HOOKLESS: "and LiteLLM checks the master key by itself",
+    CLIENT: f"one of {CLIENTS} clients asks: its key is compared with all, its request checked, its name written down",
 }
 
 CATALOGUE = """\
@@ -107,6 +115,8 @@ class Target:
     model: str
     processes: Sequence[int] = ()
     """The gateway's."""
+    key: str = MASTER_KEY
+    """The name of the secret that holds the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +206,7 @@ def load(target: Target, connections: int, seconds: int, core: int) -> Result:
     command += ["-s", str(HERE / "load.lua"), f"http://127.0.0.1:{target.port}", "--", target.model]
     before = cpu_seconds(target.processes)
     printed = subprocess.run(
-        [*command, harness.secret(MASTER_KEY)], check=True, capture_output=True, text=True, timeout=seconds + 60
+        [*command, harness.secret(target.key)], check=True, capture_output=True, text=True, timeout=seconds + 60
     ).stdout
     found = json.loads(printed.splitlines()[-1])
     cpu_ms = 1e3 * (cpu_seconds(target.processes) - before) / max(found["requests"], 1)
@@ -223,7 +233,8 @@ def variants(stub: int, directory: Path) -> dict[str, Variant]:
     ours, plain = harness.environment(), plain_environment()
     emitted = harness.document(harness.compiled(CATALOGUE.format(base=f"http://127.0.0.1:{stub}/v1")))
     settings = {name: value for name, value in emitted["litellm_settings"].items() if name != "callbacks"}
-    ports = iter(free_ports(6))
+    general = {name: value for name, value in emitted["general_settings"].items() if not name.startswith("custom_")}
+    ports = iter(free_ports(7))
 
     def variant(name: str, environment: Path, document: Mapping[str, Any], **more: Any) -> Variant:
         own = directory / name.replace(" ", "-").replace("/", "")
@@ -239,12 +250,14 @@ def variants(stub: int, directory: Path) -> dict[str, Variant]:
         STOCK: variant(STOCK, ours, by_hand(stub), stock=True),
         QUIET: variant(QUIET, ours, {**emitted, "litellm_settings": settings}),
         ONE: variant(ONE, ours, emitted),
+        HOOKLESS: variant(HOOKLESS, ours, {**emitted, "general_settings": general}),
     }
 
 
 def measure(stub: int, stack: ExitStack, directory: Path, cores: Sequence[int]) -> dict[str, dict[int, list[Result]]]:
     """Start everything and measure in turns: by row and number of connections one result per round."""
     gateways = variants(stub, directory)
+    gateways[ONE].allow({f"c{n}": {"secret": f"{CLIENT_KEY}_{n}", "models": None, "rpm": None} for n in range(CLIENTS)})
     with ThreadPoolExecutor(len(cores)) as pool:
         list(pool.map(stack.enter_context, gateways.values()))
     targets = {DIRECT: Target(stub, "stub")}
@@ -255,6 +268,7 @@ def measure(stub: int, stack: ExitStack, directory: Path, cores: Sequence[int]) 
         targets[name] = Target(gateway.port, "stub", processes)
     for row, name, model in ((OLLAMA, PLAIN, "ollama"), (LLAMA_CPP, ONE, "native")):
         targets[row] = Target(targets[name].port, model, targets[name].processes)
+    targets[CLIENT] = Target(targets[ONE].port, "stub", targets[ONE].processes, f"{CLIENT_KEY}_{CLIENTS - 1}")
     for target in targets.values():
         load(target, 8, WARM_UP_S, cores[0])
     results: dict[str, dict[int, list[Result]]] = {row: {number: [] for number in SECONDS} for row in LEGEND}
@@ -288,7 +302,7 @@ def print_table(results: Mapping[str, Mapping[int, Sequence[Result]]]) -> None:
             f"{added(row, 8):>17} {added(row, 1):>16} {failed:7}"
         )
     print("\nTimes the requests per second, median and spread over the rounds:")
-    for row, other in ((OURS, PLAIN), (ONE, PLAIN), (ONE, KEPT), (ONE, OLLAMA)):
+    for row, other in ((OURS, PLAIN), (ONE, PLAIN), (ONE, KEPT), (ONE, OLLAMA), (ONE, HOOKLESS), (CLIENT, HOOKLESS)):
         times = [ours.rate / plain.rate for ours, plain in zip(results[row][8], results[other][8], strict=True)]
         by_cpu = middle(other, 8, "cpu_ms") / middle(row, 8, "cpu_ms")
         spread = f"({min(times):.2f}-{max(times):.2f})"
