@@ -35,6 +35,10 @@ def render_plan(compiled: Compiled) -> str:
     """What runs where, who answers for which name, and what is left out and why."""
     blocks = [_host(host, plan) for host, plan in compiled.plans.items()]
     blocks.append(["Who answers, in this order", *(line for route in compiled.routes for line in _route(route))])
+    clients = [plan["litellm"]["clients"] for plan in compiled.plans.values() if plan["litellm"]]
+    if clients and clients[0]:
+        rows = [_client(name, client) for name, client in clients[0].items()]
+        blocks.append(["Who may ask, with keys of their own", *(f"  {line}" for line in table(rows))])
     rest = [entry for entry in compiled.left_out if entry["kind"] != "step"]
     if rest:
         blocks.append(["Left out"])
@@ -98,6 +102,11 @@ def _route(route: Mapping[str, Any]) -> list[str]:
             lines.append(f"{what}: {' → '.join(names)}")
     kind = f" ({route['kind']})" if route["kind"] in ("capability", "inactive") else ""
     return [f"  {route['name']}{kind}", *(f"    {line}" for line in lines)]
+
+
+def _client(name: str, client: Mapping[str, Any]) -> tuple[str, str, str]:
+    models = "all names" if client["models"] is None else ", ".join(client["models"])
+    return name, models, "" if client["rpm"] is None else f"{client['rpm']} requests a minute"
 
 
 # -- changes -----------------------------------------------------------------------------------------------

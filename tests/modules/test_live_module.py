@@ -9,6 +9,7 @@ from pathlib import Path
 import modelyard_live
 import modelyard_release
 import pytest
+from ansible.module_utils import modelyard_clients
 from ansible.module_utils.modelyard_services import Release
 
 PLAN = {"port": 6379, "listen": ["127.0.0.1"]}
@@ -53,6 +54,17 @@ def test_release_its_time_and_its_plan(tmp_path: Path) -> None:
     assert modelyard_live.live(str(tmp_path)) == {
         "redis": {"release": made.id, "since": "2023-11-14T22:13:20Z", "plan": PLAN}
     }
+
+
+def test_clients_of_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are beside the releases; hashes of their keys stay where they are."""
+    put(tmp_path, release("litellm", checks=[]))
+    monkeypatch.setattr(modelyard_clients, "PATH", str(tmp_path / "clients.json"))
+    assert modelyard_live.live(str(tmp_path))["litellm"]["plan"] == {**PLAN, "clients": {}}
+    text = modelyard_clients.content({"app": {"models": None, "rpm": 5}}, {"app": "0" * 64})
+    (tmp_path / "clients.json").write_text(text, encoding="utf-8")
+    found = modelyard_live.live(str(tmp_path))["litellm"]["plan"]
+    assert found == {**PLAN, "clients": {"app": {"models": None, "rpm": 5}}}
 
 
 def test_public_names_of_the_gateway(tmp_path: Path) -> None:

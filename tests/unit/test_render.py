@@ -74,6 +74,14 @@ def test_names_that_stand_for_others() -> None:
     assert "  chat (alias of small)\n" in f"{text}\n"
 
 
+def test_clients() -> None:
+    clients = "llm_clients:\n  app: {secret: A, models: [small, big-cloud], rpm: 60}\n  batch: {secret: B}\n"
+    assert "Who may ask" not in plan()
+    assert (
+        "Who may ask, with keys of their own\n  app    small, big-cloud  60 requests a minute\n  batch  all names"
+    ) in plan(CATALOGUE + clients)
+
+
 def test_what_is_left_out_and_why() -> None:
     text = change("    api_key_env: CLOUD_KEY\n", "    api_key_env: CLOUD_KEY\n    when_secret_missing: skip\n")
     text = change("    small: {chain: [big-cloud]}", "    small: {terminal: true}", text)
