@@ -61,6 +61,7 @@ def keys(
     for name, client in clients.items():
         secret = str(client["secret"])
         value, fresh = resolve(secret, given, store, write=write)
+        value = value.strip()  # of a block in YAML the last line ends, too
         if len(value) < SHORTEST_CLIENT_KEY:
             raise SecretError(
                 f"{secret}, the key of client {name}, has fewer than {SHORTEST_CLIENT_KEY} characters: hosts keep a "

@@ -90,12 +90,13 @@ def test_plan_tells_who_comes_and_goes() -> None:
 
 
 def test_what_clients_may_ask_is_what_the_door_opens() -> None:
-    """The gateway's own list of routes for clients, and HAProxy's."""
+    """The gateway's own lists of routes for clients, and HAProxy's."""
     door = (ROOT / "roles/haproxy/templates/haproxy.cfg.j2").read_text(encoding="utf-8")
-    opened = {path for line in re.findall(r"acl (?:inference|reading) path (.*)", door) for path in line.split()}
     hook = (ROOT / "roles/litellm/files/modelyard_clients.py").read_text(encoding="utf-8")
-    assignment = hook[hook.index("ROUTES = [") :].partition("\n]\n")[0]
-    assert set(eval(assignment.removeprefix("ROUTES = ") + "]")) == opened
+    for name, acl in (("ASKING", "inference"), ("READING", "reading")):
+        opened = {path for line in re.findall(rf"acl {acl} path (.*)", door) for path in line.split()}
+        words = re.findall(r"[a-z/]+", re.findall(rf"^{name} = [(\[]([^)\]]*)", hook, re.MULTILINE)[0])
+        assert opened == {f"{version}/{word}" for word in words for version in ("", "/v1")}
 
 
 def test_both_sides_hash_alike() -> None:

@@ -48,15 +48,13 @@ CLOSED_PREFIXES = ("_", "litellm", "mock_")
 OPEN_HEADERS = frozenset({"x-litellm-api-key", "x-litellm-session-id", "x-litellm-tags", "x-litellm-trace-id"})
 """All other headers that begin with x-litellm- do the same as the closed fields."""
 
-ROUTES = [
-    f"{version}/{route}"
-    for version in ("/v1", "")
-    for route in (
-        "chat/completions completions embeddings responses moderations rerank audio/speech audio/transcriptions "
-        "images/generations images/edits models"
-    ).split()
-]
-"""What the front door opens. Users of this host could otherwise ask a slot for more, such as where engines are."""
+ASKING = (
+    "chat/completions completions embeddings responses moderations rerank audio/speech audio/transcriptions "
+    "images/generations images/edits"
+).split()
+READING = ["models"]
+"""What the front door opens, for POST and for the rest, with and without /v1. Users of this host could otherwise ask a
+slot for more, such as where engines are."""
 
 SHOWN = 100
 """Characters of what a client sent that an error repeats."""
@@ -157,10 +155,9 @@ async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
         message = "This key is not known." if key else "No key was sent: Authorization: Bearer KEY."
         raise ProxyException(message, "invalid_request_error", None, 401)
     models = [name for name in PUBLIC_NAMES if client.models is None or name in client.models]
-    asked = ""
-    if request.method == "POST":
-        asked = await check(client, request, models)
-    say(f"client {client.name}: {request.method} {request.url.path} {asked}".rstrip())
+    asks = request.method == "POST"
+    asked = await check(client, request, models) if asks else ""
+    say(f"client {client.name}: {request.method} {shown(request.url.path)[1:-1]} {asked}".rstrip())
     return UserAPIKeyAuth(
         # What limits are counted for. Not the key, nor a hash of it: LiteLLM names it in its answers.
         api_key=f"client {client.name}",
@@ -169,7 +166,7 @@ async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
         models=models or [SpecialModelNames.no_default_models.value],
         rpm_limit=client.rpm,
         user_role=LitellmUserRoles.INTERNAL_USER,
-        allowed_routes=ROUTES,
+        allowed_routes=[f"{version}/{route}" for route in (ASKING if asks else READING) for version in ("", "/v1")],
     )
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from harness import Answer, Gateway, compiled, document, secret
@@ -143,6 +144,9 @@ def test_clients_reach_nothing_but_what_the_door_opens(gateway: Gateway) -> None
         ("POST", "/key/generate"),
         ("POST", "/model/new"),
         ("POST", "/v1/messages"),
+        ("GET", "/v1/responses/resp_1"),
+        ("DELETE", "/v1/responses/resp_1"),
+        ("POST", "/v1/responses/resp_1/cancel"),
     ):
         body = {"model": "a", "messages": [], "max_tokens": 1} if method == "POST" else None
         assert gateway.request(method, path, body, key("everything")).status == 403, path
@@ -308,6 +312,7 @@ def test_names_are_seen_and_keys_are_not(gateway: Gateway) -> None:
     assert gateway.request("GET", "/v1/models", headers={"Authorization": f"Bearer {wrong}"}).status == 401
     evil = "x\nmodelyard: client some: GET /v1/models"
     ask(gateway, "one", evil)
+    gateway.request("GET", f"/v1/models/{quote(evil)}", headers=key("one"))
     metrics = gateway.request("GET", "/metrics/").body
     counted = [line for line in metrics.splitlines() if line.startswith("litellm_proxy_total_requests_metric_total{")]
     assert any('api_key_alias="one"' in line and 'requested_model="a"' in line for line in counted)

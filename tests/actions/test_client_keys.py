@@ -42,6 +42,11 @@ def test_what_the_host_gets(plugin: ModuleType, tmp_path: Path) -> None:
         assert hashes[name] != hashlib.sha256(key.encode()).hexdigest()
 
 
+def test_white_space_around_a_key_is_none_of_it(plugin: ModuleType, tmp_path: Path) -> None:
+    """A block in YAML ends with a line feed, which no client sends."""
+    assert keys(plugin, tmp_path, APP=f"{KEY}\n")[0] == keys(plugin, tmp_path, APP=KEY)[0]
+
+
 def test_a_short_key_is_refused(plugin: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(
         SecretError, match=r"APP, the key of client app, has fewer than 24 characters.*one is generated"
