@@ -376,8 +376,7 @@ def test_exporters_that_are_no_longer_wanted_go(host: Any, restored: None) -> No
     assert not host.service("modelyard-exporter@redis").is_running
     for gone in (
         "/etc/systemd/system/modelyard-exporter@redis.service",
-        "/opt/modelyard/services/exporter@redis",
-        "/etc/modelyard/credentials/exporter@redis",
+        "/opt/modelyard/services/exporter@redis/current",
         "/run/modelyard-exporter-redis",
     ):
         assert not host.file(gone).exists, gone

@@ -166,7 +166,7 @@ def test_tables_of_others_stay_as_they_were(crowded: Any, restored: None) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     assert crowded.check_output("nft list tables").splitlines() == ["table inet filter", "table ip nat"]
     assert crowded.check_output("nft -a -s list table inet filter; nft -a -s list table ip nat") == beside
-    for gone in (f"/etc/systemd/system/{UNIT}.service", "/opt/modelyard/services/firewall"):
+    for gone in (f"/etc/systemd/system/{UNIT}.service", "/opt/modelyard/services/firewall/current"):
         assert not crowded.file(gone).exists, gone
     assert crowded.service("nftables").is_running
 

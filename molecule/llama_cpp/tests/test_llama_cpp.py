@@ -300,8 +300,7 @@ def test_an_instance_that_is_no_longer_wanted_goes(host: Any, restored: None) ->
     assert not unit.is_running
     for gone in (
         "/etc/systemd/system/modelyard-llama-cpp@two.service",
-        "/opt/modelyard/services/llama-cpp@two",
-        "/etc/modelyard/credentials/llama-cpp@two",
+        "/opt/modelyard/services/llama-cpp@two/current",
     ):
         assert not host.file(gone).exists, gone
     # Models are large: they go only when asked.

@@ -291,8 +291,7 @@ def test_an_instance_that_is_no_longer_wanted_goes(engine: Any, restored: None) 
     assert not engine.service(f"{UNIT}two").is_running
     for gone in (
         f"/etc/systemd/system/{UNIT}two.service",
-        "/opt/modelyard/services/llama-cpp-python@two",
-        "/etc/modelyard/credentials/llama-cpp-python@two",
+        "/opt/modelyard/services/llama-cpp-python@two/current",
     ):
         assert not engine.file(gone).exists, gone
     # Models are large: they go only when asked.
