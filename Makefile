@@ -1,6 +1,6 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up engines down test cuda vllm-cuda grafana-check lint docs validate plan smoke status loadtest bench clean
+.PHONY: help env up engines down test faults cuda vllm-cuda grafana-check lint docs validate plan smoke status loadtest bench clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
@@ -50,6 +50,10 @@ down: ## take the lab away, with everything it made
 test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint unit redis": a part)
 	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache "chromedriver:chromium-driver fonts-dejavu-core"
 	@scripts/test.py $(ONLY)
+
+faults: env ## break a lab host on purpose, under traffic, and print what a client saw (a quarter of an hour)
+	@scripts/lab-packages.sh
+	@scripts/test.py change
 
 cuda: env ## build llama.cpp for CUDA as a whole on a lab host (20 minutes; CAPABILITIES="8.6 8.9")
 	@scripts/lab-packages.sh
