@@ -45,6 +45,7 @@ def serve(settings):
     provider = read(f"{provisioning}/dashboards/modelyard.yml")
     Handler.prometheus = re.search(r'url: "(.*)"', datasource)[1]
     Handler.uid = re.search(r"uid: (\S+)", datasource)[1]
+    Handler.data = {"timeInterval": re.search(r"timeInterval: (\w+)", datasource)[1]}
     Handler.folder = re.search(r"folder: (\S+)", provider)[1]
     files = sorted(glob.glob(re.search(r"path: (.*?)}", provider)[1] + "/*.json"))
     Handler.dashboards = {one["uid"]: one for one in map(json.loads, map(read, files))}
@@ -90,7 +91,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             board = self.dashboards[path.rpartition("/")[2]]
             self.answer(200, {"dashboard": board, "meta": {"provisioned": True, "folderTitle": self.folder}})
         elif path == f"/api/datasources/uid/{self.uid}":
-            self.answer(200, {"uid": self.uid, "url": self.prometheus, "type": "prometheus", "readOnly": True})
+            known = {"uid": self.uid, "url": self.prometheus, "type": "prometheus", "readOnly": True}
+            self.answer(200, {**known, "jsonData": self.data})
         elif path == "/api/admin/settings":
             self.answer(200, {name: dict(section) for name, section in self.settings.parser.items()})
         else:
