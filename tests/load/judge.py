@@ -20,7 +20,7 @@ class Limits:
     """Requests. The lab has one gateway and nothing that breaks on purpose, so any failure is one."""
     first_token_p95_ms: int | None = 1000
     answer_p95_ms: int | None = 2000
-    answers_per_s: float | None = 5
+    answers_per_s: float | None = 10
 
 
 UNTIMED = Limits(first_token_p95_ms=None, answer_p95_ms=None, answers_per_s=None)

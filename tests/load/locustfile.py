@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gevent  # type: ignore[import-untyped]
+import gevent
 from judge import CHAT, FIRST_TOKEN, STREAM
 from locust import FastHttpUser, events, stats, task
 from locust.argument_parser import LocustArgumentParser
@@ -30,7 +30,7 @@ stats.HISTORY_STATS_INTERVAL_SEC = 1
 MAX_TOKENS = 16
 
 
-class Wrong(Exception):  # noqa: N818
+class Wrong(Exception):  # noqa: N818 - Locust prints the name before what was wrong
     """What is wrong with an answer. Locust counts failures by their `repr`."""
 
     __repr__ = Exception.__str__
