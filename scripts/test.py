@@ -40,6 +40,9 @@ EXPLAINED = 20
 WAITING = ("monitoring", "exporter", "haproxy", "alertmanager", "grafana", "prometheus", "redis", "firewall")
 """Scenarios that wait more than they compute, the longest first. They run last: others build what they use."""
 
+APART_S = 10
+"""Seconds between the beginnings of two scenarios that run together, so that not both boot hosts at once."""
+
 
 @dataclass
 class Outcome:
@@ -157,7 +160,12 @@ def main() -> int:
         else:
             outcomes.append(run_scenario(name))
     with ThreadPoolExecutor(2) as pool:
-        outcomes += pool.map(lambda one: run_scenario(one, together=len(waiting) > 1), waiting)
+        running = []
+        for name in waiting:
+            running.append(pool.submit(run_scenario, name, together=len(waiting) > 1))
+            # Of two that began in the same moment one failed in CI while its hosts were made; the cause was not found.
+            time.sleep(APART_S if len(waiting) > 1 else 0)
+        outcomes += [one.result() for one in running]
     print("\n=== summary")
     for outcome in outcomes:
         numbers = f"{outcome.passed:5} passed {outcome.failed:5} failed {outcome.skipped:5} skipped"
