@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gevent  # type: ignore[import-untyped]
+import gevent
 from judge import CHAT, FIRST_TOKEN, STREAM
 from locust import FastHttpUser, events, stats, task
 from locust.argument_parser import LocustArgumentParser
@@ -30,8 +30,8 @@ stats.HISTORY_STATS_INTERVAL_SEC = 1
 MAX_TOKENS = 16
 
 
-class Wrong(Exception):  # noqa: N818
-    """What is wrong with an answer. Locust counts failures by their `repr`."""
+class AnswerError(Exception):
+    """What is wrong with an answer. Locust shows failures by their `repr`: here the message alone."""
 
     __repr__ = Exception.__str__
 
@@ -81,13 +81,15 @@ class Client(FastHttpUser):
             response.request_meta["request_type"] = kind
             if response.status_code != 200:
                 # No answer at all has the status 0 and an error that says why.
-                response.failure(Wrong(f"status {response.status_code}") if response.status_code else response.error)
+                response.failure(
+                    AnswerError(f"status {response.status_code}") if response.status_code else response.error
+                )
                 return
             try:
                 if kind == STREAM:
                     self.read_stream(response, model, started)
                 elif not response.json()["choices"]:
-                    raise Wrong("an answer without choices")
+                    raise AnswerError("an answer without choices")
             except Exception as error:
                 response.failure(error)
             # Locust's own time of a stream ends with the headers.
@@ -99,14 +101,14 @@ class Client(FastHttpUser):
         # Locust's iter_lines hands out blocks of 1,024 bytes: the first token would be as late as the last.
         while event := response.stream.readline(b"\n\n"):
             if event.startswith(b'data: {"error"'):
-                raise Wrong(f"an error in the stream: {event.decode()[6:200].strip()}")
+                raise AnswerError(f"an error in the stream: {event.decode()[6:200].strip()}")
             ended = event.startswith(b"data: [DONE]")
             if waiting and not ended and spoken(json.loads(event.removeprefix(b"data: "))):
                 waiting = False
                 entry = self.environment.stats.get(model, FIRST_TOKEN)
                 entry.log(int((time.perf_counter() - started) * 1000), 0)
         if not ended:
-            raise Wrong("a stream without an end")
+            raise AnswerError("a stream without an end")
 
 
 def spoken(event: dict[str, Any]) -> bool:
