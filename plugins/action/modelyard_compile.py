@@ -23,7 +23,7 @@ try:
     from modelyard.render import render_plan, render_summary
     from modelyard.resolve import STACK
     from modelyard.secrets import find
-    from modelyard.switching import UPGRADED, SwitchError, switch, upgrade
+    from modelyard.switching import UPGRADED, SwitchError, rotation, switch, upgrade
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:
@@ -63,6 +63,8 @@ class ActionModule(ActionBase):
         inventory = snapshot(variables)
         if "component" in self._task.args:
             return self._upgrade(inventory)
+        if "secret" in self._task.args:
+            return self._rotation(inventory)
         if self._task.args:
             return self._switch(inventory)
         compiled = compile_inventory(inventory)
@@ -95,6 +97,16 @@ class ActionModule(ActionBase):
                 "uncovered": list(found.uncovered),
             },
         }
+
+    def _rotation(self, inventory: Inventory) -> dict[str, Any]:
+        """The plans for a secret that gets another value."""
+        _validated, wanted = self.validate_argument_spec({"secret": {"type": "str", "required": True}})
+        try:
+            found = rotation(inventory, wanted["secret"])
+        except SwitchError as error:
+            raise Refusal(str(error)) from error
+        told = {"kind": found.kind, "hosts": list(found.hosts), "uncovered": list(found.uncovered)}
+        return {**result(found.final), "away": result(found.away), "rotation": told}
 
     def _upgrade(self, inventory: Inventory) -> dict[str, Any]:
         """The plans with a version that is not chosen yet."""

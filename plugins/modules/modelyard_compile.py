@@ -30,7 +30,12 @@ description:
     that; C(playbooks/switch_model.yml) carries it out.
   - With O(component) and O(version) it compiles what the catalogue becomes with that version, for
     C(playbooks/upgrade.yml).
+  - With O(secret) it compiles the plans of the time in which that secret gets another value, for
+    C(playbooks/rotate_secrets.yml).
 options:
+  secret:
+    description: Name of a secret that can be rotated.
+    type: str
   component:
     description: A key of C(llm_versions).
     type: str
@@ -117,7 +122,12 @@ text:
   type: str
 away:
   description: The same results for the time of a switch, in which nobody is sent to the providers concerned.
-  returned: with O(provider)
+  returned: with O(provider) or O(secret)
+  type: dict
+rotation:
+  description: What the secret is (C(kind), V(gateway), V(redis) or V(engine)), and of an engine's key C(hosts), the
+    engine's, and C(uncovered), names that nobody answers meanwhile.
+  returned: with O(secret)
   type: dict
 switch:
   description: The choice. C(overrides) are the variables that make it, C(hosts) the hosts of the providers concerned,

@@ -224,7 +224,9 @@ def compile_catalogue(
     out.catalogue = model
     _note_absent_names(model, routing.routes, resolved)
     _note_monitoring(model, topology, resolved)
-    planner = Planner(model, model.versions, resolved, routing.routes, topology, placement, inventory.groups)
+    planner = Planner(
+        model, model.versions, resolved, routing.routes, topology, placement, inventory.groups, inventory.secrets
+    )
     out.plans = planner.plans()
     out.public_names = planner.public_names
     out.local_chat_models = [

@@ -24,6 +24,9 @@ REDIS_NAMESPACE = "litellm"
 OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD, GRAFANA_PASSWORD, GRAFANA_SECRET_KEY})
 """Generated once per inventory, so they always exist; no provider may be given one of them."""
 
+ROTATED = (MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD)
+"""Secrets whose former value is accepted beside the new one for a while."""
+
 SHORTEST_CLIENT_KEY = 24
 """Characters of a client's key. Hosts have its plain SHA-256, from which short text can be guessed."""
 
@@ -51,6 +54,11 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
 def engine_secret(provider: str) -> str:
     """The name of the generated key of an engine we deploy: `llama-cpp` gives `LLAMA_CPP_API_KEY`."""
     return re.sub(r"[^A-Z0-9]+", "_", provider.upper()) + "_API_KEY"
+
+
+def former(secret: str) -> str:
+    """The name under which the value that a secret had before is kept for as long as it is accepted, too."""
+    return f"{secret}_FORMER"
 
 
 def deployment_id(provider: str, host: str | None, model: str) -> str:

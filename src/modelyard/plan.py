@@ -17,6 +17,7 @@ from modelyard.names import (
     REDIS_MONITOR_PASSWORD,
     REDIS_NAMESPACE,
     REDIS_PASSWORD,
+    former,
     journal,
     reach,
     slugs,
@@ -83,7 +84,9 @@ class Planner:
         topology: Topology,
         placement: Placement,
         groups: Mapping[str, Sequence[str]],
+        secrets: frozenset[str],
     ) -> None:
+        self.secrets = secrets
         self.placement = placement
         self.groups = groups
         self.catalogue = catalogue
@@ -221,7 +224,9 @@ class Planner:
             "persistence": settings.persistence,
             "secrets": {
                 "GATEWAY_PASSWORD": REDIS_PASSWORD,
+                **self.former_secret("GATEWAY_PASSWORD", REDIS_PASSWORD),
                 **({"MONITOR_PASSWORD": REDIS_MONITOR_PASSWORD} if self.watch else {}),
+                **(self.former_secret("MONITOR_PASSWORD", REDIS_MONITOR_PASSWORD) if self.watch else {}),
             },
             "checks": [
                 {
@@ -404,6 +409,10 @@ class Planner:
             checks.append(chat)
         return checks
 
+    def former_secret(self, file: str, secret: str) -> dict[str, str]:
+        """The file and the name of what `secret` was, while that is accepted, too (playbooks/rotate_secrets.yml)."""
+        return {former(file): former(secret)} if former(secret) in self.secrets else {}
+
     def litellm(self, host: str) -> dict[str, Any] | None:
         if host not in self.topology.gateways:
             return None
@@ -427,7 +436,7 @@ class Planner:
             ),
             "slots": self.gateway.slots.model_dump(),
             "workers": self.gateway.workers,
-            "secrets": {name: name for name in sorted(names)},
+            "secrets": {name: name for name in sorted(names)} | self.former_secret(MASTER_KEY, MASTER_KEY),
             "clients": client_plans(self.catalogue),
             "public_names": self.public_names,
             "checks": [

@@ -9,9 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from modelyard.names import former
 
 
 class SecretError(Exception):
@@ -41,18 +44,81 @@ def resolve(name: str, given: Mapping[str, Any], store: Path, *, write: bool) ->
         raise SecretError(f"the secret {name} is empty: {store / name}; delete the file to have a new one generated")
     if value is not None:
         return value, False
-    # The gateway wants its master key to start with `sk-`; the others do not mind.
-    value = f"sk-{secrets.token_urlsafe(32)}"
+    value = _fresh()
     if not write:
         return value, True
-    store.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(store / ".lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two hosts that need the same secret must get the same one
+    with _locked(store):  # two hosts that need the same secret must get the same one
         path = store / name
         if path.is_file():
             return path.read_text(encoding="utf-8").strip(), False
-        temporary = store / f".{name}.new"
-        temporary.touch(mode=0o600)
-        temporary.write_text(f"{value}\n", encoding="utf-8")
-        temporary.rename(path)
+        _write(path, value)
     return value, True
+
+
+def begin_rotation(name: str, given: Mapping[str, Any], store: Path, *, write: bool) -> bool:
+    """Give a secret a new value, and keep the one it had under its former name. Returns whether anything changes.
+
+    Where that was begun already nothing changes: whoever was interrupted goes on with the same value. Raises
+    SecretError if the secret is none of ours to generate, and the user has not done the same by hand.
+    """
+    old = former(name)
+    if given.get(name) or os.environ.get(name):
+        if find(old, given, store):
+            return False
+        raise SecretError(
+            f"{name} comes from llm_secrets or the environment, so its value is yours to change: put the new one "
+            f"there, the one that is used today under {old}, and run this again"
+        )
+    value = find(name, given, store)
+    if not value:
+        raise SecretError(f"there is no {name} yet: site.yml generates it")
+    if find(old, given, store) not in (None, value):
+        return False
+    if write:
+        with _locked(store):
+            _write(store / old, value)
+            _write(store / name, _fresh())
+    return True
+
+
+def end_rotation(name: str, given: Mapping[str, Any], store: Path, *, back: bool = False, write: bool) -> bool:
+    """Forget the former value of a secret, or put it back. Returns whether anything changes.
+
+    Raises SecretError if the former value is the user's to remove.
+    """
+    old = former(name)
+    if given.get(old) or os.environ.get(old):
+        if back:
+            return False
+        raise SecretError(
+            f"{old} comes from llm_secrets or the environment: remove it there, and site.yml does the rest"
+        )
+    if not (store / old).is_file():
+        return False
+    if write:
+        with _locked(store):
+            if back:
+                (store / old).rename(store / name)
+            else:
+                (store / old).unlink()
+    return True
+
+
+def _fresh() -> str:
+    """A new value. The gateway wants its master key to start with `sk-`; the others do not mind."""
+    return f"sk-{secrets.token_urlsafe(32)}"
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    store.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(store / ".lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, value: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.touch(mode=0o600)
+    temporary.write_text(f"{value}\n", encoding="utf-8")
+    temporary.rename(path)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from modelyard.compiler import Compiled, Inventory, compile_inventory
 from modelyard.diagnostics import did_you_mean, listing
+from modelyard.names import MASTER_KEY, ROTATED, engine_secret
 from modelyard.overrides import SWITCHED, is_override
 from modelyard.schema import Catalogue, Versions
 
@@ -104,6 +105,45 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
         )
     hosts = tuple(host for host, plan in final.plans.items() if plan != before.plans.get(host))
     return Upgrade(overrides, former.version, final, hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A secret that gets another value, and who has to be told.
+
+    `kind` is what it belongs to. Of an engine's key `hosts` are the engine's, `away` the plans in which nobody is sent
+    to it, and `uncovered` the public names that nobody answers meanwhile; of the others both are as ever.
+    """
+
+    kind: Literal["gateway", "redis", "engine"]
+    hosts: tuple[str, ...]
+    final: Compiled
+    away: Compiled
+    uncovered: tuple[str, ...]
+
+
+def rotation(inventory: Inventory, secret: str) -> Rotation:
+    """What it takes to give `secret` another value. Raises SwitchError if it is none that can be rotated."""
+    final = _compiled(inventory, "The catalogue")
+    assert final.catalogue is not None, "a catalogue without errors was compiled"
+    engines = {
+        engine_secret(name): name
+        for name, provider in final.catalogue.providers.items()
+        if provider.group is not None and provider.type != "ollama"
+    }
+    if secret in ROTATED:
+        return Rotation("gateway" if secret == MASTER_KEY else "redis", (), final, final, ())
+    if secret not in engines:
+        raise SwitchError(
+            f'"{secret}" cannot be rotated; {listing([*ROTATED, *engines])} can. A client gets a second entry in '
+            "llm_clients with a key of its own, and the first is removed once it has moved; a key of somebody else's "
+            "service is changed where it is defined, then site.yml"
+        )
+    provider = engines[secret]
+    away = _compiled(replace(inventory, away=frozenset({provider})), "While the engines change, the catalogue")
+    uncovered = tuple(name for name in final.public_names if name not in away.public_names)
+    hosts = tuple(_hosts(final.catalogue, inventory.groups, provider))
+    return Rotation("engine", hosts, final, away, uncovered)
 
 
 def _is_pinned(former: Any) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.secrets import SecretError, resolve
+from modelyard.secrets import SecretError, begin_rotation, end_rotation, resolve
 
 
 def test_the_order_is_variable_environment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,3 +50,55 @@ def test_an_empty_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "KEY").write_text("\n")
     with pytest.raises(SecretError, match=r"KEY is empty.*delete the file"):
         resolve("KEY", {}, tmp_path, write=True)
+
+
+def test_a_rotation_keeps_the_former_value_until_it_ends(tmp_path: Path) -> None:
+    before, _ = resolve("KEY", {}, tmp_path, write=True)
+    assert begin_rotation("KEY", {}, tmp_path, write=True)
+    after, _ = resolve("KEY", {}, tmp_path, write=True)
+    assert after != before
+    assert resolve("KEY_FORMER", {}, tmp_path, write=False) == (before, False)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("KEY*")} == {0o600}
+    # Interrupted and begun again: the value that some hosts may have already stays.
+    assert not begin_rotation("KEY", {}, tmp_path, write=True)
+    assert resolve("KEY", {}, tmp_path, write=True)[0] == after
+    assert end_rotation("KEY", {}, tmp_path, write=True)
+    assert not (tmp_path / "KEY_FORMER").exists()
+    assert not end_rotation("KEY", {}, tmp_path, write=True)
+    assert resolve("KEY", {}, tmp_path, write=True)[0] == after
+
+
+def test_a_rotation_is_undone(tmp_path: Path) -> None:
+    before, _ = resolve("KEY", {}, tmp_path, write=True)
+    begin_rotation("KEY", {}, tmp_path, write=True)
+    assert end_rotation("KEY", {}, tmp_path, back=True, write=True)
+    assert resolve("KEY", {}, tmp_path, write=False) == (before, False)
+    assert not (tmp_path / "KEY_FORMER").exists()
+
+
+def test_a_rotation_that_died_between_its_two_files_goes_on(tmp_path: Path) -> None:
+    before, _ = resolve("KEY", {}, tmp_path, write=True)
+    (tmp_path / "KEY_FORMER").write_text(f"{before}\n")
+    assert begin_rotation("KEY", {}, tmp_path, write=True)
+    assert resolve("KEY", {}, tmp_path, write=False)[0] != before
+
+
+def test_check_mode_rotates_nothing(tmp_path: Path) -> None:
+    before, _ = resolve("KEY", {}, tmp_path, write=True)
+    assert begin_rotation("KEY", {}, tmp_path, write=False)
+    assert resolve("KEY", {}, tmp_path, write=False) == (before, False)
+    assert not (tmp_path / "KEY_FORMER").exists()
+
+
+def test_a_secret_of_the_user_is_the_users_to_change(tmp_path: Path) -> None:
+    with pytest.raises(SecretError, match=r"KEY comes from llm_secrets.*under KEY_FORMER"):
+        begin_rotation("KEY", {"KEY": "new"}, tmp_path, write=True)
+    assert not begin_rotation("KEY", {"KEY": "new", "KEY_FORMER": "old"}, tmp_path, write=True)
+    with pytest.raises(SecretError, match="KEY_FORMER comes from llm_secrets"):
+        end_rotation("KEY", {"KEY": "new", "KEY_FORMER": "old"}, tmp_path, write=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_secret_that_nobody_has_is_not_rotated(tmp_path: Path) -> None:
+    with pytest.raises(SecretError, match="there is no KEY yet"):
+        begin_rotation("KEY", {}, tmp_path, write=True)

@@ -11,7 +11,7 @@ from test_engines import ADDRESSES, CATALOGUE, GROUPS, change
 
 from modelyard.compiler import Inventory, compile_inventory
 from modelyard.overrides import SWITCHED
-from modelyard.switching import UPGRADED, Switch, SwitchError, switch, upgrade
+from modelyard.switching import UPGRADED, Switch, SwitchError, rotation, switch, upgrade
 
 
 def stack(text: str = CATALOGUE, **variables: Any) -> Inventory:
@@ -160,3 +160,28 @@ def test_a_version_that_somebody_wrote_down_is_changed_there() -> None:
     mine = stack(llm_overrides={"versions": {"vllm": {"version": "0.31.0"}}})
     with pytest.raises(SwitchError, match=r"say vllm 0\.31\.0, and they win.*llm_overrides"):
         upgrade(mine, "vllm", "0.33.0")
+
+
+def test_an_engines_key_is_changed_while_nobody_is_sent_to_it() -> None:
+    found = rotation(stack(), "QWEN_API_KEY")
+    assert (found.kind, found.hosts, found.uncovered) == ("engine", ("b",), ())
+    assert found.final.plans == compile_inventory(stack()).plans
+    bases = [
+        entry["litellm_params"]["api_base"] for entry in found.away.plans["g"]["litellm"]["document"]["model_list"]
+    ]
+    assert bases
+    assert not any("10.0.0.2" in base for base in bases)
+
+
+def test_who_accepts_the_former_value() -> None:
+    """Only those whose clients cannot be told all at once, and only while it is there."""
+    former = frozenset({"LITELLM_MASTER_KEY_FORMER"})
+    plans = rotation(replace(stack(), secrets=former), "LITELLM_MASTER_KEY").final.plans
+    assert plans["g"]["litellm"]["secrets"]["LITELLM_MASTER_KEY_FORMER"] == "LITELLM_MASTER_KEY_FORMER"
+    assert "LITELLM_MASTER_KEY_FORMER" not in compile_inventory(stack()).plans["g"]["litellm"]["secrets"]
+
+
+@pytest.mark.parametrize("secret", ["QWEN_API", "OPENAI_API_KEY", "GRAFANA_ADMIN_PASSWORD", ""])
+def test_what_cannot_be_rotated_is_refused_with_what_can(secret: str) -> None:
+    with pytest.raises(SwitchError, match=r"cannot be rotated; LITELLM_MASTER_KEY, .*QWEN_API_KEY.* can\."):
+        rotation(stack(), secret)

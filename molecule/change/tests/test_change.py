@@ -125,13 +125,14 @@ def site(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def changed(number: int) -> tuple[str, str]:
     """A change of every service, on the command line; `number` makes it another one."""
-    models = [{"name": name, "context_length": 512 + 64 * number} for name in (MODEL, STAND_BY)]
+    model, stand_by = ([{"name": name, "context_length": 512 + 64 * number}] for name in (MODEL, STAND_BY))
     gateway = {
         "cooldown_s": 30 + number,
         "timeouts": {"door_s": 3600 + number},
         "redis": {"maxmemory_mib": 128 + number},
     }
-    catalogue = {"providers": {"llama_cpp_native": {"models": models}}, "gateway": gateway}
+    providers = {"llama_cpp_native": {"models": model}, "spare": {"models": stand_by}}
+    catalogue = {"providers": providers, "gateway": gateway}
     return "-e", json.dumps({"llm_overrides_test": catalogue})
 
 

@@ -1,8 +1,9 @@
 """Who may ask the gateway, and for what: LiteLLM's `general_settings.custom_auth`.
 
-The master key may do everything. A client's key may call the models that the client is given, by exactly their public
-names, and may not steer the gateway. Clients are no part of a release: MODELYARD_CLIENTS names the file, which is read
-again as soon as it has changed. So a key that was revoked stays so whichever release runs, and nothing is restarted.
+The master key may do everything, and so may the one before it while it is rotated. A client's key may call the models
+that the client is given, by exactly their public names, and may not steer the gateway. Clients are no part of a
+release: MODELYARD_CLIENTS names the file, which is read again as soon as it has changed. So a key that was revoked
+stays so whichever release runs, and nothing is restarted.
 """
 
 from __future__ import annotations
@@ -143,8 +144,8 @@ PUBLIC_NAMES = public_names()
 
 async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
     """Say whose request this is. Raises ProxyException: nobody's (401), not allowed (403), steering (400)."""
-    key, master = api_key or "", proxy_server.master_key
-    if master and hmac.compare_digest(key.encode("utf-8", "surrogatepass"), master.encode()):
+    key = api_key or ""
+    if is_master(key):
         return UserAPIKeyAuth(
             api_key=LITELLM_PROXY_MASTER_KEY_ALIAS,
             user_role=LitellmUserRoles.PROXY_ADMIN,
@@ -168,6 +169,13 @@ async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
         user_role=LitellmUserRoles.INTERNAL_USER,
         allowed_routes=[f"{version}/{route}" for route in (ASKING if asks else READING) for version in ("", "/v1")],
     )
+
+
+def is_master(key: str) -> bool:
+    """Whether this is the master key, or the one before it while that is accepted, too."""
+    sent = key.encode("utf-8", "surrogatepass")
+    masters = [proxy_server.master_key, os.environ.get("LITELLM_MASTER_KEY_FORMER")]
+    return any(hmac.compare_digest(sent, master.encode()) for master in masters if master)
 
 
 async def check(client: Client, request: Request, models: list[str]) -> str:

@@ -1,0 +1,113 @@
+"""Secrets get other values while somebody asks all the while, and the former ones are of no use afterwards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.error
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import testinfra
+from modelyard_playbook import SCENARIO, ansible_playbook
+from modelyard_traffic import Traffic, chat
+
+KEY, NEW_KEY = "sk-planted-master-key", "sk-another-master-key"
+MODEL = "llama-cpp-native"
+STORE = SCENARIO / "inventory/.credentials"
+
+
+@pytest.fixture(scope="module")
+def one() -> Any:
+    return testinfra.get_host("ansible://one")
+
+
+@pytest.fixture(scope="module")
+def door(one: Any) -> str:
+    """Address of the front door, as this machine reaches it."""
+    return f"http://{one.ansible.get_variables()['ansible_host']}:4000"
+
+
+def rotate(secret: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return ansible_playbook("../../playbooks/rotate_secrets.yml", "-e", f"secret={secret}", *arguments)
+
+
+def stored(secret: str) -> str:
+    return (STORE / secret).read_text(encoding="utf-8").strip()
+
+
+def rotated_under_traffic(door: str, secret: str, measured: Callable[[str], None]) -> str:
+    """Rotate a generated secret and return what it was."""
+    before = stored(secret)
+    started = time.monotonic()
+    with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
+        done = rotate(secret)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert traffic.failures == []
+    assert stored(secret) != before
+    assert not (STORE / f"{secret}_FORMER").exists()
+    assert before not in done.stdout
+    assert stored(secret) not in done.stdout
+    asked = traffic.answered + traffic.streams
+    measured(f"{secret} rotated in {time.monotonic() - started:.0f} s; {asked} requests, none failed")
+    return before
+
+
+def redis_says(one: Any, password: str) -> str:
+    asked = one.run(f"REDISCLI_AUTH={password} redis-cli --user gateway get litellm:nothing")
+    return str(asked.stdout + asked.stderr)
+
+
+def engine_says(one: Any, key: str) -> str:
+    command = (
+        f"curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {key}' http://127.0.0.1:8080/v1/models"
+    )
+    return str(one.check_output(command))
+
+
+def test_redis_password(one: Any, door: str, measured: Callable[[str], None]) -> None:
+    before = rotated_under_traffic(door, "REDIS_PASSWORD", measured)
+    assert "WRONGPASS" not in redis_says(one, stored("REDIS_PASSWORD"))
+    assert "WRONGPASS" in redis_says(one, before)
+
+
+def test_key_of_an_engine(one: Any, door: str, measured: Callable[[str], None]) -> None:
+    before = rotated_under_traffic(door, "LLAMA_CPP_NATIVE_API_KEY", measured)
+    assert engine_says(one, stored("LLAMA_CPP_NATIVE_API_KEY")) == "200"
+    assert engine_says(one, before) == "401"
+
+
+def test_master_key(door: str, measured: Callable[[str], None]) -> None:
+    """A value of the user's: the former one stays good until the user takes it away."""
+    refused = rotate("LITELLM_MASTER_KEY")
+    assert refused.returncode != 0
+    assert "put the new one there, the one that is used today under LITELLM_MASTER_KEY_FORMER" in refused.stdout
+
+    def given(**secrets: str) -> tuple[str, str]:
+        return "-e", json.dumps({"llm_secrets": secrets})
+
+    started = time.monotonic()
+    with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
+        done = rotate("LITELLM_MASTER_KEY", *given(LITELLM_MASTER_KEY=NEW_KEY, LITELLM_MASTER_KEY_FORMER=KEY))
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert traffic.failures == []
+    measured(f"LITELLM_MASTER_KEY rotated in {time.monotonic() - started:.0f} s")
+    assert json.loads(chat(door, NEW_KEY, MODEL))["choices"]
+    assert json.loads(chat(door, KEY, MODEL))["choices"]
+    with Traffic(door, NEW_KEY, MODEL, rate=4, max_s=600) as traffic:
+        ended = ansible_playbook("converge.yml", *given(LITELLM_MASTER_KEY=NEW_KEY))
+        assert ended.returncode == 0, ended.stdout
+    assert traffic.failures == []
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        chat(door, KEY, MODEL)
+    back = ansible_playbook("converge.yml")
+    assert back.returncode == 0, back.stdout
+
+
+def test_what_is_no_secret_of_ours_is_refused(door: str) -> None:
+    refused = rotate("OPENAI_API_KEY")
+    assert refused.returncode != 0
+    assert '"OPENAI_API_KEY" cannot be rotated' in refused.stdout
+    assert json.loads(chat(door, KEY, MODEL))["choices"]
