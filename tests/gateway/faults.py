@@ -34,6 +34,9 @@ def anthropic(status: int, kind: str, message: str) -> Behaviour:
     return Behaviour(status, {"type": "error", "error": {"type": kind, "message": message}})
 
 
+HTML = b"<html><body>Sign in to this network</body></html>"
+EVENTS = b"data: <html>\n\ndata: nonsense\n\n"
+
 FAULTS = (
     Fault("refused", "connection refused", None),
     Fault("closed", "connection closed without an answer", Behaviour(until="request", then="cut")),
@@ -50,6 +53,10 @@ FAULTS = (
     Fault("429", "429", openai(429, "too many requests", "rate_limit_error")),
     Fault(
         "429-retry", "429 with retry-after: 7", openai(429, "too many requests", "rate_limit_error", retry_after="7")
+    ),
+    Fault("html", "200 with a page of HTML", Behaviour(200, HTML, {"content-type": "text/html"})),
+    Fault(
+        "garbled", "a stream of events that are no JSON", Behaviour(200, EVENTS, {"content-type": "text/event-stream"})
     ),
     Fault("401", "401", openai(401, "Invalid API Key", "authentication_error", 401)),
     Fault("403", "403", openai(403, "not allowed", "permission_error")),

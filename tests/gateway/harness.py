@@ -162,6 +162,7 @@ class Answer:
     """What a client of the gateway saw."""
 
     status: int
+    """0: no answer began in time."""
     headers: Mapping[str, str]
     """By lower-case name."""
     body: Any
@@ -289,33 +290,47 @@ class Gateway:
         *,
         timeout_s: float = 60,
     ) -> Answer:
-        """Send one request with the master key and return what came back, however it ended."""
+        """Send one request with the master key and return what came back, however it ended.
+
+        `timeout_s`: how long nothing may come until it is given up.
+        """
         stream = bool(body and body.get("stream"))
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         own = {"Authorization": f"Bearer {secret(MASTER_KEY)}", "Content-Type": "application/json", **(headers or {})}
         started = time.monotonic()
+        status = 0
+        found: dict[str, str] = {}
+        parts: list[bytes] = []
         try:
             connection.request(method, path, None if body is None else json.dumps(body), own)
-            response = connection.getresponse()
-            found = {name.lower(): value for name, value in response.getheaders()}
-            stream = stream and found.get("content-type", "").startswith("text/event-stream")
-            try:
-                raw = response.read()
-            except http.client.IncompleteRead as cut:
-                raw = cut.partial
+            with suppress(TimeoutError, http.client.IncompleteRead):  # what came until then is kept
+                response = connection.getresponse()
+                status = response.status
+                found = {name.lower(): value for name, value in response.getheaders()}
+                while part := response.read1():
+                    parts.append(part)
         finally:
             connection.close()
         seconds = time.monotonic() - started
+        raw = b"".join(parts)
+        stream = stream and found.get("content-type", "").startswith("text/event-stream")
         events = list(_events(raw)) if stream else []
         content = [event for event in events if event != "[DONE]"] if stream else _parsed(raw)
-        return Answer(response.status, found, content, seconds, stream, not stream or "[DONE]" in events)
+        return Answer(status, found, content, seconds, stream, not stream or "[DONE]" in events)
 
     def chat(
-        self, model: str, *, stream: bool = False, headers: Mapping[str, str] | None = None, **more: Any
+        self,
+        model: str,
+        *,
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 60,
+        **more: Any,
     ) -> Answer:
         """Ask a model one question."""
         body = {"model": model, "messages": [{"role": "user", "content": "Who are you?"}], **more}
-        return self.request("POST", "/v1/chat/completions", {**body, "stream": True} if stream else body, headers)
+        body |= {"stream": True} if stream else {}
+        return self.request("POST", "/v1/chat/completions", body, headers, timeout_s=timeout_s)
 
 
 @functools.cache

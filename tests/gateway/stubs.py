@@ -33,8 +33,8 @@ class Behaviour:
     """What a stub does with a request for one model."""
 
     status: int = 200
-    body: Mapping[str, Any] | None = None
-    """Sent instead of an answer."""
+    body: Mapping[str, Any] | bytes | None = None
+    """Sent instead of an answer; bytes as they are."""
     headers: Mapping[str, str] = field(default_factory=dict)
     until: Point = "end"
     then: Literal["silence", "cut"] = "silence"
@@ -184,7 +184,7 @@ async def answer(call: Call, behaviour: Behaviour) -> AsyncIterator[bytes]:
     stream = bool(call.body.get("stream")) and behaviour.body is None
     if not stream:
         found = behaviour.body or whole(call, behaviour)
-        body = json.dumps(found).encode()
+        body = found if isinstance(found, bytes) else json.dumps(found).encode()
         yield _head(
             call,
             404 if found is NOTHING else behaviour.status,
