@@ -37,5 +37,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-# Nothing but C(changed).
+changed:
+  description: Whether a value was changed, kept or forgotten.
+  returned: success
+  type: bool
 """
