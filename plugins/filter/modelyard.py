@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -10,6 +11,7 @@ from ansible.errors import AnsibleFilterError
 try:
     from modelyard.compiler import compile_document
     from modelyard.cuda import CudaError, choose_build
+    from modelyard.drill import DrillError, drill
     from modelyard.live import compare, observed
     from modelyard.origins import ansible_origin
     from modelyard.releases import RollbackError, way_back
@@ -65,6 +67,17 @@ def litellm_fallbacks(*args: Any, **kwargs: Any) -> list[dict[str, list[str]]]:
 def modelyard_changes(plans: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """What would change on every host of `plans`, as text; `results` are those of modelyard_live by host."""
     return render_changes(compare(plain(plans), {host: observed(result) for host, result in plain(results).items()}))
+
+
+def modelyard_drill(
+    compiled: Mapping[str, Any], fault: str, model: str, environment: str, confirmed: bool
+) -> dict[str, Any]:
+    """What a fault means for the compiled plans: fault, model, shell, units by host. Raises AnsibleFilterError."""
+    plans, models = plain(compiled["plans"]), plain(compiled["local_chat_models"])
+    try:
+        return asdict(drill(plans, models, str(fault), str(model), str(environment), bool(confirmed)))
+    except DrillError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 def modelyard_releases(results: Mapping[str, Any], now: int) -> str:
@@ -128,6 +141,7 @@ class FilterModule:
             "litellm_fallbacks": litellm_fallbacks,
             "modelyard_changes": modelyard_changes,
             "modelyard_cuda_build": modelyard_cuda_build,
+            "modelyard_drill": modelyard_drill,
             "modelyard_releases": modelyard_releases,
             "modelyard_status": modelyard_status,
             "modelyard_status_text": lambda found: render_status(plain(found)),

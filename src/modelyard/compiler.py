@@ -36,6 +36,7 @@ OTHER_VARIABLES = (
     "llm_address",
     "llm_gpus",
     "llm_allow_removal",
+    "llm_environment",
     "llm_secrets",
     "llm_report",
     "llm_graph",

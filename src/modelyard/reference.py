@@ -9,7 +9,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field
@@ -49,6 +49,8 @@ class RunVariables(Strict):
     `.credentials/` beside the inventory."""
     allow_removal: bool = Field(False, examples=[True])
     """Lets `site.yml` remove public names that are live. Without it such a plan is refused."""
+    environment: Literal["production", "staging", "lab"] = Field("production", examples=["staging"])
+    """What the inventory is for. `playbooks/drill.yml` breaks things on `staging` and `lab` without asking twice."""
     report: str | None = Field(None, examples=["/tmp/report.json"])
     """A file on the controller that gets all diagnostics as JSON."""
     graph: str | None = Field(None, examples=["graph.md"])

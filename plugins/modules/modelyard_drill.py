@@ -1,0 +1,175 @@
+#!/usr/bin/python
+"""Ask the gateway all the while something is broken on purpose, and tell what a client saw."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: modelyard_drill
+short_description: Ask the gateway for a while and count what a client sees
+description:
+  - Sends chat requests through the front door of the host, O(rate) a second for O(seconds) seconds, whether the ones
+    before were answered or not, and counts. C(playbooks/drill.yml) breaks something meanwhile.
+  - It never fails because requests fail; it says so.
+options:
+  url:
+    description: Address of the gateway, without C(/v1).
+    type: str
+    required: true
+  bearer:
+    description: Credential of the host that holds the key, as C(SERVICE/NAME).
+    type: str
+    default: litellm/LITELLM_MASTER_KEY
+  model:
+    description: Public name to ask.
+    type: str
+    required: true
+  rate:
+    description: Requests a second, 10 at most.
+    type: float
+    default: 4
+  seconds:
+    description: For how long, 300 at most.
+    type: int
+    default: 40
+  timeout_s:
+    description: How long a client waits for an answer.
+    type: float
+    default: 60
+author: Modelyard
+"""
+
+EXAMPLES = r"""
+- name: Somebody asks
+  modelyard_drill:
+    url: http://127.0.0.1:4000
+    model: llama-cpp-native
+    seconds: 30
+"""
+
+RETURN = r"""
+asked:
+  description: Requests that were sent.
+  type: int
+  returned: success
+failed:
+  description: Requests without an answer, and why, by reason.
+  type: dict
+  returned: success
+answered_by:
+  description: Answers by the gateway's name of the deployment.
+  type: dict
+  returned: success
+silence_s:
+  description: The longest time between two answers.
+  type: float
+  returned: success
+slowest_s:
+  description: The longest that a client waited for an answer.
+  type: float
+  returned: success
+lines:
+  description: The same for people.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import collections
+import http.client
+import json
+import threading
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_checks import CheckError, describe, read_credential, sent
+
+
+class Client:
+    """Asks, and remembers what it got."""
+
+    def __init__(self, url: str, bearer: str, model: str, timeout_s: float) -> None:
+        self.check = {"url": f"{url}/v1/chat/completions", "bearer": bearer, "timeout_s": timeout_s}
+        self.body = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+        self.answers: list = []
+        """(when it was there, in seconds; how long it took; who gave it)"""
+        self.failed: collections.Counter = collections.Counter()
+
+    def ask(self) -> None:
+        """Ask once. Nothing is raised."""
+        started = time.monotonic()
+        try:
+            with sent(self.check, None, self.body) as response:
+                status, by = response.status, response.getheader("x-litellm-model-id") or "unknown"
+                answer = response.read()
+            if status != 200:
+                raise CheckError(f"status {status}")
+            json.loads(answer)["choices"][0]
+        except CheckError as error:
+            self.failed[str(error)] += 1
+        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
+            self.failed[describe(error)] += 1
+        else:
+            now = time.monotonic()
+            self.answers.append((now, now - started, by))
+
+    def ask_for(self, seconds: float, rate: float) -> float:
+        """Ask `rate` times a second. Returns when it ended, once all have their answer or none."""
+        started = time.monotonic()
+        threads = []
+        for number in range(int(seconds * rate)):
+            time.sleep(max(0.0, started + number / rate - time.monotonic()))
+            threads.append(threading.Thread(target=self.ask, daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+        return time.monotonic()
+
+
+def summary(asked: int, client: Client, started: float, ended: float) -> dict:
+    """What a client saw."""
+    moments = [started, *sorted(moment for moment, _took, _by in client.answers), ended]
+    by = collections.Counter(by for _moment, _took, by in client.answers)
+    found = {
+        "asked": asked,
+        "failed": dict(client.failed),
+        "answered_by": dict(by),
+        "silence_s": round(max(moments[i + 1] - moments[i] for i in range(len(moments) - 1)), 2),
+        "slowest_s": round(max((took for _moment, took, _by in client.answers), default=0.0), 2),
+    }
+    lost = sum(client.failed.values())
+    lines = [f"{asked} requests, {asked - lost} answered, {lost} failed"]
+    lines += [f"  {number} answered by {name}" for name, number in sorted(by.items())]
+    lines += [f"  {number} failed: {why}" for why, number in sorted(client.failed.items())]
+    lines.append(f"longest wait for an answer {found['slowest_s']} s, longest time without any {found['silence_s']} s")
+    return {**found, "lines": lines}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "bearer": {"type": "str", "default": "litellm/LITELLM_MASTER_KEY", "no_log": False},
+            "model": {"type": "str", "required": True},
+            "rate": {"type": "float", "default": 4},
+            "seconds": {"type": "int", "default": 40},
+            "timeout_s": {"type": "float", "default": 60},
+        },
+        supports_check_mode=False,
+    )
+    params = module.params
+    if not 0 < params["rate"] <= 10 or not 0 < params["seconds"] <= 300:
+        module.fail_json(msg="rate is more than 0 and at most 10 requests a second, seconds are 1 to 300")
+    try:
+        read_credential(params["bearer"])
+    except CheckError as error:
+        module.fail_json(msg=str(error))
+    client = Client(params["url"], params["bearer"], params["model"], params["timeout_s"])
+    started = time.monotonic()
+    ended = client.ask_for(params["seconds"], params["rate"])
+    asked = int(params["seconds"] * params["rate"])
+    module.exit_json(changed=False, **summary(asked, client, started, ended))
+
+
+if __name__ == "__main__":
+    main()
