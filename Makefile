@@ -93,13 +93,15 @@ loadtest: env ## load the lab's gateway and judge what it did (USERS=4 clients a
 	@$(MAKE) --no-print-directory $(if $(findstring lab-engines,$(INVENTORY)),engines,up INVENTORY=inventories/lab)
 	@tests/load/loadtest.py --inventory "$(INVENTORY)" --users "$(USERS)" --seconds "$(SECONDS)"
 
-bench: env ## measure the compiler, the gateway and a site with every role (15 minutes)
+bench: env ## measure the compiler, the gateway, its faults and a site with every role (20 minutes)
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk >/dev/null; } || \
 		{ echo "make bench needs wrk: apt-get install wrk" >&2; exit 1; }
 	@python tests/benchmarks/bench_compile.py
 	@echo
 	@python tests/benchmarks/bench_gateway.py
+	@echo
+	@python tests/benchmarks/bench_faults.py
 	@echo
 	@scripts/lab-packages.sh
 	@lab/tiny_gguf.py; python lab/tiny_llama.py; python lab/ollama.py

@@ -50,3 +50,12 @@ def without_seconds(table: str) -> list[list[str]]:
     rows = [re.split(r" *\| *", line.strip("| ")) for line in table.strip().splitlines()]
     left_out = rows[0].index(SECONDS) if rows and SECONDS in rows[0] else None
     return [[cell for position, cell in enumerate(row) if position != left_out] for row in rows]
+
+
+def kept(name: str) -> list[dict[str, str]]:
+    """The rows of a table of docs/gateway.md, each by its columns."""
+    table = (
+        PAGE.read_text(encoding="utf-8").partition(f"<!-- {name}: begin -->\n")[2].partition(f"<!-- {name}: end -->")[0]
+    )
+    columns, _rule, *rows = (re.split(r" *\| *", line.strip("| ")) for line in table.strip().splitlines())
+    return [dict(zip(columns, row, strict=True)) for row in rows]
