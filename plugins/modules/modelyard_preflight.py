@@ -8,8 +8,8 @@ module: modelyard_preflight
 short_description: Refuse a host that cannot take the planned services
 description:
   - "Checks in one call: the distribution, systemd as the first process, free disk space, that the port of every
-    planned listener is free or held by the very unit that is planned there, and that the planned models fit on the
-    GPUs that the host really has."
+    planned listener is free or held by the very unit that is planned there, also after the next boot, and that the
+    planned models fit on the GPUs that the host really has."
   - All problems are reported at once. Nothing is ever changed.
   - "Models that name no GPUs are placed here, in the order of the plan: on the first GPU that has room for them beside
     the other models of the plan. Memory of programs that are not ours never decides where, only whether: a placement
@@ -28,8 +28,8 @@ options:
     default: {/opt: 3072, /var/lib: 1024}
   public_names:
     description:
-      - Public names of the planned gateway. A name that is live on the host and not among them is a problem,
-        because every client that asks for it would be refused. Empty where the plan has no gateway.
+      - Public names of the plan, whichever gateway serves them. A name that is live on the host and not among them is a
+        problem, because every client that asks for it would be refused. Empty where that is not to be asked.
     type: list
     elements: str
     default: []
@@ -205,11 +205,20 @@ from dataclasses import dataclass
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_gguf import GgufError, read
 from ansible.module_utils.modelyard_gpus import find, survey
-from ansible.module_utils.modelyard_services import public_names, read_text
+from ansible.module_utils.modelyard_services import public_names, read_text, unit_state
 
 MODELS = "/var/lib/modelyard/models"  # where modelyard_model puts what it fetches
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
 TCP_LISTEN = "0A"
+FOREIGN = {
+    "ollama": ("ollama.service", 11434),
+    "redis": ("redis-server.service", 6379),
+    "grafana": ("grafana-server.service", 3000),
+}
+"""By our service, without its instance, the unit that the program's own package or installer makes, and its port. A stock
+HAProxy has no port."""
+LEAVE_LAST = ("redis", "litellm", "haproxy", "prometheus", "alertmanager", "grafana")
+"""Our services that a run takes away only after those of the plan have started."""
 
 
 @dataclass(frozen=True)
@@ -377,7 +386,7 @@ def clashes(address: str, listener: Listener) -> bool:
 def port_problems(services: list[dict], found: list[Listener], who: dict[str, Holder]) -> list[str]:
     """Say for every planned listener who else is in its place.
 
-    A unit of ours that the plan no longer contains (a renamed model, say) is not in the way: its role retires it first.
+    An engine of ours that the plan no longer contains (a renamed model, say) is not in the way: it makes room.
     """
     problems = []
     planned_units = {planned["unit"] for planned in services}
@@ -390,23 +399,59 @@ def port_problems(services: list[dict], found: list[Listener], who: dict[str, Ho
             holder = who.get(listener.inode, Holder("", "", 0))
             if holder.unit == planned["unit"] or holder in seen:
                 continue
-            if holder.unit.startswith("modelyard-") and holder.unit not in planned_units:
+            ours = holder.unit.startswith("modelyard-")
+            if ours and holder.unit not in planned_units and kind(holder.unit) not in LEAVE_LAST:
                 continue
             seen.add(holder)
             place = f"{planned['service']}: {address} port {port} is taken by {holder}"
-            if holder.unit.startswith("modelyard-"):
-                fix = (
-                    f"It is another service of this plan, which has to leave the port first: "
-                    f"`systemctl disable --now {holder.unit}` frees it"
-                )
+            if ours:
+                which = "another service of this plan" if holder.unit in planned_units else "ours and leaves this host"
+                fix = f"It is {which}, and has to leave the port first: `systemctl disable --now {holder.unit}` frees it"
             else:
                 fix = "It is not ours and stays as it is: stop it yourself"
-            problems.append(f"{place}. {fix}, or choose another port with {planned['variable']}")
+                if holder.unit:
+                    fix += f" (`systemctl disable --now {holder.unit}`)"
+            more = adoption(planned) if holder.program == "ollama" and not ours else ""
+            problems.append(f"{place}. {fix}, or choose another port with {planned['variable']}{more}")
     return problems
 
 
+def kind(name: str) -> str:
+    """Return the service that a unit of ours, or an instance, is of: `ollama` for `modelyard-ollama@local.service`."""
+    return name.removeprefix("modelyard-").removesuffix(".service").partition("@")[0]
+
+
+def adoption(planned: dict) -> str:
+    """Say how a planned Ollama takes over the models of another one; empty for other services."""
+    if kind(planned["service"]) != "ollama":
+        return ""
+    setting = planned["variable"].rpartition(".")[0] + ".ollama.models_path"
+    return f". Its models need not be pulled again: {setting} adopts them where they are (roles/ollama/README.md)"
+
+
+def boot_problems(services: list[dict], states: dict[str, dict[str, str]]) -> list[str]:
+    """Say which units that are not ours are stopped now and would take a planned port at the next boot.
+
+    `states` is what systemd says of the units in FOREIGN. One that is set up for another port cannot be told from
+    here, so only its usual port counts.
+    """
+    problems: dict[str, str] = {}
+    for planned in services:
+        unit, usual = FOREIGN.get(kind(planned["service"]), ("", 0))
+        state = states.get(unit, {})
+        if int(planned["port"]) != usual or state.get("UnitFileState") != "enabled":
+            continue
+        if state.get("ActiveState") in ("inactive", "failed"):
+            problems[planned["service"]] = (
+                f"{planned['service']}: {unit} is stopped, but enabled: at the next boot it may take port {usual} before "
+                f"ours does. It is not ours and stays as it is: `systemctl disable {unit}` yourself, "
+                f"or choose another port with {planned['variable']}{adoption(planned)}"
+            )
+    return list(problems.values())
+
+
 def removal_problems(planned: list[str], live: dict | None) -> list[str]:
-    """Say which public names are live (`live` is the manifest of the gateway's live release) and not planned."""
+    """Say which public names are live (`live` is the manifest of the gateway's live release) and planned nowhere."""
     if not planned or live is None:
         return []
     gone = sorted(set(public_names(live)) - set(planned))
@@ -488,11 +533,15 @@ def main() -> None:
     identifier, version = os_release()
     ports = {int(planned["port"]) for planned in services}
     found = [listener for listener in listeners() if listener.port in ports]
+    kinds = {kind(planned["service"]) for planned in services}
+    no_systemd = systemd_problems()
+    states = {unit: unit_state(unit) for name, (unit, _) in FOREIGN.items() if name in kinds and not no_systemd}
     problems = [
         *os_problems(identifier, version),
-        *systemd_problems(),
+        *no_systemd,
         *disk_problems(module.params["free_mib"]),
         *port_problems(services, found, holders({listener.inode for listener in found})),
+        *boot_problems(services, states),
     ]
     if not module.params["allow_removal"]:
         manifest = read_text("/opt/modelyard/services/litellm/current/manifest.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,8 +14,11 @@ from modelyard.sourcemap import Path
 
 NOT_ASKED = "not asked (--limit)"
 
-RETIRED = ("firewall", "exporter@", *WATCHERS, *(f"{role.replace('_', '-')}@" for role in ENGINE_ROLES.values()))
-"""Services that site.yml takes away once the plan no longer has them; it leaves others of the kind running."""
+RETIRED = (
+    *("firewall", "redis", "litellm", "haproxy", "exporter@", *WATCHERS),
+    *(f"{role.replace('_', '-')}@" for role in ENGINE_ROLES.values()),
+)
+"""Services that site.yml takes away once the plan no longer has them. It knows no others."""
 
 MODELS: Path = ("document", "model_list")
 """Where the gateway's models are in its part of the plan."""
@@ -29,8 +32,8 @@ Live = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class ServiceChange:
-    """What would happen to one service. `left`: the plan does not have it, and a run leaves it alone. `unclear`: its
-    release does not say what it was made from.
+    """What would happen to one service. `left`: this version does not know it, and a run leaves it alone. `unclear`:
+    its release does not say what it was made from.
 
     `since` is when the live release was switched to (ISO 8601, UTC), empty for a service that is not there.
     """
@@ -94,10 +97,12 @@ def compare(plans: Mapping[str, Mapping[str, Any]], live: Mapping[str, Live | st
 
     `live` is by host what is there, or the reason why that is not known; a host it does not have was not asked.
     """
-    return [_host(host, plan, live.get(host, NOT_ASKED)) for host, plan in plans.items()]
+    served = {name for plan in plans.values() if plan["litellm"] for name in plan["litellm"]["public_names"]}
+    return [_host(host, plan, live.get(host, NOT_ASKED), served) for host, plan in plans.items()]
 
 
-def _host(host: str, plan: Mapping[str, Any], live: Live | str) -> HostChanges:
+def _host(host: str, plan: Mapping[str, Any], live: Live | str, served: Set[str]) -> HostChanges:
+    """The changes of one host; `served` are the names that any gateway of the plan answers to."""
     if isinstance(live, str):
         return HostChanges(host, unknown=live)
     wanted = parts(plan)
@@ -117,13 +122,13 @@ def _host(host: str, plan: Mapping[str, Any], live: Live | str) -> HostChanges:
         kind: Literal["remove", "left"] = "remove" if service.startswith(RETIRED) else "left"
         changes.append(ServiceChange(service, kind, since=live[service]["since"]))
     planned: list[str] = plan["litellm"]["public_names"] if plan["litellm"] else []
-    there: list[str] = list(live.get("litellm", {}).get("public_names", [])) if planned else []
+    there: list[str] = list(live.get("litellm", {}).get("public_names", []))
     return HostChanges(
         host,
         services=tuple(changes),
         unchanged=tuple(unchanged),
         names_added=tuple(name for name in planned if name not in there),
-        names_removed=tuple(name for name in there if name not in planned),
+        names_removed=tuple(name for name in there if name not in served),
     )
 
 

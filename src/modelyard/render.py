@@ -115,7 +115,7 @@ def _client(name: str, client: Mapping[str, Any]) -> tuple[str, str, str]:
 def _changes(host: HostChanges) -> Iterator[str]:
     for change in host.services:
         since = f" (live since {change.since})" if change.since else ""
-        note = ": not in the plan, and site.yml leaves it running" if change.kind == "left" else ""
+        note = ": this version does not know it, and site.yml leaves it running" if change.kind == "left" else ""
         yield f"{change.kind:<7}  {change.service}{since}{note}"
         for detail in change.details[:MOST_DETAILS]:
             yield f"           {detail}"

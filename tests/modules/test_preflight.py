@@ -126,13 +126,17 @@ def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
     (foreign,) = preflight.port_problems([REDIS], found, {"7": Holder("redis-server.service", "redis-server", 9)})
     assert "redis: 127.0.0.1 port 6379 is taken by redis-server.service (program redis-server, pid 9)" in foreign
     assert "not ours" in foreign
-    assert "llm_gateway.redis.port" in foreign
+    assert "stop it yourself (`systemctl disable --now redis-server.service`)" in foreign
+    assert foreign.endswith("or choose another port with llm_gateway.redis.port")
 
     door = {**REDIS, "service": "haproxy", "unit": "modelyard-haproxy.service", "port": 4000}
     held = {"7": Holder("modelyard-haproxy.service", "haproxy", 9)}
     (other,) = preflight.port_problems([REDIS, door], found, held)
     assert "another service of this plan" in other
-    assert preflight.port_problems([REDIS], found, held) == [], "a unit that the plan retires is not in the way"
+    (leaving,) = preflight.port_problems([REDIS], found, held)
+    assert "It is ours and leaves this host, and has to leave the port first" in leaving, "it goes at the end of a run"
+    engine = {"7": Holder("modelyard-llama-cpp@old.service", "llama-server", 9)}
+    assert preflight.port_problems([REDIS], found, engine) == [], "an engine that leaves makes room"
 
     (program,) = preflight.port_problems([REDIS], found, {"7": Holder("", "python3", 9)})
     assert "taken by program python3, pid 9" in program
@@ -148,7 +152,65 @@ def test_a_public_name_does_not_go_unnoticed() -> None:
     assert "llm_allow_removal=true" in problem
     assert preflight.removal_problems(["a", "b", "c"], live) == []
     assert preflight.removal_problems(["c"], None) == [], "nothing is live yet"
-    assert preflight.removal_problems([], live) == [], "the plan has no gateway on this host"
+    assert preflight.removal_problems([], live) == [], "it is not to be asked"
+
+
+OLLAMA = {
+    "service": "ollama@local",
+    "unit": "modelyard-ollama@local.service",
+    "address": "127.0.0.1",
+    "port": 11434,
+    "variable": "llm_providers.local.port",
+}
+ADOPTS = "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts them where they are"
+
+
+def test_an_ollama_that_is_not_ours_is_refused_with_what_adopts_its_models() -> None:
+    found = [Listener("127.0.0.1", 11434, "7")]
+    (foreign,) = preflight.port_problems([OLLAMA], found, {"7": Holder("ollama.service", "ollama", 9)})
+    assert foreign == (
+        "ollama@local: 127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid 9). It is not ours and stays "
+        "as it is: stop it yourself (`systemctl disable --now ollama.service`), or choose another port with "
+        f"llm_providers.local.port. {ADOPTS} (roles/ollama/README.md)"
+    )
+    (other,) = preflight.port_problems([OLLAMA], found, {"7": Holder("nginx.service", "nginx", 9)})
+    assert "models" not in other
+    (redis,) = preflight.port_problems([{**REDIS, "port": 11434}], found, {"7": Holder("", "ollama", 9)})
+    assert "models" not in redis
+
+
+@pytest.mark.parametrize(
+    ("enabled", "active", "port", "problems"),
+    [
+        ("enabled", "inactive", 11434, 1),
+        ("enabled", "failed", 11434, 1),
+        ("enabled", "active", 11434, 0),  # where it really listens is port_problems' part
+        ("enabled", "inactive", 11435, 0),
+        ("disabled", "inactive", 11434, 0),
+        ("masked", "inactive", 11434, 0),
+        ("", "inactive", 11434, 0),  # not installed
+    ],
+)
+def test_a_stopped_unit_counts_if_a_boot_starts_it_on_our_port(
+    enabled: str, active: str, port: int, problems: int
+) -> None:
+    states = {"ollama.service": {"UnitFileState": enabled, "ActiveState": active}}
+    services = [{**OLLAMA, "port": port}, {**OLLAMA, "port": port, "address": "::1"}, REDIS]
+    found = preflight.boot_problems(services, states)
+    assert len(found) == problems
+    if found:
+        assert "ollama@local: ollama.service is stopped, but enabled: at the next boot it may take port 11434" in found[0]
+        assert f"or choose another port with llm_providers.local.port. {ADOPTS}" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("service", "unit", "port"), [("redis", "redis-server", 6379), ("grafana", "grafana-server", 3000)]
+)
+def test_the_units_of_packages_are_known(service: str, unit: str, port: int) -> None:
+    states = {f"{unit}.service": {"UnitFileState": "enabled", "ActiveState": "inactive"}}
+    (problem,) = preflight.boot_problems([{**REDIS, "service": service, "port": port, "variable": "x.port"}], states)
+    assert f"`systemctl disable {unit}.service` yourself, or choose another port with x.port" in problem
+    assert "models" not in problem
 
 
 def test_every_problem_is_reported_once() -> None:

@@ -108,24 +108,47 @@ def test_an_engine_that_is_no_longer_planned_is_removed() -> None:
     assert ServiceChange("llama-cpp@large-7b", "remove", since=SINCE) in found.services
 
 
-def test_other_services_are_left_running_and_named() -> None:
-    """site.yml has nothing that takes Redis away, so `plan` must not promise it."""
-    before = live(compiled())
-    (found,) = compare(compiled(groups={"llm_redis": []}).plans, {"one": before})
-    assert ServiceChange("redis", "left", since=SINCE) in found.services
-    assert f"left     redis (live since {SINCE}): not in the plan, and site.yml leaves it running" in render_changes(
-        [found]
-    )
+def test_a_provider_that_is_disabled_takes_its_engines_and_names() -> None:
+    before = change("    group: llm_local\n", "    group: llm_local\n    status: disabled\n")
+    less = change("    small: {chain: [big-cloud]}\n    large:7b: {chain: [small, big-cloud]}\n", "", before)
+    found = changes(CATALOGUE, less)
+    removed = [change.service for change in found.services if change.kind == "remove"]
+    assert removed == ["llama-cpp@large-7b", "llama-cpp@small"]
+    assert found.names_removed == ("small", "large:7b")
 
 
-def test_a_gateway_that_moved_away_takes_no_names() -> None:
-    """site.yml does not look at the names of a host without a planned gateway; it stays as it is, and is named."""
+def test_a_host_that_left_redis_loses_it() -> None:
+    (found,) = compare(compiled(groups={"llm_redis": []}).plans, {"one": live(compiled())})
+    assert ServiceChange("redis", "remove", since=SINCE) in found.services
+
+
+def test_a_host_that_left_all_groups_is_emptied() -> None:
     before = live(compiled(groups=TWO, addresses=ADDRESSES))
-    after = compiled(groups={**TWO, "llm_gateway": ["two"]}, addresses=ADDRESSES)
-    found, other = compare(after.plans, {"one": before, "two": {}})
+    groups = {"llm_stack": ["one", "two"]} | dict.fromkeys(("llm_local", "llm_gateway", "llm_redis"), ["two"])
+    found, _ = compare(compiled(groups=groups, addresses=ADDRESSES).plans, {"one": before, "two": {}})
+    assert {change.service for change in found.services if change.kind == "remove"} == before.keys()
     assert found.names_removed == ()
-    assert [change.service for change in found.services if change.kind == "left"] == ["haproxy", "litellm"]
-    assert other.names_added == tuple(after.public_names)
+    assert not found.unchanged
+
+
+def test_other_services_are_left_running_and_named() -> None:
+    """One of a newer version, say: site.yml has nothing that takes it away, so `plan` must not promise it."""
+    before = live(compiled())
+    before["newer"] = before["redis"]
+    (found,) = compare(compiled().plans, {"one": before})
+    assert found.services == (ServiceChange("newer", "left", since=SINCE),)
+    line = f"left     newer (live since {SINCE}): this version does not know it, and site.yml leaves it running"
+    assert line in render_changes([found])
+
+
+def test_a_gateway_that_moved_away_takes_only_names_that_no_other_serves() -> None:
+    before = live(compiled(MORE, groups=TWO, addresses=ADDRESSES))
+    for text, removed in ((MORE, ()), (CATALOGUE, ("other-cloud",))):
+        after = compiled(text, groups={**TWO, "llm_gateway": ["two"]}, addresses=ADDRESSES)
+        found, other = compare(after.plans, {"one": before, "two": {}})
+        assert found.names_removed == removed
+        assert [change.service for change in found.services if change.kind == "remove"] == ["haproxy", "litellm"]
+        assert other.names_added == tuple(after.public_names)
 
 
 def test_deployments_of_one_model_are_told_by_id() -> None:

@@ -325,7 +325,11 @@ def test_the_last_instance_can_go_and_come_back(host: Any, hub: Any) -> None:
     done = converge(wanted=[])
     assert done.returncode == 0, done.stdout + done.stderr
     assert not host.service(UNIT).is_running
-    for gone in (f"/etc/systemd/system/{UNIT}.service", f"/opt/modelyard/services/{SERVICE}/current", "/usr/local/bin/ollama"):
+    for gone in (
+        f"/etc/systemd/system/{UNIT}.service",
+        f"/opt/modelyard/services/{SERVICE}/current",
+        "/usr/local/bin/ollama",
+    ):
         assert not host.file(gone).exists, gone
     # Models are large: they go only when asked. So nothing is fetched when it comes back.
     hub.check_output("rm -f /run/front.seen")
