@@ -215,8 +215,8 @@ FOREIGN = {
     "redis": ("redis-server.service", 6379),
     "grafana": ("grafana-server.service", 3000),
 }
-"""By our service, without its instance, the unit that the program's own package or installer makes, and its port. A stock
-HAProxy has no port."""
+"""By our service, without its instance, the unit that the program's own package or installer makes, and its port. The
+package of HAProxy sets up no port."""
 LEAVE_LAST = ("redis", "litellm", "haproxy", "prometheus", "alertmanager", "grafana")
 """Our services that a run takes away only after those of the plan have started."""
 
@@ -406,7 +406,8 @@ def port_problems(services: list[dict], found: list[Listener], who: dict[str, Ho
             place = f"{planned['service']}: {address} port {port} is taken by {holder}"
             if ours:
                 which = "another service of this plan" if holder.unit in planned_units else "ours and leaves this host"
-                fix = f"It is {which}, and has to leave the port first: `systemctl disable --now {holder.unit}` frees it"
+                command = f"systemctl disable --now {holder.unit}"
+                fix = f"It is {which}, and has to leave the port first: `{command}` frees it"
             else:
                 fix = "It is not ours and stays as it is: stop it yourself"
                 if holder.unit:
@@ -443,8 +444,8 @@ def boot_problems(services: list[dict], states: dict[str, dict[str, str]]) -> li
             continue
         if state.get("ActiveState") in ("inactive", "failed"):
             problems[planned["service"]] = (
-                f"{planned['service']}: {unit} is stopped, but enabled: at the next boot it may take port {usual} before "
-                f"ours does. It is not ours and stays as it is: `systemctl disable {unit}` yourself, "
+                f"{planned['service']}: {unit} is stopped, but enabled: at the next boot it may take port {usual} "
+                f"before ours does. It is not ours and stays as it is: `systemctl disable {unit}` yourself, "
                 f"or choose another port with {planned['variable']}{adoption(planned)}"
             )
     return list(problems.values())

@@ -169,8 +169,8 @@ def test_an_ollama_that_is_not_ours_is_refused_with_what_adopts_its_models() -> 
     found = [Listener("127.0.0.1", 11434, "7")]
     (foreign,) = preflight.port_problems([OLLAMA], found, {"7": Holder("ollama.service", "ollama", 9)})
     assert foreign == (
-        "ollama@local: 127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid 9). It is not ours and stays "
-        "as it is: stop it yourself (`systemctl disable --now ollama.service`), or choose another port with "
+        "ollama@local: 127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid 9). It is not ours and "
+        "stays as it is: stop it yourself (`systemctl disable --now ollama.service`), or choose another port with "
         f"llm_providers.local.port. {ADOPTS} (roles/ollama/README.md)"
     )
     (other,) = preflight.port_problems([OLLAMA], found, {"7": Holder("nginx.service", "nginx", 9)})
@@ -199,7 +199,7 @@ def test_a_stopped_unit_counts_if_a_boot_starts_it_on_our_port(
     found = preflight.boot_problems(services, states)
     assert len(found) == problems
     if found:
-        assert "ollama@local: ollama.service is stopped, but enabled: at the next boot it may take port 11434" in found[0]
+        assert found[0].startswith("ollama@local: ollama.service is stopped, but enabled: at the next boot it may take ")
         assert f"or choose another port with llm_providers.local.port. {ADOPTS}" in found[0]
 
 

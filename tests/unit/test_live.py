@@ -110,7 +110,7 @@ def test_an_engine_that_is_no_longer_planned_is_removed() -> None:
 
 def test_a_provider_that_is_disabled_takes_its_engines_and_names() -> None:
     before = change("    group: llm_local\n", "    group: llm_local\n    status: disabled\n")
-    less = change("    small: {chain: [big-cloud]}\n    large:7b: {chain: [small, big-cloud]}\n", "", before)
+    less = change("    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n", "", before)
     found = changes(CATALOGUE, less)
     removed = [change.service for change in found.services if change.kind == "remove"]
     assert removed == ["llama-cpp@large-7b", "llama-cpp@small"]
@@ -124,7 +124,7 @@ def test_a_host_that_left_redis_loses_it() -> None:
 
 def test_a_host_that_left_all_groups_is_emptied() -> None:
     before = live(compiled(groups=TWO, addresses=ADDRESSES))
-    groups = {"llm_stack": ["one", "two"]} | dict.fromkeys(("llm_local", "llm_gateway", "llm_redis"), ["two"])
+    groups = {"llm_stack": ["one", "two"]} | {name: ["two"] for name in ("llm_local", "llm_gateway", "llm_redis")}
     found, _ = compare(compiled(groups=groups, addresses=ADDRESSES).plans, {"one": before, "two": {}})
     assert {change.service for change in found.services if change.kind == "remove"} == before.keys()
     assert found.names_removed == ()
