@@ -7,11 +7,14 @@ are real: processes are killed, disks are full, units are broken. Times are meas
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,6 +74,9 @@ FAULTS = (
     "front door reloaded under streams",
     "engine killed in the middle of a stream",
     "latest run rolled back while the gateway is down",
+    "download of a model arrives damaged",
+    "fetch of a model killed half-way",
+    "build killed half-way",
 )
 """Every row of the table."""
 
@@ -159,7 +165,7 @@ def runs(one: Any, name: str) -> str:
     return os.path.basename(shown.strip())
 
 
-def module(name: str, **arguments: Any) -> dict[str, Any]:
+def module(name: str, /, **arguments: Any) -> dict[str, Any]:
     """Run one module on the host, as a task of a playbook does; returns its result, failed or not."""
     command = ["ansible", "one", "--become", "-m", name, "-a", json.dumps(arguments)]
     done = subprocess.run(
@@ -480,6 +486,143 @@ def test_engine_killed_in_the_middle_of_a_stream(one: Any, door: str, row: Calla
     assert len(traffic.failures) <= 6, traffic.failures
     assert asked > 20
     row(FAULTS[15], "3 kills, the stand-by answered", time.monotonic() - started, traffic)
+
+
+# -- what is fetched and built --------------------------------------------------------------------------------------
+
+
+class Shelf:
+    """A web server of the tests' own with one model, as the host reaches it. It can damage it, and stop half-way."""
+
+    def __init__(self, content: bytes, address: str) -> None:
+        self.content, self.damaged, self.stalls = content, False, False
+        self.asked: list[str] = []
+        """The ranges that were asked for, one for every request."""
+        self.half_sent = threading.Event()
+        self.server = http.server.ThreadingHTTPServer((address, 0), self.handler())
+        self.url = f"http://{address}:{self.server.server_port}/model.gguf"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        shelf = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+            def do_GET(self) -> None:
+                wanted = self.headers.get("Range", "")
+                shelf.asked.append(wanted)
+                begin = int(wanted.removeprefix("bytes=").partition("-")[0] or 0)
+                content = bytes(len(shelf.content)) if shelf.damaged else shelf.content
+                self.send_response(206 if wanted else 200)
+                if wanted:
+                    self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+                self.send_header("Content-Length", str(len(content) - begin))
+                self.send_header("ETag", '"one"')
+                self.end_headers()
+                half = len(content) // 2
+                with contextlib.suppress(OSError):
+                    if shelf.stalls:
+                        self.wfile.write(content[begin:half])
+                        self.wfile.flush()
+                        shelf.half_sent.set()
+                        time.sleep(60)
+                    else:
+                        self.wfile.write(content[begin:])
+
+        return Handler
+
+
+@pytest.fixture
+def shelf(one: Any) -> Iterator[Shelf]:
+    server = Shelf(
+        one.file("/srv/lab/models/tiny.gguf").content, one.check_output("ip -4 route show default").split()[2]
+    )
+    yield server
+    server.server.shutdown()
+
+
+def fetched(shelf: Shelf) -> tuple[str, str]:
+    """The change that has the first model fetched instead of read from a file."""
+    source = {"path": None, "url": shelf.url, "sha256": hashlib.sha256(shelf.content).hexdigest()}
+    models = [{"name": MODEL, "source": source}]
+    return "-e", json.dumps({"llm_overrides_test": {"providers": {"llama_cpp_native": {"models": models}}}})
+
+
+def test_damaged_download(one: Any, door: str, row: Callable[..., None], shelf: Shelf) -> None:
+    service, started = f"llama-cpp@{MODEL}", time.monotonic()
+    before = live(one, service)
+    shelf.damaged = True
+    with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
+        refused = site(*fetched(shelf))
+    assert refused.returncode != 0
+    assert "sha256" in refused.stdout.lower()
+    assert live(one, service) == runs(one, service) == before
+    assert traffic.failures == []
+    row(FAULTS[17], "refused by its checksum, the former one serves", time.monotonic() - started, traffic)
+
+
+def test_fetch_killed(one: Any, door: str, row: Callable[..., None], shelf: Shelf) -> None:
+    service, started = f"llama-cpp@{MODEL}", time.monotonic()
+    before = live(one, service)
+    shelf.stalls = True
+    with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
+        run = subprocess.Popen(
+            ["ansible-playbook", "converge.yml", *fetched(shelf)],
+            cwd=SCENARIO,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert shelf.half_sent.wait(120), "nothing was fetched"
+        time.sleep(1)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        one.run("pkill --signal KILL --full modelyard_model")
+        assert live(one, service) == runs(one, service) == before
+        shelf.stalls = False
+        again = site(*fetched(shelf))
+        assert again.returncode == 0, again.stdout
+    assert shelf.asked[-1].startswith("bytes="), shelf.asked
+    assert shelf.asked[-1] != "bytes=0-"
+    assert live(one, service) == runs(one, service) != before
+    assert traffic.failures == []
+    row(FAULTS[18], f"a rerun went on at {shelf.asked[-1]}", time.monotonic() - started, traffic)
+
+
+def test_build_killed(one: Any, door: str, row: Callable[..., None]) -> None:
+    """A build of the tests' own, by the module that builds llama.cpp and the gateway's environment."""
+    arguments = {
+        "name": "drill",
+        "version": "1",
+        "key": {"run": str(time.time_ns())},
+        "sources": [],
+        "script": "if [ -e /srv/slow ]; then touch $DEST/half; sleep 120; fi; echo whole > $DEST/program",
+    }
+    started = time.monotonic()
+    one.check_output("touch /srv/slow")
+    command = ["ansible", "one", "--become", "-m", "modelyard_artifact", "-a", json.dumps(arguments)]
+    with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
+        run = subprocess.Popen(
+            command,
+            cwd=SCENARIO.parents[1],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(lambda: one.run("ls /opt/modelyard/store/drill-*/half").rc == 0, "nothing was built")
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        one.check_output("rm /srv/slow; systemctl kill --signal=KILL 'modelyard-build-drill*'")
+        wait_until(lambda: one.run("systemctl --quiet is-active 'modelyard-build-drill*'").rc != 0, "it still builds")
+        again = module("modelyard_artifact", **arguments)
+    assert not again["failed"], again
+    assert one.check_output(f"cat {again['path']}/program") == "whole"
+    assert not one.file(f"{again['path']}/half").exists
+    one.check_output(f"rm -r {again['path']}")
+    assert traffic.failures == []
+    row(FAULTS[19], "begun anew, nothing of the half is left", time.monotonic() - started, traffic)
 
 
 # -- back -----------------------------------------------------------------------------------------------------------
