@@ -28,6 +28,10 @@ class FinalCheckError(CheckError):
     """A server that is up does not do what was planned, and waiting does not change that."""
 
 
+class NotTriedError(CheckError):
+    """What a check is about could not be tried, and that is no fault of ours."""
+
+
 def read_credential(reference: str, generations: dict[str, str] | None = None) -> str:
     """Return the secret that `SERVICE/NAME` refers to.
 
@@ -56,6 +60,8 @@ def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
     try:
         detail = _KINDS[check["kind"]](check, generations)
         status = "ok"
+    except NotTriedError as error:
+        status, detail = "skipped", str(error)
     except (CheckError, ServiceError) as error:
         status, detail = "failed", str(error)
         result["final"] = isinstance(error, FinalCheckError)
@@ -111,6 +117,9 @@ def sent(check: dict, generations: dict[str, str] | None, body: dict | None = No
     headers = {"Content-Type": "application/json", "User-Agent": "modelyard-check"}
     if check.get("bearer"):
         headers["Authorization"] = f"Bearer {read_credential(check['bearer'], generations)}"
+    if check.get("x_api_key"):
+        headers["x-api-key"] = read_credential(check["x_api_key"], generations)
+        headers["anthropic-version"] = "2023-06-01"
     connection_class = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = connection_class(url.hostname or "", url.port, timeout=timeout)
     try:
@@ -234,6 +243,20 @@ def _check_chat(check: dict, generations: dict[str, str] | None) -> str:
     if not events or events[-1] != "[DONE]":
         raise CheckError(f"the stream of {check['model']} did not end in [DONE]: {_excerpt(body[-200:])}")
     return f"{check['model']} streamed {len(events) - 1} events and [DONE]"
+
+
+def _check_key(check: dict, generations: dict[str, str] | None) -> str:
+    """Names the secret, never its value; so without what the provider says, which may repeat a part of it."""
+    name = (check.get("bearer") or check["x_api_key"]).rpartition("/")[2]
+    try:
+        status, _body = request(check, generations)
+    except (OSError, http.client.HTTPException) as error:
+        raise NotTriedError(f"{name} could not be tried: {describe(error)}") from error
+    if status in (401, 403):
+        raise FinalCheckError(f"refuses the key {name}: answered {status}")
+    if status != 200:
+        raise NotTriedError(f"{name} could not be tried: answered {status}")
+    return f"answered 200 to the key {name}"
 
 
 class _Redis:
@@ -364,6 +387,7 @@ _KINDS = {
     "http": _check_http,
     "models": _check_models,
     "chat": _check_chat,
+    "key": _check_key,
     "redis": _check_redis,
     "gpu": _check_gpu,
 }

@@ -29,9 +29,16 @@ class Stub(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        """Serve the model list to whoever has the key."""
+        """Serve the model list to whoever has the key. A provider may repeat a part of the key that it refuses."""
+        if self.path == "/forbidden":
+            return self._answer(403, b'{"error": "sk-right may not use this"}')
+        if self.path == "/down":
+            return self._answer(503, b"")
+        if self.path == "/anthropic":
+            right = (self.headers.get("x-api-key"), self.headers.get("anthropic-version")) == ("sk-right", "2023-06-01")
+            return self._answer(200 if right and not self.headers.get("Authorization") else 401, b"{}")
         if self.headers.get("Authorization") != "Bearer sk-right":
-            return self._answer(401, b'{"error": "no key"}')
+            return self._answer(401, b'{"error": "sk-wrong is no key"}')
         return self._answer(200, json.dumps({"data": [{"id": "a"}, {"id": "b"}]}).encode())
 
     def do_POST(self) -> None:
@@ -95,6 +102,35 @@ def test_a_candidate_is_checked_with_its_own_secrets(url: str) -> None:
     result = checks.run_check(check("http", url=url, bearer="svc/KEY"), {"svc": "two"})
     assert result["status"] == "failed"
     assert "answered 401" in result["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "generation", "status", "detail"),
+    [
+        ("/v1/models", "bearer", "one", "ok", "answered 200 to the key KEY"),
+        ("/v1/models", "bearer", "two", "failed", "refuses the key KEY: answered 401"),
+        ("/forbidden", "bearer", "one", "failed", "refuses the key KEY: answered 403"),
+        ("/anthropic", "x_api_key", "one", "ok", "answered 200 to the key KEY"),
+        ("/anthropic", "x_api_key", "two", "failed", "refuses the key KEY: answered 401"),
+        # An outage of a provider is no fault of ours, and says nothing of the key.
+        ("/down", "bearer", "two", "skipped", "KEY could not be tried: answered 503"),
+    ],
+)
+def test_a_key_that_is_refused_is_named_and_not_shown(
+    url: str, path: str, header: str, generation: str, status: str, detail: str
+) -> None:
+    result = checks.run_check(check("key", url=url + path, **{header: "svc/KEY"}), {"svc": generation})
+    assert (result["status"], result["detail"]) == (status, detail)
+    assert result["final"] is (status == "failed")
+    assert "sk-" not in "\n".join(checks.table([result]))
+
+
+def test_a_key_cannot_be_tried_where_nobody_answers_and_fails_where_it_is_not(url: str) -> None:
+    nobody = check("key", url="http://127.0.0.1:1/v1/models", bearer="svc/KEY")
+    result = checks.run_check(nobody)
+    assert (result["status"], result["detail"]) == ("skipped", "KEY could not be tried: connection refused")
+    absent = checks.run_check(check("key", url=url, bearer="svc/ABSENT"))
+    assert (absent["status"], "svc/ABSENT cannot be read" in absent["detail"]) == ("failed", True)
 
 
 def test_failures_are_reports_not_exceptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
