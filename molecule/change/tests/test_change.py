@@ -130,15 +130,18 @@ def site(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def changed(number: int) -> tuple[str, str]:
-    """A change of every service, on the command line; `number` makes it another one."""
-    model, stand_by = ([{"name": name, "context_length": 512 + 64 * number}] for name in (MODEL, STAND_BY))
+    """A change of every service but the stand-by, on the command line; `number` makes it another one.
+
+    Two engines of one chain, one restarted right after the other, would leave nobody to answer: the first is back, but
+    the gateway sends nobody there until its cool-down has passed (docs/operations.md).
+    """
+    model = [{"name": MODEL, "context_length": 512 + 64 * number}]
     gateway = {
         "cooldown_s": 30 + number,
         "timeouts": {"door_s": 3600 + number},
         "redis": {"maxmemory_mib": 128 + number},
     }
-    providers = {"llama_cpp_native": {"models": model}, "spare": {"models": stand_by}}
-    catalogue = {"providers": providers, "gateway": gateway}
+    catalogue = {"providers": {"llama_cpp_native": {"models": model}}, "gateway": gateway}
     return "-e", json.dumps({"llm_overrides_test": catalogue})
 
 
@@ -536,9 +539,9 @@ class Shelf:
 
 @pytest.fixture
 def shelf(one: Any) -> Iterator[Shelf]:
-    server = Shelf(
-        one.file("/srv/lab/models/tiny.gguf").content, one.check_output("ip -4 route show default").split()[2]
-    )
+    # A file that no run fetched before: what follows the last tensor is nobody's business.
+    content = one.file("/srv/lab/models/tiny.gguf").content + os.urandom(16)
+    server = Shelf(content, one.check_output("ip -4 route show default").split()[2])
     yield server
     server.server.shutdown()
 
@@ -632,7 +635,7 @@ def test_latest_run_rolled_back(one: Any, door: str, row: Callable[..., None], t
     before = {name: live(one, name) for name in ALL}
     done = site(*changed(77))
     assert done.returncode == 0, done.stdout
-    assert all(live(one, name) != release for name, release in before.items())
+    assert [name for name, release in before.items() if live(one, name) == release] == [f"llama-cpp@{STAND_BY}"]
     one.check_output(f"systemctl stop {unit_of(one, 'litellm')}")
     started = time.monotonic()
     back = ansible_playbook("../../playbooks/rollback.yml")
@@ -641,7 +644,7 @@ def test_latest_run_rolled_back(one: Any, door: str, row: Callable[..., None], t
     assert {name: live(one, name) for name in ALL} == before
     assert {name: runs(one, name) for name in ALL} == before
     assert answers(door)
-    row(FAULTS[16], f"{len(before)} services as they were before", took)
+    row(FAULTS[16], f"{len(before) - 1} services as they were before", took)
     shown = ansible_playbook("../../playbooks/releases.yml")
     assert shown.returncode == 0, shown.stdout
     assert "(rollback.yml)" in shown.stdout
