@@ -51,9 +51,10 @@ test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint
 	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache "chromedriver:chromium-driver fonts-dejavu-core"
 	@scripts/test.py $(ONLY)
 
-faults: env ## break a lab host on purpose, under traffic, and print what a client saw (a quarter of an hour)
+faults: env ## break a lab host, and providers, on purpose, and print what a client saw (half an hour)
 	@scripts/lab-packages.sh
 	@scripts/test.py change
+	@python tests/benchmarks/bench_faults.py
 
 cuda: env ## build llama.cpp for CUDA as a whole on a lab host (20 minutes; CAPABILITIES="8.6 8.9")
 	@scripts/lab-packages.sh
