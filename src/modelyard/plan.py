@@ -8,7 +8,7 @@ from typing import Any
 
 from modelyard.clients import client_plans
 from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
-from modelyard.emit import View, emit_document
+from modelyard.emit import View, api_base, emit_document
 from modelyard.monitoring import WATCHERS, Watch
 from modelyard.names import (
     GATEWAY_USER,
@@ -156,7 +156,7 @@ class Planner:
         if haproxy:
             # Smoke asks the live gateway through its door; the slots' own checks belong to a switch.
             checks += [check for check in (litellm or {"checks": []})["checks"] if check["kind"] == "unit"]
-            checks += haproxy["checks"] + self.through_the_door()
+            checks += haproxy["checks"] + self.through_the_door() + self.keys(host)
             checks += self.skipped()
         checks += [check for exporter in exporters for check in exporter["checks"]]
         return {
@@ -484,6 +484,26 @@ class Planner:
         """What is behind the door. It goes live before any slot does, so this is smoke's part and not its own."""
         hint = f"{journal(DOOR_UNIT)}; then journalctl -u 'modelyard-litellm@*' -n 50"
         return self.gateway_checks("haproxy", self.door, "the door", hint)
+
+    def keys(self, host: str) -> list[dict[str, Any]]:
+        """Whether providers elsewhere take our keys. Smoke's part: what they refuse does not hold a release back."""
+        view = self.topology.view(host, list(self.by_host))
+        elsewhere = {(d.provider_name, d.secret): d for d in self.resolved.all() if d.host is None and d.secret}
+        checks: list[dict[str, Any]] = []
+        for (provider, secret), deployment in elsewhere.items():
+            anthropic = deployment.provider.type == "anthropic"
+            path, header = ("/v1/models", "x_api_key") if anthropic else ("/models", "bearer")
+            checks.append(
+                {
+                    "name": f"{provider} takes the key {secret}",
+                    "service": "litellm",
+                    "kind": "key",
+                    "url": f"{api_base(deployment, view).rstrip('/')}{path}",
+                    header: f"litellm/{secret}",
+                    "hint": f"give {secret} its right value, then site.yml --tags gateway",
+                }
+            )
+        return checks
 
     def gateway_checks(self, service: str, base: str, what: str, hint: str) -> list[dict[str, Any]]:
         """Ready, the public names, closed without a key, and an answer: at a slot or through the door."""

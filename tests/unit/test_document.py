@@ -422,6 +422,7 @@ def test_checks_are_complete() -> None:
         "models": {"url", "bearer", "names"},
         "chat": {"url", "bearer", "model"},
         "redis": {"host", "port", "username", "password"},
+        "key": {"url"},
     }
     for check in [*plan["checks"], *plan["litellm"]["checks"]]:
         assert {"name", "service", "kind", "hint", *kinds[check["kind"]]} <= check.keys()
@@ -430,6 +431,34 @@ def test_checks_are_complete() -> None:
     assert "@PORT@" not in json.dumps(plan["checks"])
     streams = [c["name"] for c in plan["checks"] if c.get("stream")]
     assert streams == ["the door streams (small)"]
+
+
+def test_smoke_tries_the_keys_of_providers_elsewhere() -> None:
+    """Once for each, however many models it has; not where there is none, and not an engine's of ours."""
+    more = """\
+      - name: second
+  claude: {type: anthropic, base_url: "http://a", api_key_env: CLAUDE_KEY, models: [{name: claude}]}
+  open: {type: openai_compatible, base_url: "http://o/v1", models: [{name: open}]}
+llm_routing:
+  default_fallbacks: [small]
+"""
+    result = compiled(change("llm_routing:\n", more), secrets=frozenset({"CLOUD_KEY", "CLAUDE_KEY"}))
+    plan = result.plans["one"]
+    assert [check for check in plan["checks"] if check["kind"] == "key"] == [
+        {
+            "name": f"{provider} takes the key {key}",
+            "service": "litellm",
+            "kind": "key",
+            "url": url,
+            header: f"litellm/{key}",
+            "hint": f"give {key} its right value, then site.yml --tags gateway",
+        }
+        for provider, key, url, header in (
+            ("cloud", "CLOUD_KEY", "https://api.example.org/v1/models", "bearer"),
+            ("claude", "CLAUDE_KEY", "http://a/v1/models", "x_api_key"),
+        )
+    ]
+    assert not any(check["kind"] == "key" for check in plan["litellm"]["checks"]), "no release waits for a provider"
 
 
 def test_filter_and_action_make_the_same_document() -> None:
