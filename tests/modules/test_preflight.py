@@ -199,7 +199,7 @@ def test_a_stopped_unit_counts_if_a_boot_starts_it_on_our_port(
     found = preflight.boot_problems(services, states)
     assert len(found) == problems
     if found:
-        assert found[0].startswith("ollama@local: ollama.service is stopped, but enabled: at the next boot it may take ")
+        assert found[0].startswith("ollama@local: ollama.service is stopped, but enabled: at the next boot it may ")
         assert f"or choose another port with llm_providers.local.port. {ADOPTS}" in found[0]
 
 
