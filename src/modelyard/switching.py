@@ -31,8 +31,9 @@ class SwitchError(Exception):
 class Switch:
     """A choice, and the plans on the way to it.
 
-    `away` is for the gateways while the engines change: nobody is sent to the providers concerned. `changed` is false
-    if the model runs already. `uncovered` are public names that nobody answers meanwhile.
+    `away` is for the gateways while the engines change: nobody is sent to the providers concerned; what runs now, where
+    there is nobody else. `changed` is false if the model runs already. `uncovered` are public names that nobody answers
+    meanwhile.
     """
 
     overrides: dict[str, Any]
@@ -53,9 +54,9 @@ def switch(inventory: Inventory, provider: str, model: str) -> Switch:
     affected, overrides = _choice(former.catalogue, inventory.groups, provider, model)
     with_choice, chosen = _with(inventory, SWITCHED, {"providers": overrides})
     final = _compiled(with_choice, "With this choice the catalogue")
-    away = _compiled(replace(with_choice, away=frozenset(affected)), "While the engines change, the catalogue")
+    away = _while_away(with_choice, affected, former)
     hosts = tuple(dict.fromkeys(h for name in affected for h in _hosts(former.catalogue, inventory.groups, name)))
-    uncovered = tuple(name for name in final.public_names if name not in away.public_names)
+    uncovered = _uncovered(final, away, former)
     return Switch(chosen, hosts, final, away, final.plans != former.plans, uncovered)
 
 
@@ -112,7 +113,8 @@ class Rotation:
     """A secret that gets another value, and who has to be told.
 
     `kind` is what it belongs to. Of an engine's key `hosts` are the engine's, `away` the plans in which nobody is sent
-    to it, and `uncovered` the public names that nobody answers meanwhile; of the others both are as ever.
+    to it (what runs now, if there is nobody else), and `uncovered` the public names that nobody answers meanwhile; of
+    the others both are as ever.
     """
 
     kind: Literal["gateway", "redis", "engine"]
@@ -140,8 +142,8 @@ def rotation(inventory: Inventory, secret: str) -> Rotation:
             "service is changed where it is defined, then site.yml"
         )
     provider = engines[secret]
-    away = _compiled(replace(inventory, away=frozenset({provider})), "While the engines change, the catalogue")
-    uncovered = tuple(name for name in final.public_names if name not in away.public_names)
+    away = _while_away(inventory, [provider], final)
+    uncovered = _uncovered(final, away, final)
     hosts = tuple(_hosts(final.catalogue, inventory.groups, provider))
     return Rotation("engine", hosts, final, away, uncovered)
 
@@ -180,6 +182,23 @@ def _compiled(inventory: Inventory, what: str) -> Compiled:
         head = f"{what} has {count} error{'s' if count > 1 else ''}. No host was contacted."
         raise SwitchError("\n".join([head, *(error.render() for error in compiled.errors)]))
     return compiled
+
+
+def _while_away(inventory: Inventory, providers: Sequence[str], former: Compiled) -> Compiled:
+    """The plans in which nobody is sent to `providers`.
+
+    Where they are all that there is, nobody else could be asked, and a gateway that serves nothing is none: then
+    `former`, what runs now. Raises SwitchError.
+    """
+    away = replace(inventory, away=frozenset(providers))
+    if {error.code for error in compile_inventory(away).errors} == {"no-deployment"}:
+        return former
+    return _compiled(away, "While the engines change, the catalogue")
+
+
+def _uncovered(final: Compiled, away: Compiled, former: Compiled) -> tuple[str, ...]:
+    """Public names that nobody answers meanwhile: all of them, where the gateway stays as it is."""
+    return tuple(name for name in final.public_names if away is former or name not in away.public_names)
 
 
 def _hosts(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], provider: str) -> list[str]:

@@ -185,3 +185,35 @@ def test_who_accepts_the_former_value() -> None:
 def test_what_cannot_be_rotated_is_refused_with_what_can(secret: str) -> None:
     with pytest.raises(SwitchError, match=r"cannot be rotated; LITELLM_MASTER_KEY, .*QWEN_API_KEY.* can\."):
         rotation(stack(), secret)
+
+
+ALONE = """\
+llm_providers:
+  qwen:
+    type: vllm
+    group: llm_vllm
+    port: 8001
+    exclusive_group: card
+    models: [{name: coder, source: {path: /models/coder}}]
+  dolphin:
+    type: vllm
+    status: disabled
+    group: llm_vllm
+    port: 8002
+    exclusive_group: card
+    models: [{name: dolphin, source: {path: /models/dolphin}}]
+llm_versions:
+  litellm: {version: 1.106.2}
+  vllm: {version: 0.32.0}
+"""
+
+
+def test_where_nobody_could_step_in_the_gateway_stays_as_it_is() -> None:
+    """One card and nothing else: there is no gateway that serves nobody, so nothing is answered for a while."""
+    before = compile_inventory(stack(ALONE))
+    found = switch(stack(ALONE), "dolphin", "dolphin")
+    assert found.away.plans == before.plans
+    assert found.uncovered == tuple(found.final.public_names)
+    key = rotation(stack(ALONE), "QWEN_API_KEY")
+    assert key.away.plans == before.plans
+    assert key.uncovered == tuple(before.public_names)
