@@ -176,7 +176,10 @@ def _with(inventory: Inventory, variable: str, more: Mapping[str, Any]) -> tuple
 
 
 def _compiled(inventory: Inventory, what: str) -> Compiled:
-    compiled = compile_inventory(inventory)
+    return _without_errors(compile_inventory(inventory), what)
+
+
+def _without_errors(compiled: Compiled, what: str) -> Compiled:
     if compiled.errors:
         count = len(compiled.errors)
         head = f"{what} has {count} error{'s' if count > 1 else ''}. No host was contacted."
@@ -190,10 +193,10 @@ def _while_away(inventory: Inventory, providers: Sequence[str], former: Compiled
     Where they are all that there is, nobody else could be asked, and a gateway that serves nothing is none: then
     `former`, what runs now. Raises SwitchError.
     """
-    away = replace(inventory, away=frozenset(providers))
-    if {error.code for error in compile_inventory(away).errors} == {"no-deployment"}:
+    away = compile_inventory(replace(inventory, away=frozenset(providers)))
+    if {error.code for error in away.errors} == {"no-deployment"}:
         return former
-    return _compiled(away, "While the engines change, the catalogue")
+    return _without_errors(away, "While the engines change, the catalogue")
 
 
 def _uncovered(final: Compiled, away: Compiled, former: Compiled) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
 from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import Traffic, chat
 
@@ -79,17 +78,6 @@ FAULTS = (
     "build killed half-way",
 )
 """Every row of the table."""
-
-
-@pytest.fixture(scope="module")
-def one() -> Any:
-    return testinfra.get_host("ansible://one")
-
-
-@pytest.fixture(scope="module")
-def door(one: Any) -> str:
-    """Address of the front door, as this machine reaches it."""
-    return f"http://{one.ansible.get_variables()['ansible_host']}:4000"
 
 
 @pytest.fixture

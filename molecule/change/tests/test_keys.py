@@ -10,24 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import testinfra
 from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import Traffic, chat
 
 KEY, NEW_KEY = "sk-planted-master-key", "sk-another-master-key"
 MODEL = "llama-cpp-native"
 STORE = SCENARIO / "inventory/.credentials"
-
-
-@pytest.fixture(scope="module")
-def one() -> Any:
-    return testinfra.get_host("ansible://one")
-
-
-@pytest.fixture(scope="module")
-def door(one: Any) -> str:
-    """Address of the front door, as this machine reaches it."""
-    return f"http://{one.ansible.get_variables()['ansible_host']}:4000"
 
 
 def rotate(secret: str, *arguments: str) -> subprocess.CompletedProcess[str]:
