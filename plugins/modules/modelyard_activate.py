@@ -40,6 +40,12 @@ options:
     type: list
     elements: str
     default: []
+  after:
+    description:
+      - By service of the host, the seconds for which it must have been back before a running service is restarted. It
+        steps in for this one, and gateways that found it gone send nobody there for so long.
+    type: dict
+    default: {}
   by:
     description: Who switches, and in which run. Set by the action plugin, for the history that the host keeps.
     type: dict
@@ -60,6 +66,11 @@ EXAMPLES = r"""
   modelyard_activate:
     service: llama-cpp@new
     displaces: [llama-cpp@old]
+
+- name: Activate a model once the one that steps in for it gets requests again
+  modelyard_activate:
+    service: llama-cpp@small
+    after: {llama-cpp@big: 31}
 """
 
 RETURN = r"""
@@ -132,11 +143,19 @@ WATCH_NEW_PROGRAM_S = 10
 class Activation:
     """One switch of one service, from the first step to the last or all the way back."""
 
-    def __init__(self, service: Service, release: Release, displaces: list[str], by: dict | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        release: Release,
+        displaces: list[str],
+        by: dict | None = None,
+        after: dict[str, int] | None = None,
+    ) -> None:
         self.service = service
         self.release = release
         self.displaces = displaces
         self.by = by or {}
+        self.after = after or {}
         self.displaced: list[Service] = []
         self.former: Release | None = None
         self.started = time.monotonic()
@@ -215,6 +234,7 @@ class Activation:
     # One copy at a time: engines, Redis, the front door ---------------------------------------------------------
 
     def _switch_in_place(self) -> None:
+        self._wait_for_others()
         try:
             self._make_room()
             try:
@@ -227,6 +247,20 @@ class Activation:
             raise ServiceError("\n".join([str(error), *self._give_back()])) from error
         if self.former and self.former.id != self.release.id:
             self.service.point("previous", self.former)
+
+    def _wait_for_others(self) -> None:
+        """Wait until those that step in for this one get requests again, where a moment ago they were switched too."""
+        now = time.time()
+        waits = {}
+        for name, seconds in self.after.items():
+            latest = Service(name).history()[-1:]
+            if latest and latest[0]["at"] + seconds > now:
+                # A clock that was set back makes it no longer than that.
+                waits[name] = min(latest[0]["at"] + seconds - now, seconds)
+        unit = next(iter(self.release.unit_files()))
+        if waits and unit_state(unit).get("ActiveState") == "active":  # else nobody is turned away by what follows
+            self.note(f"wait {max(waits.values()):.0f} s for requests to go to {', '.join(sorted(waits))} again")
+            time.sleep(max(waits.values()))
 
     def _in_the_way(self) -> set[str]:
         """Return the services that must not run beside the new release."""
@@ -606,6 +640,7 @@ def main() -> None:
             "service": {"type": "str", "required": True},
             "release": {"type": "str"},
             "displaces": {"type": "list", "elements": "str", "default": []},
+            "after": {"type": "dict", "default": {}},
             "by": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -629,8 +664,8 @@ def main() -> None:
         report_path = os.path.join(STATE, f"{service.name}.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(report_path)
-        displaces = module.params["displaces"]
-        report = detached(Activation(service, release, displaces, module.params["by"]), report_path)
+        given = (module.params[name] for name in ("displaces", "by", "after"))
+        report = detached(Activation(service, release, *given), report_path)
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     if report.pop("failed", False):

@@ -7,7 +7,7 @@ nested chains are not walked in the order they are written; no retries, because 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -137,6 +137,16 @@ LABELS_OF_CLIENTS = (
 series from whoever sends another `User-Agent`; the others are people, or always empty without a database."""
 
 
+def last_steps(routes: Sequence[Route]) -> set[str]:
+    """The models that end a chain: nobody stands behind them."""
+    return {route.tried(section)[-1] for route in routes for section in SECTIONS}
+
+
+def is_never_cooled(members: Sequence[Deployment], lasts: Collection[str]) -> bool:
+    """Whether the gateway never cools down the deployments of one name: the last step of a chain, on its own."""
+    return len(members) == 1 and members[0].model.name in lasts
+
+
 def emit_document(
     deployments: Mapping[str, Sequence[Deployment]],
     routes: Sequence[Route],
@@ -146,13 +156,13 @@ def emit_document(
 ) -> dict[str, Any]:
     """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an invariant."""
     model_list: list[dict[str, Any]] = []
-    lasts = {route.tried(section)[-1] for route in routes for section in SECTIONS}
+    lasts = last_steps(routes)
     any_tags = any(member.model.tags for members in deployments.values() for member in members)
     for members in deployments.values():
         # One entry with a weight and one without: the gateway would never choose the latter. And where there
         # are limits but no weights it takes the limits for weights.
         weighted = len(members) > 1 and any(m.model.weight or m.model.rpm or m.model.tpm for m in members)
-        last = len(members) == 1 and members[0].model.name in lasts
+        last = is_never_cooled(members, lasts)
         tags = emit_tags(members) if any_tags else [[]] * len(members)
         model_list.extend(
             emit_deployment(member, view, gateway, weighted=weighted, last=last, tags=own)

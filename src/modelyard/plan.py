@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from modelyard.clients import client_plans
 from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
-from modelyard.emit import View, api_base, emit_document
+from modelyard.emit import View, api_base, emit_document, is_never_cooled, last_steps
 from modelyard.monitoring import WATCHERS, Watch
 from modelyard.names import (
     GATEWAY_USER,
@@ -33,6 +34,12 @@ DOOR_UNIT = "modelyard-haproxy.service"
 
 HEALTH = {"ollama": "/api/version", "llama_cpp": "/health", "llama_cpp_python": None, "vllm": "/health"}
 """By role of an engine, the path that says without a key whether it is well; llama-cpp-python has none."""
+
+SHARED_AFTER_S = 1
+"""How much later than one worker of a gateway the others know of a cool-down (measured)."""
+
+LONGEST_WAIT_S = 120
+"""No run waits longer than that for a cool-down to pass."""
 
 CHAT_TIMEOUT_S = 60
 """One token from a model that may have to be read into memory first."""
@@ -107,6 +114,8 @@ class Planner:
                 topology.gateways,
                 topology.redis,
             )
+        lasts = last_steps(routes)
+        self.cooled = {d.id for d in resolved.all() if not is_never_cooled(resolved.deployments[d.model.name], lasts)}
         self.slugs = {role: slugs(self.named(role)) for role in ENGINE_ROLES.values()}
         self.by_host: dict[str, list[Deployment]] = {}
         for deployment in resolved.all():
@@ -178,6 +187,7 @@ class Planner:
                 for deployment in self.by_host.get(host, [])
                 if deployment.model.adapter_of is None
             ],
+            "after": self.after(host),
             "firewall": {"rules": self.firewall(host, services)},
             "redis": redis,
             **engines,
@@ -258,14 +268,35 @@ class Planner:
         processes: dict[str, list[Deployment]] = {}
         for deployment in mine:
             processes.setdefault(self.service(role, deployment), []).append(deployment)
+        # Whoever is never cooled down is asked again as soon as it is back, so nobody has to wait for it (`after`).
+        ordered = sorted(processes.items(), key=lambda process: any(d.id in self.cooled for d in process[1]))
         version = getattr(self.versions, role) if self.versions else None
         build: dict[str, Any] = version.model_dump(exclude_none=True) if version else {"version": None}
         if role == "ollama" and version:
             build["source"] = {key: text.replace("{version}", version.version) for key, text in build["source"].items()}
         return {
             **build,
-            "instances": [self.instance(role, service, members) for service, members in processes.items()],
+            "instances": [self.instance(role, service, members) for service, members in ordered],
         }
+
+    def after(self, host: str) -> dict[str, dict[str, int]]:
+        """By engine, which others of this host must have been back for so many seconds before it may be restarted.
+
+        These step in for it, the gateways send nobody to them before their cool-down has passed, and there is nobody
+        else: restarted sooner, its clients would be turned away.
+        """
+        rest = min(math.ceil(self.gateway.cooldown_s), LONGEST_WAIT_S) + SHARED_AFTER_S
+        found: dict[str, dict[str, int]] = {}
+        for route in self.routes:
+            members = [member for name in route.attempts for member in self.resolved.deployments[name]]
+            if any(member.host != host for member in members):
+                continue
+            services = {member.id: self.service(ENGINE_ROLES[member.provider.engine], member) for member in members}
+            for service in dict.fromkeys(services.values()):
+                others = [other for other in members if services[other.id] != service]
+                if others and all(other.id in self.cooled for other in others):
+                    found.setdefault(service, {}).update({services[other.id]: rest for other in others})
+        return found
 
     def demand(self, deployment: Deployment) -> dict[str, Any]:
         """What preflight has to know of a model to find room for it on the GPUs that the host really has."""

@@ -26,12 +26,16 @@ class RollbackError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Which release a service goes to. None: it goes away, because it was not there then."""
+    """Which release a service goes to. None: it goes away, because it was not there then.
+
+    `at` is when the change was made that is undone, in seconds since 1970; 0 if one service goes where it is told.
+    """
 
     host: str
     service: str
     release: str | None
     live: str | None
+    at: float = 0
 
     @property
     def stage(self) -> str:
@@ -49,7 +53,7 @@ class Step:
 
 
 def way_back(histories: Mapping[str, History], service: str = "", release: str = "") -> list[Step]:
-    """The steps of a rollback, in the order of STAGES, engines that come back before those that go.
+    """The steps of a rollback, in the order of STAGES and as they were changed; engines that come back go first.
 
     `histories` is by host. Without `service` all that the latest run changed is undone, on every host; with it that
     service goes to the release before, or to `release` (or what it begins with). Raises RollbackError.
@@ -59,7 +63,7 @@ def way_back(histories: Mapping[str, History], service: str = "", release: str =
     found = list(_to_release(histories, service, release) if service else _undo_latest_run(histories))
     steps = [step for step in found if step.release != step.live]
     order = {stage: place for place, stage in enumerate(STAGES)}
-    return sorted(steps, key=lambda step: (order[step.stage], step.release is None, step.host, step.service))
+    return sorted(steps, key=lambda step: (order[step.stage], step.release is None, step.host, step.at, step.service))
 
 
 def _to_release(histories: Mapping[str, History], service: str, release: str) -> Iterator[Step]:
@@ -98,15 +102,20 @@ def _others(entry: Mapping[str, Any]) -> list[str]:
 
 def _undo_latest_run(histories: Mapping[str, History]) -> Iterator[Step]:
     changes = [
-        (entry["at"], entry["run"])
+        [
+            (entry["at"], entry["run"])
+            for entry in service["entries"]
+            if entry["outcome"] != "failed" and entry.get("run")
+        ]
         for history in histories.values()
         for service in history.values()
-        for entry in service["entries"]
-        if entry["outcome"] != "failed" and entry.get("run")
     ]
-    if not changes:
+    # A clock that was ahead once says that its run is the latest for ever, though others followed on the same service.
+    followed = {run for service in changes for _at, run in service if run != service[-1][1]}
+    latest = [service[-1] for service in changes if service]
+    if not latest:
         raise RollbackError("no host remembers a run that changed anything")
-    _at, run = max(changes)
+    _at, run = max([change for change in latest if change[1] not in followed] or latest)
     gone = []
     for host, history in histories.items():
         for name, service in history.items():
@@ -118,7 +127,7 @@ def _undo_latest_run(histories: Mapping[str, History]) -> Iterator[Step]:
             release = before["release"] if before and before["outcome"] == "live" else None
             if release and release not in service["there"]:
                 gone.append(f"{host}: release {release} of {name} is no longer there")
-            yield Step(host, name, release, service["live"])
+            yield Step(host, name, release, service["live"], done[first]["at"])
     if gone:
         raise RollbackError("\n".join(["the latest run cannot be undone as a whole:", *gone]))
 

@@ -101,12 +101,12 @@ class Host:
         activation = self.begin(name, *displaces)
         return dict(activation.told(activation.execute))
 
-    def begin(self, name: str, *displaces: str) -> Any:
+    def begin(self, name: str, *displaces: str, after: dict[str, int] | None = None) -> Any:
         """The activation of what is staged, as its supervisor makes it."""
         service = Service(name)
         release = service.load("staged")
         assert release
-        activation = activate.Activation(service, release, list(displaces))
+        activation = activate.Activation(service, release, list(displaces), after=after)
         activation.look()
         return activation
 
@@ -407,3 +407,32 @@ def test_what_left_no_process_is_asked_for(tmp_path: Path, monkeypatch: pytest.M
         assert services.running_release("modelyard-firewall.service", release) == expected
         monkeypatch.setattr(services, "unit_state", lambda _: {"ActiveState": "inactive", "MainPID": "0"})
         assert services.running_release("modelyard-firewall.service", release) is None
+
+
+@pytest.mark.parametrize(
+    ("moved", "waits"), [(0, 31), (20, 11), (31, 0), (-86400, 31), (86400, 0)], ids=lambda number: f"{number}s"
+)
+def test_whoever_steps_in_gets_requests_again_first(
+    host: Host, monkeypatch: pytest.MonkeyPatch, moved: int, waits: int
+) -> None:
+    """A gateway sends nobody to what it found gone, for a while; nobody would be left if this one went, too."""
+    slept: list[float] = []
+    monkeypatch.setattr(activate.time, "sleep", slept.append)
+    host.stage("llama-cpp@other", 8081)
+    assert host.activate("llama-cpp@other")["changed"]
+    at = Service("llama-cpp@other").history()[-1]["at"]
+    monkeypatch.setattr(activate.time, "time", lambda: at + moved)
+    new = host.stage("llama-cpp@old", 8080, store=["/srv"])
+    monkeypatch.setattr(activate, "WATCH_NEW_PROGRAM_S", 0)
+    activation = host.begin("llama-cpp@old", after={"llama-cpp@other": 31, "llama-cpp@never": 31})
+    report = activation.told(activation.execute)
+    assert slept == ([waits] if waits else [])
+    assert report["release"] == new
+    assert ("for requests to go to llama-cpp@other again" in str(report["steps"])) == bool(waits)
+
+
+def test_what_does_not_run_waits_for_nobody(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activate.time, "sleep", lambda _: pytest.fail("it waited"))
+    host.stage("llama-cpp@new", 8081)
+    activation = host.begin("llama-cpp@new", after={"llama-cpp@old": 31})
+    assert activation.told(activation.execute)["changed"]

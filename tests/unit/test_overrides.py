@@ -59,7 +59,8 @@ def test_one_of_several_shapes_is_replaced_whole() -> None:
     )
     result = compiled(llm_overrides=override)
     assert document(result)["router_settings"]["fallbacks"] == [{"small": ["big-cloud"]}]
-    assert result.plans["one"]["llama_cpp"]["instances"][0]["source"]["url"] == "https://e.org/m"
+    sources = {one["model"]: one["source"] for one in result.plans["one"]["llama_cpp"]["instances"]}
+    assert sources["small"]["url"] == "https://e.org/m"
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,27 @@ def test_undone_twice_is_where_it_began() -> None:
     assert told(of=undone) == ["gpu2 litellm dddd2"]
 
 
+def test_a_clock_that_was_ahead_does_not_hide_later_runs() -> None:
+    jumped = {
+        "gpu1": {
+            "redis": service(entry("one", 1, "cccc1"), entry("ahead", 10**8, "cccc2"), entry("now", 9, "cccc3")),
+            "haproxy": service(entry("one", 1, "bbbb1"), entry("ahead", 10**8, "bbbb2")),
+        }
+    }
+    assert told(of=jumped) == ["gpu1 redis cccc2"]
+
+
+def test_engines_go_back_in_the_order_in_which_they_were_changed() -> None:
+    """Whoever ends a chain goes first, as in the run that is undone: somebody answers all the while."""
+    engines = {
+        "gpu1": {
+            "llama-cpp@head": service(entry("one", 1, "aaaa1"), entry("two", 12, "aaaa2")),
+            "llama-cpp@last": service(entry("one", 1, "bbbb1"), entry("two", 10, "bbbb2")),
+        }
+    }
+    assert told(of=engines) == ["gpu1 llama-cpp@last bbbb1", "gpu1 llama-cpp@head aaaa1"]
+
+
 def test_one_service() -> None:
     assert told("redis") == ["gpu1 redis cccc2"]
     assert told("redis", "cccc1") == ["gpu1 redis cccc1"]
