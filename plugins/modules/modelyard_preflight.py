@@ -412,13 +412,22 @@ def port_problems(services: list[dict], found: list[Listener], who: dict[str, Ho
                 fix = "It is not ours and stays as it is: stop it yourself"
                 if holder.unit:
                     fix += f" (`systemctl disable --now {holder.unit}`)"
-            problems.append(f"{place}. {fix}, or choose another port with {planned['variable']}")
+            more = adoption(planned) if holder.program == "ollama" and not ours else ""
+            problems.append(f"{place}. {fix}, or choose another port with {planned['variable']}{more}")
     return problems
 
 
 def kind(name: str) -> str:
     """Return the service that a unit of ours, or an instance, is of: `ollama` for `modelyard-ollama@local.service`."""
     return name.removeprefix("modelyard-").removesuffix(".service").partition("@")[0]
+
+
+def adoption(planned: dict) -> str:
+    """Say how a planned Ollama takes over the models of another one; empty for other services."""
+    if kind(planned["service"]) != "ollama":
+        return ""
+    setting = planned["variable"].rpartition(".")[0] + ".ollama.models_path"
+    return f". Its models need not be pulled again: {setting} adopts them where they are (roles/ollama/README.md)"
 
 
 def boot_problems(services: list[dict], states: dict[str, dict[str, str]]) -> list[str]:
@@ -437,7 +446,7 @@ def boot_problems(services: list[dict], states: dict[str, dict[str, str]]) -> li
             problems[planned["service"]] = (
                 f"{planned['service']}: {unit} is stopped, but enabled: at the next boot it may take port {usual} "
                 f"before ours does. It is not ours and stays as it is: `systemctl disable {unit}` yourself, "
-                f"or choose another port with {planned['variable']}"
+                f"or choose another port with {planned['variable']}{adoption(planned)}"
             )
     return list(problems.values())
 

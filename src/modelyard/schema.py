@@ -382,7 +382,8 @@ class OllamaSettings(Strict):
     """How an Ollama of ours runs."""
 
     models_path: AbsolutePath | None = Field(None, examples=["/srv/ollama/models"])
-    """Where it keeps its models. Default: below /var/lib/modelyard/ollama."""
+    """Where it keeps its models. The store of an Ollama that was there before can be adopted (roles/ollama/README.md).
+    Default: below /var/lib/modelyard/ollama."""
     keep_alive: Duration = Field("30m", examples=["24h"])
     """A model stays loaded this long after its last request. A cold one makes the next request wait for the disk."""
     num_parallel: Positive | None = Field(None, examples=[2])

@@ -162,6 +162,21 @@ OLLAMA = {
     "port": 11434,
     "variable": "llm_providers.local.port",
 }
+ADOPTS = "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts them where they are"
+
+
+def test_an_ollama_that_is_not_ours_is_refused_with_what_adopts_its_models() -> None:
+    found = [Listener("127.0.0.1", 11434, "7")]
+    (foreign,) = preflight.port_problems([OLLAMA], found, {"7": Holder("ollama.service", "ollama", 9)})
+    assert foreign == (
+        "ollama@local: 127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid 9). It is not ours and "
+        "stays as it is: stop it yourself (`systemctl disable --now ollama.service`), or choose another port with "
+        f"llm_providers.local.port. {ADOPTS} (roles/ollama/README.md)"
+    )
+    (other,) = preflight.port_problems([OLLAMA], found, {"7": Holder("nginx.service", "nginx", 9)})
+    assert "models" not in other
+    (redis,) = preflight.port_problems([{**REDIS, "port": 11434}], found, {"7": Holder("", "ollama", 9)})
+    assert "models" not in redis
 
 
 @pytest.mark.parametrize(
@@ -185,7 +200,7 @@ def test_a_stopped_unit_counts_if_a_boot_starts_it_on_our_port(
     assert len(found) == problems
     if found:
         assert found[0].startswith("ollama@local: ollama.service is stopped, but enabled: at the next boot it may ")
-        assert found[0].endswith("or choose another port with llm_providers.local.port")
+        assert f"or choose another port with llm_providers.local.port. {ADOPTS}" in found[0]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +210,7 @@ def test_the_units_of_packages_are_known(service: str, unit: str, port: int) -> 
     states = {f"{unit}.service": {"UnitFileState": "enabled", "ActiveState": "inactive"}}
     (problem,) = preflight.boot_problems([{**REDIS, "service": service, "port": port, "variable": "x.port"}], states)
     assert f"`systemctl disable {unit}.service` yourself, or choose another port with x.port" in problem
+    assert "models" not in problem
 
 
 def test_every_problem_is_reported_once() -> None:

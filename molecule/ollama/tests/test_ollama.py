@@ -49,9 +49,9 @@ def ask(host: Any, path: str, body: dict[str, Any] | None = None, headers: str =
     return int(status), text
 
 
-def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
+def converge(*arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Run the scenario's playbook with some variables changed."""
-    return ansible_playbook("converge.yml", "-e", json.dumps(variables))
+    return ansible_playbook("converge.yml", *arguments, "-e", json.dumps(variables))
 
 
 def have(*models: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -73,10 +73,15 @@ def have(*models: dict[str, Any], **options: Any) -> dict[str, Any]:
         "margin_mib": 1,
         **options,
     }
-    command = ["ansible", "ollama", "-m", "modelyard_ollama_models", "-a", json.dumps(arguments)]
+    return module("ollama", "modelyard_ollama_models", arguments)
+
+
+def module(name: str, module: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run a module on a host, as root, and return its result."""
+    command = ["ansible", name, "-m", module, "-a", json.dumps(arguments)]
     environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
     done = subprocess.run(command, cwd=SCENARIO, capture_output=True, text=True, check=False, env=environment)
-    # `HOST | CHANGED => {...}`, after the error of a failure.
+    # `HOST | CHANGED => {...}`, after the error of a failure and warnings.
     _, found, text = done.stdout.rpartition(" => {\n")
     assert found, done.stdout + done.stderr
     return {**json.loads("{" + text), "failed": done.returncode != 0}
@@ -339,3 +344,63 @@ def test_the_last_instance_can_go_and_come_back(host: Any, hub: Any) -> None:
     assert names(host) == {"tiny:latest", "tiny:second", "own:latest"}
     assert host.file("/usr/local/bin/ollama").exists
     assert "CUDA_VISIBLE_DEVICES" not in host.file(f"/etc/systemd/system/{UNIT}.service").content_string
+
+
+ADOPTED = "/usr/share/ollama/.ollama/models"
+
+
+def test_the_store_of_an_ollama_that_was_here_before_is_adopted_where_it_is() -> None:
+    """What roles/ollama/README.md says, step by step, on a host that Modelyard has not seen yet."""
+    host, target = host_of("adopted"), {"target": "adopted"}
+    theirs = "systemctl show -p MainPID,ActiveState,UnitFileState ollama"
+    files = f"cd {ADOPTED} && find . -type f -printf '%i %s %p\\n' | sort"
+    before, running = host.check_output(files), host.check_output(theirs)
+    assert " ./manifests/registry.ollama.ai/library/kept/latest" in before
+    assert "ActiveState=active" in running
+
+    # site.yml looks before anything changes.
+    ours = {"service": SERVICE, "unit": f"{UNIT}.service", "address": "127.0.0.1", "port": 11434}
+    looked = {"services": [{**ours, "variable": "llm_providers.local.port"}], "free_mib": {}}
+    (problem,) = module("adopted", "modelyard_preflight", looked)["problems"]
+    assert "127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid " in problem
+    assert "`systemctl disable --now ollama.service`" in problem
+    assert "llm_providers.local.ollama.models_path adopts them where they are (roles/ollama/README.md)" in problem
+    # Check mode knows whose the store is before there is a user of ours; that root made the directory says nothing.
+    host.check_output(f"chown root: {ADOPTED}")
+    refused = converge("--check", **target)
+    assert refused.returncode != 0
+    assert re.search(f"{ADOPTED}/(blobs|manifests) belongs to ollama, so this is not our model store", said(refused))
+    assert host.check_output(theirs) == running
+    assert not host.user("modelyard-ollama").exists
+
+    host.check_output("systemctl disable --now ollama.service")
+    assert module("adopted", "modelyard_preflight", looked)["problems"] == []
+    host.check_output("useradd --system --user-group modelyard-ollama")
+    give = f"chown -R modelyard-ollama:modelyard-ollama {ADOPTED}/"
+    assert give in said(refused)
+    host.check_output(give)
+    done = converge(**target)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert host.check_output(files) == before, "something was copied, pulled or deleted"
+    answers(host)
+    assert loaded(host)["kept:latest"] > "2100"
+    again = converge(**target)
+    assert re.search(r"^adopted\s.* changed=0 .* failed=0 ", again.stdout, re.MULTILINE), again.stdout
+
+    # The way back.
+    host.check_output(f"systemctl stop {UNIT} && chown -R ollama:ollama {ADOPTED}/ && systemctl start ollama")
+    wait_until(lambda: ask(host, "/api/version")[0] == 200, "a start of the other Ollama")
+    answers(host)
+    assert host.check_output(files) == before
+
+
+def answers(host: Any) -> None:
+    """Ask the model of the host `adopted`."""
+    question = {"model": "kept", "messages": [{"role": "user", "content": "say something"}], "max_tokens": 4}
+    status, text = ask(host, "/v1/chat/completions", question)
+    assert status == 200, text
+    assert json.loads(text)["choices"][0]["message"]["content"], text
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((done.stdout + done.stderr).split())
