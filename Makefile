@@ -52,7 +52,7 @@ test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint
 	@scripts/test.py $(ONLY)
 
 faults: env ## break a lab host, and providers, on purpose, and print what a client saw (half an hour)
-	@scripts/lab-packages.sh
+	@scripts/lab-packages.sh g++:g++
 	@scripts/test.py change
 	@python tests/benchmarks/bench_faults.py
 

@@ -3,9 +3,9 @@
 
 usage: scripts/test.py [NAME...]
 
-A name is `lint`, `unit`, `cuda`, `gateway`, `lab` or a molecule scenario; without names all run but `change` (`make
-faults`), the cheap first, and at the end, two at a time, the scenarios that mostly wait. Every step runs even if an
-earlier one failed. The exit status is 0 only if everything passed.
+A name is `lint`, `unit`, `cuda`, `gateway`, `lab` or a molecule scenario; without names all run, the cheap first, and
+at the end, two at a time, the scenarios that mostly wait. Every step runs even if an earlier one failed. The exit
+status is 0 only if everything passed.
 """
 
 from __future__ import annotations
@@ -37,15 +37,11 @@ COMPLAINT = re.compile(r"(fatal|failed): \[|FAILED |ERROR |E   |lab: |error|Erro
 EXPLAINED = 20
 """How many lines after it belong to it: Ansible prints a result over several."""
 
-WAITING = ("monitoring", "exporter", "haproxy", "alertmanager", "grafana", "prometheus", "redis", "firewall")
+WAITING = ("change", "monitoring", "exporter", "haproxy", "alertmanager", "grafana", "prometheus", "redis", "firewall")
 """Scenarios that wait more than they compute, the longest first. They run last: others build what they use."""
 
 APART_S = 10
 """Seconds between the beginnings of two scenarios that run together, so that not both boot hosts at once."""
-
-
-FAULTS = "change"
-"""The scenario that breaks one host again and again. It takes a quarter of an hour, so it runs by `make faults`."""
 
 
 @dataclass
@@ -141,7 +137,7 @@ def scenarios() -> list[str]:
 def main() -> int:
     """Run what was asked for and print the summary."""
     known = ["lint", "unit", "cuda", "gateway", "lab", *(name for name in scenarios() if name != "lab")]
-    chosen = sys.argv[1:] or [name for name in known if name != FAULTS]
+    chosen = sys.argv[1:] or known
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         print(f"no tests named {', '.join(unknown)}. There are: {', '.join(known)}", file=sys.stderr)
