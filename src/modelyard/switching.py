@@ -182,7 +182,7 @@ def _compiled(inventory: Inventory, what: str) -> Compiled:
 def _without_errors(compiled: Compiled, what: str) -> Compiled:
     if compiled.errors:
         count = len(compiled.errors)
-        head = f"{what} has {count} error{'s' if count > 1 else ''}. No host was contacted."
+        head = f"{what} has {count} error{'s' if count > 1 else ''}. Nothing was changed."
         raise SwitchError("\n".join([head, *(error.render() for error in compiled.errors)]))
     return compiled
 
