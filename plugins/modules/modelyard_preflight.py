@@ -23,7 +23,8 @@ options:
     elements: dict
     default: []
   free_mib:
-    description: Free space that is needed below each path, in MiB. Paths on one file system are added up.
+    description: Free space that is needed below each path, in MiB. Paths on one file system are added up, and what
+      C(modelyard_base) is about to delete counts as free.
     type: dict
     default: {/opt: 3072, /var/lib: 1024}
   public_names:
