@@ -9,7 +9,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 try:
-    from modelyard.secrets import SecretError, begin_rotation, end_rotation
+    from modelyard.secrets import SecretError, begin_rotation, end_rotation, is_given
 except ImportError as error:
     raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
 
@@ -47,4 +47,4 @@ class ActionModule(ActionBase):
                 changed = end_rotation(wanted["secret"], given, store, back=wanted["state"] == "undone", write=write)
         except SecretError as error:
             raise Refusal(str(error)) from error
-        return {"changed": changed}
+        return {"changed": changed, "given": is_given(wanted["secret"], given)}

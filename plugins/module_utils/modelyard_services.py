@@ -327,14 +327,13 @@ def services() -> list[str]:
     return [name for name in found if Service(name).there]
 
 
-def forget_retired(now: float) -> list[str]:
-    """Take away what was retired long ago. Returns the names of the services."""
+def retired_long_ago(now: float) -> list[str]:
+    """Return the names of the services that can be forgotten."""
     found = []
     for name in sorted(os.listdir(SERVICES)) if os.path.isdir(SERVICES) else []:
         service = Service(name)
         history = service.history()
         if not service.there and history and history[-1]["at"] < now - KEEP_RETIRED_DAYS * DAY_S:
-            service.remove()
             found.append(name)
     return found
 

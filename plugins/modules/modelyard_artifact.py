@@ -15,6 +15,8 @@ description:
     systemd unit that survives a lost connection (a rerun picks the build up), and kept on the controller. A
     lock per artifact
     on the controller makes further hosts wait for the first one's build and copy it.
+  - An artifact that is there is marked as asked for now, which is no change. C(modelyard_base) deletes what no release
+    names and nobody asked for within a day.
 options:
   name:
     description: Name of the artifact.
@@ -80,32 +82,26 @@ seconds:
   returned: changed
 """
 
+import contextlib
 import json
 import os
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_services import ServiceError, read_text, run, sha256_of, write_atomically
+from ansible.module_utils.modelyard_store import CACHE, COMPLETE, STORE, WORK, building, unit_name
 
-STORE = "/opt/modelyard/store"
-WORK = "/var/cache/modelyard/build"
 BUILD_USER = "modelyard-build"
-COMPLETE = ".modelyard-complete"
 
 
-def unit_name(identifier: str) -> str:
-    """Return the name of the transient unit that builds an artifact."""
-    return f"modelyard-build-{identifier.replace('.', '-')}.service"
-
-
-def query(identifier: str) -> dict:
-    """Say whether the artifact is there and whole, and whether a build of it is under way."""
-    shown = run(["systemctl", "show", "--property=ActiveState", unit_name(identifier)]).stdout
-    return {
-        "present": os.path.exists(os.path.join(STORE, identifier, COMPLETE)),
-        "building": shown.strip() in ("ActiveState=active", "ActiveState=activating"),
-        "cores": os.cpu_count() or 1,
-    }
+def query(identifier: str, check_mode: bool) -> dict:
+    """Say whether the artifact is there and whole, and whether a build of it is under way. Marks it as asked for."""
+    marker = os.path.join(STORE, identifier, COMPLETE)
+    present = os.path.exists(marker)
+    if present and not check_mode:
+        with contextlib.suppress(OSError):  # on a file system that is read-only nothing is deleted either
+            os.utime(marker)
+    return {"present": present, "building": building(identifier), "cores": os.cpu_count() or 1}
 
 
 def start(identifier: str, sources: dict, script: str, environment: dict) -> dict:
@@ -127,7 +123,7 @@ def start(identifier: str, sources: dict, script: str, environment: dict) -> dic
         "SOURCES": os.path.join(work, "sources"),
         "JOBS": str(os.cpu_count() or 1),
         "HOME": work,
-        "CCACHE_DIR": os.path.join(os.path.dirname(WORK), "ccache"),
+        "CCACHE_DIR": os.path.join(CACHE, "ccache"),
     }
     ccache = variables["CCACHE_DIR"]
     os.makedirs(ccache, exist_ok=True)
@@ -160,7 +156,7 @@ def poll(identifier: str) -> dict:
     work = os.path.join(WORK, identifier)
     log = (read_text(os.path.join(work, "build.log")) or "").rstrip().splitlines()
     status = read_text(os.path.join(work, "status"))
-    ended = not query(identifier)["building"]
+    ended = not building(identifier)
     return {
         "ended": ended,
         "status": int(status) if status and status.strip() else None,
@@ -178,7 +174,7 @@ def finish(identifier: str) -> dict:
     _checked(["chown", "-Rh", "root:root", destination])
     _checked(["chmod", "-R", "u+rwX,go+rX,go-w", destination])
     write_atomically(os.path.join(destination, COMPLETE), json.dumps({"artifact": identifier}) + "\n")
-    archive = os.path.join("/var/tmp", f"{identifier}.tar.zst")
+    archive = os.path.join(WORK, f"{identifier}.tar.zst")
     _checked(["tar", "--use-compress-program=zstd -3 -T0", "-cf", archive, "-C", STORE, identifier], 600)
     shutil.rmtree(work, ignore_errors=True)
     return {"archive": archive, "sha256": sha256_of(archive)}
@@ -193,6 +189,7 @@ def unpack(identifier: str, archive: str, sha256: str) -> dict:
     os.makedirs(staging)
     try:
         _checked(["tar", "--use-compress-program=zstd -T0", "-xf", archive, "-C", staging], 600)
+        os.utime(os.path.join(staging, identifier, COMPLETE))  # asked for now; the archive says when it was built
         shutil.rmtree(os.path.join(STORE, identifier), ignore_errors=True)
         os.rename(os.path.join(staging, identifier), os.path.join(STORE, identifier))
     finally:
@@ -224,7 +221,7 @@ def main() -> None:
     identifier = params["identifier"]
     try:
         if params["step"] == "query":
-            result = query(identifier)
+            result = query(identifier, module.check_mode)
         elif params["step"] == "start":
             result = start(identifier, params["sources"], params["script"], params["environment"])
         elif params["step"] == "poll":

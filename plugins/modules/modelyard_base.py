@@ -9,6 +9,9 @@ short_description: Make the directories, the target and the build user that all 
 description:
   - "Sees to C(/opt/modelyard/store), C(/opt/modelyard/services), C(/etc/modelyard/credentials) (root only),
     C(/var/lib/modelyard), the user that builds artifacts, and C(modelyard.target), enabled and active."
+  - Deletes what was retired a week ago and what is left of builds, and artifacts that no release on the host names,
+    retired ones included, and that nobody asked for within a day. It is the first to touch a host in a run, so nothing
+    that the run itself asks for is at stake.
   - One call, because every run on every host pays for it.
 options:
   target:
@@ -37,7 +40,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was made or corrected.
+  description: What was made, corrected or deleted.
   type: list
   elements: str
   returned: always
@@ -64,20 +67,22 @@ from ansible.module_utils.modelyard_services import (
     CREDENTIALS,
     SERVICES,
     UNITS,
+    Service,
     ServiceError,
-    forget_retired,
     read_text,
+    retired_long_ago,
     run,
     services,
     systemctl,
     unit_state,
     write_atomically,
 )
+from ansible.module_utils.modelyard_store import STORE, delete_unneeded, unneeded
 
 TARGET = "modelyard.target"
 DIRECTORIES = {
     "/opt/modelyard": 0o755,
-    "/opt/modelyard/store": 0o755,
+    STORE: 0o755,
     SERVICES: 0o755,
     "/etc/modelyard": 0o755,
     CREDENTIALS: 0o700,
@@ -136,9 +141,17 @@ def target(content: str, check_mode: bool) -> list[str]:
     return changes
 
 
-def retired(check_mode: bool) -> list[str]:
-    """Forget what left the plan long ago."""
-    return [] if check_mode else [f"{name}, retired, is forgotten" for name in forget_retired(time.time())]
+def cleaned(check_mode: bool) -> list[str]:
+    """Forget what left the plan long ago, and delete what nothing needs any more."""
+    now = time.time()
+    retired = retired_long_ago(now)
+    for name in [] if check_mode else retired:
+        Service(name).remove()
+    deleted = unneeded(now, retired) if check_mode else delete_unneeded(now, retired)
+    return [
+        *(f"{name}, retired, is forgotten" for name in retired),
+        *(f"{path}, not needed, deleted" for path in deleted),
+    ]
 
 
 def main() -> None:
@@ -156,12 +169,15 @@ def main() -> None:
             *directories(module.check_mode),
             *build_user(module.params["build_user"], module.check_mode),
             *target(module.params["target"], module.check_mode),
-            *retired(module.check_mode),
+            *cleaned(module.check_mode),
         ]
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     missing = [program for program in module.params["programs"] if shutil.which(program) is None]
-    module.exit_json(changed=bool(changes), changes=changes, missing_programs=missing, services=services())
+    result = {"changes": changes, "missing_programs": missing, "services": services()}
+    if changes:
+        result["diff"] = {"prepared": "\n".join(changes)}
+    module.exit_json(changed=bool(changes), **result)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,6 @@ description:
   - Sends one chat request through the front door of the host, with a key read from the host's credentials, and
     returns the answer.
 options:
-  url:
-    description: Address of the gateway, without C(/v1).
-    type: str
-    required: true
-  bearer:
-    description: Credential of the host that holds the key, as C(SERVICE/NAME).
-    type: str
-    default: litellm/LITELLM_MASTER_KEY
-  model:
-    description: Public name to ask.
-    type: str
-    required: true
   prompt:
     description: The question.
     type: str
@@ -30,6 +18,7 @@ options:
     description: Length of the answer, in tokens.
     type: int
     default: 32
+extends_documentation_fragment: [modelyard_gateway]
 author: Modelyard
 """
 

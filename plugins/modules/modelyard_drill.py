@@ -11,18 +11,6 @@ description:
     before were answered or not, and counts. C(playbooks/drill.yml) breaks something meanwhile.
   - It never fails because requests fail; it says so.
 options:
-  url:
-    description: Address of the gateway, without C(/v1).
-    type: str
-    required: true
-  bearer:
-    description: Credential of the host that holds the key, as C(SERVICE/NAME).
-    type: str
-    default: litellm/LITELLM_MASTER_KEY
-  model:
-    description: Public name to ask.
-    type: str
-    required: true
   rate:
     description: Requests a second, 10 at most.
     type: float
@@ -35,6 +23,7 @@ options:
     description: How long a client waits for an answer.
     type: float
     default: 60
+extends_documentation_fragment: [modelyard_gateway]
 author: Modelyard
 """
 

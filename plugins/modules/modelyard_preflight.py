@@ -23,7 +23,8 @@ options:
     elements: dict
     default: []
   free_mib:
-    description: Free space that is needed below each path, in MiB. Paths on one file system are added up.
+    description: Free space that is needed below each path, in MiB. Paths on one file system are added up, and what
+      C(modelyard_base) is about to delete counts as free.
     type: dict
     default: {/opt: 3072, /var/lib: 1024}
   public_names:
@@ -199,6 +200,7 @@ import os
 import re
 import socket
 import struct
+import time
 import urllib.parse
 from dataclasses import dataclass
 
@@ -206,6 +208,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_gguf import GgufError, read
 from ansible.module_utils.modelyard_gpus import find, survey
 from ansible.module_utils.modelyard_services import public_names, read_text, unit_state
+from ansible.module_utils.modelyard_store import size_of, unneeded
 
 MODELS = "/var/lib/modelyard/models"  # where modelyard_model puts what it fetches
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
@@ -280,7 +283,10 @@ def systemd_problems(proc: str = "/proc") -> list[str]:
 
 
 def disk_problems(needed: dict[str, int]) -> list[str]:
-    """Compare the free space with what is needed (MiB), per file system: paths on one share its space."""
+    """Compare the free space with what is needed (MiB), per file system: paths on one share its space.
+
+    What role base is about to delete counts as free: a host that is full of it could not be helped otherwise.
+    """
     by_device: dict[int, list[str]] = {}
     free: dict[int, int] = {}
     for path in sorted(needed):
@@ -294,6 +300,9 @@ def disk_problems(needed: dict[str, int]) -> list[str]:
     problems = []
     for device, paths in by_device.items():
         wanted = sum(int(needed[path]) for path in paths)
+        if free[device] < wanted:
+            soon = [path for path in unneeded(time.time()) if os.stat(path).st_dev == device]
+            free[device] += sum(map(size_of, soon)) // 2**20
         if free[device] < wanted:
             problems.append(
                 f"{' and '.join(paths)}: {free[device]} MiB are free, {wanted} MiB are needed; "

@@ -7,9 +7,9 @@ DOCUMENTATION = r"""
 module: modelyard_remove
 short_description: Take everything of Modelyard off a host
 description:
-  - Stops and removes every unit C(modelyard-*), retired and half-installed services, releases, credentials, artifacts
-    and the firewall's rules. Packages whose own service Modelyard masked, which are those that it installed, are
-    purged, unless their program still runs.
+  - Stops and removes every unit C(modelyard-*), retired and half-installed services, releases, credentials, artifacts,
+    the cache of builds and the firewall's rules. Packages whose own service Modelyard masked, which are those that it
+    installed, are purged, unless their program still runs.
   - What is below C(/var/lib/modelyard) stays, models among it, and so do the users that it belongs to, unless O(data).
   - Other packages that were installed for a build (a compiler, C(python3-venv)) stay, as others may need them by now.
   - In check mode it says what would go.
@@ -55,6 +55,7 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_services import TRIED_UNITS, UNITS, ServiceError, run, systemctl
+from ansible.module_utils.modelyard_store import CACHE
 
 PROGRAMS = "/opt/modelyard"
 SECRETS = "/etc/modelyard"
@@ -108,7 +109,7 @@ def inventory(data: bool) -> tuple[list[str], list[str]]:
     """Return what would go and what would stay, in words."""
     packages = masked()
     gone = [f"unit {unit}" for unit in units()]
-    gone += [path for path in (PROGRAMS, SECRETS) if os.path.isdir(path)]
+    gone += [path for path in (PROGRAMS, SECRETS, CACHE) if os.path.isdir(path)]
     gone += [f"package {package}" for package in packages]
     state = [DATA] if os.path.isdir(DATA) else []
     accounts = [f"user {name}" for name in users()]
@@ -137,7 +138,7 @@ def take_away(data: bool) -> list[str]:
             raise ServiceError(f"apt-get purge {package}: {done.stderr.strip()[-500:]}")
         os.unlink(os.path.join(UNITS, f"{package}.service"))
     systemctl("daemon-reload")
-    for path in (PROGRAMS, SECRETS, *([DATA] if data else [])):
+    for path in (PROGRAMS, SECRETS, CACHE, *([DATA] if data else [])):
         if os.path.isdir(path):
             shutil.rmtree(path)
     for name in users() if data else []:

@@ -41,4 +41,8 @@ changed:
   description: Whether a value was changed, kept or forgotten.
   returned: success
   type: bool
+given:
+  description: Whether its value comes from C(llm_secrets) or the environment, so whether it is the user's to change.
+  returned: success
+  type: bool
 """

@@ -55,6 +55,11 @@ def resolve(name: str, given: Mapping[str, Any], store: Path, *, write: bool) ->
     return value, True
 
 
+def is_given(name: str, given: Mapping[str, Any]) -> bool:
+    """Return whether the user says what a secret is, in `given` (the variable llm_secrets) or the environment."""
+    return bool(given.get(name) or os.environ.get(name))
+
+
 def begin_rotation(name: str, given: Mapping[str, Any], store: Path, *, write: bool) -> bool:
     """Give a secret a new value, and keep the one it had under its former name. Returns whether anything changes.
 
@@ -62,7 +67,7 @@ def begin_rotation(name: str, given: Mapping[str, Any], store: Path, *, write: b
     SecretError if the secret is none of ours to generate, and the user has not done the same by hand.
     """
     old = former(name)
-    if given.get(name) or os.environ.get(name):
+    if is_given(name, given):
         if find(old, given, store):
             return False
         raise SecretError(
@@ -84,14 +89,13 @@ def begin_rotation(name: str, given: Mapping[str, Any], store: Path, *, write: b
 def end_rotation(name: str, given: Mapping[str, Any], store: Path, *, back: bool = False, write: bool) -> bool:
     """Forget the former value of a secret, or put it back. Returns whether anything changes.
 
-    Raises SecretError if the former value is the user's to remove.
+    Raises SecretError if the former value is the user's to remove, or to put back.
     """
     old = former(name)
-    if given.get(old) or os.environ.get(old):
-        if back:
-            return False
+    if is_given(old, given):
         raise SecretError(
-            f"{old} comes from llm_secrets or the environment: remove it there, and site.yml does the rest"
+            f"{old} comes from llm_secrets or the environment: "
+            + (f"put it back under {name}" if back else "remove it there, and site.yml does the rest")
         )
     if not (store / old).is_file():
         return False

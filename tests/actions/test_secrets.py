@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.secrets import SecretError, begin_rotation, end_rotation, resolve
+from modelyard.secrets import SecretError, begin_rotation, end_rotation, is_given, resolve
 
 
 def test_the_order_is_variable_environment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +96,10 @@ def test_a_secret_of_the_user_is_the_users_to_change(tmp_path: Path) -> None:
     assert not begin_rotation("KEY", {"KEY": "new", "KEY_FORMER": "old"}, tmp_path, write=True)
     with pytest.raises(SecretError, match="KEY_FORMER comes from llm_secrets"):
         end_rotation("KEY", {"KEY": "new", "KEY_FORMER": "old"}, tmp_path, write=True)
+    with pytest.raises(SecretError, match="put it back under KEY"):
+        end_rotation("KEY", {"KEY": "new", "KEY_FORMER": "old"}, tmp_path, back=True, write=True)
+    assert is_given("KEY", {"KEY": "new"})
+    assert not is_given("KEY", {"KEY": ""})
     assert not list(tmp_path.iterdir())
 
 

@@ -93,6 +93,7 @@ def test_retired_then_forgotten(redis: Service, monkeypatch: pytest.MonkeyPatch)
     assert redis.releases() == ["good"]
     monkeypatch.setattr(services.time, "time", lambda: NOW - 6 * DAY_S)
     redis.record("retired", "good")
-    assert services.forget_retired(NOW) == []
-    assert services.forget_retired(NOW + 2 * DAY_S) == ["redis"]
+    assert services.retired_long_ago(NOW) == []
+    assert services.retired_long_ago(NOW + 2 * DAY_S) == ["redis"]
+    redis.remove()
     assert not Path(redis.root).exists()

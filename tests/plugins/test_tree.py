@@ -76,6 +76,21 @@ def test_every_play_of_the_pipeline_is_guarded() -> None:
         assert guard["tags"] == "always", play["name"]
 
 
+def test_every_verb_that_changes_a_gateway_asks_before_a_name_goes() -> None:
+    """Whatever was removed from the catalogue since the last run goes live with the next change of the gateway."""
+    verbs = [path for path in [ROOT / "site.yml", *VERBS] if "tasks/gateway.yml" in path.read_text(encoding="utf-8")]
+    assert len(verbs) >= 4
+    for verb in verbs:
+        tasks = [
+            task["modelyard_preflight"]
+            for play in read(verb)
+            for task in play.get("tasks", [])
+            if "modelyard_preflight" in task
+        ]
+        (fit,) = [arguments for arguments in tasks if "services" in arguments]
+        assert {"public_names", "allow_removal"} <= fit.keys(), verb.name
+
+
 def test_the_pinned_gateway_has_a_lock() -> None:
     version = read(ROOT / "group_vars/all/versions.yml")["llm_versions"]["litellm"]["version"]
     assert read(ROOT / "roles/litellm/defaults/main.yml")["litellm_version"] == version

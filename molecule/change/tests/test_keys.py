@@ -18,6 +18,19 @@ MODEL = "llama-cpp-native"
 STORE = SCENARIO / "inventory/.credentials"
 
 
+def given(**secrets: str) -> tuple[str, str]:
+    """Secrets of the user's."""
+    return "-e", json.dumps({"llm_secrets": {"LITELLM_MASTER_KEY": KEY, **secrets}})
+
+
+def override(**changes: Any) -> tuple[str, str]:
+    return "-e", json.dumps({"llm_overrides": changes})
+
+
+def flat(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((done.stdout + done.stderr).split())
+
+
 def rotate(secret: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return ansible_playbook("../../playbooks/rotate_secrets.yml", "-e", f"secret={secret}", *arguments)
 
@@ -72,10 +85,6 @@ def test_master_key(door: str, measured: Callable[[str], None]) -> None:
     refused = rotate("LITELLM_MASTER_KEY")
     assert refused.returncode != 0
     assert "put the new one there, the one that is used today under LITELLM_MASTER_KEY_FORMER" in refused.stdout
-
-    def given(**secrets: str) -> tuple[str, str]:
-        return "-e", json.dumps({"llm_secrets": secrets})
-
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
         done = rotate("LITELLM_MASTER_KEY", *given(LITELLM_MASTER_KEY=NEW_KEY, LITELLM_MASTER_KEY_FORMER=KEY))
@@ -92,6 +101,46 @@ def test_master_key(door: str, measured: Callable[[str], None]) -> None:
         chat(door, KEY, MODEL)
     back = ansible_playbook("converge.yml")
     assert back.returncode == 0, back.stdout
+
+
+def test_password_of_the_user(one: Any, door: str) -> None:
+    before, new = stored("REDIS_PASSWORD"), "planted-redis-password"
+    with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
+        done = rotate("REDIS_PASSWORD", *given(REDIS_PASSWORD=new, REDIS_PASSWORD_FORMER=before))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert traffic.failures == []
+    assert "until you remove REDIS_PASSWORD_FORMER where you defined it, and run site.yml." in flat(done)
+    assert "WRONGPASS" not in redis_says(one, new)
+    assert "WRONGPASS" not in redis_says(one, before)
+    back = ansible_playbook("converge.yml")
+    assert back.returncode == 0, back.stdout
+    assert "WRONGPASS" in redis_says(one, new)
+
+
+def test_key_of_the_user_with_which_an_engine_does_not_come_up(one: Any, door: str) -> None:
+    """Only the user can put it back; until then nobody is sent to the engine with a key that it does not know."""
+    secret = "LLAMA_CPP_NATIVE_API_KEY"
+    before = stored(secret)
+    new = given(**{secret: "planted-engine-key", f"{secret}_FORMER": before})
+    broken = override(providers={"llama_cpp_native": {"models": [{"name": MODEL, "options": {"flash-atn": "on"}}]}})
+    refused = rotate(secret, *new, *broken)
+    assert refused.returncode != 0
+    assert f"yours to put back: say it under {secret} again, remove {secret}_FORMER, and run site.yml." in flat(refused)
+    assert "invalid argument: --flash-atn" in flat(refused).partition("Until then requests go where they go now.")[2]
+    assert engine_says(one, before) == "200"
+    assert json.loads(chat(door, KEY, MODEL))["choices"], "who steps in answers"
+    back = ansible_playbook("converge.yml")
+    assert back.returncode == 0, back.stdout
+    assert json.loads(chat(door, KEY, MODEL))["choices"]
+
+
+def test_a_name_does_not_go_unasked(door: str) -> None:
+    before = stored("REDIS_PASSWORD")
+    without = override(providers={"spare": None}, routing={"fallbacks": {MODEL: {"terminal": True}, "stand-by": None}})
+    refused = rotate("REDIS_PASSWORD", *without)
+    assert refused.returncode != 0
+    assert "litellm: live today and missing from the plan: stand-by." in flat(refused)
+    assert stored("REDIS_PASSWORD") == before
 
 
 def test_what_is_no_secret_of_ours_is_refused(door: str) -> None:

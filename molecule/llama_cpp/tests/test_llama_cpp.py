@@ -179,6 +179,26 @@ def test_the_program_is_stripped_and_needs_only_what_every_host_has(host: Any) -
     assert host.file(f"{os.path.dirname(os.path.dirname(program))}/build.log").size > 1000
 
 
+def test_an_artifact_that_no_release_needs_goes(host: Any) -> None:
+    live = host.check_output("ls -d /opt/modelyard/store/llama-cpp-*")
+    old = "/opt/modelyard/store/llama-cpp-0.0.1-0123456789ab"
+    mark = f"{live}/.modelyard-complete"
+    host.check_output(f"cp -a {live} {old} && touch -d '3 days ago' {old}/.modelyard-complete {mark}")
+    asked, processes = host.file(mark).mtime, [started(host, name) for name in INSTANCES]
+    would = ansible_playbook("converge.yml", "--check", "--diff")
+    assert f"{old}, not needed, deleted" in would.stdout, would.stdout + would.stderr
+    assert re.search(r"changed=1 ", would.stdout), would.stdout
+    assert host.file(old).exists
+    assert host.file(mark).mtime == asked
+    done = ansible_playbook("converge.yml", "--diff")
+    assert f"{old}, not needed, deleted" in done.stdout, done.stdout + done.stderr
+    assert not host.file(old).exists
+    assert host.file(mark).mtime > asked, "in use, and asked for"
+    assert [started(host, name) for name in INSTANCES] == processes
+    again = converge()
+    assert re.search(r"changed=0 ", again.stdout), again.stdout + again.stderr
+
+
 def test_a_changed_instance_leaves_the_other_alone(host: Any, restored: None) -> None:
     one, two = started(host, "one"), started(host, "two")
     done = converge(one_context=256)
