@@ -23,13 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from changing import ALL, KEY, MODEL, SERVICES, STAND_BY, answers, lab, live, runs, site, unit_of, wait_until
 from modelyard_playbook import SCENARIO, ansible_playbook
-from modelyard_traffic import Traffic, chat
+from modelyard_traffic import Traffic
 
-KEY = "sk-planted-master-key"
-MODEL, STAND_BY = "llama-cpp-native", "stand-by"
-SERVICES = "/opt/modelyard/services"
-ALL = ("redis", "haproxy", "litellm", f"llama-cpp@{MODEL}", f"llama-cpp@{STAND_BY}")
 LOCK = "/var/lib/modelyard/activations/redis.json.lock"
 NOBODY_SWITCHES = "for lock in /var/lib/modelyard/activations/*.lock; do flock --nonblock $lock true || exit 1; done"
 
@@ -50,11 +47,6 @@ class Row:
             seen = f"{len(self.traffic.failures)} of {asked} requests failed"
         return f"{self.fault:<46}  {self.what:<58}  {self.seconds:6.1f} s  {seen}"
 
-
-ASK_THE_DOOR = (
-    'import socket; s = socket.socket(socket.AF_UNIX); s.connect("/run/modelyard-haproxy/admin.sock"); '
-    's.sendall(b"show info\\n"); print(s.makefile().read())'
-)
 
 ROWS: dict[str, Row] = {}
 FAULTS = (
@@ -102,25 +94,6 @@ def everything_serves(one: Any, door: str) -> Iterator[None]:
     wait_until(lambda: answers(door), "nobody answers", 120)
 
 
-def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 60) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.5)
-
-
-def answers(door: str) -> bool:
-    try:
-        return bool(json.loads(chat(door, KEY, MODEL))["choices"])
-    except OSError:
-        return False
-
-
-def site(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run site.yml, as a user does."""
-    return ansible_playbook("converge.yml", *arguments)
-
-
 def changed(number: int) -> tuple[str, str]:
     """A change of every service, on the command line; `number` makes it another one."""
     first, second = ([{"name": name, "context_length": 512 + 64 * number}] for name in (MODEL, STAND_BY))
@@ -132,29 +105,6 @@ def changed(number: int) -> tuple[str, str]:
     providers = {"llama_cpp_native": {"models": first}, "spare": {"models": second}}
     catalogue = {"providers": providers, "gateway": gateway}
     return "-e", json.dumps({"llm_overrides_test": catalogue})
-
-
-def live(one: Any, name: str) -> str:
-    return os.path.basename(one.check_output(f"readlink {SERVICES}/{name}/current"))
-
-
-def unit_of(one: Any, name: str) -> str:
-    if name != "litellm":
-        return f"modelyard-{name}"
-    active = one.run("systemctl list-units --plain --no-legend --state=active 'modelyard-litellm@*'").stdout.split()
-    return str(active[0]) if active else "modelyard-litellm@none"
-
-
-def runs(one: Any, name: str) -> str:
-    """The release that a service's process was started from; empty if nothing runs."""
-    if name == "haproxy":  # a reload keeps its process, the configuration says what it is
-        shown = one.run(f"python3 -c '{ASK_THE_DOOR}' | sed -n 's/^description: //p'").stdout
-        return os.path.basename(shown.strip())
-    shown = one.run(
-        f"pid=$(systemctl show --value --property=MainPID {unit_of(one, name)}); "
-        "test \"$pid\" != 0 && tr '\\0' '\\n' < /proc/$pid/environ | sed -n 's/^MODELYARD_RELEASE=//p'"
-    ).stdout
-    return os.path.basename(shown.strip())
 
 
 def module(name: str, /, **arguments: Any) -> dict[str, Any]:
@@ -366,11 +316,6 @@ def cut(one: Any, command: str) -> None:
     """Run what ends the connection that it is run through."""
     with contextlib.suppress(RuntimeError):
         one.run(command)
-
-
-def lab(*arguments: str) -> str:
-    command = [SCENARIO.parents[1] / "lab/lab", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def test_host_loses_power(one: Any, door: str, row: Callable[..., None]) -> None:

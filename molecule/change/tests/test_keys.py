@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from changing import KEY, MODEL
 from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import Traffic, chat
 
-KEY, NEW_KEY = "sk-planted-master-key", "sk-another-master-key"
-MODEL = "llama-cpp-native"
+NEW_KEY = "sk-another-master-key"
 STORE = SCENARIO / "inventory/.credentials"
 
 

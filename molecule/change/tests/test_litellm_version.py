@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from changing import ALL, KEY, MODEL, live, runs, unit_of
 from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import Traffic
-from test_change import ALL, KEY, MODEL, live, runs, unit_of
 
 OTHER = "1.106.1"
 """A release of LiteLLM that is not the catalogue's and has no lock in the role."""

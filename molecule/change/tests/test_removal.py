@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import testinfra
 import yaml
+from changing import ALL, KEY, MODEL, SERVICES, STAND_BY, live, runs, site
 from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import Traffic, chat
-from test_change import ALL, KEY, MODEL, SERVICES, STAND_BY, live, runs, site
 
 LAB = SCENARIO.parents[1] / "lab/lab"
 RUNNING = SCENARIO.parent / "_shared/running.sh"
@@ -36,7 +36,9 @@ def two() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def before(one: Any) -> dict[str, str]:
-    """The live releases of `one`, as they were and are to be again."""
+    """The live releases of `one`, as the catalogue wants them: they are to be that again."""
+    done = site()
+    assert done.returncode == 0, done.stdout + done.stderr
     return {name: live(one, name) for name in ALL}
 
 
