@@ -37,7 +37,10 @@ COMPLAINT = re.compile(r"(fatal|failed): \[|FAILED |ERROR |E   |lab: |error|Erro
 EXPLAINED = 20
 """How many lines after it belong to it: Ansible prints a result over several."""
 
-WAITING = ("change", "monitoring", "exporter", "haproxy", "alertmanager", "grafana", "prometheus", "redis", "firewall")
+WAITING = (
+    *("change", "monitoring", "exporter", "ollama", "firewall", "llama_cpp_python"),
+    *("alertmanager", "grafana", "prometheus", "redis", "haproxy"),
+)
 """Scenarios that wait more than they compute, the longest first. They run last: others build what they use."""
 
 APART_S = 10
