@@ -38,8 +38,17 @@ EXPLAINED = 20
 """How many lines after it belong to it: Ansible prints a result over several."""
 
 WAITING = (
-    *("change", "monitoring", "exporter", "ollama", "firewall", "llama_cpp_python"),
-    *("alertmanager", "grafana", "prometheus", "redis", "haproxy"),
+    "change",
+    "monitoring",
+    "exporter",
+    "ollama",
+    "firewall",
+    "llama_cpp_python",
+    "alertmanager",
+    "grafana",
+    "prometheus",
+    "redis",
+    "haproxy",
 )
 """Scenarios that wait more than they compute, the longest first. They run last: others build what they use."""
 

@@ -5,6 +5,7 @@ Both are one change, so that it is applied once and undone once. The scenario's 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -16,11 +17,10 @@ from typing import Any
 import pytest
 import testinfra
 import yaml
-from changing import ALL, KEY, MODEL, SERVICES, STAND_BY, live, runs, site
+from changing import ALL, KEY, MODEL, SERVICES, STAND_BY, lab, live, runs, site
 from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import Traffic, chat
 
-LAB = SCENARIO.parents[1] / "lab/lab"
 RUNNING = SCENARIO.parent / "_shared/running.sh"
 LEAVING = {"redis": 6379, f"llama-cpp@{STAND_BY}": 8081}
 """What leaves the host `one`, and the port that it had."""
@@ -29,9 +29,10 @@ LEAVING = {"redis": 6379, f"llama-cpp@{STAND_BY}": 8081}
 @pytest.fixture(scope="module")
 def two() -> Iterator[Any]:
     """A second host. It is off afterwards; its disk goes with the scenario's lab."""
-    subprocess.run([LAB, "up", "two"], check=True)
+    lab("up", "two")
     yield testinfra.get_host(f"ansible://two?ansible_inventory={RUNNING}")
-    subprocess.run([LAB, "ssh", "two", "systemctl", "poweroff"], check=False)
+    with contextlib.suppress(subprocess.CalledProcessError):  # it ends the connection
+        lab("ssh", "two", "systemctl", "poweroff")
 
 
 @pytest.fixture(scope="module")
