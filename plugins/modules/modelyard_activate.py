@@ -664,8 +664,9 @@ def main() -> None:
         report_path = os.path.join(STATE, f"{service.name}.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(report_path)
-        given = (module.params[name] for name in ("displaces", "by", "after"))
-        report = detached(Activation(service, release, *given), report_path)
+        params = module.params
+        activation = Activation(service, release, params["displaces"], params["by"], params["after"])
+        report = detached(activation, report_path)
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     if report.pop("failed", False):

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 from changing import ALL, KEY, MODEL, SERVICES, STAND_BY, answers, lab, live, runs, site, unit_of, wait_until
-from modelyard_playbook import SCENARIO, ansible_playbook
+from modelyard_playbook import SCENARIO, ansible_module, ansible_playbook
 from modelyard_traffic import Traffic
 
 LOCK = "/var/lib/modelyard/activations/redis.json.lock"
@@ -109,19 +109,7 @@ def changed(number: int) -> tuple[str, str]:
 
 def module(name: str, /, **arguments: Any) -> dict[str, Any]:
     """Run one module on the host, as a task of a playbook does; returns its result, failed or not."""
-    command = ["ansible", "one", "--become", "-m", name, "-a", json.dumps(arguments)]
-    done = subprocess.run(
-        command,
-        cwd=SCENARIO.parents[1],
-        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    # If it failed Ansible says so, and how it was called, before it.
-    before, arrow, result = done.stdout.rpartition(" => {")
-    assert arrow, done.stdout + done.stderr
-    return {**json.loads(f"{{{result}"), "failed": before.endswith("FAILED!")}
+    return ansible_module("one", name, arguments)
 
 
 def manifest(one: Any, name: str) -> dict[str, Any]:
@@ -162,13 +150,6 @@ YEAR_S = 365 * 86400
 PRELOADED = "/usr/lib/clock-of-the-tests.so"
 
 
-def set_clock(one: Any, ahead_s: int) -> None:
-    """Move the wall clock of what runs on the host. In place: a file cut short would kill whoever has it mapped."""
-    one.check_output(
-        f"""python3 -c 'import struct; open("/etc/clock-ahead", "r+b").write(struct.pack("q", {ahead_s}))'"""
-    )
-
-
 @pytest.fixture
 def clock(one: Any, door: str, tmp_path: Path) -> Iterator[Callable[[int], None]]:
     """Sets the clock of our services, and of whatever a run does on the host (see files/clock.c: a stand-in)."""
@@ -188,8 +169,14 @@ def clock(one: Any, door: str, tmp_path: Path) -> Iterator[Callable[[int], None]
         one.check_output("systemctl daemon-reload; systemctl restart 'modelyard-*'")
         wait_until(lambda: answers(door), "nobody answers", 120)
 
+    def move(ahead_s: int) -> None:
+        """In place: a file cut short would kill whoever has it mapped."""
+        one.check_output(
+            f"""python3 -c 'import struct; open("/etc/clock-ahead", "r+b").write(struct.pack("q", {ahead_s}))'"""
+        )
+
     anew()
-    yield lambda ahead_s: set_clock(one, ahead_s)
+    yield move
     # Redis keeps what was cooled down with the time of then.
     one.check_output("mv /srv/environment /etc/environment; rm -r /run/systemd/system/modelyard-.service.d")
     anew()

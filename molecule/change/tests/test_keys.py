@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from changing import KEY, MODEL
-from modelyard_playbook import SCENARIO, ansible_playbook
+from modelyard_playbook import SCENARIO, ansible_playbook, said
 from modelyard_traffic import Traffic, chat
 
 NEW_KEY = "sk-another-master-key"
@@ -25,10 +25,6 @@ def given(**secrets: str) -> tuple[str, str]:
 
 def override(**changes: Any) -> tuple[str, str]:
     return "-e", json.dumps({"llm_overrides": changes})
-
-
-def flat(done: subprocess.CompletedProcess[str]) -> str:
-    return " ".join((done.stdout + done.stderr).split())
 
 
 def rotate(secret: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -89,7 +85,7 @@ def test_master_key(door: str, measured: Callable[[str], None]) -> None:
     with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
         done = rotate("LITELLM_MASTER_KEY", *given(LITELLM_MASTER_KEY=NEW_KEY, LITELLM_MASTER_KEY_FORMER=KEY))
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "until you remove LITELLM_MASTER_KEY_FORMER where you defined it, and run site.yml." in flat(done)
+    assert "until you remove LITELLM_MASTER_KEY_FORMER where you defined it, and run site.yml." in said(done)
     assert traffic.failures == []
     measured(f"LITELLM_MASTER_KEY rotated in {time.monotonic() - started:.0f} s")
     assert json.loads(chat(door, NEW_KEY, MODEL))["choices"]
@@ -112,8 +108,8 @@ def test_key_of_the_user_with_which_an_engine_does_not_come_up(one: Any, door: s
     broken = override(providers={"llama_cpp_native": {"models": [{"name": MODEL, "options": {"flash-atn": "on"}}]}})
     refused = rotate(secret, *new, *broken)
     assert refused.returncode != 0
-    assert f"yours to put back: say it under {secret} again, remove {secret}_FORMER, and run site.yml." in flat(refused)
-    assert "invalid argument: --flash-atn" in flat(refused).partition("Until then requests go where they go now.")[2]
+    assert f"yours to put back: say it under {secret} again, remove {secret}_FORMER, and run site.yml." in said(refused)
+    assert "invalid argument: --flash-atn" in said(refused).partition("Until then requests go where they go now.")[2]
     assert engine_says(one, before) == "200"
     assert json.loads(chat(door, KEY, MODEL))["choices"], "who steps in answers"
     back = ansible_playbook("converge.yml")
@@ -126,7 +122,7 @@ def test_a_name_does_not_go_unasked(door: str) -> None:
     without = override(providers={"spare": None}, routing={"fallbacks": {MODEL: {"terminal": True}, "stand-by": None}})
     refused = rotate("REDIS_PASSWORD", *without)
     assert refused.returncode != 0
-    assert "litellm: live today and missing from the plan: stand-by." in flat(refused)
+    assert "litellm: live today and missing from the plan: stand-by." in said(refused)
     assert stored("REDIS_PASSWORD") == before
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from modelyard_playbook import ansible_playbook
+from modelyard_playbook import ansible_playbook, said
 
 KINDS = {"node": "127.0.0.1:9100", "redis": "[::1]:9121", "blackbox": "127.0.0.1:9115", "host": "127.0.0.1:9117"}
 SCORES = {"node": 1.4, "redis": 1.1, "blackbox": 1.1, "host": 1.6}
@@ -364,7 +364,7 @@ def test_a_probe_without_a_proper_address_is_refused_and_changes_nothing(host: A
     done = converge(probe_url="file:///etc/passwd")
     assert done.returncode != 0
     message = "the probe of good has no address that begins with http://: file:///etc/passwd"
-    assert message in " ".join((done.stdout + done.stderr).split())
+    assert message in said(done)
     assert [started(host, unit) for unit in units] == before
 
 

@@ -7,7 +7,6 @@ could not be built, every test here is skipped.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 import testinfra
-from modelyard_playbook import SCENARIO, ansible_playbook
+from modelyard_playbook import SCENARIO, ansible_module, ansible_playbook, said
 
 SERVICE = "ollama@local"
 UNIT = f"modelyard-{SERVICE}"
@@ -73,18 +72,7 @@ def have(*models: dict[str, Any], **options: Any) -> dict[str, Any]:
         "margin_mib": 1,
         **options,
     }
-    return module("ollama", "modelyard_ollama_models", arguments)
-
-
-def module(name: str, module: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Run a module on a host, as root, and return its result."""
-    command = ["ansible", name, "-m", module, "-a", json.dumps(arguments)]
-    environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
-    done = subprocess.run(command, cwd=SCENARIO, capture_output=True, text=True, check=False, env=environment)
-    # `HOST | CHANGED => {...}`, after the error of a failure and warnings.
-    _, found, text = done.stdout.rpartition(" => {\n")
-    assert found, done.stdout + done.stderr
-    return {**json.loads("{" + text), "failed": done.returncode != 0}
+    return ansible_module("ollama", "modelyard_ollama_models", arguments)
 
 
 def host_of(name: str) -> Any:
@@ -361,7 +349,7 @@ def test_the_store_of_an_ollama_that_was_here_before_is_adopted_where_it_is() ->
     # site.yml looks before anything changes.
     ours = {"service": SERVICE, "unit": f"{UNIT}.service", "address": "127.0.0.1", "port": 11434}
     looked = {"services": [{**ours, "variable": "llm_providers.local.port"}], "free_mib": {}}
-    (problem,) = module("adopted", "modelyard_preflight", looked)["problems"]
+    (problem,) = ansible_module("adopted", "modelyard_preflight", looked)["problems"]
     assert "127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid " in problem
     assert "`systemctl disable --now ollama.service`" in problem
     assert "llm_providers.local.ollama.models_path adopts them where they are (roles/ollama/README.md)" in problem
@@ -374,7 +362,7 @@ def test_the_store_of_an_ollama_that_was_here_before_is_adopted_where_it_is() ->
     assert not host.user("modelyard-ollama").exists
 
     host.check_output("systemctl disable --now ollama.service")
-    assert module("adopted", "modelyard_preflight", looked)["problems"] == []
+    assert ansible_module("adopted", "modelyard_preflight", looked)["problems"] == []
     host.check_output("useradd --system --user-group modelyard-ollama")
     give = f"chown -R modelyard-ollama:modelyard-ollama {ADOPTED}/"
     assert give in said(refused)
@@ -400,7 +388,3 @@ def answers(host: Any) -> None:
     status, text = ask(host, "/v1/chat/completions", question)
     assert status == 200, text
     assert json.loads(text)["choices"][0]["message"]["content"], text
-
-
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    return " ".join((done.stdout + done.stderr).split())
