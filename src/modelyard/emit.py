@@ -232,7 +232,7 @@ def emit_document(
     general: dict[str, Any] = {
         "master_key": f"os.environ/{MASTER_KEY}",
         # A file of role litellm, beside the document. What it allows, the gateway checks once more.
-        "custom_auth": "modelyard_clients.authenticate",
+        "custom_auth": "modelyard_gateway.app.authenticate",
         "custom_auth_run_common_checks": True,
     }
     if view.redis_address is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from modelyard.clients import client_plans
 from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
 from modelyard.emit import View, api_base, emit_document, is_never_cooled, last_steps
+from modelyard.guard import emit_rules
 from modelyard.monitoring import WATCHERS, Watch
 from modelyard.names import (
     GATEWAY_USER,
@@ -25,15 +26,12 @@ from modelyard.names import (
     url_host,
 )
 from modelyard.placement import Placement
-from modelyard.resolve import ENGINE_ROLES, Deployment, LeftOut, Resolved
+from modelyard.resolve import ENGINE_ROLES, HEALTH, Deployment, LeftOut, Resolved
 from modelyard.routing import Route
 from modelyard.schema import Catalogue, HuggingFace, Model, Monitoring, OllamaSettings, Provider, Versions
 from modelyard.sourcemap import Path, SourceMap
 
 DOOR_UNIT = "modelyard-haproxy.service"
-
-HEALTH = {"ollama": "/api/version", "llama_cpp": "/health", "llama_cpp_python": None, "vllm": "/health"}
-"""By role of an engine, the path that says without a key whether it is well; llama-cpp-python has none."""
 
 SHARED_AFTER_S = 1
 """How much later than one worker of a gateway the others know of a cool-down (measured)."""
@@ -451,6 +449,7 @@ class Planner:
         if self.topology.redis is not None:
             names.add(REDIS_PASSWORD)
         view = self.topology.view(host, list(self.by_host))
+        seen = (self.resolved.deployments, self.routes, self.gateway, view, self.gateway.redis.port)
         units = [f"modelyard-litellm@{slot}.service" for slot in ("blue", "green")]
         hint = "journalctl -u 'modelyard-litellm@*' -n 50"
         unit_check = {
@@ -462,9 +461,8 @@ class Planner:
         }
         return {
             "version": self.versions.litellm.version if self.versions else None,
-            "document": emit_document(
-                self.resolved.deployments, self.routes, self.gateway, view, self.gateway.redis.port
-            ),
+            "document": emit_document(*seen),
+            "rules": emit_rules(*seen),
             "slots": self.gateway.slots.model_dump(),
             "workers": self.gateway.workers,
             "secrets": {name: name for name in sorted(names)} | self.former_secret(MASTER_KEY, MASTER_KEY),
@@ -497,6 +495,7 @@ class Planner:
             "port": self.gateway.port,
             "slots": self.gateway.slots.model_dump(),
             "stream_timeout_s": self.gateway.timeouts.door_s,
+            "connections_per_address": self.gateway.limits.connections_per_address,
             "metrics_listen": [self.watch.address(host)] if self.watch else [],
             "metrics_port": (self.catalogue.monitoring or Monitoring()).exporters.gateway,
             "checks": [

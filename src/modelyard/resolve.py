@@ -23,6 +23,9 @@ ENGINE_ROLES: dict[str, str] = {
 }
 """Engine: the role that deploys it."""
 
+HEALTH = {"ollama": "/api/version", "llama_cpp": "/health", "llama_cpp_python": None, "vllm": "/health"}
+"""By role of an engine, the path that says without a key whether it is well; llama-cpp-python has none."""
+
 ONLY_FOR: dict[str, tuple[str, ...]] = {
     "quantization": ("vllm",),
     "adapter_of": ("vllm",),

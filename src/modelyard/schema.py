@@ -534,6 +534,20 @@ class Timeouts(Strict):
     """A connection may be silent this long before the door gives up on it. Longer than any attempt of the gateway."""
 
 
+class Limits(Strict):
+    """What one request, one address and one worker may take."""
+
+    body_mib: Annotated[int, Field(ge=1, le=1024)] = Field(32, examples=[64], json_schema_extra=unit("MiB"))
+    """The largest body of a request. Pictures and sound are in it, a third larger than their files."""
+    body_s: Seconds = Field(60, examples=[300], json_schema_extra=unit("seconds"))
+    """A body has to be whole after this long. Slow clients with large bodies need more."""
+    connections_per_address: Annotated[int, Field(ge=1, le=4000)] = Field(400, examples=[1000])
+    """Connections that the front end holds for one address at once. It holds 4000 in all."""
+    worker_mib: Annotated[int, Field(ge=600, le=65536)] = Field(1200, examples=[2000], json_schema_extra=unit("MiB"))
+    """A worker that has more memory finishes its requests and is replaced. The unit of a slot may have twice as much
+    for each of its workers."""
+
+
 class Cache(Strict):
     """Whether a repeated question may be answered from Redis."""
 
@@ -582,6 +596,8 @@ class Gateway(Strict):
     that is busy or dies leaves another."""
     timeouts: Timeouts = Field(Timeouts(), examples=[{"request_s": 300}])
     """How long the gateway and its door wait."""
+    limits: Limits = Field(Limits(), examples=[{"body_mib": 64}])
+    """What one request, one address and one worker may take."""
     cooldown_s: Seconds = Field(30, examples=[30], json_schema_extra=unit("seconds"))
     """A deployment is left alone this long after two failures in a row. The last step of a chain never is."""
     cache: Cache = Field(Cache(), examples=[{"enabled": True}])

@@ -228,7 +228,7 @@ def main() -> None:
     harness.isolate()
     gateway = {"timeouts": {"request_s": TIMEOUT_S, "stream_s": TIMEOUT_S}}
     catalogue = yaml.safe_dump(routes.catalogue(pairs(), ORDER, gateway), sort_keys=False)
-    emitted = harness.document(harness.compiled(catalogue))
+    plan = harness.plan(harness.compiled(catalogue))
     started = time.monotonic()
     print(
         "A chain of three models, a b c: a and b fail, c answers. A first request and "
@@ -244,8 +244,8 @@ def main() -> None:
         for kind in (OURS, STOCK):
             (directory / kind).mkdir()
         gateways = {
-            OURS: Variant(environment, emitted, directory / OURS),
-            STOCK: Variant(environment, by_hand(emitted), directory / STOCK, stock=True),
+            OURS: Variant(environment, plan, directory / OURS),
+            STOCK: Variant(environment, {**plan, "document": by_hand(plan["document"])}, directory / STOCK, stock=True),
         }
         for one in gateways.values():
             stack.enter_context(one)

@@ -102,7 +102,7 @@ class Variant(Gateway):
             config = self.directory / "config/gateway.yaml"
             command = [str(self.environment / "bin/litellm"), "--config", str(config)]
             command += ["--host", "127.0.0.1", "--port", str(self.port)]
-            kept = {"PATH", "HOME", "LITELLM_LOCAL_MODEL_COST_MAP", *harness.secret_names(self.document)}
+            kept = {"PATH", "HOME", "LITELLM_LOCAL_MODEL_COST_MAP", *harness.secret_names(self.plan["document"])}
             variables = {name: value for name, value in variables.items() if name in kept}
         return command, {**variables, **self.extra}
 
@@ -231,7 +231,8 @@ def by_hand(stub: int) -> dict[str, Any]:
 def variants(stub: int, directory: Path) -> dict[str, Variant]:
     """The gateways by name. The two workers come first: they are ready when one of them is."""
     ours, plain = harness.environment(), plain_environment()
-    emitted = harness.document(harness.compiled(CATALOGUE.format(base=f"http://127.0.0.1:{stub}/v1")))
+    plan = harness.plan(harness.compiled(CATALOGUE.format(base=f"http://127.0.0.1:{stub}/v1")))
+    emitted = plan["document"]
     settings = {name: value for name, value in emitted["litellm_settings"].items() if name != "callbacks"}
     general = {name: value for name, value in emitted["general_settings"].items() if not name.startswith("custom_")}
     ports = iter(free_ports(7))
@@ -239,7 +240,7 @@ def variants(stub: int, directory: Path) -> dict[str, Variant]:
     def variant(name: str, environment: Path, document: Mapping[str, Any], **more: Any) -> Variant:
         own = directory / name.replace(" ", "-").replace("/", "")
         own.mkdir()
-        return Variant(environment, document, own, next(ports), **more)
+        return Variant(environment, {**plan, "document": document}, own, next(ports), **more)
 
     read_only = {"PYTHONDONTWRITEBYTECODE": "1"}
     writable = {"PYTHONPYCACHEPREFIX": str(directory / "pycache")}

@@ -142,9 +142,15 @@ def compiled(
     return result
 
 
+def plan(result: Compiled) -> dict[str, Any]:
+    """The gateway's part of a compiled plan: its document and the rules of its guard, among others."""
+    found: dict[str, Any] = result.plans["gw"]["litellm"]
+    return found
+
+
 def document(result: Compiled) -> dict[str, Any]:
     """The gateway's document in a compiled plan."""
-    found: dict[str, Any] = result.plans["gw"]["litellm"]["document"]
+    found: dict[str, Any] = plan(result)["document"]
     return found
 
 
@@ -202,7 +208,8 @@ class Gateway:
     """A running gateway, as a context manager."""
 
     environment: Path
-    document: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    """Its document and rules."""
     directory: Path
     """Its release and state; made by the caller, empty."""
     port: int = field(default_factory=itertools.count(4001).__next__)
@@ -212,7 +219,12 @@ class Gateway:
     def command(self) -> tuple[list[str], dict[str, str]]:
         """The command line and the environment variables of the role's unit, with paths of this test."""
         unit = jinja2.Template(UNIT.read_text()).render(
-            {"__litellm_artifact": {"path": self.environment}, "litellm_workers": self.workers}
+            {
+                "__litellm_artifact": {"path": self.environment},
+                "litellm_workers": self.workers,
+                "litellm_rules": self.plan["rules"],
+                "litellm_drain_timeout_s": 5,
+            }
         )
         for placeholder, value in (
             ("@RELEASE@", self.directory),
@@ -226,7 +238,7 @@ class Gateway:
         command = [shlex.split(value) for key, value in settings if key == "ExecStart"]
         words = [word for key, value in settings if key == "Environment" for word in shlex.split(value)]
         variables = dict(word.split("=", 1) for word in words)
-        secrets = {name: secret(name) for name in secret_names(self.document)}
+        secrets = {name: secret(name) for name in secret_names(self.plan["document"])}
         return command[0], {"PATH": "/usr/bin:/bin", **variables, **secrets, "HOME": str(self.directory)}
 
     def allow(self, clients: Mapping[str, Mapping[str, Any]]) -> None:
@@ -243,8 +255,9 @@ class Gateway:
         (self.directory / "config").mkdir()
         if "PROMETHEUS_MULTIPROC_DIR" in variables:  # the benchmark's plain install has no metrics
             Path(variables["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True)
-        (self.directory / "config/gateway.yaml").write_text(json.dumps(self.document, indent=2) + "\n")
-        shutil.copy(ROLE / "files/modelyard_clients.py", self.directory / "config")
+        (self.directory / "config/gateway.yaml").write_text(json.dumps(self.plan["document"], indent=2) + "\n")
+        (self.directory / "config/rules.json").write_text(json.dumps(self.plan["rules"], indent=2) + "\n")
+        shutil.copytree(ROLE / "files/modelyard_gateway", self.directory / "python/modelyard_gateway")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, env=variables, cwd=self.directory, stdout=log, stderr=log, stdin=subprocess.DEVNULL

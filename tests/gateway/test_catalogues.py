@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from harness import CLONE, Gateway, compiled, document
+from harness import CLONE, Gateway, compiled, plan
 
 from modelyard.importer import FILES, import_stack
 
@@ -35,6 +35,6 @@ def test_every_public_name_is_offered(catalogue: Callable[[], str], environment:
     }
     result = compiled(catalogue(), {"llm_llama_cpp_native": ["gw"], **groups}, secrets=CLOUDS)
     assert len(result.public_names) > 5
-    with Gateway(environment, document(result), tmp_path) as gateway:
+    with Gateway(environment, plan(result), tmp_path) as gateway:
         offered = [entry["id"] for entry in gateway.request("GET", "/v1/models").body["data"]]
     assert sorted(offered) == sorted(result.public_names)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import Gateway, compiled, document, order
+from harness import Gateway, compiled, order, plan
 from stubs import Behaviour, Stubs
 
 FAIL = Behaviour(500, {"error": {"message": "stub: out of order", "type": "server_error"}})
@@ -88,7 +88,7 @@ NAMES = [route["name"] for route in RESULT.routes]
 def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     stubs.listen("192.0.2.1", 8000)
     stubs.listen("192.0.2.2", 8000)
-    with Gateway(environment, document(RESULT), tmp_path_factory.mktemp("chains")) as running:
+    with Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("chains")) as running:
         yield running
 
 
@@ -140,7 +140,7 @@ def test_any_chains(environment: Path, stubs: Stubs, tmp_path: Path) -> None:
     result = compiled(random_catalogue())
     stubs.listen("192.0.2.1", 8000)
     longest = 0
-    with Gateway(environment, document(result), tmp_path) as gateway:
+    with Gateway(environment, plan(result), tmp_path) as gateway:
         for route in result.routes:
             planned = order(result, route["name"])
             longest = max(longest, len(planned))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import Gateway, compiled, document
+from harness import Gateway, compiled, plan
 from stubs import Behaviour, Stubs
 
 FAIL = Behaviour(500, {"error": {"message": "stub: out of order", "type": "server_error"}})
@@ -45,7 +45,7 @@ def catalogue() -> str:
 def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     stubs.listen("192.0.2.1", 8000)
     stubs.listen("192.0.2.2", 8000)
-    with Gateway(environment, document(compiled(catalogue())), tmp_path_factory.mktemp("cooldown")) as running:
+    with Gateway(environment, plan(compiled(catalogue())), tmp_path_factory.mktemp("cooldown")) as running:
         yield running
 
 
@@ -144,7 +144,7 @@ def test_limit_of_the_gateway_many_deployments_without_redis(environment: Path, 
     routing = {"default_fallbacks": ["spare"], "fallbacks": {"spare": {"terminal": True}}}
     catalogue = {"llm_providers": {"many": provider, "spare": spare}, "llm_routing": routing}
     stubs.listen("192.0.2.1", 8000)
-    with Gateway(environment, document(compiled(yaml.safe_dump(catalogue))), tmp_path) as gateway:
+    with Gateway(environment, plan(compiled(yaml.safe_dump(catalogue))), tmp_path) as gateway:
         stubs.behaviours["m0"] = FAIL
         assert [asked(gateway, stubs, "m0") for _ in range(3)] == ["m0 spare", "m0 spare", "spare"]
         for model in models[1:]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import Answer, Gateway, compiled, document
+from harness import Answer, Gateway, compiled, plan
 from stubs import Behaviour, Call, Stub, Stubs
 
 CATALOGUE = """\
@@ -70,7 +70,7 @@ def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFa
     for host in HOSTS:
         for port in (8080, 8081, 8082):
             stubs.listen(host, port)
-    with Gateway(environment, document(result), tmp_path_factory.mktemp("limits")) as running:
+    with Gateway(environment, plan(result), tmp_path_factory.mktemp("limits")) as running:
         yield running
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 from faults import FAULTS, Fault
-from harness import Gateway, compiled, document, order
+from harness import Gateway, compiled, order, plan
 from routes import KNOCKS, STOPPED_PORTS, Seen, ask, catalogue, is_silent, listen, name
 from stubs import OK, Knocks, Stubs
 from tables import SECONDS, Tables
@@ -128,7 +128,7 @@ def each(what: Callable[[Fault, bool], T]) -> dict[tuple[str, bool], T]:
 @pytest.fixture(scope="module")
 def start(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Compiled], Gateway]:
     listen(stubs, ORDER)
-    return lambda result: Gateway(environment, document(result), tmp_path_factory.mktemp("order"))
+    return lambda result: Gateway(environment, plan(result), tmp_path_factory.mktemp("order"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from harness import Gateway, compiled, document, secret
+from harness import Gateway, compiled, document, plan, secret
 from stubs import Stubs
 
 from modelyard.schema import ProviderType
@@ -127,7 +127,7 @@ def gateway(
 ) -> Iterator[Gateway]:
     for expected in (*CHATS.values(), *EMBEDDINGS.values()):
         stubs.listen(*expected.server)
-    with Gateway(environment, document(result), tmp_path_factory.mktemp("providers")) as running:
+    with Gateway(environment, plan(result), tmp_path_factory.mktemp("providers")) as running:
         yield running
 
 

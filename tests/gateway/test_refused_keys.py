@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import FAULTS
-from harness import CLONE, Gateway, compiled, document
+from harness import CLONE, Gateway, compiled, plan
 from stubs import Stubs
 
 sys.path.append(str(CLONE / "tests/monitoring"))
@@ -54,7 +54,7 @@ def samples(
     """Everything the gateway counted after two requests for each, and one with a client's wrong key."""
     for number in (1, 2):
         stubs.listen(f"192.0.2.{number}", 8000)
-    with Gateway(environment, document(compiled(CATALOGUE)), tmp_path_factory.mktemp("refused")) as gateway:
+    with Gateway(environment, plan(compiled(CATALOGUE)), tmp_path_factory.mktemp("refused")) as gateway:
         for model, fault in FAILING.items():
             behaviour = BEHAVIOURS[fault]
             assert behaviour is not None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Answer, Gateway, compiled, document
+from harness import Answer, Gateway, compiled, plan
 from stubs import Behaviour, Stubs
 
 CATALOGUE = """\
@@ -49,7 +49,7 @@ REFUSED = error("stub: not in this house", "content_policy_violation")
 def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     for number in range(1, 8):
         stubs.listen(f"192.0.2.{number}", 8000)
-    with Gateway(environment, document(RESULT), tmp_path_factory.mktemp("requests")) as running:
+    with Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("requests")) as running:
         yield running
 
 

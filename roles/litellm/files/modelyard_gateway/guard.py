@@ -1,0 +1,169 @@
+"""One request, from its first line to LiteLLM: who asks, for what, and whether it is understood in one way only.
+
+The order matters. A request to a path that is not served ends first, one without a key before its body is read, and
+one that is wrong before anything is counted, sent to an engine or kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from prometheus_client import Counter
+
+from modelyard_gateway import answers, bodies, ledger, requests
+from modelyard_gateway.clients import KEY_HEADERS, MASTER, Client, Keys, say
+from modelyard_gateway.errors import Refusal, shown
+from modelyard_gateway.limits import Limits
+from modelyard_gateway.rules import Rules
+
+Scope = dict[str, Any]
+Receive = bodies.Receive
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CALLER = "modelyard.caller"
+"""Where in the scope LiteLLM's custom_auth finds whose request it is."""
+
+REFUSALS = Counter(
+    "modelyard_gateway_refusals",
+    "Requests that the guard refused before LiteLLM saw them",
+    ["api_key_alias", "status_code"],
+)
+
+
+class Guard:
+    """An ASGI application around LiteLLM's."""
+
+    def __init__(self, app: App, rules: Rules, keys: Keys, limits: Limits, asked: ledger.Ledger) -> None:
+        self.app = app
+        self.rules = rules
+        self.keys = keys
+        self.limits = limits
+        self.asked = asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] != "http":
+            await self.app(scope, receive, send)
+        else:
+            await self.answer(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request: as LiteLLM does, or with a refusal."""
+        caller: list[Client] = []
+        try:
+            await self.serve(scope, receive, send, caller)
+        except bodies.Left:
+            pass  # nobody to answer
+        except Refusal as refusal:
+            name = caller[0].name if caller else ""
+            REFUSALS.labels(name, str(refusal.status)).inc()
+            if caller and caller[0] is not MASTER:
+                path = shown(scope["path"])[1:-1]
+                say(f"client {name}: {scope['method']} {path} refused, {refusal.status}: {refusal.message}")
+            await answers.refuse(send, refusal, head=scope["method"] == "HEAD")
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, caller: list[Client]) -> None:
+        """Pass a request on to LiteLLM. Raises Refusal; `caller` then holds who asked, as soon as that is known."""
+        # Nothing that is served needs a query, and LiteLLM takes a model from it that beats the body's.
+        scope = {**scope, "query_string": b""}
+        path, method = scope["path"], scope["method"]
+        bare = requests.path_of(path)
+        if bare is None and path not in requests.OPEN:
+            raise Refusal(404, "Unknown path. This address serves the OpenAI API under /v1; see GET /v1/models.")
+        asks = bare in requests.ASKING
+        allowed = ("POST", "OPTIONS") if asks else ("GET", "HEAD", "OPTIONS")
+        if method not in allowed:
+            raise Refusal(405, f"This path takes {allowed[0]}.", headers={"allow": ", ".join(allowed)})
+        if method == "OPTIONS" or bare is None:
+            await self.app(scope, nothing(receive), send)
+            return
+        client = self.keys.owner(scope["headers"])
+        caller.append(client)
+        scope[CALLER] = client
+        if client is not MASTER:
+            requests.check_headers(client.name, (pair for pair in scope["headers"] if pair[0] not in KEY_HEADERS))
+        scope["headers"] = [pair for pair in scope["headers"] if passes(client, pair[0])]
+        answer = answers.Answer(send, path=bare or "", rules=self.rules)
+        if not asks:
+            self.tell(client, scope, "")
+            if method == "HEAD":
+                # LiteLLM answers GET only; the server leaves the body of the answer to HEAD away.
+                scope["method"] = "GET"
+            await self.app(scope, nothing(receive), answer)
+            return
+        assert bare is not None
+        raw, body = await self.body(scope, receive, requests.ASKING[bare])
+        model = self.judge(client, bare, body, form=requests.ASKING[bare] == requests.FORM)
+        self.tell(client, scope, model)
+        if requests.ASKING[bare] == requests.JSON:
+            raw = self.prepare(client, bare, body)
+            scope["parsed_body"] = (tuple(body), body)
+            scope["headers"] = with_length(scope["headers"], len(raw))
+        answer.headers = await self.limits.admit(client.name, client.rpm)
+        with self.asked.request(scope["headers"]):
+            await self.app(scope, bodies.replay(raw, receive), answer)
+
+    async def body(self, scope: Scope, receive: Receive, wanted: bytes) -> tuple[bytes, dict[str, Any]]:
+        """Read and understand the body. Raises Refusal, Left."""
+        headers = dict(scope["headers"])
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != wanted:
+            text = f"This path takes {wanted.decode()}; the request says {shown(kind.decode('latin-1')) or 'nothing'}."
+            raise Refusal(415, f"{text} Send the header Content-Type: {wanted.decode()}.")
+        raw = await bodies.read(receive, headers, self.rules.body_bytes, self.rules.body_s)
+        if wanted == requests.FORM:
+            return raw, await bodies.parse_form(scope, raw, receive)
+        return raw, bodies.parse_json(raw)
+
+    def judge(self, client: Client, path: str, body: dict[str, Any], *, form: bool) -> str:
+        """Return the model that a request asks for. Raises Refusal."""
+        model = body.get("model")
+        if client is not MASTER:
+            requests.check_fields(client.name, body if form else body.keys() - requests.DROPPED)
+            names = self.rules.public_names
+            allowed = [name for name in names if client.models is None or name in client.models]
+            model = requests.check_model(client.name, model, allowed)
+        if not form:
+            requests.check_types(path, body)
+        if model in self.rules.text_only:
+            requests.check_media(str(model), body)
+        return str(model)
+
+    def prepare(self, client: Client, path: str, body: dict[str, Any]) -> bytes:
+        """Change the body as LiteLLM shall see it, and return it as bytes. Raises Refusal."""
+        if client is not MASTER:
+            for name in requests.DROPPED:
+                body.pop(name, None)
+        raw = bodies.dump_json(body)
+        if self.rules.cached:
+            # LiteLLM's own key leaves out fields that it does not know, and who asks.
+            whose = hashlib.sha256(b"\0".join([client.name.encode(), path.encode(), raw]))
+            body["cache"] = {"namespace": whose.hexdigest()}
+            raw = bodies.dump_json(body)
+        return raw
+
+    def tell(self, client: Client, scope: Scope, model: str) -> None:
+        """Write a line about a client's request to the journal: nothing of its content."""
+        if client is not MASTER:
+            path = shown(scope["path"])[1:-1]
+            say(f"client {client.name}: {scope['method']} {path} {shown(model)[1:-1]}".rstrip())
+
+
+def passes(client: Client, name: bytes) -> bool:
+    """Whether LiteLLM sees this header."""
+    return name not in KEY_HEADERS and (client is MASTER or name in requests.PASSED_HEADERS)
+
+
+def with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
+    """The headers of a body that is this long."""
+    kept = [pair for pair in headers if pair[0] not in (b"content-length", b"transfer-encoding")]
+    return [*kept, (b"content-length", str(length).encode())]
+
+
+def nothing(receive: Receive) -> Receive:
+    """No body: of a request that needs none, what was sent is not read."""
+    return bodies.replay(b"", receive)

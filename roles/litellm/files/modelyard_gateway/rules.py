@@ -1,0 +1,62 @@
+"""What the compiler tells the guard: the file rules.json beside the gateway's document (src/modelyard/emit.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Redis:
+    """Where limits are counted for all workers and gateways."""
+
+    host: str
+    port: int
+    username: str
+    password_env: str
+    """Name of the environment variable that holds the password."""
+    namespace: str
+    """What the names of its keys begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Facts about this release that a request is judged by."""
+
+    public_names: tuple[str, ...]
+    """What clients can ask for: models, aliases, capabilities."""
+    text_only: frozenset[str]
+    """Those of them that are known to read nothing but text."""
+    cached: bool
+    """Whether answers are kept for repeated questions."""
+    body_bytes: int
+    """The largest body."""
+    body_s: float
+    """Seconds until a body has to be whole."""
+    worker_bytes: int
+    """Resident memory of a worker from which it is replaced."""
+    health: Mapping[str, str]
+    """By the id of a deployment the URL that says whether its engine is well."""
+    hidden: tuple[str, ...]
+    """Addresses and ids of deployments, which are nobody's business."""
+    redis: Redis | None
+
+    @classmethod
+    def read(cls, path: Path) -> Rules:
+        """Read the file. Raises OSError, ValueError, KeyError or TypeError: it is written by the same release."""
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            public_names=tuple(found["public_names"]),
+            text_only=frozenset(found["text_only"]),
+            cached=found["cached"],
+            body_bytes=found["body_mib"] * 2**20,
+            body_s=found["body_s"],
+            worker_bytes=found["worker_mib"] * 2**20,
+            health=found["health"],
+            # The longest first: one can be the beginning of another.
+            hidden=tuple(sorted(found["hidden"], key=len, reverse=True)),
+            redis=Redis(**found["redis"]) if found["redis"] else None,
+        )

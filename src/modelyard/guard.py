@@ -1,0 +1,66 @@
+"""What the gateway's guard is told (roles/litellm/files/modelyard_gateway/rules.py reads it)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from modelyard.emit import View, api_base
+from modelyard.names import GATEWAY_USER, REDIS_NAMESPACE, REDIS_PASSWORD
+from modelyard.resolve import ENGINE_ROLES, HEALTH, Deployment
+from modelyard.routing import Route
+from modelyard.schema import Gateway
+
+SIGHT = ("mm", "clip")
+"""How the options of llama.cpp begin that give a model eyes or ears: `mmproj`, and `clip_model_path` of its server in
+Python."""
+
+
+def emit_rules(
+    deployments: Mapping[str, Sequence[Deployment]],
+    routes: Sequence[Route],
+    gateway: Gateway,
+    view: View,
+    redis_port: int,
+) -> dict[str, Any]:
+    """The rules for the gateway on `view.host`."""
+    everything = [deployment for members in deployments.values() for deployment in members]
+    blind = {name for name, members in deployments.items() if all(map(reads_text_only, members))}
+    redis = {
+        "host": view.redis_address,
+        "port": redis_port,
+        "username": GATEWAY_USER,
+        "password_env": REDIS_PASSWORD,
+        "namespace": REDIS_NAMESPACE,
+    }
+    health = {deployment.id: url for deployment in everything if (url := health_url(deployment, view))}
+    addresses = {urlsplit(api_base(deployment, view)).netloc for deployment in everything}
+    return {
+        "public_names": [route.name for route in routes],
+        # Of a capability, one model that may read more is enough.
+        "text_only": [route.name for route in routes if blind.issuperset(route.attempts[: route.heads])],
+        "cached": gateway.cache.enabled,
+        "body_mib": gateway.limits.body_mib,
+        "body_s": gateway.limits.body_s,
+        "worker_mib": gateway.limits.worker_mib,
+        "health": health,
+        "hidden": sorted(addresses | {deployment.id for deployment in everything}),
+        "redis": redis if view.redis_address is not None else None,
+    }
+
+
+def reads_text_only(deployment: Deployment) -> bool:
+    """Whether a model is known to read nothing but text. Of what runs elsewhere nothing is known."""
+    provider = deployment.provider
+    if provider.group is None or provider.type != "llama_cpp":
+        return False
+    return not any(option.lower().startswith(SIGHT) for option in deployment.base.options)
+
+
+def health_url(deployment: Deployment, view: View) -> str | None:
+    """Where an engine says without a key whether it is well; None if it does not."""
+    path = HEALTH.get(ENGINE_ROLES.get(deployment.provider.engine, ""))
+    if path is None:
+        return None
+    return api_base(deployment, view).rstrip("/").removesuffix("/v1") + path
