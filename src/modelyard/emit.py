@@ -234,6 +234,7 @@ def emit_document(
         # A file of role litellm, beside the document. What it allows, the gateway checks once more.
         "custom_auth": "modelyard_gateway.app.authenticate",
         "custom_auth_run_common_checks": True,
+        "cancel_on_disconnect": True,
     }
     if view.redis_address is not None:
         # The router's Redis is not used for limits of clients: each worker would count for itself.

@@ -92,8 +92,9 @@ def test_document_of_one_host() -> None:
         },
         "general_settings": {
             "master_key": "os.environ/LITELLM_MASTER_KEY",
-            "custom_auth": "modelyard_clients.authenticate",
+            "custom_auth": "modelyard_gateway.app.authenticate",
             "custom_auth_run_common_checks": True,
+            "cancel_on_disconnect": True,
             "coordination_redis": {
                 "host": "127.0.0.1",
                 "port": 6379,

@@ -76,7 +76,7 @@ class Worker:
 litellm.input_callback.append(ledger.Asks())
 app = Worker(
     Guard(
-        proxy_server.app,  # type: ignore[arg-type]  # FastAPI's own types of ASGI
+        proxy_server.app,
         RULES,
         Keys(Clients(os.environ["MODELYARD_CLIENTS"])),
         Limits(RULES.redis),

@@ -99,16 +99,17 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 def dump_json(body: Mapping[str, Any]) -> bytes:
     """The body as LiteLLM reads it again. Raises Refusal for text that is no Unicode (400)."""
     try:
-        return orjson.dumps(body)
+        found: bytes = orjson.dumps(body)
     except TypeError as error:
         raise Refusal(400, f"The body cannot be passed on: {error}.") from None
+    return found
 
 
 async def parse_form(scope: dict[str, Any], raw: bytes, receive: Receive) -> dict[str, Any]:
     """Return the fields of a form, files as None. Raises Refusal for one that is broken or ambiguous (400)."""
     try:
         # LiteLLM reads it in the same way.
-        form = await Request(scope, replay(raw, receive)).form()  # type: ignore[arg-type]
+        form = await Request(scope, replay(raw, receive)).form()
     except Exception as error:
         raise Refusal(400, f"The form cannot be read: {shown(getattr(error, 'detail', str(error)))}.") from None
     try:
