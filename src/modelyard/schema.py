@@ -539,7 +539,7 @@ class Limits(Strict):
 
     body_mib: Annotated[int, Field(ge=1, le=1024)] = Field(32, examples=[64], json_schema_extra=unit("MiB"))
     """The largest body of a request. Pictures and sound are in it, a third larger than their files."""
-    body_s: Seconds = Field(60, examples=[300], json_schema_extra=unit("seconds"))
+    body_s: Positive = Field(60, examples=[300], json_schema_extra=unit("seconds"))
     """A body has to be whole after this long. Slow clients with large bodies need more."""
     connections_per_address: Annotated[int, Field(ge=1, le=4000)] = Field(400, examples=[1000])
     """Connections that the front end holds for one address at once. It holds 4000 in all."""
