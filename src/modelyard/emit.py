@@ -236,15 +236,6 @@ def emit_document(
         "custom_auth_run_common_checks": True,
         "cancel_on_disconnect": True,
     }
-    if view.redis_address is not None:
-        # The router's Redis is not used for limits of clients: each worker would count for itself.
-        general["coordination_redis"] = {
-            "host": view.redis_address,
-            "port": redis_port,
-            "username": GATEWAY_USER,
-            "password": f"os.environ/{REDIS_PASSWORD}",
-            "namespace": REDIS_NAMESPACE,
-        }
     document = {
         "model_list": model_list,
         "router_settings": router,

@@ -95,13 +95,6 @@ def test_document_of_one_host() -> None:
             "custom_auth": "modelyard_gateway.app.authenticate",
             "custom_auth_run_common_checks": True,
             "cancel_on_disconnect": True,
-            "coordination_redis": {
-                "host": "127.0.0.1",
-                "port": 6379,
-                "username": "gateway",
-                "password": "os.environ/REDIS_PASSWORD",
-                "namespace": REDIS_NAMESPACE,
-            },
         },
     }
 
