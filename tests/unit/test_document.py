@@ -320,6 +320,7 @@ def test_cache_is_off_until_somebody_wants_it() -> None:
         "password": "os.environ/REDIS_PASSWORD",
         "namespace": REDIS_NAMESPACE,
         "ttl": 60,
+        "supported_call_types": ["acompletion", "atext_completion", "aembedding", "aresponses"],
     }
 
 
