@@ -552,8 +552,8 @@ class Cache(Strict):
     """Whether a repeated question may be answered from Redis."""
 
     enabled: bool = Field(False, examples=[True])
-    """`true`: the same request within `ttl_s` gets the same answer, from memory. Off, because someone who asks again
-    in a chat wants another answer. Needs a host in `llm_redis`."""
+    """`true`: the same request of the same client within `ttl_s` gets the same answer, from memory. Off, because
+    someone who asks again in a chat wants another answer. Needs a host in `llm_redis`."""
     ttl_s: Positive = Field(600, examples=[600], json_schema_extra=unit("seconds"))
     """An answer is kept this long."""
 
@@ -618,7 +618,7 @@ class Client(Strict):
     """Names it may ask for: models, aliases and capabilities. Whoever steps in for one of them may answer, too.
     Default: all."""
     rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
-    """More are answered with 429. Default: no limit."""
+    """In any 60 seconds; more are answered with 429. Default: no limit."""
 
 
 class PrometheusSettings(Strict):

@@ -70,7 +70,6 @@ def sections(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
     yield "litellm_settings", settings
     yield "litellm_settings.cache_params", settings.get("cache_params", {})
     yield "general_settings", document["general_settings"]
-    yield "general_settings.coordination_redis", document["general_settings"].get("coordination_redis", {})
 
 
 def unknown_keys(document: Mapping[str, Any], known: Keys) -> list[str]:
