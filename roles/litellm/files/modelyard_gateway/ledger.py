@@ -65,7 +65,7 @@ class Ledger:
                     os.unlink(path)
 
 
-class Asks(CustomLogger):  # type: ignore[misc]  # the types of LiteLLM are not there when this is checked
+class Asks(CustomLogger):
     """LiteLLM's word that it is about to ask an upstream."""
 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
