@@ -166,11 +166,13 @@ def at_once(gateway: Gateway, client: str, number: int) -> list[Answer]:
 
 
 def test_a_limit_is_one_for_all_workers(gateway: Gateway, stubs: Stubs) -> None:
+    before = gateway.refusals()
     with stubs.recording() as calls:
         answers = at_once(gateway, "five", 40)
     assert Counter(answer.status for answer in answers) == {200: 5, 429: 35}
     assert len(calls) == 5
     assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"5"}
+    assert gateway.refusals() - before == {("five", "429"): 35}
 
 
 def test_what_is_refused_does_not_count_and_what_an_engine_breaks_does(gateway: Gateway, stubs: Stubs) -> None:
