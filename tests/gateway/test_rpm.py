@@ -69,7 +69,7 @@ class Counted(NamedTuple):
 def count(environment: Path, asks: Sequence[tuple[float, int]], *, redis: bool, **more: Any) -> list[Counted]:
     """Count requests as the gateway does it; see counting.py."""
     variables = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROLE / "files"), REDIS_PASSWORD: secret(REDIS_PASSWORD)}
-    settings = {"asks": asks, "workers": 1, "window_s": 1, "rpm": 3, **more}
+    settings = {"asks": asks, "workers": 1, "window_s": 1, "rpm": 3, "busy_s": 0, **more}
     program = Path(__file__).with_name("counting.py")
     given = [json.dumps(RULES["redis"] if redis else None), json.dumps(settings)]
     command = [str(environment / "bin/python"), "-B", str(program), *given]
@@ -123,6 +123,15 @@ def test_a_limit_that_is_lowered(environment: Path) -> None:
     (found,) = count(environment, [(0, 0)], redis=True, window_s=60, rpm=2)
     assert (found.passed, found.headers["x-ratelimit-remaining-requests"]) == (False, "0")
     assert 58 <= int(found.headers["retry-after"]) <= 60
+
+
+@pytest.mark.usefixtures("empty")
+def test_a_busy_worker_does_not_take_redis_for_dead(environment: Path) -> None:
+    found = count(
+        environment, [(0, 0), (0, 1), (0, 0), (0, 1)], redis=True, workers=2, window_s=60, busy_s=2 * PATIENCE_S
+    )
+    assert [each.passed for each in found] == [True, True, True, False]
+    assert [each.headers["x-ratelimit-remaining-requests"] for each in found] == ["2", "1", "0", "0"]
 
 
 def test_redis_that_hangs_is_waited_for_once_in_a_while(environment: Path, empty: Redis) -> None:
