@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 from collections import Counter
@@ -26,6 +27,7 @@ llm_gateway: {timeouts: {request_s: 5, stream_s: 5}, cooldown_s: 0.2}
 llm_clients:
   five: {secret: FIVE_A_MINUTE_OF_THE_GATEWAY, rpm: 5}
   two: {secret: TWO_A_MINUTE_OF_THE_GATEWAY, rpm: 2}
+  hundred: {secret: A_HUNDRED_OF_THE_GATEWAY, rpm: 100}
   others: {secret: OTHERS_OF_THE_GATEWAY, rpm: 5}
 """
 ADDRESS = "192.0.2.20"
@@ -192,6 +194,21 @@ def test_what_is_refused_does_not_count_and_what_an_engine_breaks_does(gateway: 
     assert ask(gateway, "two").status >= 500
     del behaviours["a"]
     assert [ask(gateway, "two").status for _ in range(2)] == [200, 429]
+
+
+def test_an_upstream_has_no_say_in_the_headers(gateway: Gateway, stubs: Stubs) -> None:
+    """LiteLLM passes on what a provider says of its own limit."""
+    behaviours = stubs.listen("192.0.2.1", 8000).behaviours
+    said = {f"x-ratelimit-{name}-requests": "999" for name in ("limit", "remaining", "reset")}
+    behaviours["a"] = Behaviour(headers=said)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    headers = {"Authorization": f"Bearer {secret(CLIENTS['hundred']['secret'])}", "Content-Type": "application/json"}
+    body = {"model": "a", "messages": [{"role": "user", "content": "Who are you?"}]}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    found = [(name, value) for name, value in connection.getresponse().getheaders() if name in said]
+    connection.close()
+    del behaviours["a"]
+    assert found == list(zip(said, ("100", "99", "60s"), strict=True))
 
 
 def test_redis_that_forgets_or_stops_lifts_no_limit_of_a_worker(gateway: Gateway, redis: Redis) -> None:

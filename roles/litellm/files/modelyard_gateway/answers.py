@@ -23,7 +23,9 @@ class Answer:
 
     async def __call__(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), *_encoded(self.headers)]}
+            # LiteLLM passes on what a provider says of the limit that we have there.
+            kept = [pair for pair in message.get("headers", []) if not pair[0].startswith(b"x-ratelimit-")]
+            message = {**message, "headers": [*kept, *_encoded(self.headers)]}
         await self.send(message)
 
 
