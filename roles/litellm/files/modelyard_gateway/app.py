@@ -14,7 +14,7 @@ from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
 from litellm.proxy import proxy_server
 from litellm.proxy._types import LitellmUserRoles, SpecialModelNames, UserAPIKeyAuth
 
-from modelyard_gateway import ledger, once, requests, texts, workers
+from modelyard_gateway import ledger, library, requests, texts, workers
 from modelyard_gateway.clients import MASTER, Client, Clients, Keys
 from modelyard_gateway.guard import CALLER, Guard, Receive, Scope, Send
 from modelyard_gateway.limits import Limits
@@ -73,7 +73,7 @@ class Worker:
         await self.guard(scope, receive, sent)
 
 
-once.mend()
+library.mend()
 texts.mend()
 litellm.input_callback.append(ledger.Asks())
 app = Worker(
