@@ -1,14 +1,11 @@
 """Prints the keys the installed gateway knows, by section, as JSON. Runs with the gateway's own Python.
 
-`fields` are those of a request that it reads, `closed` those that the role's hook (the argument, beside a gateway.yaml)
-refuses.
+`fields` are those of a request that it reads, `closed` those of them that the guard refuses.
 """
 
 import ast
-import importlib.util
 import inspect
 import json
-import sys
 import textwrap
 from collections.abc import Callable
 from types import ModuleType
@@ -24,6 +21,7 @@ from litellm.proxy.proxy_server import ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG, P
 from litellm.types.router import AllowedFailsPolicy, LiteLLM_Params, ModelInfo, RoutingGroup
 from litellm.types.utils import ModelInfo as ListedModelInfo
 from litellm.types.utils import all_litellm_params
+from modelyard_gateway import requests
 
 
 def parameters(function: Callable[..., object]) -> set[str]:
@@ -55,16 +53,6 @@ def read_keys(module: ModuleType, *variables: str) -> set[str]:
     return names
 
 
-def closed_fields(path: str) -> set[str]:
-    """What the hook refuses, of the fields that the gateway reads those that have a closed prefix, too."""
-    specification = importlib.util.spec_from_file_location("hook", path)
-    assert specification
-    assert specification.loader
-    hook = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(hook)
-    return set(hook.CLOSED) | {name for name in fields if name.startswith(hook.CLOSED_PREFIXES)}
-
-
 fields: set[str] = set()
 for module in (litellm.router, litellm.utils, route_llm_request):
     fields |= read_keys(module, "kwargs", "data", "request_kwargs")
@@ -86,6 +74,6 @@ known = {
     "general_settings": set(ConfigGeneralSettings.model_fields) | read_keys(user_api_key_auth, "general_settings"),
     "general_settings.coordination_redis": set(CoordinationRedisParams.model_fields) | parameters(RedisCache.__init__),
     "fields": fields,
-    "closed": closed_fields(sys.argv[1]),
+    "closed": set(requests.CLOSED) | {name for name in fields if name.startswith(requests.CLOSED_PREFIXES)},
 }
 print(json.dumps({section: sorted(names) for section, names in known.items()}))
