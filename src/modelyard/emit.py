@@ -32,6 +32,27 @@ CACHED_CALLS = ("acompletion", "atext_completion", "aembedding", "aresponses")
 NEVER = 1_000_000
 """Failures allowed for a kind of error that shall cool nothing down: the gateway has no word for that."""
 
+PASSED = (
+    "audio",
+    "context_management",
+    "dimensions",
+    "max_completion_tokens",
+    "modalities",
+    "parallel_tool_calls",
+    "prediction",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "thinking",
+    "user",
+    "verbosity",
+    "web_search_options",
+)
+"""Fields that the gateway refuses or drops on some paths where it does not know the model. Whether a model has them is
+the engine's to say."""
+
 UNTAGGED = "default"
 """The gateway's own tag for deployments that take requests whose tag nobody has."""
 
@@ -81,6 +102,8 @@ def emit_deployment(
         "timeout": timeout,
         "stream_timeout": stream_timeout,
     }
+    if prefix == "openai":
+        params["allowed_openai_params"] = list(PASSED)
     if deployment.provider.type == "llama_cpp":
         # llama-server gives every connection a thread for as long as it is kept, and closes it under the next request:
         # measured with 20 requests a second beside one stream, 3 of 500 failed and streams were 20 times slower.
@@ -99,11 +122,11 @@ def emit_deployment(
         params["output_cost_per_token"] = model.price.output / 1e6
     if tags:
         params["tags"] = list(tags)
-    return {
-        "model_name": model.name,
-        "litellm_params": params,
-        "model_info": {"id": deployment.id, "mode": model.mode},
-    }
+    info: dict[str, Any] = {"id": deployment.id, "mode": model.mode}
+    if prefix == "openai":
+        # Without it the gateway refuses `reasoning` on /v1/responses.
+        info["supports_reasoning"] = True
+    return {"model_name": model.name, "litellm_params": params, "model_info": info}
 
 
 def emit_tags(members: Sequence[Deployment]) -> list[list[str]]:

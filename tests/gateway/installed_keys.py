@@ -21,7 +21,7 @@ from litellm.proxy.proxy_server import ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG, P
 from litellm.types.router import AllowedFailsPolicy, LiteLLM_Params, ModelInfo, RoutingGroup
 from litellm.types.utils import ModelInfo as ListedModelInfo
 from litellm.types.utils import all_litellm_params
-from modelyard_gateway.requests import CLOSED, CLOSED_PREFIXES
+from modelyard_gateway import requests
 
 
 def parameters(function: Callable[..., object]) -> set[str]:
@@ -73,6 +73,6 @@ known = {
     "litellm_settings.cache_params": redis | parameters(Cache.__init__),
     "general_settings": set(ConfigGeneralSettings.model_fields) | read_keys(user_api_key_auth, "general_settings"),
     "fields": fields,
-    "closed": set(CLOSED) | {name for name in fields if name.startswith(CLOSED_PREFIXES)},
+    "closed": set(requests.CLOSED) | {name for name in fields if name.startswith(requests.CLOSED_PREFIXES)},
 }
 print(json.dumps({section: sorted(names) for section, names in known.items()}))

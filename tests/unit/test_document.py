@@ -10,7 +10,7 @@ from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, document, inve
 from catalogues import load as load_yaml
 
 from modelyard.compiler import Compiled, compile_document, compile_inventory
-from modelyard.emit import LABELS_OF_CLIENTS, assert_invariants
+from modelyard.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
 from modelyard.names import REDIS_NAMESPACE, slugs
 from modelyard.render import render_plan, render_summary
 from modelyard.schema import Gateway
@@ -39,9 +39,10 @@ def test_document_of_one_host() -> None:
                     "api_key": "os.environ/LOCAL_API_KEY",
                     "timeout": 600,
                     "stream_timeout": 120,
+                    "allowed_openai_params": list(PASSED),
                     "extra_headers": {"Connection": "close"},
                 },
-                "model_info": {"id": "local/one/small", "mode": "chat"},
+                "model_info": {"id": "local/one/small", "mode": "chat", "supports_reasoning": True},
             },
             {
                 "model_name": "large:7b",
@@ -51,9 +52,10 @@ def test_document_of_one_host() -> None:
                     "api_key": "os.environ/LOCAL_API_KEY",
                     "timeout": 600,
                     "stream_timeout": 120,
+                    "allowed_openai_params": list(PASSED),
                     "extra_headers": {"Connection": "close"},
                 },
-                "model_info": {"id": "local/one/large:7b", "mode": "chat"},
+                "model_info": {"id": "local/one/large:7b", "mode": "chat", "supports_reasoning": True},
             },
             {
                 "model_name": "big-cloud",
@@ -63,9 +65,10 @@ def test_document_of_one_host() -> None:
                     "api_key": "os.environ/CLOUD_KEY",
                     "timeout": 600,
                     "stream_timeout": 120,
+                    "allowed_openai_params": list(PASSED),
                     "cooldown_time": 0,
                 },
-                "model_info": {"id": "cloud/-/big-cloud", "mode": "chat"},
+                "model_info": {"id": "cloud/-/big-cloud", "mode": "chat", "supports_reasoning": True},
             },
         ],
         "router_settings": {

@@ -27,23 +27,32 @@ class Refusal(Exception):  # noqa: N818  # an answer
     """A request that is not served. Raised anywhere before the answer has begun; the guard sends it."""
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
+        self.code = code
         self.headers = dict(headers or {})
 
     def body(self) -> bytes:
         """The body of the answer."""
-        return error_body(self.status, self.message, self.param)
+        return error_body(self.status, self.message, self.param, self.code)
 
 
-def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> bytes:
+def error_body(
+    status: int, message: str, param: str | None = None, code: str | None = None, type: str | None = None
+) -> bytes:
     """An error as OpenAI's API words it."""
     kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "api_error"
-    error = {"message": message, "type": kind, "param": param, "code": code or CODES.get(status, str(status))}
+    error = {"message": message, "type": type or kind, "param": param, "code": code or CODES.get(status, str(status))}
     return json.dumps({"error": error}).encode()
 
 

@@ -27,6 +27,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 CALLER = "modelyard.caller"
 """Where in the scope LiteLLM's custom_auth finds whose request it is."""
 
+CREATED = 1677610602
+"""Seconds since 1970: what LiteLLM says of every model in its list."""
+
 REFUSALS = Counter(
     "modelyard_gateway_refusals",
     "Requests that the guard refused before LiteLLM saw them",
@@ -77,8 +80,9 @@ class Guard:
         allowed = ("POST", "OPTIONS") if asks else ("GET", "HEAD", "OPTIONS")
         if method not in allowed:
             raise Refusal(405, f"This path takes {allowed[0]}.", headers={"allow": ", ".join(allowed)})
+        answer = answers.Answer(send, self.rules)
         if method == "OPTIONS" or bare is None:
-            await self.app(scope, nothing(receive), send)
+            await self.app(scope, nothing(receive), answer)
             return
         client = self.keys.owner(scope["headers"])
         caller.append(client)
@@ -86,9 +90,13 @@ class Guard:
         if client is not MASTER:
             requests.check_headers(client.name, (pair for pair in scope["headers"] if pair[0] not in KEY_HEADERS))
         scope["headers"] = [pair for pair in scope["headers"] if passes(client, pair[0])]
-        answer = answers.Answer(send, path=bare or "", rules=self.rules)
         if not asks:
             self.tell(client, scope, "")
+            if bare != requests.READING:
+                await answers.tell(
+                    send, self.model(client, bare.removeprefix(f"{requests.READING}/")), head=method == "HEAD"
+                )
+                return
             if method == "HEAD":
                 # LiteLLM answers GET only; the server leaves the body of the answer to HEAD away.
                 scope["method"] = "GET"
@@ -123,14 +131,23 @@ class Guard:
         model = body.get("model")
         if client is not MASTER:
             requests.check_fields(client.name, body if form else body.keys() - requests.DROPPED)
-            names = self.rules.public_names
-            allowed = [name for name in names if client.models is None or name in client.models]
-            model = requests.check_model(client.name, model, allowed)
+            model = requests.check_model(client.name, model, self.allowed(client))
         if not form:
             requests.check_types(path, body)
         if model in self.rules.text_only:
             requests.check_media(str(model), body)
         return str(model)
+
+    def allowed(self, client: Client) -> list[str]:
+        """The names that a client may ask for."""
+        return [name for name in self.rules.public_names if client.models is None or name in client.models]
+
+    def model(self, client: Client, name: str) -> dict[str, Any]:
+        """Describe what can be asked for; of aliases and capabilities LiteLLM knows nothing. Raises Refusal (404)."""
+        if name not in self.allowed(client):
+            text = f"There is no model {shown(name)} for this key; see GET /v1/models."
+            raise Refusal(404, text, param="model", code="model_not_found")
+        return {"id": name, "object": "model", "created": CREATED, "owned_by": "modelyard"}
 
     def prepare(self, client: Client, path: str, body: dict[str, Any], headers: Headers) -> bytes:
         """Change the body as LiteLLM shall see it, and return it as bytes. Raises Refusal."""

@@ -1,0 +1,50 @@
+"""OpenAI's library, with which LiteLLM asks engines: it asks once, and passes on fields that the engine alone knows.
+
+LiteLLM 1.106.2 forbids the library to ask again in a chat, but not for embeddings, images and moderations: one
+request was three calls of an engine that fails, and three time-outs. For images no setting changes that. And fields of
+chats in a request for a text are arguments that the library does not have: 500, as if the engine were broken.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from openai import AsyncOpenAI
+from openai.resources import AsyncCompletions
+from openai.resources.chat import AsyncCompletions as AsyncChats
+
+
+def mend() -> None:
+    """Put this in the library's place. Raises AssertionError if it has become another one."""
+    AsyncOpenAI.__init__ = once(AsyncOpenAI.__init__)  # type: ignore[method-assign]
+    for asks in (AsyncCompletions, AsyncChats):
+        asks.create = passing(asks.create)  # type: ignore[method-assign]
+
+
+def once(original: Callable[..., None]) -> Callable[..., None]:
+    """Make a client that does not ask again: the next step of a chain is the retry."""
+    assert "max_retries" in inspect.signature(original).parameters
+
+    @functools.wraps(original)
+    def made(self: AsyncOpenAI, **given: Any) -> None:
+        original(self, **{**given, "max_retries": 0})
+
+    return made
+
+
+def passing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask with whatever there is: what the library does not know goes into the body as it is."""
+    known = inspect.signature(original).parameters
+    assert "extra_body" in known
+
+    @functools.wraps(original)
+    async def create(self: Any, **given: Any) -> Any:
+        unknown = {name: given.pop(name) for name in given.keys() - known.keys()}
+        if unknown:
+            given["extra_body"] = {**(given.get("extra_body") or {}), **unknown}
+        return await original(self, **given)
+
+    return create
