@@ -26,9 +26,6 @@ COLD_LOAD_S = 300
 """Seconds an Ollama stream may be silent by default. It loads a model when somebody asks for it: 40 GB from a disk that
 reads 200 MB/s take 200 s, and a model that is being read is not a dead backend."""
 
-NEVER = 1_000_000
-"""Failures allowed for a kind of error that shall cool nothing down: the gateway has no word for that."""
-
 UNTAGGED = "default"
 """The gateway's own tag for deployments that take requests whose tag nobody has."""
 
@@ -172,9 +169,6 @@ def emit_document(
         "num_retries": 0,
         "max_fallbacks": 1,
         "allowed_fails": 1,
-        # The path of a request is the client's choice: two requests for one that an engine lacks would otherwise take
-        # the model from everybody.
-        "allowed_fails_policy": {"NotFoundErrorAllowedFails": NEVER},
         "cooldown_time": gateway.cooldown_s,
         "enable_weighted_failover": True,
         "fallbacks": emit_chains(routes, "fallbacks"),

@@ -207,6 +207,8 @@ class Gateway:
     """Its release and state; made by the caller, empty."""
     port: int = field(default_factory=itertools.count(4001).__next__)
     workers: int = 1
+    health: Mapping[str, str] = field(default_factory=dict)
+    """Where engines say how they are, by the ids of their deployments."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def command(self) -> tuple[list[str], dict[str, str]]:
@@ -227,6 +229,7 @@ class Gateway:
         words = [word for key, value in settings if key == "Environment" for word in shlex.split(value)]
         variables = dict(word.split("=", 1) for word in words)
         secrets = {name: secret(name) for name in secret_names(self.document)}
+        variables |= {"PYTHONPATH": str(self.directory / "config"), "LITELLM_WORKER_STARTUP_HOOKS": "shim:install"}
         return command[0], {"PATH": "/usr/bin:/bin", **variables, **secrets, "HOME": str(self.directory)}
 
     def allow(self, clients: Mapping[str, Mapping[str, Any]]) -> None:
@@ -245,6 +248,10 @@ class Gateway:
             Path(variables["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True)
         (self.directory / "config/gateway.yaml").write_text(json.dumps(self.document, indent=2) + "\n")
         shutil.copy(ROLE / "files/modelyard_clients.py", self.directory / "config")
+        # Until the package has its own entry point: its module of engines, by itself.
+        shutil.copy(ROLE / "files/modelyard_gateway/engines.py", self.directory / "config")
+        shim = f"import engines\ndef install(): engines.install({dict(self.health)!r})\n"
+        (self.directory / "config/shim.py").write_text(shim)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, env=variables, cwd=self.directory, stdout=log, stderr=log, stdin=subprocess.DEVNULL
