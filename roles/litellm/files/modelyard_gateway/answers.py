@@ -121,7 +121,7 @@ def _event(line: bytes, hidden: tuple[str, ...]) -> bytes:
     return b"data: " + json.dumps(found, separators=(",", ":")).encode()
 
 
-def _told(status: int, found: Any, hidden: tuple[str, ...]) -> dict[str, str | None]:
+def _told(status: int, found: Any, hidden: tuple[str, ...]) -> dict[str, str]:
     """What an error says, by the names of error_body's parameters."""
     if not isinstance(found, dict):
         found = {"message": found if isinstance(found, str) else json.dumps(found) if found else ""}
