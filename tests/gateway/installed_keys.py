@@ -15,7 +15,7 @@ from litellm._redis import _get_redis_kwargs
 from litellm.caching.caching import Cache
 from litellm.caching.redis_cache import RedisCache
 from litellm.proxy import route_llm_request
-from litellm.proxy._types import ConfigGeneralSettings, CoordinationRedisParams
+from litellm.proxy._types import ConfigGeneralSettings
 from litellm.proxy.auth import user_api_key_auth
 from litellm.proxy.proxy_server import ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG, ProxyConfig
 from litellm.types.router import AllowedFailsPolicy, LiteLLM_Params, ModelInfo, RoutingGroup
@@ -72,7 +72,6 @@ known = {
     | read_keys(user_api_key_auth, "litellm"),
     "litellm_settings.cache_params": redis | parameters(Cache.__init__),
     "general_settings": set(ConfigGeneralSettings.model_fields) | read_keys(user_api_key_auth, "general_settings"),
-    "general_settings.coordination_redis": set(CoordinationRedisParams.model_fields) | parameters(RedisCache.__init__),
     "fields": fields,
     "closed": set(CLOSED) | {name for name in fields if name.startswith(CLOSED_PREFIXES)},
 }

@@ -42,6 +42,8 @@ class Behaviour:
     pace_s: float = 0
     """Seconds before each token of a stream."""
     finish_reason: str = "stop"
+    events: tuple[bytes, ...] = ()
+    """A stream's events, instead of what a stub says."""
 
 
 OK = Behaviour()
@@ -107,6 +109,7 @@ class Stub:
                     await writer.drain()
                 if behaviour.until != "end" and behaviour.then == "silence":
                     await reader.read()  # until the client gives up
+                    self.network.left.append(call)
                 elif behaviour.until not in ("end", "request"):
                     await asyncio.sleep(CUT_AFTER_S)
                 if behaviour.until != "end" or call.headers.get("connection") == "close":
@@ -140,6 +143,8 @@ class Stubs:
         """What asks for anything else, like the list of models."""
         self.behaviours: dict[str, Behaviour] = {}
         """By served name, on every stub."""
+        self.left: list[Call] = []
+        """Those that were given up by who asked while nothing came."""
         self.stubs: dict[tuple[str, int], Stub] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="stubs")
@@ -195,7 +200,7 @@ async def answer(call: Call, behaviour: Behaviour) -> AsyncIterator[bytes]:
             yield body if behaviour.until == "end" else body[: len(body) // 2]
         return
     yield _head(call, behaviour.status, {"content-type": "text/event-stream", **behaviour.headers}, None)
-    for point, event in events(call, behaviour):
+    for point, event in (("end", event) for event in behaviour.events) if behaviour.events else events(call, behaviour):
         if reach < POINTS.index(point):
             return
         if behaviour.pace_s and point != "role":
@@ -205,6 +210,8 @@ async def answer(call: Call, behaviour: Behaviour) -> AsyncIterator[bytes]:
 
 
 NOTHING: Mapping[str, Any] = {"error": {"message": "stub: nothing here", "type": "not_found_error", "code": 404}}
+
+USAGE: Mapping[str, int] = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 
 
 def text(model: str) -> list[str]:
@@ -243,13 +250,49 @@ def whole(call: Call, behaviour: Behaviour) -> Mapping[str, Any]:
             "created": 1,
             "model": call.model,
             "choices": [{"index": 0, "message": message, "finish_reason": behaviour.finish_reason}],
-            "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8},
+            "usage": USAGE,
+        }
+    if call.path.endswith("/completions"):
+        return {
+            "id": "cmpl-1",
+            "object": "text_completion",
+            "created": 1,
+            "model": call.model,
+            "choices": [text_choice(index, words, behaviour.finish_reason) for index in choices(call)],
+            "usage": USAGE,
+        }
+    if call.path.endswith("/responses"):
+        message = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant"}
+        return {
+            "id": f"resp_{call.model}",
+            "object": "response",
+            "created_at": 1,
+            "status": "completed",
+            "model": call.model,
+            "output": [{**message, "content": [{"type": "output_text", "text": words, "annotations": []}]}],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "usage": {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8},
         }
     return NOTHING
 
 
+def choices(call: Call) -> range:
+    """The indices of the answers to a prompt."""
+    return range(call.body.get("n") or 1)
+
+
+def text_choice(index: int, text: str, finish: str | None = None) -> Mapping[str, Any]:
+    """One choice of /completions."""
+    return {"text": text, "index": index, "logprobs": None, "finish_reason": finish}
+
+
 def events(call: Call, behaviour: Behaviour) -> Iterator[tuple[Point, bytes]]:
     """A stream's events, each with the point that is reached with it."""
+    if behaviour.events:
+        yield from (("end", event) for event in behaviour.events)
+        return
     if call.path.endswith("/messages"):
         message = {**whole(call, behaviour), "content": [], "stop_reason": None}
         yield "role", _event({"type": "message_start", "message": message}, named=True)
@@ -263,6 +306,17 @@ def events(call: Call, behaviour: Behaviour) -> Iterator[tuple[Point, bytes]]:
         yield "end", _event({"type": "message_delta", "delta": stop, "usage": {"output_tokens": 3}}, named=True)
         yield "end", _event({"type": "message_stop"}, named=True)
         return
+    if call.path.endswith("/responses"):
+        response = whole(call, behaviour)
+        yield "role", _event({"type": "response.created", "response": {**response, "output": []}}, named=True)
+        delta = {"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0, "content_index": 0}
+        for position, word in enumerate(text(call.model)):
+            yield "end" if position else "token", _event({**delta, "delta": word}, named=True)
+        yield "end", _event({"type": "response.completed", "response": response}, named=True)
+        return
+    if not call.path.endswith("/chat/completions"):
+        yield from text_events(call, behaviour)
+        return
     chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": call.model}
 
     def choice(delta: Mapping[str, Any], finish: str | None = None) -> bytes:
@@ -273,8 +327,20 @@ def events(call: Call, behaviour: Behaviour) -> Iterator[tuple[Point, bytes]]:
         yield "end" if position else "token", choice({"content": word})
     yield "end", choice({}, behaviour.finish_reason)
     if (call.body.get("stream_options") or {}).get("include_usage"):
-        usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
-        yield "end", _event({**chunk, "choices": [], "usage": usage})
+        yield "end", _event({**chunk, "choices": [], "usage": USAGE})
+    yield "end", b"data: [DONE]\n\n"
+
+
+def text_events(call: Call, behaviour: Behaviour) -> Iterator[tuple[Point, bytes]]:
+    """The events of a stream of /completions, as vLLM and llama.cpp send them: one choice in each."""
+    chunk = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": call.model}
+    for position, word in enumerate(text(call.model)):
+        for index in choices(call):
+            yield "end" if position else "token", _event({**chunk, "choices": [text_choice(index, word)]})
+    for index in choices(call):
+        yield "end", _event({**chunk, "choices": [text_choice(index, "", behaviour.finish_reason)]})
+    if (call.body.get("stream_options") or {}).get("include_usage"):
+        yield "end", _event({**chunk, "choices": [], "usage": USAGE})
     yield "end", b"data: [DONE]\n\n"
 
 

@@ -28,9 +28,10 @@ class Answer:
 
 
 async def refuse(send: Send, refusal: Refusal, *, head: bool = False) -> None:
-    """Send a refusal."""
+    """Send a refusal, and end the connection: what there is of a body was not read."""
     body = refusal.body()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
+    headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+    headers |= refusal.headers
     await send({"type": "http.response.start", "status": refusal.status, "headers": _encoded(headers)})
     await send({"type": "http.response.body", "body": b"" if head else body})
 

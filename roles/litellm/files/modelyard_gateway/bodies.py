@@ -34,7 +34,7 @@ async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int, dea
     """Return the whole body. Raises Refusal: too large (413), too late (408), encoded (415). Raises Left."""
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refusal(415, "The body has a Content-Encoding; send it as it is.")
-    too_large = Refusal(413, f"The body is larger than {limit // 2**20} MiB.", headers={"connection": "close"})
+    too_large = Refusal(413, f"The body is larger than {limit // 2**20} MiB.")
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
@@ -55,7 +55,7 @@ async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int, dea
         return await asyncio.wait_for(whole(), deadline_s)
     except asyncio.TimeoutError:  # noqa: UP041  # two classes until Python 3.11
         text = f"The body was not whole after {deadline_s:g} s."
-        raise Refusal(408, text, headers={"connection": "close"}) from None
+        raise Refusal(408, text) from None
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
