@@ -121,10 +121,11 @@ def test_likely_mistakes_are_found(known: Keys, section: str, key: str) -> None:
 
 def test_every_variable_of_the_unit_is_read(environment: Path) -> None:
     """The environment variables of the gateway's unit occur in the installed code as they are written."""
-    variables = re.findall(r"^Environment=(.*)$", UNIT.read_text(), re.MULTILINE)
+    text = re.sub(r"\{\{.*?\}\}", "", UNIT.read_text())
+    variables = re.findall(r"^Environment=(.*)$", text, re.MULTILINE)
     names = {word.split("=")[0] for line in variables for word in line.split()}
     # Of the system, Python's, ours, uvicorn's.
-    names -= {"HOME", "PYTHONFAULTHANDLER", "MODELYARD_RELEASE", "MODELYARD_CLIENTS", "WEB_CONCURRENCY"}
+    names -= {"HOME", "PYTHONFAULTHANDLER", "PYTHONPATH", "MODELYARD_RELEASE", "MODELYARD_CLIENTS", "WEB_CONCURRENCY"}
     (packages,) = (environment / "lib").glob("python*/site-packages")
     for name in sorted(names):
         places = [str(packages / name) for name in ("litellm", "prometheus_client")]
