@@ -26,6 +26,9 @@ COLD_LOAD_S = 300
 """Seconds an Ollama stream may be silent by default. It loads a model when somebody asks for it: 40 GB from a disk that
 reads 200 MB/s take 200 s, and a model that is being read is not a dead backend."""
 
+CACHED_CALLS = ("acompletion", "atext_completion", "aembedding", "aresponses")
+"""What answers are kept of: requests in JSON. Of a form the guard does not see enough to tell two apart."""
+
 NEVER = 1_000_000
 """Failures allowed for a kind of error that shall cool nothing down: the gateway has no word for that."""
 
@@ -251,22 +254,15 @@ def emit_document(
             "password": f"os.environ/{REDIS_PASSWORD}",
             "namespace": REDIS_NAMESPACE,
             "ttl": gateway.cache.ttl_s,
+            "supported_call_types": list(CACHED_CALLS),
         }
     general: dict[str, Any] = {
         "master_key": f"os.environ/{MASTER_KEY}",
         # A file of role litellm, beside the document. What it allows, the gateway checks once more.
         "custom_auth": "modelyard_gateway.app.authenticate",
         "custom_auth_run_common_checks": True,
+        "cancel_on_disconnect": True,
     }
-    if view.redis_address is not None:
-        # The router's Redis is not used for limits of clients: each worker would count for itself.
-        general["coordination_redis"] = {
-            "host": view.redis_address,
-            "port": redis_port,
-            "username": GATEWAY_USER,
-            "password": f"os.environ/{REDIS_PASSWORD}",
-            "namespace": REDIS_NAMESPACE,
-        }
     document = {
         "model_list": model_list,
         "router_settings": router,

@@ -41,9 +41,7 @@ def emit_rules(
         # Of a capability, one model that may read more is enough.
         "text_only": [route.name for route in routes if blind.issuperset(route.attempts[: route.heads])],
         "cached": gateway.cache.enabled,
-        "body_mib": gateway.limits.body_mib,
-        "body_s": gateway.limits.body_s,
-        "worker_mib": gateway.limits.worker_mib,
+        "limits": gateway.limits.model_dump(include={"body_mib", "body_s", "worker_mib"}),
         "health": health,
         "hidden": sorted(addresses | {deployment.id for deployment in everything}),
         "redis": redis if view.redis_address is not None else None,

@@ -71,8 +71,10 @@ def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             for instance in plan[section]["instances"]:
                 found[instance["service"]] = {"build": build, "instance": _without(instance, "checks")}
         else:
-            found[section] = _without(plan[section], "checks", "public_names")
+            found[section] = _without(plan[section], "checks", "public_names", "rules")
     if plan["litellm"]:
+        # The other rules follow from the document.
+        found["litellm"]["limits"] = plan["litellm"]["rules"]["limits"]
         # Not of the release, but beside it; which secret holds a client's key, the host need not know.
         clients = plan["litellm"]["clients"]
         found["litellm"]["clients"] = {name: _without(client, "secret") for name, client in clients.items()}

@@ -495,6 +495,7 @@ class Planner:
             "port": self.gateway.port,
             "slots": self.gateway.slots.model_dump(),
             "stream_timeout_s": self.gateway.timeouts.door_s,
+            "body_timeout_s": self.gateway.limits.body_s,
             "connections_per_address": self.gateway.limits.connections_per_address,
             "metrics_listen": [self.watch.address(host)] if self.watch else [],
             "metrics_port": (self.catalogue.monitoring or Monitoring()).exporters.gateway,

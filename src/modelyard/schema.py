@@ -539,7 +539,7 @@ class Limits(Strict):
 
     body_mib: Annotated[int, Field(ge=1, le=1024)] = Field(32, examples=[64], json_schema_extra=unit("MiB"))
     """The largest body of a request. Pictures and sound are in it, a third larger than their files."""
-    body_s: Seconds = Field(60, examples=[300], json_schema_extra=unit("seconds"))
+    body_s: Positive = Field(60, examples=[300], json_schema_extra=unit("seconds"))
     """A body has to be whole after this long. Slow clients with large bodies need more."""
     connections_per_address: Annotated[int, Field(ge=1, le=4000)] = Field(400, examples=[1000])
     """Connections that the front end holds for one address at once. It holds 4000 in all."""
@@ -552,8 +552,8 @@ class Cache(Strict):
     """Whether a repeated question may be answered from Redis."""
 
     enabled: bool = Field(False, examples=[True])
-    """`true`: the same request within `ttl_s` gets the same answer, from memory. Off, because someone who asks again
-    in a chat wants another answer. Needs a host in `llm_redis`."""
+    """`true`: the same request of the same client within `ttl_s` gets the same answer, from memory. Off, because
+    someone who asks again in a chat wants another answer. Needs a host in `llm_redis`."""
     ttl_s: Positive = Field(600, examples=[600], json_schema_extra=unit("seconds"))
     """An answer is kept this long."""
 
@@ -618,7 +618,7 @@ class Client(Strict):
     """Names it may ask for: models, aliases and capabilities. Whoever steps in for one of them may answer, too.
     Default: all."""
     rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
-    """More are answered with 429. Default: no limit."""
+    """In any 60 seconds; more are answered with 429. Default: no limit."""
 
 
 class PrometheusSettings(Strict):

@@ -1,6 +1,6 @@
 """Prints the keys the installed gateway knows, by section, as JSON. Runs with the gateway's own Python.
 
-`fields` are those of a request that it reads, `closed` those of them that the guard refuses.
+`fields` are those of a request that it reads, `closed` those that the role's guard refuses, which has to be importable.
 """
 
 import ast
@@ -15,13 +15,13 @@ from litellm._redis import _get_redis_kwargs
 from litellm.caching.caching import Cache
 from litellm.caching.redis_cache import RedisCache
 from litellm.proxy import route_llm_request
-from litellm.proxy._types import ConfigGeneralSettings, CoordinationRedisParams
+from litellm.proxy._types import ConfigGeneralSettings
 from litellm.proxy.auth import user_api_key_auth
 from litellm.proxy.proxy_server import ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG, ProxyConfig
 from litellm.types.router import AllowedFailsPolicy, LiteLLM_Params, ModelInfo, RoutingGroup
 from litellm.types.utils import ModelInfo as ListedModelInfo
 from litellm.types.utils import all_litellm_params
-from modelyard_gateway import requests
+from modelyard_gateway.requests import CLOSED, CLOSED_PREFIXES
 
 
 def parameters(function: Callable[..., object]) -> set[str]:
@@ -72,8 +72,7 @@ known = {
     | read_keys(user_api_key_auth, "litellm"),
     "litellm_settings.cache_params": redis | parameters(Cache.__init__),
     "general_settings": set(ConfigGeneralSettings.model_fields) | read_keys(user_api_key_auth, "general_settings"),
-    "general_settings.coordination_redis": set(CoordinationRedisParams.model_fields) | parameters(RedisCache.__init__),
     "fields": fields,
-    "closed": set(requests.CLOSED) | {name for name in fields if name.startswith(requests.CLOSED_PREFIXES)},
+    "closed": set(CLOSED) | {name for name in fields if name.startswith(CLOSED_PREFIXES)},
 }
 print(json.dumps({section: sorted(names) for section, names in known.items()}))

@@ -109,6 +109,7 @@ class Stub:
                     await writer.drain()
                 if behaviour.until != "end" and behaviour.then == "silence":
                     await reader.read()  # until the client gives up
+                    self.network.left.append(call)
                 elif behaviour.until not in ("end", "request"):
                     await asyncio.sleep(CUT_AFTER_S)
                 if behaviour.until != "end" or call.headers.get("connection") == "close":
@@ -142,6 +143,8 @@ class Stubs:
         """What asks for anything else, like the list of models."""
         self.behaviours: dict[str, Behaviour] = {}
         """By served name, on every stub."""
+        self.left: list[Call] = []
+        """Those that were given up by who asked while nothing came."""
         self.stubs: dict[tuple[str, int], Stub] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="stubs")

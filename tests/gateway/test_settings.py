@@ -70,7 +70,6 @@ def sections(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
     yield "litellm_settings", settings
     yield "litellm_settings.cache_params", settings.get("cache_params", {})
     yield "general_settings", document["general_settings"]
-    yield "general_settings.coordination_redis", document["general_settings"].get("coordination_redis", {})
 
 
 def unknown_keys(document: Mapping[str, Any], known: Keys) -> list[str]:
@@ -124,8 +123,9 @@ def test_likely_mistakes_are_found(known: Keys, section: str, key: str) -> None:
 def test_every_variable_of_the_unit_is_read(environment: Path) -> None:
     """The environment variables of the gateway's unit occur in the installed code as they are written."""
     variables = re.findall(r"^Environment=(.*)$", UNIT.read_text(), re.MULTILINE)
-    names = {word.split("=")[0] for line in variables for word in line.split()}
-    names -= {"HOME", "PYTHONFAULTHANDLER", "MODELYARD_RELEASE", "MODELYARD_CLIENTS"}  # of the system, Python's, ours
+    names = {word.split("=")[0] for line in variables for word in line.split() if "=" in word}
+    # Of the system, Python's, ours, uvicorn's.
+    names -= {"HOME", "PYTHONFAULTHANDLER", "MODELYARD_RELEASE", "MODELYARD_CLIENTS", "WEB_CONCURRENCY"}
     (packages,) = (environment / "lib").glob("python*/site-packages")
     for name in sorted(names):
         places = [str(packages / name) for name in ("litellm", "prometheus_client")]

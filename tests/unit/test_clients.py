@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
 
@@ -89,19 +90,25 @@ def test_plan_tells_who_comes_and_goes() -> None:
     )
 
 
-def test_what_clients_may_ask_is_what_the_door_opens() -> None:
-    """The gateway's own lists of routes for clients, and HAProxy's."""
-    door = (ROOT / "roles/haproxy/templates/haproxy.cfg.j2").read_text(encoding="utf-8")
-    hook = (ROOT / "roles/litellm/files/modelyard_clients.py").read_text(encoding="utf-8")
+def test_what_the_guard_serves_is_what_the_front_end_opens() -> None:
+    """The guard's own lists of paths, and HAProxy's."""
+    front_end = (ROOT / "roles/haproxy/templates/haproxy.cfg.j2").read_text(encoding="utf-8")
+    guard = ast.parse((ROOT / "roles/litellm/files/modelyard_gateway/requests.py").read_text(encoding="utf-8"))
+    lists: dict[str, set[str]] = {}
+    for node in guard.body:
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Dict(keys=keys)):
+                lists[name] = {key.value for key in keys if isinstance(key, ast.Constant)}
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(path))):
+                lists[name] = {path}
     for name, acl in (("ASKING", "inference"), ("READING", "reading")):
-        opened = {path for line in re.findall(rf"acl {acl} path (.*)", door) for path in line.split()}
-        words = re.findall(r"[a-z/]+", re.findall(rf"^{name} = [(\[]([^)\]]*)", hook, re.MULTILINE)[0])
-        assert opened == {f"{version}/{word}" for word in words for version in ("", "/v1")}
+        opened = {path for line in re.findall(rf"acl {acl} path (.*)", front_end) for path in line.split()}
+        assert opened == {f"{version}/{path}" for path in lists[name] for version in ("", "/v1")}
 
 
 def test_both_sides_hash_alike() -> None:
     salts = {
         re.findall(r"^SALT = (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)[0]
-        for path in ("roles/litellm/files/modelyard_clients.py", "plugins/action/modelyard_clients.py")
+        for path in ("roles/litellm/files/modelyard_gateway/clients.py", "plugins/action/modelyard_clients.py")
     }
     assert len(salts) == 1

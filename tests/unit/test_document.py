@@ -95,15 +95,9 @@ def test_document_of_one_host() -> None:
         },
         "general_settings": {
             "master_key": "os.environ/LITELLM_MASTER_KEY",
-            "custom_auth": "modelyard_clients.authenticate",
+            "custom_auth": "modelyard_gateway.app.authenticate",
             "custom_auth_run_common_checks": True,
-            "coordination_redis": {
-                "host": "127.0.0.1",
-                "port": 6379,
-                "username": "gateway",
-                "password": "os.environ/REDIS_PASSWORD",
-                "namespace": REDIS_NAMESPACE,
-            },
+            "cancel_on_disconnect": True,
         },
     }
 
@@ -329,6 +323,7 @@ def test_cache_is_off_until_somebody_wants_it() -> None:
         "password": "os.environ/REDIS_PASSWORD",
         "namespace": REDIS_NAMESPACE,
         "ttl": 60,
+        "supported_call_types": ["acompletion", "atext_completion", "aembedding", "aresponses"],
     }
 
 

@@ -35,7 +35,9 @@ VARIABLE_FILES = sorted(
 )
 
 EXPORTERS = {"gateway", "node", "host", "blackbox", "redis"}
-COUNTS = {"port", "blue", "green", "weight", "workers", "num_parallel", "max_loaded_models"} | EXPORTERS
+COUNTS = EXPORTERS | set(
+    "connections_per_address port blue green weight workers num_parallel max_loaded_models".split()
+)
 """Numbers without a unit: ports, shares, processes and what runs at once."""
 
 

@@ -1,4 +1,4 @@
-"""The front door on a real host: what passes, what does not, and that switching slots costs no request."""
+"""The front end on a real host: what passes, what does not, who is held off, and that switching slots costs nothing."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ import json
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 import pytest
 
 PORT = 4000
 METRICS_PORT = 8405
+CHAT = "/v1/chat/completions"
+# As in the scenario's inventory.
+HEADER_S, BODY_S, IDLE_S = 2, 3, 4
+CONNECTIONS = 40
 INFERENCE = [
     "chat/completions",
     "completions",
     "embeddings",
     "responses",
     "moderations",
-    "rerank",
     "audio/speech",
     "audio/transcriptions",
     "images/generations",
@@ -30,7 +35,6 @@ INFERENCE = [
 READING = [
     "/v1/models",
     "/models",
-    "/v1/models?limit=1",
     "/v1/models/llama3.1:latest",
     "/v1/models/llama3.1%3Alatest",
     "/models/a",
@@ -48,7 +52,18 @@ CLOSED = [
         "/health/services",
         "/v1/health/readiness",
     ),
-    *("/v1", "/v1/", "/v1/files", "/v1/responses/x", "/V1/MODELS", "/v1/models/", "/models//", "/v2/models"),
+    *(
+        "/v1/rerank",
+        "/rerank",
+        "/v1",
+        "/v1/",
+        "/v1/files",
+        "/v1/responses/x",
+        "/V1/MODELS",
+        "/v1/models/",
+        "/models//",
+        "/v2/models",
+    ),
     # What becomes another path once somebody decodes or normalises it.
     *("//v1/models", "/v1//models", "/./v1/models", "/v1/./models", "/ui/../v1/models", "/v1/../ui"),
     *("/v1/models/..", "/v1/models/../../ui", "/v1/models/%2e%2e", "/v1/models/%2e%2e/%2e%2e/ui"),
@@ -73,6 +88,8 @@ class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+    names: list[str]
+    """Of its headers, each as often as it came."""
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -82,25 +99,57 @@ def ask(
     address: str,
     path: str,
     method: str = "GET",
-    body: dict[str, Any] | None = None,
+    body: bytes | None = None,
     port: int = PORT,
+    do: dict[str, Any] | None = None,
     **headers: str,
 ) -> Answer:
-    """Send one request exactly as it is written, without a client's clean-up of the path."""
+    """Send one request exactly as it is written, without a client's clean-up of the path.
+
+    `do`: what the stand-in has to do, see there.
+    """
     connection = http.client.HTTPConnection(address, port, timeout=10)
     try:
-        payload = json.dumps(body).encode() if body is not None else None
         connection.putrequest(method, path)
+        if do is not None:
+            connection.putheader("X-Do", json.dumps(do))
         for name, value in headers.items():
             connection.putheader(name.replace("_", "-"), value)
-        if payload is not None:
-            connection.putheader("Content-Length", str(len(payload)))
-        connection.endheaders(payload)
+        if body is not None and "Transfer_Encoding" not in headers:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
         response = connection.getresponse()
-        names = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, names, response.read())
+        found = [(name.lower(), value) for name, value in response.getheaders()]
+        return Answer(response.status, dict(found), response.read(), [name for name, _ in found])
     finally:
         connection.close()
+
+
+def written(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
+    """Return a request, byte for byte."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode() + body
+
+
+def held(address: str, request: bytes, drip: bytes = b"") -> tuple[float, bytes]:
+    """Send a request, then `drip` again and again; return after how many seconds the front end closed, and its answer.
+
+    Raises AssertionError if the connection is still open long after every deadline.
+    """
+    limit_s = 2 * IDLE_S
+    answer = b""
+    started = time.monotonic()
+    # An error of the connection: it closed while this client was still sending.
+    with socket.create_connection((address, PORT), timeout=0.2) as client, suppress(ConnectionError):
+        client.sendall(request)
+        while time.monotonic() < started + limit_s:
+            with suppress(TimeoutError):
+                if not (part := client.recv(65536)):
+                    break
+                answer += part
+            client.sendall(drip)
+    seconds = time.monotonic() - started
+    assert seconds < limit_s, answer
+    return seconds, answer
 
 
 def is_openai_error(answer: Answer) -> bool:
@@ -182,7 +231,7 @@ class Load:
             time.sleep(0.01)
 
     def _read(self, address: str, events: int) -> None:
-        answer = ask(address, "/v1/chat/completions", "POST", {"events": events})
+        answer = ask(address, CHAT, "POST", b"{}", do={"events": events})
         self.stream = [line for line in answer.body.decode().splitlines() if line]
 
     def lost(self) -> list[Any]:
@@ -218,21 +267,19 @@ def test_only_the_door_listens_for_others(host: Any) -> None:
 @pytest.mark.parametrize("prefix", ["/v1/", "/"])
 @pytest.mark.parametrize("path", INFERENCE)
 def test_inference_passes_by_post_alone(address: str, prefix: str, path: str) -> None:
-    answer = ask(address, prefix + path, "POST", {})
+    answer = ask(address, prefix + path, "POST", b"{}")
     assert (answer.status, answer.json()["path"]) == (200, prefix + path)
-    assert ask(address, prefix + path, "OPTIONS").status == 200
-    for method in ("GET", "PUT", "DELETE"):
+    for method in ("GET", "HEAD", "PUT", "DELETE"):
         refused = ask(address, prefix + path, method)
         assert (refused.status, refused.headers["allow"]) == (405, "POST, OPTIONS")
-        assert is_openai_error(refused)
+        assert method == "HEAD" or is_openai_error(refused)
 
 
 @pytest.mark.parametrize("path", READING)
 def test_reading_passes_by_get_alone(address: str, path: str) -> None:
     answer = ask(address, path)
     assert (answer.status, answer.json()["path"]) == (200, path)
-    assert ask(address, path, "HEAD").status == 200
-    refused = ask(address, path, "POST", {})
+    refused = ask(address, path, "POST", b"{}")
     assert refused.status == 405
     assert is_openai_error(refused)
 
@@ -264,24 +311,293 @@ def test_other_protocols_do_not_get_around_the_filter(address: str, line: str) -
     assert raw.split()[1] in (b"400", b"404")
 
 
+@pytest.mark.parametrize("path", [*READING, CHAT, "/v1/embeddings", "/images/edits"])
+@pytest.mark.parametrize("query", ["limit=1", "model=a&model=b", "model=%61", "", "?", "#model=a"])
+def test_no_query_arrives(address: str, path: str, query: str) -> None:
+    answer = ask(address, f"{path}?{query}", *(("POST", b"{}") if path not in READING else ()))
+    if "#" in query:
+        assert answer.status == 400  # no part of a request line
+    else:
+        assert (answer.status, answer.json()["path"]) == (200, path)
+
+
+@pytest.mark.parametrize("path", READING)
+def test_head_is_answered_as_get_is_without_a_body(address: str, path: str) -> None:
+    """By hand, on one connection: bytes of a body would be taken for the next answer."""
+    answers = []
+    with socket.create_connection((address, PORT), timeout=10) as client:
+        for method in ("HEAD", "HEAD", "GET"):
+            client.sendall(written(method, path))
+            response = http.client.HTTPResponse(client, method=method)
+            response.begin()
+            headers = {name for name, _ in response.getheaders()}
+            answers.append((response.status, headers, int(response.headers["content-length"]), response.read()))
+    (*heads, got) = answers
+    assert [(head[0], head[1], head[3]) for head in heads] == [(200, got[1], b"")] * 2
+    assert all(head[2] > 0 for head in heads)
+    assert json.loads(got[3])["method"] == "GET"
+    assert len(got[3]) == got[2]
+
+
+FORGED = [
+    *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded", "Forwarded", "Forwarded-For"),
+    *("X-Real-IP", "X-Client-IP", "Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "CF-Connecting-IP"),
+    *("CF-Connecting-IPv6", "Fastly-Client-IP", "X-Azure-ClientIP", "X-Envoy-External-Address", "Proxy-Client-IP"),
+    *("WL-Proxy-Client-IP", "X-Remote-IP", "X-Remote-Addr", "X-Originating-IP", "X-AppEngine-User-IP"),
+    # What would make another request of it.
+    *("X-Original-URL", "X-Original-Host", "X-Rewrite-URL", "X-Override-URL", "X-HTTP-Method-Override"),
+    *("X-HTTP-Method", "X-Method-Override", "X-Host", "X-Scheme"),
+    # The number under which the front end sends a request again.
+    "X-Modelyard-Request",
+]
+
+
 def test_a_client_cannot_say_where_it_comes_from(address: str) -> None:
-    forged = {
-        "X_Forwarded_For": "1.2.3.4",
-        "X_Forwarded_Host": "evil",
-        "Forwarded": "for=1.2.3.4",
-        "X_Real_IP": "1.2.3.4",
-    }
-    headers = ask(address, "/v1/models", **forged, Authorization="Bearer kept").json()["headers"]
-    seen = headers.pop("x-forwarded-for")
-    assert seen.startswith("10.")
+    forged = dict.fromkeys([*FORGED, *(name.upper() for name in FORGED)], "1.2.3.4")
+    lines = [f"{name}: {value}" for name, value in forged.items()]
+    request = written("GET", "/v1/models", *lines, "Authorization: Bearer kept", "X-Request-Id: 7", "Connection: close")
+    _, raw = held(address, request)
+    headers = json.loads(raw.partition(b"\r\n\r\n")[2])["headers"]
+    assert headers.pop("x-forwarded-for").startswith("10.")
     assert "1.2.3.4" not in json.dumps(headers)
-    assert "x-forwarded-host" not in headers
-    assert headers["authorization"] == "Bearer kept"
+    assert not headers.keys() & {name.lower() for name in FORGED} - {"x-modelyard-request"}
+    uuid.UUID(headers["x-modelyard-request"])
+    assert (headers["authorization"], headers["x-request-id"]) == ("Bearer kept", "7")
+
+
+def test_answers_do_not_tell_what_is_behind(address: str) -> None:
+    headers = ask(address, CHAT, "POST", b"{}").headers
+    assert "uvicorn" not in headers.values()
+    assert [name for name in headers if name.startswith(("x-litellm-", "llm_provider-"))] == ["x-litellm-call-id"]
+    wanted = {"x-litellm-call-id": "call-1", "x-ratelimit-remaining-requests": "5", "retry-after": "7"}
+    assert {name: headers[name] for name in wanted} == wanted
+    assert "x-litellm-call-id" not in ask(address, CHAT, "POST", b"{}", do={"events": 1}).headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/models", 200),
+        ("POST", CHAT, 200),
+        ("POST", "/v1/chat/completion", 404),
+        ("GET", CHAT, 405),
+        ("POST", "/v1/models", 405),
+    ],
+)
+def test_a_page_may_read_every_answer(address: str, method: str, path: str, status: int) -> None:
+    """As a browser does it: it asks first, without a key, and shows an error only if it may read it."""
+    asked = ask(
+        address,
+        path,
+        "OPTIONS",
+        Origin="https://app.example",
+        Access_Control_Request_Method=method,
+        Access_Control_Request_Headers="authorization, content-type,x-stainless-os",
+    )
+    assert asked.status == 200
+    assert asked.headers["access-control-allow-headers"] == "authorization, content-type,x-stainless-os"
+    assert method in asked.headers["access-control-allow-methods"].split(", ")
+    answer = ask(address, path, method, b"{}" if method == "POST" else None, Origin="https://app.example")
+    assert answer.status == status
+    for got in (asked, answer):
+        # One value: of two, `Answer` would show the last, and a browser would take neither.
+        assert got.names.count("access-control-allow-origin") == 1
+        assert (got.headers["access-control-allow-origin"], got.headers["access-control-expose-headers"]) == ("*", "*")
+
+
+@pytest.mark.parametrize(("path", "allow"), [(CHAT, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS")])
+def test_options_of_an_open_path_says_its_methods(address: str, path: str, allow: str) -> None:
+    answer = ask(address, path, "OPTIONS")
+    assert (answer.status, answer.headers["allow"], answer.body) == (200, allow, b"")
+    assert ask(address, "/ui", "OPTIONS").status == 404
+
+
+WEBSOCKET = ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"),
+        ("Connection: Upgrade", "Upgrade: websocket", *WEBSOCKET),
+        ("Upgrade: websocket",),
+        ("Connection: upgrade", "Upgrade: foo/2, h2c"),
+    ],
+)
+@pytest.mark.parametrize(("method", "path", "body"), [("GET", "/v1/models", b""), ("POST", CHAT, b"{}")])
+def test_an_upgrade_is_an_ordinary_request(
+    address: str, headers: tuple[str, ...], method: str, path: str, body: bytes
+) -> None:
+    """Java's client asks for HTTP/2 with the first request of each connection, and keeps the connection."""
+    started = time.monotonic()
+    with socket.create_connection((address, PORT), timeout=10) as client:
+        for _ in range(2):
+            client.sendall(written(method, path, *headers, f"Content-Length: {len(body)}", body=body))
+            response = http.client.HTTPResponse(client)
+            response.begin()
+            echo = json.loads(response.read())
+            assert (response.status, echo["body"]) == (200, len(body))
+            assert not echo["headers"].keys() & {"upgrade", "http2-settings", "sec-websocket-key"}
+            assert echo["headers"].get("connection", "close") == "close"
+    assert time.monotonic() - started < 1
+
+
+BIG = b"x" * 100_000
+"""More than the front end holds of a body."""
+ENDLESS = "Content-Length: 250000000"
+UNREAD = f"X-Do: {json.dumps({'early': 401})}"
+
+
+@pytest.mark.parametrize(
+    ("request_", "drip", "deadline_s", "status"),
+    [
+        (b"", b"", HEADER_S, b""),
+        (b"GET /v1/models HTTP/1.1\r\nHost: x\r\n", b"", HEADER_S, b"408"),
+        (b"GET /v1/models HTTP/1.1\r\nHost: x\r\n", b"A: b\r\n", HEADER_S, b"408"),
+        (written("POST", CHAT, "Content-Length: 100", body=b"{"), b"", BODY_S, b"408"),
+        (written("POST", CHAT, "Content-Length: 100"), b"x", BODY_S, b"408"),
+        (written("POST", CHAT, "Transfer-Encoding: chunked", body=b"1\r\nx\r\n"), b"", BODY_S, b"408"),
+        (written("POST", CHAT, "Transfer-Encoding: chunked"), b"1\r\nx\r\n", BODY_S, b"408"),
+        (written("POST", CHAT, "Expect: 100-continue", ENDLESS), b"", BODY_S, b"100"),
+        (written("GET", "/v1/models", ENDLESS, body=b"{"), b"x", BODY_S, b"408"),
+        (written("HEAD", "/v1/models", "Transfer-Encoding: chunked"), b"", BODY_S, b"408"),
+        (written("POST", CHAT, ENDLESS, "Upgrade: h2c", "Connection: Upgrade"), b"", BODY_S, b"408"),
+        (written("POST", "/ui", ENDLESS, body=b"{"), b"", 0, b"404"),
+        (written("PUT", CHAT, ENDLESS, body=b"{"), b"", 0, b"405"),
+        (written("OPTIONS", CHAT, ENDLESS, body=b"{"), b"", 0, b"200"),
+        # The slot answers before the rest of a large body, which then never comes.
+        (written("POST", CHAT, ENDLESS, UNREAD, body=BIG), b"", IDLE_S, b"401"),
+        (written("POST", CHAT, ENDLESS, UNREAD, body=BIG), b"x", 0, b"401"),
+        (written("GET", "/v1/models", ENDLESS, UNREAD, body=BIG), b"", IDLE_S, b"401"),
+        # It has its answer and asks nothing more.
+        (written("GET", "/v1/models"), b"", IDLE_S, b"200"),
+    ],
+)
+def test_a_connection_is_not_held(address: str, request_: bytes, drip: bytes, deadline_s: float, status: bytes) -> None:
+    seconds, answer = held(address, request_, drip)
+    assert answer.split(b" ")[1:2] == ([status] if status else [])
+    assert deadline_s - 0.1 <= seconds < deadline_s + 1
+
+
+def test_what_came_too_late_is_an_error_of_openais_shape(address: str) -> None:
+    answer = ask(address, CHAT, "POST", b"{", Transfer_Encoding="chunked")
+    assert answer.status == 400  # no chunk
+    request = written("POST", CHAT, "Content-Length: 9")
+    head, _, body = held(address, request)[1].partition(b"\r\n\r\n")
+    assert json.loads(body)["error"]["code"] == "request_timeout"
+    assert b"access-control-allow-origin: *" in head
+
+
+@pytest.mark.parametrize("size", [2, 200_000])
+@pytest.mark.parametrize("do", [{"events": 2, "silence_s": IDLE_S + 1}, {"late": IDLE_S + 1}])
+def test_an_answer_may_be_silent_for_longer_than_any_deadline_of_a_client(
+    address: str, do: dict[str, Any], size: int
+) -> None:
+    answer = ask(address, CHAT, "POST", b"x" * size, do=do)
+    assert answer.status == 200
+    if "events" in do:
+        assert answer.body.decode().split("\n\n") == ["data: blue 0", "data: blue 1", ""]
+    else:
+        assert answer.json()["body"] == size
+
+
+def test_one_address_holds_a_share_of_the_connections(host: Any, address: str) -> None:
+    def refused(connections: ExitStack) -> bool:
+        try:
+            client = connections.enter_context(socket.create_connection((address, PORT), timeout=10))
+            client.sendall(written("GET", "/v1/models"))
+            return not client.recv(1)
+        except ConnectionError:
+            return True
+
+    with ExitStack() as connections:
+        results = [refused(connections) for _ in range(CONNECTIONS + 5)]
+        assert results == [False] * CONNECTIONS + [True] * 5
+        # From another address, the host's own.
+        assert "200 OK" in host.run(f"curl -si http://127.0.0.1:{PORT}/v1/models").stdout
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with ExitStack() as connections:
+            if not refused(connections):
+                return
+        time.sleep(0.1)
+    raise AssertionError("refused although nothing is held any more")
+
+
+@pytest.mark.parametrize("answer", ["whole", "stream"])
+@pytest.mark.parametrize("size", [2, 200_000])
+def test_a_client_that_leaves_frees_the_slot_at_once(address: str, answer: str, size: int) -> None:
+    """`whole`: no byte of the answer came; `stream`: one event did, and no other is due."""
+    name = uuid.uuid4().hex
+    do = f"X-Do: {json.dumps({'name': name, 'leave': answer})}"
+    with socket.create_connection((address, PORT), timeout=10) as client:
+        client.sendall(written("POST", CHAT, do, f"Content-Length: {size}", body=b"x" * size))
+        time.sleep(1)
+    deadline = time.monotonic() + 5
+    while (left := ask(address, "/v1/models", do={"name": name}).json()["left"]) is None:
+        assert time.monotonic() < deadline, "the slot still waits for its client"
+        time.sleep(0.1)
+    assert left < 1.5
+
+
+@pytest.mark.parametrize("how", [{}, {"reset": True}])
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [2, 58_000])
+def test_a_request_whose_slot_breaks_off_is_sent_again_as_the_same(
+    address: str, how: dict[str, Any], chunked: bool, size: int
+) -> None:
+    name = uuid.uuid4().hex
+    body = b"x" * size
+    if chunked:
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (size, body)
+    headers = {"Transfer_Encoding": "chunked"} if chunked else {}
+    answer = ask(address, CHAT, "POST", body, do={"name": name, "drop": 1, **how}, **headers)
+    echo = answer.json()
+    assert (answer.status, echo["body"]) == (200, size)
+    first, second = echo["tries"]
+    assert first == second
+    uuid.UUID(first)
+    other = ask(address, CHAT, "POST", b"{}", do={"name": name}).json()["tries"][-1]
+    assert other != first
+
+
+def test_a_request_is_not_sent_again_for_ever(address: str) -> None:
+    name = uuid.uuid4().hex
+    answer = ask(address, CHAT, "POST", b"{}", do={"name": name, "drop": 100})
+    assert (answer.status, is_openai_error(answer)) == (502, True)
+    assert len(ask(address, "/v1/models", do={"name": name}).json()["tries"]) == 1 + 3 + 1
+
+
+@pytest.mark.parametrize(
+    ("do", "size"),
+    [
+        # Part of an answer came: a second one would be another answer.
+        ({"part": True}, 2),
+        ({"part": True, "reset": True}, 2),
+        # It is not whole in the front end.
+        ({}, 100_000),
+    ],
+)
+def test_what_cannot_be_sent_again_is_not(address: str, do: dict[str, Any], size: int) -> None:
+    name = uuid.uuid4().hex
+    with suppress(http.client.IncompleteRead):
+        assert ask(address, CHAT, "POST", b"x" * size, do={"name": name, "drop": 1, **do}).status == 502
+    assert len(ask(address, "/v1/models", do={"name": name}).json()["tries"]) == 1 + 1
+
+
+def test_a_body_is_asked_for_once(address: str) -> None:
+    with socket.create_connection((address, PORT), timeout=10) as client:
+        client.sendall(written("POST", CHAT, "Expect: 100-continue", "Content-Length: 2", "Connection: close"))
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 Continue\r\n")
+        client.sendall(b"{}")
+        raw = client.makefile("rb").read()
+    assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert "expect" not in json.loads(raw.partition(b"\r\n\r\n")[2])["headers"]
 
 
 def test_stream_passes_unbuffered(address: str) -> None:
     connection = http.client.HTTPConnection(address, PORT, timeout=10)
-    connection.request("POST", "/v1/chat/completions", json.dumps({"events": 8}))
+    connection.request("POST", CHAT, "{}", {"X-Do": json.dumps({"events": 8})})
     response = connection.getresponse()
     arrivals = []
     while line := response.readline():
@@ -297,9 +613,12 @@ def test_stream_passes_unbuffered(address: str) -> None:
 def test_no_slot_is_a_503_that_says_so(host: Any, address: str, slots: None) -> None:
     host.run("systemctl stop stand-in-blue")
     wait_for_slot(address, None)
-    answer = ask(address, "/v1/chat/completions", "POST", {})
+    answer = ask(address, CHAT, "POST", b"{}")
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
     assert is_openai_error(answer)
+    assert answer.headers["access-control-allow-origin"] == "*"
+    browser = {"Origin": "https://app.example", "Access_Control_Request_Method": "POST"}
+    assert ask(address, CHAT, "OPTIONS", **browser).status == 200
     assert ask(address, "/health/readiness").status == 503
     assert ask(address, "/ui").status == 404
 
@@ -358,7 +677,7 @@ def test_prometheus_gets_the_metrics_of_the_door_and_of_the_slot_that_answers(ad
         ("/litellm/", "GET"),
         ("/litellm/../key/generate", "GET"),
         ("/v1/models", "GET"),
-        ("/v1/chat/completions", "POST"),
+        (CHAT, "POST"),
         ("/litellm", "POST"),
         ("/ui", "GET"),
     ],

@@ -119,7 +119,7 @@ def _event(line: bytes, hidden: tuple[str, ...]) -> bytes:
     return b"data: " + json.dumps(found, separators=(",", ":")).encode()
 
 
-def _told(status: int, found: Any, hidden: tuple[str, ...]) -> dict[str, str | None]:
+def _told(status: int, found: Any, hidden: tuple[str, ...]) -> dict[str, str]:
     """What an error says, by the names of error_body's parameters."""
     if not isinstance(found, dict):
         found = {"message": found if isinstance(found, str) else json.dumps(found) if found else ""}
@@ -152,8 +152,9 @@ def _places(hidden: tuple[str, ...]) -> re.Pattern[str]:
 
 
 async def refuse(send: Send, refusal: Refusal, *, head: bool = False) -> None:
-    """Send a refusal."""
-    await _whole(send, refusal.status, refusal.body(), refusal.headers, head=head)
+    """Send a refusal, and end the connection: what there is of a body was not read."""
+    headers = {"connection": "close", **refusal.headers}
+    await _whole(send, refusal.status, refusal.body(), headers, head=head)
 
 
 async def tell(send: Send, body: Mapping[str, Any], *, head: bool = False) -> None:

@@ -14,11 +14,12 @@ from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
 from litellm.proxy import proxy_server
 from litellm.proxy._types import LitellmUserRoles, SpecialModelNames, UserAPIKeyAuth
 
-from modelyard_gateway import ledger, library, requests, texts, workers
+from modelyard_gateway import ledger, library, requests, texts
 from modelyard_gateway.clients import MASTER, Client, Clients, Keys
 from modelyard_gateway.guard import CALLER, Guard, Receive, Scope, Send
 from modelyard_gateway.limits import Limits
 from modelyard_gateway.rules import Rules
+from modelyard_gateway.workers import Workers
 
 RULES = Rules.read(Path(os.environ["CONFIG_FILE_PATH"]).with_name("rules.json"))
 RUNTIME = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
@@ -56,8 +57,9 @@ async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
 class Worker:
     """The guard, and what runs beside it as long as its worker does."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, all_workers: Workers) -> None:
         self.guard = guard
+        self.workers = all_workers
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +69,8 @@ class Worker:
 
         async def sent(message: Mapping[str, Any]) -> None:
             if message["type"] == "lifespan.startup.complete":
-                self.tasks.add(asyncio.create_task(workers.watch(RULES.worker_bytes, RUNTIME)))
+                self.workers.enter()
+                self.tasks.add(asyncio.create_task(self.workers.watch(RULES.worker_bytes)))
             await send(message)
 
         await self.guard(scope, receive, sent)
@@ -78,10 +81,11 @@ texts.mend()
 litellm.input_callback.append(ledger.Asks())
 app = Worker(
     Guard(
-        proxy_server.app,  # type: ignore[arg-type]  # FastAPI's own types of ASGI
+        proxy_server.app,
         RULES,
         Keys(Clients(os.environ["MODELYARD_CLIENTS"])),
         Limits(RULES.redis),
         ledger.Ledger(RUNTIME / "requests"),
-    )
+    ),
+    Workers(RUNTIME / "workers", int(os.environ["WEB_CONCURRENCY"])),
 )

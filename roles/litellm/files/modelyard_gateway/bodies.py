@@ -34,7 +34,7 @@ async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int, dea
     """Return the whole body. Raises Refusal: too large (413), too late (408), encoded (415). Raises Left."""
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refusal(415, "The body has a Content-Encoding; send it as it is.")
-    too_large = Refusal(413, f"The body is larger than {limit // 2**20} MiB.", headers={"connection": "close"})
+    too_large = Refusal(413, f"The body is larger than {limit // 2**20} MiB.")
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
@@ -55,7 +55,7 @@ async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int, dea
         return await asyncio.wait_for(whole(), deadline_s)
     except asyncio.TimeoutError:  # noqa: UP041  # two classes until Python 3.11
         text = f"The body was not whole after {deadline_s:g} s."
-        raise Refusal(408, text, headers={"connection": "close"}) from None
+        raise Refusal(408, text) from None
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
@@ -99,16 +99,17 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 def dump_json(body: Mapping[str, Any]) -> bytes:
     """The body as LiteLLM reads it again. Raises Refusal for text that is no Unicode (400)."""
     try:
-        return orjson.dumps(body)
+        found: bytes = orjson.dumps(body)
     except TypeError as error:
         raise Refusal(400, f"The body cannot be passed on: {error}.") from None
+    return found
 
 
 async def parse_form(scope: dict[str, Any], raw: bytes, receive: Receive) -> dict[str, Any]:
     """Return the fields of a form, files as None. Raises Refusal for one that is broken or ambiguous (400)."""
     try:
         # LiteLLM reads it in the same way.
-        form = await Request(scope, replay(raw, receive)).form()  # type: ignore[arg-type]
+        form = await Request(scope, replay(raw, receive)).form()
     except Exception as error:
         raise Refusal(400, f"The form cannot be read: {shown(getattr(error, 'detail', str(error)))}.") from None
     try:

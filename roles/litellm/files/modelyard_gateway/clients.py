@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from modelyard_gateway.errors import Refusal
 
@@ -42,7 +42,7 @@ class Client(NamedTuple):
     rpm: int | None
 
     @classmethod
-    def read(cls, entry: dict) -> Client:
+    def read(cls, entry: dict[str, Any]) -> Client:
         """Read one entry of the file. Raises KeyError, TypeError or ValueError."""
         name, digest, models, rpm = entry["name"], entry["sha256"], entry["models"], entry["rpm"]
         if not isinstance(name, str) or not isinstance(digest, str) or len(bytes.fromhex(digest)) != 32:

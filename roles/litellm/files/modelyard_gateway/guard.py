@@ -19,6 +19,7 @@ from modelyard_gateway.limits import Limits
 from modelyard_gateway.rules import Rules
 
 Scope = dict[str, Any]
+Headers = list[tuple[bytes, bytes]]
 Receive = bodies.Receive
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -47,12 +48,10 @@ class Guard:
         self.asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        elif scope["type"] != "http":
-            await self.app(scope, receive, send)
-        else:
+        if scope["type"] == "http":  # the unit opens no web sockets
             await self.answer(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request: as LiteLLM does, or with a refusal."""
@@ -94,21 +93,19 @@ class Guard:
         if not asks:
             self.tell(client, scope, "")
             if bare != requests.READING:
-                await answers.tell(
-                    send, self.model(client, bare.removeprefix(f"{requests.READING}/")), head=method == "HEAD"
-                )
+                model = self.model(client, bare.removeprefix(f"{requests.READING}/"))
+                await answers.tell(send, model, head=method == "HEAD")
                 return
             if method == "HEAD":
                 # LiteLLM answers GET only; the server leaves the body of the answer to HEAD away.
                 scope["method"] = "GET"
             await self.app(scope, nothing(receive), answer)
             return
-        assert bare is not None
         raw, body = await self.body(scope, receive, requests.ASKING[bare])
-        model = self.judge(client, bare, body, form=requests.ASKING[bare] == requests.FORM)
-        self.tell(client, scope, model)
+        asked = self.judge(client, bare, body, form=requests.ASKING[bare] == requests.FORM)
+        self.tell(client, scope, asked)
         if requests.ASKING[bare] == requests.JSON:
-            raw = self.prepare(client, bare, body)
+            raw = self.prepare(client, bare, body, scope["headers"])
             scope["parsed_body"] = (tuple(body), body)
             scope["headers"] = with_length(scope["headers"], len(raw))
         answer.headers = await self.limits.admit(client.name, client.rpm)
@@ -150,15 +147,16 @@ class Guard:
             raise Refusal(404, text, param="model", code="model_not_found")
         return {"id": name, "object": "model", "created": CREATED, "owned_by": "modelyard"}
 
-    def prepare(self, client: Client, path: str, body: dict[str, Any]) -> bytes:
+    def prepare(self, client: Client, path: str, body: dict[str, Any], headers: Headers) -> bytes:
         """Change the body as LiteLLM shall see it, and return it as bytes. Raises Refusal."""
         if client is not MASTER:
             for name in requests.DROPPED:
                 body.pop(name, None)
         raw = bodies.dump_json(body)
         if self.rules.cached:
-            # LiteLLM's own key leaves out fields that it does not know, and who asks.
-            whose = hashlib.sha256(b"\0".join([client.name.encode(), path.encode(), raw]))
+            # LiteLLM's own key leaves out fields that it does not know, headers, and who asks.
+            said = [part for pair in headers if pair[0].startswith(requests.STEERING_HEADERS) for part in pair]
+            whose = hashlib.sha256(b"\0".join([client.name.encode(), path.encode(), raw, *said]))
             body["cache"] = {"namespace": whose.hexdigest()}
             raw = bodies.dump_json(body)
         return raw
@@ -175,7 +173,7 @@ def passes(client: Client, name: bytes) -> bool:
     return name not in KEY_HEADERS and (client is MASTER or name in requests.PASSED_HEADERS)
 
 
-def with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
+def with_length(headers: Headers, length: int) -> Headers:
     """The headers of a body that is this long."""
     kept = [pair for pair in headers if pair[0] not in (b"content-length", b"transfer-encoding")]
     return [*kept, (b"content-length", str(length).encode())]

@@ -19,9 +19,9 @@ from openai.resources.chat import AsyncCompletions as AsyncChats
 
 def mend() -> None:
     """Put this in the library's place. Raises AssertionError if it has become another one."""
-    AsyncOpenAI.__init__ = once(AsyncOpenAI.__init__)  # type: ignore[method-assign]
+    AsyncOpenAI.__init__ = once(AsyncOpenAI.__init__)
     for asks in (AsyncCompletions, AsyncChats):
-        asks.create = passing(asks.create)  # type: ignore[method-assign]
+        asks.create = passing(asks.create)
 
 
 def once(original: Callable[..., None]) -> Callable[..., None]:

@@ -35,12 +35,12 @@ CLOSED = (frozenset(all_litellm_params) - HARMLESS) | frozenset(
     """
     acreate_batch acreate_fine_tuning_job adapter_id agent amoderation api_type arerank aresponses aspeech
     atranscription azure_ad_token base_url call_type callbacks config content_policy_fallbacks context_window_fallbacks
-    conversation default_headers deployment_id engine exception extra_body extra_headers extra_query failure_callback
-    fallback_model_group include_fallback_errors initial_prompt_value input_callback litellm_params
-    model_group_retry_policy model_id organization original_function original_generic_function passthrough
-    passthrough_on_no_deployment priority router_settings_override routing_groups routing_strategy_args
-    selected_guardrail service_callback specific_deployment standard_callback_dynamic_params standard_logging_object
-    success_callback timeout user_config
+    conversation default_headers deployment_id dynamic_cache_object engine exception extra_body extra_headers
+    extra_query failure_callback fallback_model_group hash_hex include_fallback_errors initial_prompt_value
+    input_callback litellm_params model_group_retry_policy model_id organization original_function
+    original_generic_function passthrough passthrough_on_no_deployment priority router_settings_override routing_groups
+    routing_strategy_args selected_guardrail service_callback specific_deployment standard_callback_dynamic_params
+    standard_logging_object success_callback timeout user_config
     """.split()
 )
 """Fields of a request that LiteLLM takes for itself or puts into the request to the engine: who is asked, with which
@@ -58,11 +58,14 @@ OPEN_HEADERS = frozenset({b"x-litellm-session-id", b"x-litellm-tags", b"x-litell
 PASSED_HEADERS = OPEN_HEADERS | frozenset(
     b"""
     accept access-control-request-headers access-control-request-method anthropic-beta anthropic-version connection
-    content-length content-type host origin traceparent tracestate user-agent x-forwarded-for x-forwarded-proto
-    x-modelyard-request
+    content-encoding content-length content-type host origin traceparent tracestate user-agent x-forwarded-for
+    x-forwarded-proto x-modelyard-request
     """.split()
 )
 """What LiteLLM sees of a client's headers. It reads more of them than anybody has listed."""
+
+STEERING_HEADERS = (b"anthropic-", b"x-litellm-")
+"""How those of them begin that an answer can depend on."""
 
 MEDIA = frozenset({"image_url", "input_image", "image", "video_url", "input_audio", "audio_url", "file", "input_file"})
 """Types of parts of a message that are no text, of chat completions, responses and messages."""

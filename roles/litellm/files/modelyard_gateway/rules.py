@@ -52,9 +52,9 @@ class Rules:
             public_names=tuple(found["public_names"]),
             text_only=frozenset(found["text_only"]),
             cached=found["cached"],
-            body_bytes=found["body_mib"] * 2**20,
-            body_s=found["body_s"],
-            worker_bytes=found["worker_mib"] * 2**20,
+            body_bytes=found["limits"]["body_mib"] * 2**20,
+            body_s=found["limits"]["body_s"],
+            worker_bytes=found["limits"]["worker_mib"] * 2**20,
             health=found["health"],
             # The longest first: one can be the beginning of another.
             hidden=tuple(sorted(found["hidden"], key=len, reverse=True)),

@@ -139,8 +139,6 @@ def mend() -> None:
     assert used <= inspect.signature(handler.acompletion).parameters.keys()
     assert inspect.isasyncgenfunction(handler.async_streaming)
     assert list(inspect.signature(wrapper.convert_to_text_completion_object).parameters) == ["self", "chunk"]
-    handler.async_streaming = stream  # type: ignore[method-assign]
-    handler.acompletion = whole(handler.acompletion)  # type: ignore[method-assign]
-    wrapper.convert_to_text_completion_object = convert(  # type: ignore[method-assign]
-        wrapper.convert_to_text_completion_object
-    )
+    handler.async_streaming = stream
+    handler.acompletion = whole(handler.acompletion)
+    wrapper.convert_to_text_completion_object = convert(wrapper.convert_to_text_completion_object)
