@@ -29,9 +29,6 @@ reads 200 MB/s take 200 s, and a model that is being read is not a dead backend.
 CACHED_CALLS = ("acompletion", "atext_completion", "aembedding", "aresponses")
 """What answers are kept of: requests in JSON. Of a form the guard does not see enough to tell two apart."""
 
-NEVER = 1_000_000
-"""Failures allowed for a kind of error that shall cool nothing down: the gateway has no word for that."""
-
 PASSED = (
     "audio",
     "context_management",
@@ -198,9 +195,6 @@ def emit_document(
         "num_retries": 0,
         "max_fallbacks": 1,
         "allowed_fails": 1,
-        # The path of a request is the client's choice: two requests for one that an engine lacks would otherwise take
-        # the model from everybody.
-        "allowed_fails_policy": {"NotFoundErrorAllowedFails": NEVER},
         "cooldown_time": gateway.cooldown_s,
         "enable_weighted_failover": True,
         "fallbacks": emit_chains(routes, "fallbacks"),

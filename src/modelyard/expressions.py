@@ -25,6 +25,8 @@ ANSWERS = "litellm_deployment_success_responses_total"
 READ = "litellm_input_tokens_metric_total"
 WRITTEN = "litellm_output_tokens_metric_total"
 TTFT = "litellm_llm_api_time_to_first_token_metric"
+REFUSED = "modelyard_gateway_refusals_total"
+"""What the guard refused: of a client, or of nobody that is known."""
 DOOR = 'haproxy_frontend_http_responses_total{proxy="public"}'
 DOOR_ERRORS = 'haproxy_frontend_http_responses_total{proxy="public",code="5xx"}'
 GATEWAY_ERRORS = 'haproxy_server_http_responses_total{proxy="gateway",code="5xx"}'

@@ -1,8 +1,8 @@
 """Runs in the gateway's environment, which the tests do not share: counts requests of one client.
 
 Arguments: `redis` of rules.json (or null), and a plan: `window_s`, `rpm`, how many `workers`, and `asks`, of which each
-is how many seconds to wait and which worker then counts a request. Prints for each when it was counted, how long that
-took, whether it passed, and the headers of its answer.
+is how many seconds to wait and which worker then counts a request, while something else keeps it busy for `busy_s`.
+Prints for each when it was counted, how long that took, whether it passed, and the headers of its answer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ async def count(redis: Redis | None, plan: dict[str, Any]) -> list[tuple[float, 
     found = []
     for wait_s, worker in plan["asks"]:
         await asyncio.sleep(wait_s)
+        asyncio.get_running_loop().call_soon(time.sleep, plan["busy_s"])
         asked = time.monotonic()
         try:
             headers, passed = dict(await workers[worker].admit("somebody", plan["rpm"])), True

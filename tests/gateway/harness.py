@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -330,6 +332,12 @@ class Gateway:
         events = list(_events(raw)) if stream else []
         content = [event for event in events if event != "[DONE]"] if stream else _parsed(raw)
         return Answer(status, found, content, seconds, stream, not stream or "[DONE]" in events)
+
+    def refusals(self) -> Counter[tuple[str, str]]:
+        """How many requests all workers have refused, by client and status."""
+        pattern = r'modelyard_gateway_refusals_total\{api_key_alias="(.*)",status_code="(.*)"\} (\S+)'
+        found = re.findall(pattern, self.request("GET", "/metrics/").body)
+        return Counter({(client, status): int(float(number)) for client, status, number in found})
 
     def chat(
         self,

@@ -18,10 +18,10 @@ from litellm.proxy import route_llm_request
 from litellm.proxy._types import ConfigGeneralSettings
 from litellm.proxy.auth import user_api_key_auth
 from litellm.proxy.proxy_server import ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG, ProxyConfig
-from litellm.types.router import AllowedFailsPolicy, LiteLLM_Params, ModelInfo, RoutingGroup
+from litellm.types.router import LiteLLM_Params, ModelInfo, RoutingGroup
 from litellm.types.utils import ModelInfo as ListedModelInfo
 from litellm.types.utils import all_litellm_params
-from modelyard_gateway.requests import CLOSED, CLOSED_PREFIXES
+from modelyard_gateway import requests
 
 
 def parameters(function: Callable[..., object]) -> set[str]:
@@ -60,7 +60,6 @@ redis = set(_get_redis_kwargs())
 known = {
     "router_settings": set(litellm.Router.get_valid_args()) - set(ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG),
     "router_settings.routing_groups": set(RoutingGroup.model_fields),
-    "router_settings.allowed_fails_policy": set(AllowedFailsPolicy.model_fields),
     # What is passed on to the client of Redis, besides what the cache takes for itself.
     "router_settings.cache_kwargs": redis | parameters(RedisCache.__init__),
     # Everything else in litellm_params becomes a parameter of the request. Headers are no part of its body.
@@ -73,6 +72,6 @@ known = {
     "litellm_settings.cache_params": redis | parameters(Cache.__init__),
     "general_settings": set(ConfigGeneralSettings.model_fields) | read_keys(user_api_key_auth, "general_settings"),
     "fields": fields,
-    "closed": set(CLOSED) | {name for name in fields if name.startswith(CLOSED_PREFIXES)},
+    "closed": set(requests.CLOSED) | {name for name in fields if name.startswith(requests.CLOSED_PREFIXES)},
 }
 print(json.dumps({section: sorted(names) for section, names in known.items()}))

@@ -50,20 +50,22 @@ class Redis:
         role = yaml.safe_load((CLONE / "roles/redis/vars/main.yml").read_text())
         commands = " ".join(f"+{command}" for command in role["__redis_gateway_commands"])
         acl = self.directory / "users.acl"
-        rights = f"~{REDIS_NAMESPACE}:* -@all {commands}"
-        acl.write_text(f"user default off\nuser {GATEWAY_USER} on >{secret(REDIS_PASSWORD)} {rights}\n")
+        rights = f"on >{secret(REDIS_PASSWORD)} ~{REDIS_NAMESPACE}:* -@all {commands}"
+        acl.write_text(f"user default off\nuser {GATEWAY_USER} {rights}\n")
         options = {"bind": self.address, "port": str(self.port), "aclfile": str(acl), "save": "", "maxmemory": "64mb"}
         words = [word for option, value in options.items() for word in (f"--{option}", value)]
-        self.process = subprocess.Popen(
-            ["redis-server", *words], executable=PROGRAM, cwd=self.directory, stdout=subprocess.DEVNULL
-        )
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["redis-server", *words], executable=PROGRAM, cwd=self.directory, stdout=log, stderr=log
+            )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             command = ["redis-cli", "-h", self.address, "-p", str(self.port), "ping"]
             if "NOAUTH" in subprocess.run(command, capture_output=True, text=True, check=False).stdout:
                 return
             time.sleep(0.05)
-        raise AssertionError("Redis did not get ready")
+        self.stop()
+        raise AssertionError("Redis did not get ready:\n" + (self.directory / "log").read_text())
 
     def stop(self) -> None:
         """Stop it: connections are refused."""

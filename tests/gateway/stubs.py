@@ -103,7 +103,8 @@ class Stub:
         try:
             while (call := await self._read(reader)) is not None:
                 (self.network.calls if call.method == "POST" else self.network.others).append(call)
-                behaviour = self.behaviours.get(call.model) or self.network.behaviours.get(call.model, OK)
+                told = self.network.paths.get(call.path)
+                behaviour = told or self.behaviours.get(call.model) or self.network.behaviours.get(call.model, OK)
                 async for part in answer(call, behaviour):
                     writer.write(part)
                     await writer.drain()
@@ -145,6 +146,8 @@ class Stubs:
         """By served name, on every stub."""
         self.left: list[Call] = []
         """Those that were given up by who asked while nothing came."""
+        self.paths: dict[str, Behaviour] = {}
+        """By path, whatever is asked there: before any other."""
         self.stubs: dict[tuple[str, int], Stub] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="stubs")
@@ -188,7 +191,7 @@ async def answer(call: Call, behaviour: Behaviour) -> AsyncIterator[bytes]:
         return
     stream = bool(call.body.get("stream")) and behaviour.body is None
     if not stream:
-        found = behaviour.body or whole(call, behaviour)
+        found = behaviour.body or (HEALTHY if call.path.startswith("/health") else whole(call, behaviour))
         body = found if isinstance(found, bytes) else json.dumps(found).encode()
         yield _head(
             call,
@@ -209,6 +212,7 @@ async def answer(call: Call, behaviour: Behaviour) -> AsyncIterator[bytes]:
     yield b"0\r\n\r\n"
 
 
+HEALTHY: Mapping[str, Any] = {"status": "ok"}
 NOTHING: Mapping[str, Any] = {"error": {"message": "stub: nothing here", "type": "not_found_error", "code": 404}}
 
 USAGE: Mapping[str, int] = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}

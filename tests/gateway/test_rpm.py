@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 from collections import Counter
@@ -26,6 +27,7 @@ llm_gateway: {timeouts: {request_s: 5, stream_s: 5}, cooldown_s: 0.2}
 llm_clients:
   five: {secret: FIVE_A_MINUTE_OF_THE_GATEWAY, rpm: 5}
   two: {secret: TWO_A_MINUTE_OF_THE_GATEWAY, rpm: 2}
+  hundred: {secret: A_HUNDRED_OF_THE_GATEWAY, rpm: 100}
   others: {secret: OTHERS_OF_THE_GATEWAY, rpm: 5}
 """
 ADDRESS = "192.0.2.20"
@@ -69,7 +71,7 @@ class Counted(NamedTuple):
 def count(environment: Path, asks: Sequence[tuple[float, int]], *, redis: bool, **more: Any) -> list[Counted]:
     """Count requests as the gateway does it; see counting.py."""
     variables = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROLE / "files"), REDIS_PASSWORD: secret(REDIS_PASSWORD)}
-    settings = {"asks": asks, "workers": 1, "window_s": 1, "rpm": 3, **more}
+    settings = {"asks": asks, "workers": 1, "window_s": 1, "rpm": 3, "busy_s": 0, **more}
     program = Path(__file__).with_name("counting.py")
     given = [json.dumps(RULES["redis"] if redis else None), json.dumps(settings)]
     command = [str(environment / "bin/python"), "-B", str(program), *given]
@@ -125,6 +127,15 @@ def test_a_limit_that_is_lowered(environment: Path) -> None:
     assert 58 <= int(found.headers["retry-after"]) <= 60
 
 
+@pytest.mark.usefixtures("empty")
+def test_a_busy_worker_does_not_take_redis_for_dead(environment: Path) -> None:
+    found = count(
+        environment, [(0, 0), (0, 1), (0, 0), (0, 1)], redis=True, workers=2, window_s=60, busy_s=2 * PATIENCE_S
+    )
+    assert [each.passed for each in found] == [True, True, True, False]
+    assert [each.headers["x-ratelimit-remaining-requests"] for each in found] == ["2", "1", "0", "0"]
+
+
 def test_redis_that_hangs_is_waited_for_once_in_a_while(environment: Path, empty: Redis) -> None:
     """And once it answers again it counts again: the other worker's requests, too."""
     empty.freeze()
@@ -166,11 +177,13 @@ def at_once(gateway: Gateway, client: str, number: int) -> list[Answer]:
 
 
 def test_a_limit_is_one_for_all_workers(gateway: Gateway, stubs: Stubs) -> None:
+    before = gateway.refusals()
     with stubs.recording() as calls:
         answers = at_once(gateway, "five", 40)
     assert Counter(answer.status for answer in answers) == {200: 5, 429: 35}
     assert len(calls) == 5
     assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"5"}
+    assert gateway.refusals() - before == {("five", "429"): 35}
 
 
 def test_what_is_refused_does_not_count_and_what_an_engine_breaks_does(gateway: Gateway, stubs: Stubs) -> None:
@@ -181,6 +194,21 @@ def test_what_is_refused_does_not_count_and_what_an_engine_breaks_does(gateway: 
     assert ask(gateway, "two").status >= 500
     del behaviours["a"]
     assert [ask(gateway, "two").status for _ in range(2)] == [200, 429]
+
+
+def test_an_upstream_has_no_say_in_the_headers(gateway: Gateway, stubs: Stubs) -> None:
+    """LiteLLM passes on what a provider says of its own limit."""
+    behaviours = stubs.listen("192.0.2.1", 8000).behaviours
+    said = {f"x-ratelimit-{name}-requests": "999" for name in ("limit", "remaining", "reset")}
+    behaviours["a"] = Behaviour(headers=said)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    headers = {"Authorization": f"Bearer {secret(CLIENTS['hundred']['secret'])}", "Content-Type": "application/json"}
+    body = {"model": "a", "messages": [{"role": "user", "content": "Who are you?"}]}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    found = [(name, value) for name, value in connection.getresponse().getheaders() if name in said]
+    connection.close()
+    del behaviours["a"]
+    assert found == list(zip(said, ("100", "99", "60s"), strict=True))
 
 
 def test_redis_that_forgets_or_stops_lifts_no_limit_of_a_worker(gateway: Gateway, redis: Redis) -> None:

@@ -65,7 +65,6 @@ def sections(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
     yield "router_settings", router
     for group in router.get("routing_groups", []):
         yield "router_settings.routing_groups", group
-    yield "router_settings.allowed_fails_policy", router.get("allowed_fails_policy", {})
     yield "router_settings.cache_kwargs", router.get("cache_kwargs", {})
     yield "litellm_settings", settings
     yield "litellm_settings.cache_params", settings.get("cache_params", {})

@@ -75,7 +75,6 @@ def test_document_of_one_host() -> None:
             "num_retries": 0,
             "max_fallbacks": 1,
             "allowed_fails": 1,
-            "allowed_fails_policy": {"NotFoundErrorAllowedFails": 1_000_000},
             "cooldown_time": 30,
             "enable_weighted_failover": True,
             "fallbacks": [{"small": ["big-cloud"]}, {"large:7b": ["small", "big-cloud"]}],

@@ -77,6 +77,11 @@ OUTAGE = {
         )
     ],
     "refused": [({}, [0] * 5 + [8] + [0] * 4)],
+    "refusals": [
+        ({"api_key_alias": "app", "status_code": "429"}, [3] * 10),
+        ({"api_key_alias": "", "status_code": "401"}, [None] * 9 + [2]),
+        ({"api_key_alias": "app", "status_code": "400"}, [0] * 10),
+    ],
     "read": [(A, [5] * 10)],
     "written": [(A, [100] * 10), (B, [7] + [0] * 9)],
     "first_tokens": [
@@ -139,6 +144,8 @@ def test_the_figures_of_an_outage() -> None:
     assert found["errors"].rows == [
         ("a", "Openai.APIConnectionError", "500", "8"),
         ("-", "the front door: no gateway was ready", "503", "8"),
+        ("-", "refused: client app", "429", "30"),
+        ("-", "refused: no client's key", "401", "2"),
     ]
     # From half a minute into its first step to the end of its last one.
     assert found["alerts"].rows == [

@@ -72,7 +72,7 @@ def test_a_limit_is_one_for_both_workers(host: Any, door: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: status(door, KEYS["limited"]), range(40)))
     assert Counter(code for code, _ in answers) == {200: 5, 429: 35}
-    assert {headers["retry-after"] for code, headers in answers if code == 429} == {"60"}
+    assert all(0 < int(headers["retry-after"]) <= 60 for code, headers in answers if code == 429)
     assert "NOPERM" not in host.check_output("journalctl --no-pager -u 'modelyard-litellm@*'")
 
 

@@ -10,6 +10,7 @@ from modelyard.expressions import (
     FAILED,
     NOT_TAKEN,
     READ,
+    REFUSED,
     TAKEN,
     TOTAL,
     TTFT,
@@ -205,6 +206,13 @@ TOKENS = board(
                 "currencyUSD",
                 {"{{api_key_alias}}": f"3600 * {rate('litellm_spend_metric_total', 'api_key_alias')}"},
                 stack=True,
+            ),
+            series(
+                "Refused",
+                "reqps",
+                {"{{api_key_alias}} {{status_code}}": rate(REFUSED, "api_key_alias", "status_code")},
+                stack=True,
+                description="429: more than the client's limit. Without a name: no key, a wrong one, or the master's.",
             ),
         ],
         "Speed": [

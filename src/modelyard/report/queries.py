@@ -9,6 +9,7 @@ from modelyard.expressions import (
     FAILED,
     NOT_TAKEN,
     READ,
+    REFUSED,
     RELEASE,
     TAKEN,
     TTFT,
@@ -79,6 +80,7 @@ def over_time(step_s: int) -> dict[str, str]:
         "written": summed(way, WRITTEN, "requested_model"),
         "errors": summed(way, FAILED, "requested_model", "exception_class", "exception_status"),
         "refused": refused(way),
+        "refusals": summed(way, REFUSED, "api_key_alias", "status_code"),
         "firing": f'count_over_time(ALERTS{{alertstate="firing"}}[{window}])',
         "activated": (
             "modelyard_activation_last_timestamp_seconds * on (instance, service) group_left (release, version)"

@@ -345,12 +345,18 @@ class Author:
         if round(total(self._refused())):
             rows.append((NONE, "the front door: no gateway was ready", "503", count(total(self._refused()))))
             kinds["the front door 503"] = [self._refused()]
+        refusals = self.told.by("refusals", "api_key_alias", "status_code")
+        for client, status in sorted(refusals, key=lambda key: (-total(refusals[key]), key)):
+            if number := round(total(refusals[client, status])):
+                who = f"client {client}" if client else "no client's key"
+                rows.append((NONE, f"refused: {who}", status, count(number)))
+                kinds.setdefault(f"refused {status}", []).append(refusals[client, status])
         traces = [Trace(kind, added(many), "bar", place) for place, (kind, many) in enumerate(kinds.items())]
         return Section(
             "errors",
             "Errors",
             "What was answered with an error. 400, 404, 413 and 422 are faults of the request. RouterRateLimitError: "
-            "everybody in the chain is cooled down.",
+            "everybody in the chain is cooled down. Refused: before any model was asked.",
             ("Name", "Kind", "Status", "Requests"),
             3,
             rows,

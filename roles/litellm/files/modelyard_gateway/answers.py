@@ -56,7 +56,9 @@ class Answer:
 
     async def __call__(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), *_encoded(self.headers)]}
+            # LiteLLM passes on what a provider says of the limit that we have there.
+            kept = [pair for pair in message.get("headers", []) if not pair[0].startswith(b"x-ratelimit-")]
+            message = {**message, "headers": [*kept, *_encoded(self.headers)]}
             if message["status"] >= 400:
                 self.start = message
                 return
@@ -153,8 +155,7 @@ def _places(hidden: tuple[str, ...]) -> re.Pattern[str]:
 
 async def refuse(send: Send, refusal: Refusal, *, head: bool = False) -> None:
     """Send a refusal, and end the connection: what there is of a body was not read."""
-    headers = {"connection": "close", **refusal.headers}
-    await _whole(send, refusal.status, refusal.body(), headers, head=head)
+    await _whole(send, refusal.status, refusal.body(), {"connection": "close", **refusal.headers}, head=head)
 
 
 async def tell(send: Send, body: Mapping[str, Any], *, head: bool = False) -> None:

@@ -94,7 +94,7 @@ class Limits:
         }
         if found.wait_s:
             wait_s = str(ceil(found.wait_s))
-            message = f"Client {client} may send {rpm} requests a minute; the next one passes in {wait_s} s."
+            message = f"Too many requests of client {client}: it has {rpm} a minute. The next one passes in {wait_s} s."
             raise Refusal(429, message, headers={"retry-after": wait_s, **headers})
         # After Redis has: what is over for this worker is over for Redis, so the wait that either tells is true.
         self.passed[client].append(time.monotonic())
