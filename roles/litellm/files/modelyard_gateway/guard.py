@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from modelyard_gateway import answers, bodies, ledger, requests
+from modelyard_gateway import answers, bodies, kept, ledger, requests
 from modelyard_gateway.clients import KEY_HEADERS, MASTER, Client, Keys, say
 from modelyard_gateway.errors import Refusal, shown
 from modelyard_gateway.limits import Limits
@@ -130,6 +130,7 @@ class Guard:
         if client is not MASTER:
             requests.check_fields(client.name, body if form else body.keys() - requests.DROPPED)
             model = requests.check_model(client.name, model, self.allowed(client))
+            kept.check_kept(path, body)
         if not form:
             requests.check_types(path, body)
         if model in self.rules.text_only:
