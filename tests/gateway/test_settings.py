@@ -121,10 +121,11 @@ def test_likely_mistakes_are_found(known: Keys, section: str, key: str) -> None:
 
 def test_every_variable_of_the_unit_is_read(environment: Path) -> None:
     """The environment variables of the gateway's unit occur in the installed code as they are written."""
-    variables = re.findall(r"^Environment=(.*)$", UNIT.read_text(), re.MULTILINE)
-    names = {word.split("=")[0] for line in variables for word in line.split() if "=" in word}
+    text = re.sub(r"\{\{.*?\}\}", "", UNIT.read_text())
+    variables = re.findall(r"^Environment=(.*)$", text, re.MULTILINE)
+    names = {word.split("=")[0] for line in variables for word in line.split()}
     # Of the system, Python's, ours, uvicorn's.
-    names -= {"HOME", "PYTHONFAULTHANDLER", "MODELYARD_RELEASE", "MODELYARD_CLIENTS", "WEB_CONCURRENCY"}
+    names -= {"HOME", "PYTHONFAULTHANDLER", "PYTHONPATH", "MODELYARD_RELEASE", "MODELYARD_CLIENTS", "WEB_CONCURRENCY"}
     (packages,) = (environment / "lib").glob("python*/site-packages")
     for name in sorted(names):
         places = [str(packages / name) for name in ("litellm", "prometheus_client")]
@@ -135,9 +136,10 @@ def test_every_variable_of_the_unit_is_read(environment: Path) -> None:
 
 REVIEWED = set(
     """
-    additional_drop_params container_id contents disable_fallbacks document endpoint file generationConfig input
-    max_tokens messages metadata model prompt purpose query reasoning_effort response_id service_tier session stream
-    stream_options thinking tool_choice tools voice
+    additional_drop_params completion container_id contents disable_fallbacks document endpoint error file
+    generationConfig input max_tokens messages metadata method model prompt purpose query reasoning_effort response_id
+    safety_identifier service_tier session stream stream_options tags thinking tool_choice tools user vector_store_ids
+    voice
     """.split()
 )
 """Fields that the gateway reads and clients may send: parameters of the API, and what concerns their request alone."""

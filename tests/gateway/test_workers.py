@@ -156,15 +156,16 @@ def test_a_request_that_reached_nobody_is_answered_when_it_comes_again(gateway: 
     wait_until(lambda: not note.exists(), "what is answered is not forgotten", 5)
     note.write_bytes(b"tt")
     assert answered(begin(gateway, "a", name="request-of-nobody")) == 502
+    note.unlink()
 
 
 def test_notes_are_gone_when_requests_are_answered(gateway: Gateway, stubs: Stubs) -> None:
     stubs.behaviours["a"] = Behaviour(500, {"error": {"message": "stub: out of order"}})
     for number in range(3):
-        assert answered(begin(gateway, "a", name=f"request-{number}")) == 200
-        assert answered(begin(gateway, "b", name=f"stream-{number}", stream=True)) == 200
+        assert answered(begin(gateway, "a", name=f"answered-{number}")) == 200
+        assert answered(begin(gateway, "b", name=f"answered-stream-{number}", stream=True)) == 200
     directory = gateway.directory / "run/modelyard-litellm-blue/requests"
-    wait_until(lambda: not list(directory.iterdir()), "notes are left", 5)
+    wait_until(lambda: not list(directory.glob("answered-*")), "notes are left", 5)
 
 
 # -- workers that grow ---------------------------------------------------------------------------------------

@@ -36,7 +36,6 @@ async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
             user_id=proxy_server.litellm_proxy_admin_name,
         )
     asks = request.method == "POST"
-    models = [name for name in RULES.public_names if client.models is None or name in client.models]
     return UserAPIKeyAuth(
         # Not the key, nor a hash of it: LiteLLM names it in its answers.
         api_key=f"client {client.name}",
@@ -44,7 +43,7 @@ async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
         # Whose the answers are that are kept by their id.
         user_id=f"client {client.name}",
         # For LiteLLM an empty list is no limit.
-        models=models or [SpecialModelNames.no_default_models.value],
+        models=client.allowed(RULES.public_names) or [SpecialModelNames.no_default_models.value],
         user_role=LitellmUserRoles.INTERNAL_USER,
         allowed_routes=[
             f"{version}/{route}"

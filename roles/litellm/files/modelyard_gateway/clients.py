@@ -41,6 +41,10 @@ class Client(NamedTuple):
     models: tuple[str, ...] | None
     rpm: int | None
 
+    def allowed(self, names: Iterable[str]) -> list[str]:
+        """Which of all public names it may ask for."""
+        return [name for name in names if self.models is None or name in self.models]
+
     @classmethod
     def read(cls, entry: dict[str, Any]) -> Client:
         """Read one entry of the file. Raises KeyError, TypeError or ValueError."""

@@ -90,31 +90,38 @@ class Guard:
         if client is not MASTER:
             requests.check_headers(client.name, (pair for pair in scope["headers"] if pair[0] not in KEY_HEADERS))
         scope["headers"] = [pair for pair in scope["headers"] if passes(client, pair[0])]
-        if not asks:
-            self.tell(client, scope, "")
-            if bare != requests.READING:
-                model = self.model(client, bare.removeprefix(f"{requests.READING}/"))
-                await answers.tell(send, model, head=method == "HEAD")
-                return
-            if method == "HEAD":
-                # LiteLLM answers GET only; the server leaves the body of the answer to HEAD away.
-                scope["method"] = "GET"
-            await self.app(scope, nothing(receive), answer)
+        await (self.ask if asks else self.read)(client, bare, scope, receive, answer)
+
+    async def read(self, client: Client, path: str, scope: Scope, receive: Receive, answer: answers.Answer) -> None:
+        """Answer what is asked with GET: which models there are. Raises Refusal."""
+        self.tell(client, scope, "")
+        head = scope["method"] == "HEAD"
+        if path != requests.READING:
+            await answers.tell(answer.send, self.model(client, path.removeprefix(f"{requests.READING}/")), head=head)
             return
-        raw, body = await self.body(scope, receive, requests.ASKING[bare])
-        asked = self.judge(client, bare, body, form=requests.ASKING[bare] == requests.FORM)
-        self.tell(client, scope, asked)
-        if requests.ASKING[bare] == requests.JSON:
-            raw = self.prepare(client, bare, body, scope["headers"])
+        # LiteLLM answers GET only; the server leaves the body of the answer to HEAD away.
+        await self.app({**scope, "method": "GET"}, nothing(receive), answer)
+
+    async def ask(self, client: Client, path: str, scope: Scope, receive: Receive, answer: answers.Answer) -> None:
+        """Let LiteLLM ask a model. Raises Refusal, Left."""
+        kind = requests.ASKING[path]
+        raw, body = await self.body(scope, receive, kind)
+        model = self.judge(client, path, body, form=kind == requests.FORM)
+        self.tell(client, scope, model)
+        if kind == requests.JSON:
+            raw = self.prepare(client, path, body, scope["headers"])
             scope["parsed_body"] = (tuple(body), body)
             scope["headers"] = with_length(scope["headers"], len(raw))
-        answer.headers = await self.limits.admit(client.name, client.rpm)
-        with self.asked.request(scope["headers"]):
+        with self.asked.request(scope["headers"]) as again:
+            if not again:
+                answer.headers = await self.limits.admit(client.name, client.rpm)
             await self.app(scope, bodies.replay(raw, receive), answer)
 
     async def body(self, scope: Scope, receive: Receive, wanted: bytes) -> tuple[bytes, dict[str, Any]]:
         """Read and understand the body. Raises Refusal, Left."""
         headers = dict(scope["headers"])
+        if sum(name == b"content-type" for name, _ in scope["headers"]) > 1:
+            raise Refusal(400, "The request has the header Content-Type twice.")
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != wanted:
             text = f"This path takes {wanted.decode()}; the request says {shown(kind.decode('latin-1')) or 'nothing'}."
@@ -129,7 +136,7 @@ class Guard:
         model = body.get("model")
         if client is not MASTER:
             requests.check_fields(client.name, body if form else body.keys() - requests.DROPPED)
-            model = requests.check_model(client.name, model, self.allowed(client))
+            model = requests.check_model(client.name, model, client.allowed(self.rules.public_names))
             kept.check_kept(path, body)
         if not form:
             requests.check_types(path, body)
@@ -137,13 +144,9 @@ class Guard:
             requests.check_media(str(model), body)
         return str(model)
 
-    def allowed(self, client: Client) -> list[str]:
-        """The names that a client may ask for."""
-        return [name for name in self.rules.public_names if client.models is None or name in client.models]
-
     def model(self, client: Client, name: str) -> dict[str, Any]:
         """Describe what can be asked for; of aliases and capabilities LiteLLM knows nothing. Raises Refusal (404)."""
-        if name not in self.allowed(client):
+        if name not in client.allowed(self.rules.public_names):
             text = f"There is no model {shown(name)} for this key; see GET /v1/models."
             raise Refusal(404, text, param="model", code="model_not_found")
         return {"id": name, "object": "model", "created": CREATED, "owned_by": "modelyard"}

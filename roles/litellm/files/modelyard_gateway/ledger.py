@@ -43,11 +43,14 @@ class Ledger:
                     note.unlink()
 
     @contextmanager
-    def request(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[None]:
-        """Note that a request is here, as long as it is. Raises Refusal for one that may have been answered (502)."""
+    def request(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bool]:
+        """Note that a request is here, as long as it is; yields whether it was before.
+
+        Raises Refusal for one that may have been answered (502).
+        """
         name = next((value for header, value in headers if header == HEADER), b"")
         if not ID.fullmatch(name):
-            yield  # not from the front end: nobody sends it again
+            yield False  # not from the front end: nobody sends it again
             return
         note = self.directory / name.decode()
         with note.open("ab") as file:
@@ -57,7 +60,7 @@ class Ledger:
             raise Refusal(502, "The gateway was interrupted while it answered.")
         token = CURRENT.set(note)
         try:
-            yield
+            yield tries > 1
         finally:
             CURRENT.reset(token)
             for path in (note, note.with_suffix(".asked")):
