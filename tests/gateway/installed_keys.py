@@ -14,9 +14,9 @@ import litellm
 from litellm._redis import _get_redis_kwargs
 from litellm.caching.caching import Cache
 from litellm.caching.redis_cache import RedisCache
-from litellm.proxy import route_llm_request
+from litellm.proxy import common_request_processing, litellm_pre_call_utils, route_llm_request
 from litellm.proxy._types import ConfigGeneralSettings
-from litellm.proxy.auth import user_api_key_auth
+from litellm.proxy.auth import auth_checks, auth_utils, user_api_key_auth
 from litellm.proxy.proxy_server import ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG, ProxyConfig
 from litellm.types.router import LiteLLM_Params, ModelInfo, RoutingGroup
 from litellm.types.utils import ModelInfo as ListedModelInfo
@@ -54,8 +54,10 @@ def read_keys(module: ModuleType, *variables: str) -> set[str]:
 
 
 fields: set[str] = set()
-for module in (litellm.router, litellm.utils, route_llm_request):
-    fields |= read_keys(module, "kwargs", "data", "request_kwargs")
+for module in (litellm.router, litellm.utils, route_llm_request, litellm_pre_call_utils, common_request_processing):
+    fields |= read_keys(module, "kwargs", "data", "request_kwargs", "request_data")
+for module in (auth_checks, auth_utils, user_api_key_auth):
+    fields |= read_keys(module, "data", "request_data", "request_body", "_request_body")
 redis = set(_get_redis_kwargs())
 known = {
     "router_settings": set(litellm.Router.get_valid_args()) - set(ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG),

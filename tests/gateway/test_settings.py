@@ -136,9 +136,10 @@ def test_every_variable_of_the_unit_is_read(environment: Path) -> None:
 
 REVIEWED = set(
     """
-    additional_drop_params container_id contents disable_fallbacks document endpoint file generationConfig input
-    max_tokens messages metadata model prompt purpose query reasoning_effort response_id service_tier session stream
-    stream_options thinking tool_choice tools voice
+    additional_drop_params completion container_id contents disable_fallbacks document endpoint error file
+    generationConfig input max_tokens messages metadata method model prompt purpose query reasoning_effort response_id
+    safety_identifier service_tier session stream stream_options tags thinking tool_choice tools user vector_store_ids
+    voice
     """.split()
 )
 """Fields that the gateway reads and clients may send: parameters of the API, and what concerns their request alone."""

@@ -27,7 +27,8 @@ PREFIX = re.compile(
 """Words before those of an engine: classes of LiteLLM, and what OpenAI's library says."""
 SUFFIX = re.compile(
     r"\s*(?:Passed model=|pre-call-checks=|cooldown_list=|Received Model Group=|Available Model Group Fallbacks="
-    r"|Original exception: |Traceback \(most recent call last\)).*",
+    r"|Received Messages=|Original exception: |Traceback \(most recent call last\)|To disable this security feature"
+    r"|To let keys address ).*",
     re.DOTALL,
 )
 """And behind them: which deployments it had, and what it tried."""

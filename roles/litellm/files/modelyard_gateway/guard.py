@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from modelyard_gateway import answers, bodies, ledger, requests
+from modelyard_gateway import answers, bodies, kept, ledger, requests
 from modelyard_gateway.clients import KEY_HEADERS, MASTER, Client, Keys, say
 from modelyard_gateway.errors import Refusal, shown
 from modelyard_gateway.limits import Limits
@@ -123,6 +123,8 @@ class Guard:
     async def body(self, scope: Scope, receive: Receive, wanted: bytes) -> tuple[bytes, dict[str, Any]]:
         """Read and understand the body. Raises Refusal, Left."""
         headers = dict(scope["headers"])
+        if sum(name == b"content-type" for name, _ in scope["headers"]) > 1:
+            raise Refusal(400, "The request has the header Content-Type twice.")
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != wanted:
             text = f"This path takes {wanted.decode()}; the request says {shown(kind.decode('latin-1')) or 'nothing'}."
@@ -138,6 +140,7 @@ class Guard:
         if client is not MASTER:
             requests.check_fields(client.name, body if form else body.keys() - requests.DROPPED)
             model = requests.check_model(client.name, model, client.allowed(self.rules.public_names))
+            kept.check_kept(path, body)
         if not form:
             requests.check_types(path, body)
         if model in self.rules.text_only:

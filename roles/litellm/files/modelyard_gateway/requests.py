@@ -34,13 +34,14 @@ HARMLESS = frozenset({"metadata", "tags"})
 CLOSED = (frozenset(all_litellm_params) - HARMLESS) | frozenset(
     """
     acreate_batch acreate_fine_tuning_job adapter_id agent amoderation api_type arerank aresponses aspeech
-    atranscription azure_ad_token base_url call_type callbacks config content_policy_fallbacks context_window_fallbacks
-    conversation default_headers deployment_id dynamic_cache_object engine exception extra_body extra_headers
-    extra_query failure_callback fallback_model_group hash_hex include_fallback_errors initial_prompt_value
-    input_callback litellm_params model_group_retry_policy model_id organization original_function
-    original_generic_function passthrough passthrough_on_no_deployment priority router_settings_override routing_groups
+    atranscription azure_ad_token base_url call_type callbacks candidate_deployment_id config content_policy_fallbacks
+    context_window_fallbacks conversation current_deployment_id default_headers deployment_id drop_params
+    dynamic_cache_object engine exception extra_body extra_headers extra_query failure_callback fallback_model_group
+    guardrail_config hash_hex include_fallback_errors include_guardrail_response initial_prompt_value input_callback
+    litellm_params model_group_retry_policy model_id organization original_function original_generic_function
+    passthrough passthrough_on_no_deployment policies priority retrieval_config router_settings_override routing_groups
     routing_strategy_args selected_guardrail service_callback specific_deployment standard_callback_dynamic_params
-    standard_logging_object success_callback timeout user_config
+    standard_logging_object success_callback target_model_names timeout user_config
     """.split()
 )
 """Fields of a request that LiteLLM takes for itself or puts into the request to the engine: who is asked, with which
