@@ -25,7 +25,6 @@ PATHS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "completions": ("/v1/completions", {"prompt": "Who are you?"}),
     "embeddings": ("/v1/embeddings", {"input": "Who are you?"}),
     "speech": ("/v1/audio/speech", {"input": "Who are you?", "voice": "alloy"}),
-    "images": ("/v1/images/generations", {"prompt": "Who are you?"}),
 }
 
 SHAPES = ("head", "last", "pair")
@@ -51,6 +50,8 @@ REQUESTS_FAULT = {
     "type": answered(500, "[json.exception.type_error.302] type must be number, but is string"),
     "too-long": answered(500, "the request exceeds the available context size, try increasing it"),
     "ollama-picture": Behaviour(500, {"error": "this model is missing data required for image input"}),
+    "tools": answered(500, "Failed to parse tools: Missing tool function"),
+    "501": answered(501, "not here"),
     # Any 4xx that is not about our key, the engine's time or its limits; whatever LiteLLM takes its words for.
     "400": answered(400, "invalid"),
     "400-like-429": answered(400, "rate limit reached: 429 Too Many Requests"),
