@@ -98,6 +98,7 @@ bench: env ## measure the compiler, the gateway, its faults and a site with ever
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk >/dev/null; } || \
 		{ echo "make bench needs wrk: apt-get install wrk" >&2; exit 1; }
+	@scripts/lab-packages.sh redis-check-rdb:redis-tools
 	@python tests/benchmarks/bench_compile.py
 	@echo
 	@python tests/benchmarks/bench_gateway.py

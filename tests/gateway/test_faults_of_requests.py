@@ -66,7 +66,7 @@ REQUESTS_FAULT = {
 def catalogue() -> str:
     """For each shape and path `NAME.words`, `NAME.well` and `NAME.ill`, so that no test waits for another."""
     names = [f"{shape}.{path}.{state}" for shape in SHAPES for path in PATHS for state in ("words", "well", "ill")]
-    kinds = {
+    kinds: dict[str, Any] = {
         name: {"type": "openai_compatible", "base_url": f"http://{address}:8000/v1", "models": []}
         for name, address in ADDRESSES.items()
     }
