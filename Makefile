@@ -48,11 +48,11 @@ down: ## take the lab away, with everything it made
 	@lab/lab down
 
 test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint unit redis": a part)
-	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache "chromedriver:chromium-driver fonts-dejavu-core"
+	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache redis-check-rdb:redis-tools "chromedriver:chromium-driver fonts-dejavu-core"
 	@scripts/test.py $(ONLY)
 
 faults: env ## break a lab host, and providers, on purpose, and print what a client saw (half an hour)
-	@scripts/lab-packages.sh g++:g++
+	@scripts/lab-packages.sh g++:g++ redis-check-rdb:redis-tools
 	@scripts/test.py change
 	@python tests/benchmarks/bench_faults.py
 
@@ -98,6 +98,7 @@ bench: env ## measure the compiler, the gateway, its faults and a site with ever
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk >/dev/null; } || \
 		{ echo "make bench needs wrk: apt-get install wrk" >&2; exit 1; }
+	@scripts/lab-packages.sh redis-check-rdb:redis-tools
 	@python tests/benchmarks/bench_compile.py
 	@echo
 	@python tests/benchmarks/bench_gateway.py

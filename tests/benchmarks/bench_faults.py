@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gateway"))  # so t
 
 import harness
 import routes
+import trouble
 from faults import FAULTS, Fault
 from routes import Seen
 from stubs import OK, Knocks, Stubs
@@ -222,8 +223,26 @@ def print_budgets(results: Mapping[tuple[str, bool, str], Result]) -> None:
         print(f"refused backend, {what}: {value:.{2 if unit == 's' else 0}f} {unit}; budget {budget} {unit}: {met}")
 
 
+AT_ONCE = 20
+
+
+def print_redis(environment: Path, stubs: Stubs, directory: Path) -> list[str]:
+    """Print a row per kind of trouble with Redis while an engine fails; return where somebody waited or was refused."""
+    problems = []
+    with trouble.running(environment, stubs, directory) as lab:
+        for kind in trouble.TROUBLES:
+            answers, others = trouble.measure(lab, kind, AT_ONCE)
+            longest, waited = (max(one.seconds for one in found) for found in (answers, others))
+            words = f"Redis {'down' if kind == 'stopped' else kind} and an engine failing"
+            what = f"{AT_ONCE} at once: the next step after {longest:.1f} s; another model's clients: {waited:.1f} s"
+            print(f"{words:42} {what} at most")
+            if max(longest, waited) > trouble.BOUND_S or any(one.status != 200 for one in (*answers, *others)):
+                problems.append(f"{words}: {what}, or an error")
+    return problems
+
+
 def main() -> None:
-    """Print the table. Exits with 1 if ours did not do what is promised."""
+    """Print the tables. Exits with 1 if ours did not do what is promised."""
     environment = harness.environment()  # to build it takes the world outside
     harness.isolate()
     gateway = {"timeouts": {"request_s": TIMEOUT_S, "stream_s": TIMEOUT_S}}
@@ -250,6 +269,9 @@ def main() -> None:
         for one in gateways.values():
             stack.enter_context(one)
         results = measure(gateways, stubs, stack.enter_context(Knocks(routes.KNOCKS)))
+        (directory / "redis").mkdir()
+        problems = print_redis(environment, stubs, directory / "redis")
+    print()
     print_table(results)
     print()
     print_budgets(results)
@@ -257,7 +279,7 @@ def main() -> None:
     for kind, what in LEGEND.items():
         print(f"{kind}: {what}.")
     print(f"({time.monotonic() - started:.0f} s; load average at the end {os.getloadavg()[0]:.1f})")
-    if problems := broken_promises(results):
+    if problems := [*problems, *broken_promises(results)]:
         raise SystemExit("\n".join(["", *problems]))
 
 

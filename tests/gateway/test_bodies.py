@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import time
@@ -103,6 +104,19 @@ def test_large_bodies_without_a_key_cost_no_memory(gateway: Gateway) -> None:
                     sent += 1
         assert sent < 100, "it was taken although nobody knows who sends it"
     assert memory(gateway) - before < 20_000
+
+
+@pytest.mark.parametrize(("size", "key", "wanted"), [(70_000, None, 401), (MIB, None, 401), (2 * MIB - 1, KEY, 413)])
+def test_a_client_that_sends_all_before_it_reads_sees_the_refusal(
+    gateway: Gateway, size: int, key: str | None, wanted: int
+) -> None:
+    for _ in range(10):
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+        connection.request("POST", CHAT, b"a" * size, headers(size, key))
+        response = connection.getresponse()
+        assert response.status == wanted
+        assert json.load(response)["error"]
+        connection.close()
 
 
 def test_a_body_may_be_as_large_as_the_limit(gateway: Gateway, stubs: Stubs) -> None:

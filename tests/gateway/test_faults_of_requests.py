@@ -25,7 +25,6 @@ PATHS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "completions": ("/v1/completions", {"prompt": "Who are you?"}),
     "embeddings": ("/v1/embeddings", {"input": "Who are you?"}),
     "speech": ("/v1/audio/speech", {"input": "Who are you?", "voice": "alloy"}),
-    "images": ("/v1/images/generations", {"prompt": "Who are you?"}),
 }
 
 SHAPES = ("head", "last", "pair")
@@ -51,6 +50,8 @@ REQUESTS_FAULT = {
     "type": answered(500, "[json.exception.type_error.302] type must be number, but is string"),
     "too-long": answered(500, "the request exceeds the available context size, try increasing it"),
     "ollama-picture": Behaviour(500, {"error": "this model is missing data required for image input"}),
+    "tools": answered(500, "Failed to parse tools: Missing tool function"),
+    "501": answered(501, "not here"),
     # Any 4xx that is not about our key, the engine's time or its limits; whatever LiteLLM takes its words for.
     "400": answered(400, "invalid"),
     "400-like-429": answered(400, "rate limit reached: 429 Too Many Requests"),
@@ -116,13 +117,12 @@ def asked(gateway: Gateway, stubs: Stubs, name: str, path: str) -> int:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_requests_fault_cools_nothing_down(gateway: Gateway, stubs: Stubs, shape: str, path: str) -> None:
     name = f"{shape}.{path}.words"
-    engines = 2 if shape == "pair" else 1
     for fault, behaviour in REQUESTS_FAULT.items():
         stubs.behaviours[name] = behaviour
         seen = [asked(gateway, stubs, name, path) for _ in range(TIMES)]
-        assert min(seen) >= 1, f"{fault}: {seen} of {engines}"
+        assert min(seen) >= 1, f"{fault}: {seen}"
     stubs.behaviours.clear()
-    assert asked(gateway, stubs, name, path) == 1
+    assert asked(gateway, stubs, name, path) >= 1
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -139,10 +139,10 @@ def test_an_engine_that_is_not_well_is(gateway: Gateway, stubs: Stubs, shape: st
     """But for the last step, whatever the path: nobody would answer then."""
     name = f"{shape}.{path}.ill"
     stubs.behaviours[name] = OUT_OF_ORDER
-    for _ in range(2):
-        assert asked(gateway, stubs, name, path) >= 1
+    for _ in range(4 if shape == "pair" else 2):
+        asked(gateway, stubs, name, path)
         time.sleep(0.2)  # Its health is asked meanwhile.
-    assert asked(gateway, stubs, name, path) == (1 if shape == "last" else 0)
+    assert (asked(gateway, stubs, name, path) > 0) == (shape == "last")
 
 
 def test_a_client_that_leaves_cools_nothing_down(gateway: Gateway, stubs: Stubs) -> None:

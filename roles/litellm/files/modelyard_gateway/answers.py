@@ -154,9 +154,11 @@ def _places(hidden: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join([url, word, *PLACES]))
 
 
-async def refuse(send: Send, refusal: Refusal, *, head: bool = False) -> None:
-    """Send a refusal, and end the connection: what there is of a body was not read."""
-    await _whole(send, refusal.status, refusal.body(), {"connection": "close", **refusal.headers}, head=head)
+async def refuse(send: Send, refusal: Refusal, rest: Awaitable[None], *, head: bool = False) -> None:
+    """Send a refusal, then wait for `rest`, what is left of the request, and end the connection."""
+    await _whole(send, refusal.status, refusal.body(), {"connection": "close", **refusal.headers}, head=head, more=True)
+    await rest
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def tell(send: Send, body: Mapping[str, Any], *, head: bool = False) -> None:
@@ -164,10 +166,12 @@ async def tell(send: Send, body: Mapping[str, Any], *, head: bool = False) -> No
     await _whole(send, 200, json.dumps(body).encode(), {}, head=head)
 
 
-async def _whole(send: Send, status: int, body: bytes, headers: Mapping[str, str], *, head: bool) -> None:
+async def _whole(
+    send: Send, status: int, body: bytes, headers: Mapping[str, str], *, head: bool, more: bool = False
+) -> None:
     headers = {"content-type": "application/json", "content-length": str(len(body)), **headers}
     await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
-    await send({"type": "http.response.body", "body": b"" if head else body})
+    await send({"type": "http.response.body", "body": b"" if head else body, "more_body": more})
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -24,6 +25,37 @@ LARGEST = 2**63
 
 REPEATABLE = ("image", "include", "timestamp_granularities")
 """Fields of a form that may stand in it several times, also with [] behind."""
+
+
+REST_S = 5.0
+"""Seconds for which what is left of a body that was refused is taken and thrown away."""
+
+
+class Incoming:
+    """What comes from a client, and whether all of it has."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.whole = False
+
+    async def __call__(self) -> dict[str, Any]:
+        message = await self.receive()
+        self.whole = self.whole or message["type"] != "http.request" or not message.get("more_body")
+        return message
+
+    async def discard(self, limit: int) -> None:
+        """Take the rest, up to `limit` bytes and for REST_S.
+
+        A connection that is closed before is reset, and then the client may not see the answer that it has got.
+        """
+
+        async def rest() -> None:
+            taken = 0
+            while not self.whole and taken <= limit:
+                taken += len((await self()).get("body", b""))
+
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(rest(), REST_S)
 
 
 class Left(Exception):  # noqa: N818  # no error

@@ -48,13 +48,18 @@ HEALTH_S = 1.0
 ABOUT_THE_ENGINE = frozenset({401, 408, 429})
 """What a 4xx has to be to count: our key, its time, its limits. Any other says something about the request."""
 
+NOT_IMPLEMENTED = 501
+"""llama.cpp, asked for what the model was not started for, such as embeddings of a chat model."""
+
 ABOUT_THE_REQUEST = re.compile(
     r"""
-    input\ is\ not\ supported | mmproj          # llama.cpp, for a picture or a sound: 500
-    | \[json\.exception\.                       # llama.cpp, a field of the wrong type: 500
-    | failed\ to\ parse\ (messages|tools|grammar|the\ request|input) # llama.cpp, templates and grammars: 500
-    | (missing\ data\ required\ for|unable\ to\ process)\ image     # Ollama: 500
-    | context\ (length|size|window)             # too long, in everybody's words
+    input\ is\ not\ supported | mmproj            # llama.cpp, server-common.cpp: a picture or a sound
+    | \[json\.exception\.                         # llama.cpp, server.cpp: no JSON, or a field of another type
+    | failed\ to\ parse\ (messages|tools|grammar)  # llama.cpp, chat.cpp
+    | unsupported\ param | does\ not\ support       # llama.cpp, server-common.cpp
+    | failed\ to\ (load|download)\ image           # llama.cpp, server-common.cpp
+    | missing\ data\ required\ for\ image          # Ollama, runner: a picture
+    | context\ (length|size|window)               # too long, in everybody's words
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -221,7 +226,7 @@ class Judge:
             return False
         if 400 <= answer.status_code < 500:
             return answer.status_code not in ABOUT_THE_ENGINE
-        if ABOUT_THE_REQUEST.search(answer.text):
+        if answer.status_code == NOT_IMPLEMENTED or ABOUT_THE_REQUEST.search(answer.text):
             return True
         url = self.health.get(failure.deployment)
         return url is not None and await self.is_well(url)

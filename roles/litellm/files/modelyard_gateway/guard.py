@@ -56,8 +56,9 @@ class Guard:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request: as LiteLLM does, or with a refusal."""
         caller: list[Client] = []
+        incoming = bodies.Incoming(receive)
         try:
-            await self.serve(scope, receive, send, caller)
+            await self.serve(scope, incoming, send, caller)
         except bodies.Left:
             pass  # nobody to answer
         except Refusal as refusal:
@@ -66,7 +67,9 @@ class Guard:
             if caller and caller[0] is not MASTER:
                 path = shown(scope["path"])[1:-1]
                 say(f"client {name}: {scope['method']} {path} refused, {refusal.status}: {refusal.message}")
-            await answers.refuse(send, refusal, head=scope["method"] == "HEAD")
+            await answers.refuse(
+                send, refusal, incoming.discard(2 * self.rules.body_bytes), head=scope["method"] == "HEAD"
+            )
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, caller: list[Client]) -> None:
         """Pass a request on to LiteLLM. Raises Refusal; `caller` then holds who asked, as soon as that is known."""
