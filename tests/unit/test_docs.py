@@ -1,4 +1,4 @@
-"""docs/diagnostics.md and the code agree."""
+"""What the documentation names is there."""
 
 from __future__ import annotations
 
@@ -44,3 +44,18 @@ def test_did_you_mean() -> None:
     assert did_you_mean("LLAMA", ["llama"]) == 'did you mean "llama"?'
     assert did_you_mean("zzz", ["llama"]) == ""
     assert did_you_mean("llama_c", ["llama_b", "llama_a"]) == 'did you mean "llama_a" or "llama_b"?'
+
+
+def test_every_test_that_security_names_is_there() -> None:
+    text = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "test_" in line]
+    named = []
+    for row in rows:
+        path = ""
+        for found in re.findall(r"`([\w/.]*)::(\w+)`", row):
+            path = found[0] or path
+            named.append((path, found[1]))
+    named += re.findall(r"`([\w/.]+)::(\w+)`", text)
+    assert len(rows) > 25
+    tests = {path: (ROOT / path).read_text(encoding="utf-8") for path, _ in named}
+    assert [f"{path}::{name}" for path, name in named if f"\ndef {name}(" not in tests[path]] == []
