@@ -3,9 +3,9 @@
 
 usage: scripts/test.py [--full] [NAME...]
 
-With --full also the tests that are marked so, which take long and concern little. A name is `lint`, `unit`, `cuda`, `gateway`, `lab` or a molecule scenario; without names all run, the cheap first, and
+A name is `lint`, `unit`, `cuda`, `gateway`, `lab` or a molecule scenario; without names all run, the cheap first, and
 at the end, two at a time, the scenarios that mostly wait. Every step runs even if an earlier one failed. The exit
-status is 0 only if everything passed.
+status is 0 only if everything passed. With --full those tests run, too, that take minutes and concern little.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 import re
 import threading
 import time
@@ -216,7 +217,7 @@ class Judge:
             return
         router = failure.router
         key = f"deployment:{failure.deployment}:allowed_fails"
-        if await count(router.cache, key, round(router.cooldown_time), router.allowed_fails):
+        if await count(router.cache, key, router.cooldown_time, router.allowed_fails):
             await cool(failure)
 
     async def is_about_the_request(self, failure: Failure) -> bool:
@@ -249,14 +250,14 @@ async def ask_health(url: str) -> bool:
         return False
 
 
-async def count(cache: DualCache, key: str, ttl_s: int, allowed: int) -> bool:
+async def count(cache: DualCache, key: str, ttl_s: float, allowed: int) -> bool:
     """Count one failure here, then for all in Redis; return whether that is more than allowed."""
     if cache.increment_cache(key, 1, local_only=True, ttl=ttl_s) > allowed:
         return True
     if cache.redis_cache is None:
         return False
     try:
-        return bool(await cache.redis_cache.async_increment(key, 1, ttl=ttl_s) > allowed)
+        return bool(await cache.redis_cache.async_increment(key, 1, ttl=math.ceil(ttl_s)) > allowed)
     except (redis_cache.RedisCircuitBreakerOpenError, RedisError, OSError, asyncio.TimeoutError):  # noqa: UP041
         return False
 
