@@ -14,7 +14,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -171,10 +171,19 @@ class Failure:
     @property
     def answer(self) -> httpx.Response | None:
         """What the engine said, if it did: LiteLLM chooses the status and the text of its error by words in there."""
-        cause: BaseException | None = self.exception
-        while cause is not None and not isinstance(cause, httpx.HTTPStatusError):
-            cause = cause.__cause__ or cause.__context__
-        return None if cause is None else cause.response
+        return next(
+            (error.response for error in causes(self.exception) if isinstance(error, httpx.HTTPStatusError)), None
+        )
+
+
+def causes(exception: BaseException) -> Iterator[BaseException]:
+    """An exception, what caused it, and so on, each once: an error that is raised from itself has no end."""
+    error: BaseException | None = exception
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class Judge:
