@@ -114,7 +114,7 @@ def check_model(client: str, asked: object, allowed: Iterable[str]) -> str:
 
 def check_media(model: str, body: Mapping[str, Any]) -> None:
     """Raise Refusal if a request for a model that reads text has anything else in it (400)."""
-    for kind in kinds_of_parts(body.get("messages")) or kinds_of_parts(body.get("input")):
+    for kind in kinds_of_parts(body.get("messages")) + kinds_of_parts(body.get("input")):
         if kind in MEDIA:
             raise Refusal(400, f"The model {shown(model)} reads text only, and the request has {kind!r}.", param=kind)
 
@@ -144,7 +144,8 @@ def _number(value: object) -> bool:
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    # JSON has one kind of number, and some programs write 256.0.
+    return _number(value) and float(value) == int(value)  # type: ignore[arg-type, call-overload]  # a number
 
 
 def _flag(value: object) -> bool:
