@@ -1,11 +1,11 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up engines down test faults cuda vllm-cuda grafana-check lint docs validate plan smoke status loadtest bench clean
+.PHONY: help env up engines down test test-full faults cuda vllm-cuda grafana-check lint docs validate plan smoke status loadtest bench clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
 LAB_HOSTS ?= lab1
-# What `make test` runs: lint, unit, gateway, lab, or names of molecule scenarios. Empty: everything.
+# What `make test` and `make test-full` run: lint, unit, gateway, lab, or names of molecule scenarios. Empty: everything.
 ONLY ?=
 # What `make loadtest` sends: so many clients at once, for so long.
 USERS ?= 4
@@ -47,13 +47,16 @@ engines: env ## every engine on three lab hosts, and an answer of each model (th
 down: ## take the lab away, with everything it made
 	@lab/lab down
 
-test: env ## run all tests, from lint to the whole site on two hosts (ONLY="lint unit redis": a part)
+test: env ## run the tests, from lint to the whole site on two hosts (ONLY="lint unit redis": a part)
 	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache redis-check-rdb:redis-tools "chromedriver:chromium-driver fonts-dejavu-core"
-	@scripts/test.py $(ONLY)
+	@scripts/test.py $(FULL) $(ONLY)
+
+test-full: env ## run those, too, that take minutes and concern little (ONLY= as above)
+	@$(MAKE) --no-print-directory test FULL=--full
 
 faults: env ## break a lab host, and providers, on purpose, and print what a client saw (half an hour)
 	@scripts/lab-packages.sh g++:g++ redis-check-rdb:redis-tools
-	@scripts/test.py change
+	@scripts/test.py --full change
 	@python tests/benchmarks/bench_faults.py
 
 cuda: env ## build llama.cpp for CUDA as a whole on a lab host (20 minutes; CAPABILITIES="8.6 8.9")

@@ -128,7 +128,7 @@ def test_retry_after_decides_how_long(gateway: Gateway, stubs: Stubs) -> None:
 def test_a_path_the_engine_does_not_have_cools_nothing_down(gateway: Gateway, stubs: Stubs) -> None:
     """What one client asks in vain must not take the model from all of them."""
     for _ in range(3):
-        assert gateway.request("POST", "/v1/responses", {"model": "no-path.head", "input": "hello"}).status == 404
+        assert gateway.request("POST", "/v1/moderations", {"model": "no-path.head", "input": "hello"}).status == 404
     assert asked(gateway, stubs, "no-path.head") == "head"
 
 

@@ -136,7 +136,7 @@ def test_every_variable_of_the_unit_is_read(environment: Path) -> None:
 
 REVIEWED = set(
     """
-    additional_drop_params completion container_id contents disable_fallbacks document endpoint error file
+    additional_drop_params completion container_id contents disable_fallbacks document error file
     generationConfig input max_tokens messages metadata method model prompt purpose query reasoning_effort response_id
     safety_identifier service_tier session stream stream_options tags thinking tool_choice tools user vector_store_ids
     voice

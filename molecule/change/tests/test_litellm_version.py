@@ -16,6 +16,8 @@ from changing import ALL, KEY, MODEL, live, runs, unit_of
 from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import Traffic
 
+pytestmark = pytest.mark.full
+
 OTHER = "1.106.1"
 """A release of LiteLLM that is not the catalogue's and has no lock in the role."""
 LOCKS = SCENARIO.parents[1] / "roles/litellm/files/locks"

@@ -21,6 +21,8 @@ from changing import ALL, KEY, MODEL, SERVICES, STAND_BY, lab, live, runs, site
 from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import Traffic, chat
 
+pytestmark = pytest.mark.full
+
 RUNNING = SCENARIO.parent / "_shared/running.sh"
 LEAVING = {"redis": 6379, f"llama-cpp@{STAND_BY}": 8081}
 """What leaves the host `one`, and the port that it had."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -170,10 +171,19 @@ class Failure:
     @property
     def answer(self) -> httpx.Response | None:
         """What the engine said, if it did: LiteLLM chooses the status and the text of its error by words in there."""
-        cause: BaseException | None = self.exception
-        while cause is not None and not isinstance(cause, httpx.HTTPStatusError):
-            cause = cause.__cause__ or cause.__context__
-        return None if cause is None else cause.response
+        return next(
+            (error.response for error in causes(self.exception) if isinstance(error, httpx.HTTPStatusError)), None
+        )
+
+
+def causes(exception: BaseException) -> Iterator[BaseException]:
+    """An exception, what caused it, and so on, each once: an error that is raised from itself has no end."""
+    error: BaseException | None = exception
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class Judge:
@@ -216,7 +226,7 @@ class Judge:
             return
         router = failure.router
         key = f"deployment:{failure.deployment}:allowed_fails"
-        if await count(router.cache, key, round(router.cooldown_time), router.allowed_fails):
+        if await count(router.cache, key, router.cooldown_time, router.allowed_fails):
             await cool(failure)
 
     async def is_about_the_request(self, failure: Failure) -> bool:
@@ -249,14 +259,14 @@ async def ask_health(url: str) -> bool:
         return False
 
 
-async def count(cache: DualCache, key: str, ttl_s: int, allowed: int) -> bool:
+async def count(cache: DualCache, key: str, ttl_s: float, allowed: int) -> bool:
     """Count one failure here, then for all in Redis; return whether that is more than allowed."""
     if cache.increment_cache(key, 1, local_only=True, ttl=ttl_s) > allowed:
         return True
     if cache.redis_cache is None:
         return False
     try:
-        return bool(await cache.redis_cache.async_increment(key, 1, ttl=ttl_s) > allowed)
+        return bool(await cache.redis_cache.async_increment(key, 1, ttl=math.ceil(ttl_s)) > allowed)
     except (redis_cache.RedisCircuitBreakerOpenError, RedisError, OSError, asyncio.TimeoutError):  # noqa: UP041
         return False
 

@@ -156,9 +156,10 @@ class Guard:
 
     def prepare(self, client: Client, path: str, body: dict[str, Any], headers: Headers) -> bytes:
         """Change the body as LiteLLM shall see it, and return it as bytes. Raises Refusal."""
-        if client is not MASTER:
-            for name in requests.DROPPED:
-                body.pop(name, None)
+        for name, value in list(body.items()):
+            # Null is as if it were not there, for everybody but LiteLLM: 500.
+            if value is None or (client is not MASTER and name in requests.DROPPED):
+                del body[name]
         raw = bodies.dump_json(body)
         if self.rules.cached:
             # LiteLLM's own key leaves out fields that it does not know, headers, and who asks.

@@ -36,12 +36,13 @@ CLOSED = (frozenset(all_litellm_params) - HARMLESS) | frozenset(
     acreate_batch acreate_fine_tuning_job adapter_id agent amoderation api_type arerank aresponses aspeech
     atranscription azure_ad_token base_url call_type callbacks candidate_deployment_id config content_policy_fallbacks
     context_window_fallbacks conversation current_deployment_id default_headers deployment_id drop_params
-    dynamic_cache_object engine exception extra_body extra_headers extra_query failure_callback fallback_model_group
-    guardrail_config hash_hex include_fallback_errors include_guardrail_response initial_prompt_value input_callback
-    litellm_params model_group_retry_policy model_id organization original_function original_generic_function
-    passthrough passthrough_on_no_deployment policies priority retrieval_config router_settings_override routing_groups
-    routing_strategy_args selected_guardrail service_callback specific_deployment standard_callback_dynamic_params
-    standard_logging_object success_callback target_model_names timeout user_config
+    dynamic_cache_object endpoint engine exception extra_body extra_headers extra_query failure_callback
+    fallback_model_group guardrail_config hash_hex include_fallback_errors include_guardrail_response
+    initial_prompt_value input_callback litellm_params model_group_retry_policy model_id organization original_function
+    original_generic_function passthrough passthrough_on_no_deployment policies priority retrieval_config
+    router_settings_override routing_groups routing_strategy_args selected_guardrail service_callback
+    specific_deployment standard_callback_dynamic_params standard_logging_object success_callback target_model_names
+    timeout user_config
     """.split()
 )
 """Fields of a request that LiteLLM takes for itself or puts into the request to the engine: who is asked, with which
@@ -166,30 +167,49 @@ def _either(*checks: Check) -> Check:
     return lambda value: any(check(value) for check in checks)
 
 
+def _filled(check: Check) -> Check:
+    return lambda value: check(value) and value != [] and not (isinstance(value, list) and [] in value)
+
+
+def _never(value: object) -> bool:
+    return False
+
+
+def _part(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("type"), str))
+
+
 def _message(value: object) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("role"), str):
         return False
     content = value.get("content")
-    return content is None or isinstance(content, str) or _list_of(_either(_object, _text))(content)
+    return content is None or isinstance(content, str) or _list_of(_part)(content)
 
 
 TOKENS = _list_of(_whole)
+TEXTS = _filled(_either(_text, _list_of(_either(_text, TOKENS)), TOKENS))
 FIELDS: Mapping[str, tuple[str, Check]] = {
+    "additional_drop_params": ("a list of strings", _list_of(_text)),
+    "cache": ("an object", _object),
     "dimensions": ("a whole number", _whole),
     "encoding_format": ("a string", _text),
+    "endpoint": ("a string", _text),
     "frequency_penalty": ("a number", _number),
     "functions": ("a list of objects", _list_of(_object)),
     "instructions": ("a string", _either(_text, _list_of(_object))),
+    "litellm_logging_obj": ("left out", _never),
     "logit_bias": ("an object", _object),
     "max_completion_tokens": ("a whole number", _whole),
     "max_output_tokens": ("a whole number", _whole),
     "max_tokens": ("a whole number", _whole),
     "messages": ("a list of messages, each with a role", _list_of(_message)),
     "metadata": ("an object", _object),
+    "model": ("a string", _text),
     "n": ("a whole number", _whole),
     "parallel_tool_calls": ("true or false", _flag),
     "presence_penalty": ("a number", _number),
     "previous_response_id": ("a string", _text),
+    "provider_specific_header": ("an object", _object),
     "reasoning_effort": ("a string", _text),
     "response_format": ("an object", _either(_object, _text)),
     "seed": ("a whole number", _whole),
@@ -203,34 +223,40 @@ FIELDS: Mapping[str, tuple[str, Check]] = {
     "top_logprobs": ("a whole number", _whole),
     "top_p": ("a number", _number),
     "user": ("a string", _text),
+    "web_search_options": ("an object", _object),
 }
 """Of fields that mean the same everywhere what OpenAI's API wants; null is as if it were not there. An engine answers
 500 to some that are wrong, and that would look as if it were broken."""
 
 OF_A_PATH: Mapping[str, Mapping[str, tuple[str, Check]]] = {
+    "chat/completions": {"response_format": ("an object", _object)},
     "completions": {
-        "prompt": ("a string, a list of strings or tokens", _either(_text, _list_of(_either(_text, TOKENS)), TOKENS)),
+        "messages": ("left out", _never),
+        "prompt": ("a string, a list of strings or tokens", TEXTS),
+        "response_format": ("an object", _object),
     },
-    "embeddings": {
-        "input": ("a string, a list of strings or tokens", _either(_text, _list_of(_either(_text, TOKENS)), TOKENS)),
-    },
+    "embeddings": {"input": ("a string, a list of strings or tokens", TEXTS)},
     "responses": {"input": ("a string or a list of objects", _either(_text, _list_of(_object)))},
-    "audio/speech": {"input": ("a string", _text)},
+    "audio/speech": {"input": ("a string", _text), "voice": ("a string", _text)},
+    "images/generations": {"prompt": ("a string", _text), "stream": ("false", lambda value: value is False)},
 }
-NEEDED: Mapping[str, str] = {
-    "chat/completions": "messages",
-    "completions": "prompt",
-    "embeddings": "input",
-    "responses": "input",
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "chat/completions": ("messages",),
+    "completions": ("prompt",),
+    "embeddings": ("input",),
+    "responses": ("input",),
+    "moderations": ("input",),
+    "audio/speech": ("input", "voice"),
+    "images/generations": ("prompt",),
 }
-"""The field without which a request is none."""
+"""The fields without which a request is none."""
 
 
 def check_types(path: str, body: Mapping[str, Any]) -> None:
     """Raise Refusal if a field is not what OpenAI's API wants (400)."""
-    needed = NEEDED.get(path)
-    if needed is not None and body.get(needed) is None:
-        raise Refusal(400, f"The field {needed!r} is missing.", param=needed)
+    for needed in NEEDED.get(path, ()):
+        if body.get(needed) is None:
+            raise Refusal(400, f"The field {needed!r} is missing.", param=needed)
     for name, (wanted, check) in {**FIELDS, **OF_A_PATH.get(path, {})}.items():
         value = body.get(name)
         if value is not None and not check(value):

@@ -70,7 +70,7 @@ def whole(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return await original(self, **{**given, "client": given["client"] or client_of(given)})
         except OpenAIError as error:
-            raise failure(error.__context__ or error) from error
+            raise failure(error.__context__ or error)  # noqa: B904  # its cause stays what the engine said
 
     return acompletion
 
@@ -86,7 +86,7 @@ async def stream(_: OpenAITextCompletion, **given: Any) -> AsyncIterator[Complet
         events = aiter(response.parse())
         first = await anext(events, None)
     except Exception as error:
-        raise failure(error) from error
+        raise failure(error)  # noqa: B904  # its cause stays what the engine said
     if first is None:
         raise OpenAIError(500, "The engine's stream has no events.")
     return _told(first, events, given["model"], given["logging_obj"], given["data"].get("stream_options"))
