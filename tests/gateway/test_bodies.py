@@ -219,6 +219,29 @@ def test_what_can_be_understood_in_several_ways_is_refused(gateway: Gateway, stu
     assert "Traceback" not in gateway.log.read_text()
 
 
+COSTLY = {
+    "messages": (200, chat('"n": 1', json.dumps([{"role": "user", "content": "x"}] * 28_000))),
+    "texts inside a text": (200, chat('"user": "{}"'.format(r"\\\"[{,a" * 100_000))),
+    "fields, one of them twice": (
+        400,
+        chat('"metadata": {{{}, "x": 1}}'.format(", ".join(f'"{i}": 1' for i in range(70_000)) + ', "x": 1')),
+    ),
+    "elements": (413, chat(f'"metadata": {{"x": [1{",1" * 500_001}]}}')),
+    "fields": (413, chat(f'"metadata": [{{}}{",{}" * 330_000}]')),
+}
+
+
+@pytest.mark.parametrize("what", COSTLY)
+def test_many_parts_do_not_stop_a_worker(gateway: Gateway, what: str) -> None:
+    """A worker that thinks about one request answers nobody else."""
+    wanted, body = COSTLY[what]
+    assert len(body) < MIB
+    started = time.monotonic()
+    status, error, _ = send(gateway, headers(len(body)), body)
+    assert status == wanted, error
+    assert time.monotonic() - started < 8
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
 def test_an_encoded_body_is_refused(gateway: Gateway, encoding: str) -> None:
     assert send(gateway, headers(2, **{"Content-Encoding": encoding}), b"{}")[0] == 415

@@ -1,8 +1,10 @@
-"""OpenAI's library, with which LiteLLM asks engines: it asks once, and passes on fields that the engine alone knows.
+"""OpenAI's library, with which LiteLLM asks engines: it asks once, and passes on what it is given as it is.
 
 LiteLLM 1.106.2 forbids the library to ask again in a chat, but not for embeddings, images and moderations: one
 request was three calls of an engine that fails, and three time-outs. For images no setting changes that. And fields of
-chats in a request for a text are arguments that the library does not have: 500, as if the engine were broken.
+chats in a request for a text are arguments that the library does not have: 500, as if the engine were broken. And the
+library walks through lists and objects for names to translate, of which there are none: a request with 100,000 messages
+stopped a worker for 100 s.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from typing import Any
 from openai import AsyncOpenAI
 from openai.resources import AsyncCompletions
 from openai.resources.chat import AsyncCompletions as AsyncChats
+
+BESIDE = frozenset({"extra_body", "extra_headers", "extra_query"})
+"""Arguments of the library that are no fields of the body."""
 
 
 def mend() -> None:
@@ -36,15 +41,18 @@ def once(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def passing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask with whatever there is: what the library does not know goes into the body as it is."""
+    """Ask with whatever there is: what the library does not know, and lists and objects, go into the body as it is."""
     known = inspect.signature(original).parameters
     assert "extra_body" in known
 
     @functools.wraps(original)
     async def create(self: Any, **given: Any) -> Any:
         unknown = {name: given.pop(name) for name in given.keys() - known.keys()}
-        if unknown:
-            given["extra_body"] = {**(given.get("extra_body") or {}), **unknown}
+        # The body has the last word. The library itself wants a list that is there.
+        plain = {name: given[name] for name in given.keys() - BESIDE if isinstance(given[name], (dict, list))}
+        if unknown or plain:
+            given["extra_body"] = {**(given.get("extra_body") or {}), **unknown, **plain}
+            given |= dict.fromkeys(plain, ())
         return await original(self, **given)
 
     return create
