@@ -158,9 +158,9 @@ def test_a_stream_that_breaks_tells_no_place(gateway: Gateway, stubs: Stubs) -> 
 def test_who_cools_down_is_nobodys_business(gateway: Gateway, stubs: Stubs) -> None:
     """That everything does is: the code says so, and when to come back."""
     stubs.behaviours |= dict.fromkeys(("p2", "p3"), Behaviour(500, {"error": {"message": "stub: out of order"}}))
-    for _ in range(3):
-        send(gateway, "chat/completions", model="pair")
     for path in ASKING:
+        for _ in range(3):  # it lasts a second
+            send(gateway, "chat/completions", model="pair")
         answer = send(gateway, path, model="pair")
         error = told(answer)
         assert (answer.status, error["type"], error["code"]) == (429, "all_deployments_in_cooldown", "429")

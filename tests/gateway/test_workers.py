@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Gateway, compiled, plan, secret
 from stubs import Behaviour, Call, Stubs
+from test_answers import ASKING
 
 CATALOGUE = """\
 llm_providers:
@@ -75,17 +77,25 @@ def wait_for_one_more(calls: Sequence[Call], before: int, message: str, limit_s:
     wait_until(lambda: len(calls) > before, message, limit_s)
 
 
-def begin(gateway: Gateway, model: str, *, name: str | None = None, stream: bool = False) -> socket.socket:
+def begin(
+    gateway: Gateway,
+    model: str,
+    *,
+    name: str | None = None,
+    stream: bool = False,
+    path: str = "chat/completions",
+    body: Mapping[str, Any] = ASKING["chat/completions"],
+) -> socket.socket:
     """Send a question and do not wait for the answer. `name` is the front end's id of the request."""
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "x"}], "stream": stream})
+    text = json.dumps({"model": model, **body, **({"stream": True} if stream else {})})
     head = [
-        "POST /v1/chat/completions HTTP/1.1",
-        f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}",
+        f"POST /v1/{path} HTTP/1.1",
+        f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(text)}",
         f"Authorization: Bearer {secret('LITELLM_MASTER_KEY')}",
         *([f"X-Modelyard-Request: {name}"] if name else []),
     ]
     connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=REPLACED_S)
-    connection.sendall("\r\n".join([*head, "", body]).encode())
+    connection.sendall("\r\n".join([*head, "", text]).encode())
     return connection
 
 
@@ -157,6 +167,19 @@ def test_a_request_that_reached_nobody_is_answered_when_it_comes_again(gateway: 
     note.write_bytes(b"tt")
     assert answered(begin(gateway, "a", name="request-of-nobody")) == 502
     note.unlink()
+
+
+@pytest.mark.parametrize("path", ASKING)
+def test_it_is_noted_that_an_engine_was_asked(gateway: Gateway, stubs: Stubs, path: str) -> None:
+    """On every path, before the engine can have the request."""
+    stubs.behaviours["a"] = HANGS
+    directory = gateway.directory / "run/modelyard-litellm-blue/requests"
+    count = len(stubs.calls)
+    connection = begin(gateway, "a", name=f"noted-{path.replace('/', '-')}", path=path, body=ASKING[path])
+    wait_for_one_more(stubs.calls, count, "the engine was not asked")
+    assert [note.name for note in directory.glob("noted-*.asked")] == [f"noted-{path.replace('/', '-')}.asked"]
+    connection.close()
+    wait_until(lambda: not list(directory.glob("noted-*")), "the note is left", 5)
 
 
 def test_notes_are_gone_when_requests_are_answered(gateway: Gateway, stubs: Stubs) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelyard_gateway.errors import Refusal, error_body
+from modelyard_gateway.ledger import Note
 from modelyard_gateway.rules import Rules
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -54,6 +55,8 @@ class Answer:
         self.start: dict[str, Any] = {}
         """How an error begins."""
         self.body = bytearray()
+        self.note: Note | None = None
+        """Whether an upstream was asked; None: none is."""
 
     async def __call__(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -77,13 +80,16 @@ class Answer:
     async def fail(self) -> None:
         """Send an error that is whole."""
         status = self.start["status"]
+        if status == 500 and self.note is not None and not self.note.asked:
+            # LiteLLM gave up on the request by itself: parts, tools and values that it cannot translate.
+            status = 400
         body = error(status, bytes(self.body), self.hidden)
         own = {b"content-type": b"application/json", b"content-length": str(len(body)).encode()}
         if status == 429 and (after := AGAIN.search(body)):
             # LiteLLM sends the header for some paths.
             own[b"retry-after"] = str(math.ceil(float(after[1]))).encode()
         kept = [pair for pair in self.start["headers"] if pair[0].lower() not in own]
-        await self.send({**self.start, "headers": [*kept, *own.items()]})
+        await self.send({**self.start, "status": status, "headers": [*kept, *own.items()]})
         await self.send({"type": "http.response.body", "body": body})
 
 
@@ -126,7 +132,9 @@ def _told(status: int, found: Any, hidden: tuple[str, ...]) -> dict[str, str]:
     """What an error says, by the names of error_body's parameters."""
     if not isinstance(found, dict):
         found = {"message": found if isinstance(found, str) else json.dumps(found) if found else ""}
-    known = {name: found.get(name) for name in ("param", "code", "type")}
+    # A code that is the status of another answer says nothing about this one, nor does its type.
+    other = str(found.get("code")).isdigit() and str(found["code"]) != str(status)
+    known = {name: found.get(name) for name in (("param",) if other else ("param", "code", "type"))}
     text = found.get("message") or found.get("error")
     message = words(text, hidden) if isinstance(text, str) else ""
     # LiteLLM writes its None as text.
@@ -154,8 +162,11 @@ def _places(hidden: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join([url, word, *PLACES]))
 
 
-async def refuse(send: Send, refusal: Refusal, rest: Awaitable[None], *, head: bool = False) -> None:
-    """Send a refusal, then wait for `rest`, what is left of the request, and end the connection."""
+async def refuse(send: Send, refusal: Refusal, rest: Awaitable[None] | None, *, head: bool = False) -> None:
+    """Send a refusal. If there is a `rest` of the request, wait for it and end the connection."""
+    if rest is None:
+        await _whole(send, refusal.status, refusal.body(), refusal.headers, head=head)
+        return
     await _whole(send, refusal.status, refusal.body(), {"connection": "close", **refusal.headers}, head=head, more=True)
     await rest
     await send({"type": "http.response.body", "body": b""})

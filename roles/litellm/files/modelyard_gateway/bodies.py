@@ -40,9 +40,9 @@ REST_S = 5.0
 class Incoming:
     """What comes from a client, and whether all of it has."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
         self.receive = receive
-        self.whole = False
+        self.whole = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
 
     async def __call__(self) -> dict[str, Any]:
         message = await self.receive()
@@ -174,9 +174,12 @@ async def parse_form(scope: dict[str, Any], raw: bytes, receive: Receive) -> dic
 
 def _fields(form: FormData) -> dict[str, Any]:
     fields: dict[str, Any] = {}
+    spelled: dict[str, str] = {}
     for name, value in form.multi_items():
-        if name in fields and name.removesuffix("[]") not in REPEATABLE:
-            raise Refusal(400, f"The form has the field {shown(name)} twice.", param=name[:100])
+        bare = name.partition("[")[0]
+        # LiteLLM puts `name` and `name[]` together.
+        if spelled.setdefault(bare, name) != name or (name in fields and bare not in REPEATABLE):
+            raise Refusal(400, f"The form has the field {shown(bare)} twice.", param=bare[:100])
         fields[name] = value if isinstance(value, str) else None
     return fields
 

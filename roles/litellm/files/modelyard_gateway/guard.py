@@ -6,6 +6,7 @@ one that is wrong before anything is counted, sent to an engine or kept.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -37,6 +38,10 @@ REFUSALS = Counter(
 )
 
 
+GRACE_S = 0.5
+"""Seconds that LiteLLM has to end a request whose client has left."""
+
+
 class Guard:
     """An ASGI application around LiteLLM's."""
 
@@ -56,7 +61,7 @@ class Guard:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request: as LiteLLM does, or with a refusal."""
         caller: list[Client] = []
-        incoming = bodies.Incoming(receive)
+        incoming = bodies.Incoming(receive, dict(scope["headers"]))
         try:
             await self.serve(scope, incoming, send, caller)
         except bodies.Left:
@@ -67,9 +72,8 @@ class Guard:
             if caller and caller[0] is not MASTER:
                 path = shown(scope["path"])[1:-1]
                 say(f"client {name}: {scope['method']} {path} refused, {refusal.status}: {refusal.message}")
-            await answers.refuse(
-                send, refusal, incoming.discard(2 * self.rules.body_bytes), head=scope["method"] == "HEAD"
-            )
+            rest = None if incoming.whole else incoming.discard(2 * self.rules.body_bytes)
+            await answers.refuse(send, refusal, rest, head=scope["method"] == "HEAD")
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, caller: list[Client]) -> None:
         """Pass a request on to LiteLLM. Raises Refusal; `caller` then holds who asked, as soon as that is known."""
@@ -115,10 +119,11 @@ class Guard:
             raw = self.prepare(client, path, body, scope["headers"])
             scope["parsed_body"] = (tuple(body), body)
             scope["headers"] = with_length(scope["headers"], len(raw))
-        with self.asked.request(scope["headers"]) as again:
-            if not again:
+        with self.asked.request(scope["headers"]) as note:
+            answer.note = note
+            if not note.again:
                 answer.headers = await self.limits.admit(client.name, client.rpm)
-            await self.app(scope, bodies.replay(raw, receive), answer)
+            await while_there(self.app(scope, bodies.replay(raw, receive), answer), receive)
 
     async def body(self, scope: Scope, receive: Receive, wanted: bytes) -> tuple[bytes, dict[str, Any]]:
         """Read and understand the body. Raises Refusal, Left."""
@@ -138,7 +143,9 @@ class Guard:
         """Return the model that a request asks for. Raises Refusal."""
         model = body.get("model")
         if client is not MASTER:
-            requests.check_fields(client.name, body if form else body.keys() - requests.DROPPED)
+            for name in () if form else requests.DROPPED:
+                body.pop(name, None)
+            requests.check_fields(client.name, body)
             model = requests.check_model(client.name, model, client.allowed(self.rules.public_names))
             kept.check_kept(path, body)
         if not form:
@@ -158,7 +165,7 @@ class Guard:
         """Change the body as LiteLLM shall see it, and return it as bytes. Raises Refusal."""
         for name, value in list(body.items()):
             # Null is as if it were not there, for everybody but LiteLLM: 500.
-            if value is None or (client is not MASTER and name in requests.DROPPED):
+            if value is None:
                 del body[name]
         raw = bodies.dump_json(body)
         if self.rules.cached:
@@ -174,6 +181,24 @@ class Guard:
         if client is not MASTER:
             path = shown(scope["path"])[1:-1]
             say(f"client {client.name}: {scope['method']} {path} {shown(model)[1:-1]}".rstrip())
+
+
+async def while_there(answering: Awaitable[None], receive: Receive) -> None:
+    """Answer until the client leaves, and a moment longer: LiteLLM gives up by itself on the paths where it looks."""
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task, leaving = asyncio.ensure_future(answering), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task}, timeout=GRACE_S)
+        if task.done():
+            task.result()
+    finally:
+        leaving.cancel()
+        task.cancel()
 
 
 def passes(client: Client, name: bytes) -> bool:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,20 @@ TRIES = 2
 KEPT_S = 3600
 """Nobody sends a request again after so long."""
 
-CURRENT: ContextVar[Path | None] = ContextVar("modelyard_request", default=None)
-"""The note about the request that is being answered."""
+
+@dataclass(slots=True)
+class Note:
+    """What is known about the request that is being answered."""
+
+    file: Path | None
+    """None: it is not from the front end, and nobody sends it again."""
+    again: bool = False
+    """It was here before."""
+    asked: bool = False
+    """An upstream has it."""
+
+
+CURRENT: ContextVar[Note | None] = ContextVar("modelyard_request", default=None)
 
 
 class Ledger:
@@ -43,29 +56,31 @@ class Ledger:
                     note.unlink()
 
     @contextmanager
-    def request(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bool]:
-        """Note that a request is here, as long as it is; yields whether it was before.
-
-        Raises Refusal for one that may have been answered (502).
-        """
+    def request(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Note]:
+        """Note that a request is here, as long as it is. Raises Refusal for one that may have been answered (502)."""
         name = next((value for header, value in headers if header == HEADER), b"")
-        if not ID.fullmatch(name):
-            yield False  # not from the front end: nobody sends it again
-            return
-        note = self.directory / name.decode()
-        with note.open("ab") as file:
-            tries = file.tell() + 1
-            file.write(b"t")
-        if tries > TRIES or note.with_suffix(".asked").exists():
-            raise Refusal(502, "The gateway was interrupted while it answered.")
+        note = Note(self.directory / name.decode() if ID.fullmatch(name) else None)
+        if note.file is not None:
+            with note.file.open("ab") as file:
+                tries = file.tell() + 1
+                file.write(b"t")
+            if tries > TRIES or asked(note.file).exists():
+                raise Refusal(502, "The gateway was interrupted while it answered.")
+            note.again = tries > 1
         token = CURRENT.set(note)
         try:
-            yield tries > 1
+            yield note
         finally:
             CURRENT.reset(token)
-            for path in (note, note.with_suffix(".asked")):
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
+            if note.file is not None:
+                for path in (note.file, asked(note.file)):
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
+
+
+def asked(file: Path) -> Path:
+    """The file that says that an upstream has a request."""
+    return file.with_suffix(".asked")
 
 
 class Asks(CustomLogger):
@@ -74,5 +89,7 @@ class Asks(CustomLogger):
     def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
         """Note it. Called in the task that answers the request."""
         note = CURRENT.get()
-        if note is not None:
-            note.with_suffix(".asked").touch()
+        if note is not None and not note.asked:
+            note.asked = True
+            if note.file is not None:
+                asked(note.file).touch()

@@ -70,7 +70,9 @@ def whole(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return await original(self, **{**given, "client": given["client"] or client_of(given)})
         except OpenAIError as error:
-            raise failure(error.__context__ or error)  # noqa: B904  # its cause stays what the engine said
+            found = failure(error.__context__ or error)
+        # Not in there: that would write over where it comes from, which is what the engine said.
+        raise found
 
     return acompletion
 
@@ -86,10 +88,12 @@ async def stream(_: OpenAITextCompletion, **given: Any) -> AsyncIterator[Complet
         events = aiter(response.parse())
         first = await anext(events, None)
     except Exception as error:
-        raise failure(error)  # noqa: B904  # its cause stays what the engine said
-    if first is None:
-        raise OpenAIError(500, "The engine's stream has no events.")
-    return _told(first, events, given["model"], given["logging_obj"], given["data"].get("stream_options"))
+        found = failure(error)
+    else:
+        if first is not None:
+            return _told(first, events, given["model"], given["logging_obj"], given["data"].get("stream_options"))
+        found = OpenAIError(500, "The engine's stream has no events.")
+    raise found
 
 
 async def _told(
