@@ -68,6 +68,7 @@ def running(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFa
 def gateway(running: Gateway, stubs: Stubs) -> Iterator[Gateway]:
     """Return the gateway; afterwards the stubs are well again and nothing is cooled down."""
     yield running
+    stubs.paths.clear()
     if stubs.behaviours:
         stubs.behaviours.clear()
         time.sleep(1.1)
@@ -158,6 +159,7 @@ def test_a_stream_that_breaks_tells_no_place(gateway: Gateway, stubs: Stubs) -> 
 def test_who_cools_down_is_nobodys_business(gateway: Gateway, stubs: Stubs) -> None:
     """That everything does is: the code says so, and when to come back."""
     stubs.behaviours |= dict.fromkeys(("p2", "p3"), Behaviour(500, {"error": {"message": "stub: out of order"}}))
+    stubs.paths["/health"] = Behaviour(503)
     for path in ASKING:
         for _ in range(3):  # it lasts a second
             send(gateway, "chat/completions", model="pair")
