@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from asking import ASKING
 from harness import Answer, Gateway, compiled, document, plan, secret
 from stubs import Behaviour, Stubs
 
@@ -40,16 +41,6 @@ KEYS = {
     **{name: client["secret"] for name, client in CLIENTS.items()},
 }
 
-ASKING: dict[str, dict[str, Any]] = {
-    "chat/completions": {"messages": [{"role": "user", "content": "x"}]},
-    "completions": {"prompt": "x"},
-    "embeddings": {"input": "x"},
-    "responses": {"input": "x"},
-    "moderations": {"input": "x"},
-    "audio/speech": {"input": "x", "voice": "x"},
-    "images/generations": {"prompt": "x"},
-}
-"""What is asked with JSON, and the least that a request needs."""
 THENS: tuple[Literal["cut", "silence"], ...] = ("cut", "silence")
 STREAMS = ("chat/completions", "completions", "responses")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import ASKING
 from harness import ROLE, Gateway, compiled, plan, secret
 from stubs import Call, Stubs
 
@@ -104,17 +105,8 @@ def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFa
         yield running
 
 
-JSON: Mapping[str, Mapping[str, Any]] = {
-    "chat/completions": {"messages": [{"role": "user", "content": "x"}]},
-    "completions": {"prompt": "x"},
-    "embeddings": {"input": "x"},
-    "responses": {"input": "x"},
-    "moderations": {"input": "x"},
-    "audio/speech": {"input": "x", "voice": "x"},
-    "images/generations": {"prompt": "x"},
-}
 FORMS = {"audio/transcriptions": "file", "images/edits": "image"}
-PATHS = [*JSON, *FORMS]
+PATHS = [*ASKING, *FORMS]
 FORM = "multipart/form-data; boundary=x"
 
 
@@ -129,7 +121,7 @@ def body(path: str, model: Any) -> bytes:
     """The least that can be asked."""
     if path in FORMS:
         return form(path, ("model", str(model)), ("prompt", "x"))
-    return json.dumps({"model": model, **JSON[path]}).encode()
+    return json.dumps({"model": model, **ASKING[path]}).encode()
 
 
 def kind(path: str) -> str:
@@ -224,7 +216,7 @@ def twice(path: str) -> list[bytes]:
             form(path, ("model", "a"), ("model", "a")),
             form(path, ("model", "a"), ("prompt", "x"), ("prompt", "y")),
         ]
-    rest = json.dumps(JSON[path])[1:]
+    rest = json.dumps(ASKING[path])[1:]
     return [
         f'{{"model": "a", "model": "b", {rest}'.encode(),
         f'{{"model": "b", "model": "a", {rest}'.encode(),
@@ -282,7 +274,7 @@ def test_a_body_is_what_it_says(gateway: Gateway, stubs: Stubs, path: str) -> No
     wrong.append((raw, [("Content-Type", "application/json" if path in FORMS else FORM)], 415))
     wrong.append((gzip.compress(raw), [("Content-Type", kind(path)), ("Content-Encoding", "gzip")], 415))
     wrong.append((raw, [("Content-Type", kind(path)), ("Content-Encoding", "deflate")], 415))
-    if path in JSON:
+    if path in ASKING:
         text = raw.decode()
         wrong += [
             (sent, [("Content-Type", "application/json")], 400)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import ASKING
 from harness import Gateway, compiled, plan, secret
 from stubs import Behaviour, Call, Stubs
-from test_answers import ASKING
 
 CATALOGUE = """\
 llm_providers:
