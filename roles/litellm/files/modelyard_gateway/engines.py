@@ -267,6 +267,7 @@ async def count(cache: DualCache, key: str, ttl_s: float, allowed: int) -> bool:
         return False
     try:
         return bool(await cache.redis_cache.async_increment(key, 1, ttl=math.ceil(ttl_s)) > allowed)
+    # asyncio's TimeoutError is a class of its own until Python 3.11.
     except (redis_cache.RedisCircuitBreakerOpenError, RedisError, OSError, asyncio.TimeoutError):  # noqa: UP041
         return False
 

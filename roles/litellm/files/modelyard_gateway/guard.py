@@ -37,7 +37,6 @@ REFUSALS = Counter(
     ["api_key_alias", "status_code"],
 )
 
-
 GRACE_S = 0.5
 """Seconds that LiteLLM has to end a request whose client has left."""
 

@@ -163,4 +163,4 @@ class Shared:
                 wait_us, left, reset_us = asking.result()
                 return wait_us, left, reset_us
         asking.cancel()
-        raise asyncio.TimeoutError  # noqa: UP041
+        raise asyncio.TimeoutError  # noqa: UP041  # two classes until Python 3.11
