@@ -3,9 +3,9 @@
 
 usage: scripts/test.py [--full] [NAME...]
 
-A name is `lint`, `unit`, `cuda`, `gateway`, `lab` or a molecule scenario; without names all run, the cheap first, and
-at the end, two at a time, the scenarios that mostly wait. Every step runs even if an earlier one failed. The exit
-status is 0 only if everything passed. With --full those tests run, too, that take minutes and concern little.
+A name is `lint`, `unit`, `gateway`, `lab`, `cuda` or a molecule scenario. Without names everything runs: first what is
+quick, then the scenarios, two at a time. Every step runs even if an earlier one failed; the exit status is 0 only if
+everything passed. `--full` adds what takes minutes and concerns little: `cuda`, and the tests marked `full`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,20 +39,17 @@ COMPLAINT = re.compile(r"(fatal|failed): \[|FAILED |ERROR |E   |lab: |error|Erro
 EXPLAINED = 20
 """How many lines after it belong to it: Ansible prints a result over several."""
 
-WAITING = (
-    "change",
-    "monitoring",
-    "exporter",
-    "ollama",
-    "firewall",
-    "llama_cpp_python",
-    "alertmanager",
-    "grafana",
-    "prometheus",
-    "redis",
-    "haproxy",
-)
-"""Scenarios that wait more than they compute, the longest first. They run last: others build what they use."""
+LONGEST = ("llama_cpp", "litellm", "change", "engines", "site", "monitoring")
+"""Scenarios that begin first: the two that build what others use, then the longest."""
+
+BUILT = Path(os.environ.get("MODELYARD_CACHE", Path.home() / ".cache/modelyard")) / "artifacts"
+"""What earlier runs built; without it a run is a cold one."""
+
+FILTERED = "not full"
+"""pytest's expression for what `make test` runs; `make test-full` runs all."""
+
+BUDGET_MIN = {"warm": 30, "cold": 50, "full": 90}
+"""Minutes that a run of everything may take on two cores. Printed beside what it took; nothing fails because of it."""
 
 APART_S = 10
 """Seconds between the beginnings of two scenarios that run together, so that not both boot hosts at once."""
@@ -69,14 +68,12 @@ class Outcome:
     """The last lines of its output that look like a reason to fail."""
 
 
-def run(name: str, command: list[str], environment: dict[str, str] | None = None, together: bool = False) -> Outcome:
-    """Run one command; it counts as one test. Its output comes as it is, at its end where two run together."""
+def run(name: str, command: list[str], environment: dict[str, str] | None = None) -> Outcome:
+    """Run one command; it counts as one test. Its output comes as a whole, at its end: another may run beside it."""
     outcome = Outcome(name, 0)
-    title = f"\n=== {name}: {' '.join(command)}"
-    if not together:
-        print(title, flush=True)
     output = []
     started = time.monotonic()
+    print(f"--- {time.strftime('%H:%M:%S')} {name} begins", flush=True)
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -92,14 +89,11 @@ def run(name: str, command: list[str], environment: dict[str, str] | None = None
             wanted = EXPLAINED if COMPLAINT.match(line) else max(wanted - 1, 0)
             if wanted:
                 outcome.complaints.append(line.rstrip()[:400])
-            if together:
-                output.append(line)
-            else:
-                print(line, end="", flush=True)
-    if together:
-        print(f"{title}\n{''.join(output)}", flush=True)
+            output.append(line)
     outcome.seconds = time.monotonic() - started
     outcome.passed, outcome.failed = int(process.returncode == 0), int(process.returncode != 0)
+    ended = f"{time.strftime('%H:%M:%S')} {name} {'failed' if outcome.failed else 'passed'} in {outcome.seconds:.0f} s"
+    print(f"\n=== {name}: {' '.join(command)}\n{''.join(output)}--- {ended}", flush=True)
     return outcome
 
 
@@ -116,22 +110,23 @@ def with_cases(outcome: Outcome, report: Path) -> Outcome:
     return outcome
 
 
-def run_pytest(name: str, *arguments: str) -> Outcome:
+def run_pytest(name: str, full: bool, *arguments: str) -> Outcome:
     """Run pytest; count its tests."""
     report = RESULTS / f"{name}.xml"
-    return with_cases(run(name, ["pytest", "-q", f"--junitxml={report}", *arguments]), report)
+    marked = [] if full else ["-m", FILTERED]
+    return with_cases(run(name, ["pytest", "-q", f"--junitxml={report}", *marked, *arguments]), report)
 
 
-def run_scenario(name: str, full: bool, together: bool = False) -> Outcome:
+def run_scenario(name: str, full: bool) -> Outcome:
     """Run a molecule scenario; its sequence counts as one test, and each of its testinfra tests as one."""
     report = RESULTS / f"molecule-{name}.xml"
     environment = {
-        "PYTEST_ADDOPTS": f"--junitxml={report}" + ("" if full else " -m 'not full'"),
+        "PYTEST_ADDOPTS": f"--junitxml={report}" + ("" if full else f" -m '{FILTERED}'"),
         "MOLECULE_COMMAND_BORDERS": "false",
         # Molecule names its directories after the clone's last path component only.
         "ANSIBLE_HOME": str(ROOT / ".ansible"),
     }
-    sequence = run(f"molecule {name}", ["molecule", "test", "--scenario-name", name], environment, together)
+    sequence = run(f"molecule {name}", ["molecule", "test", "--scenario-name", name], environment)
     if report.exists():
         cases = with_cases(Outcome(sequence.name, sequence.seconds), report)
         sequence.passed += cases.passed
@@ -141,16 +136,65 @@ def run_scenario(name: str, full: bool, together: bool = False) -> Outcome:
 
 
 def scenarios() -> list[str]:
-    """Return molecule's scenarios; those that need many roles come last."""
-    names = (path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    return sorted(names, key=lambda name: (name in ("site", "engines"), name))
+    """Return molecule's scenarios in the order in which they begin: those named in LONGEST, then the others."""
+    names = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
+    return [*LONGEST, *sorted(names - set(LONGEST))]
+
+
+def two_at_a_time(steps: list[Callable[[], Outcome]], apart_s: float = 0) -> list[Outcome]:
+    """Run steps on two cores, in their order; `apart_s`: seconds between the beginnings of two."""
+    with ThreadPoolExecutor(2) as pool:
+        running = []
+        for step in steps:
+            running.append(pool.submit(step))
+            time.sleep(apart_s if len(steps) > 1 else 0)
+        return [one.result() for one in running]
+
+
+def run_chosen(chosen: list[str], full: bool) -> list[Outcome]:
+    """Run what was chosen: the cheap first, what uses both cores alone, the scenarios two at a time."""
+    outcomes: list[Outcome] = []
+    if "lint" in chosen:
+        outcomes += two_at_a_time([partial(run, tool, command) for tool, command in LINT.items()])
+    if "unit" in chosen:
+        outcomes.append(run_pytest("unit", full, "tests", "-n", "2"))
+    if "gateway" in chosen:
+        # Each file has gateways of its own, in a network of its process' own.
+        outcomes.append(run_pytest("gateway", full, "tests/gateway", "-n", "2", "--dist", "loadfile"))
+    apart: list[Callable[[], Outcome]] = []
+    if "cuda" in chosen:
+        apart.append(partial(run_pytest, "cuda", full, "tests/cuda"))
+    for name in scenarios():
+        if name in chosen:
+            apart.append(partial(run_scenario, name, full))
+    if "lab" in chosen:
+        apart.append(partial(run_pytest, "lab", full, "tests/lab"))
+    return outcomes + two_at_a_time(apart, APART_S)
+
+
+def print_summary(outcomes: list[Outcome], seconds: float, budget: str | None) -> int:
+    """Print what ran, how long, and why something failed; returns how many tests failed."""
+    print("\n=== summary")
+    for outcome in outcomes:
+        numbers = f"{outcome.passed:5} passed {outcome.failed:5} failed {outcome.skipped:5} skipped"
+        print(f"{outcome.name:22} {numbers} {outcome.seconds:7.0f} s")
+    passed, failed, skipped = (sum(getattr(one, key) for one in outcomes) for key in ("passed", "failed", "skipped"))
+    slowest = sorted(outcomes, key=lambda one: one.seconds, reverse=True)[:5]
+    print("slowest:", ", ".join(f"{one.name} {one.seconds / 60:.1f} min" for one in slowest))
+    if budget:
+        print(f"took {seconds / 60:.1f} min; the budget of a {budget} run is {BUDGET_MIN[budget]} min")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    for outcome in outcomes:
+        if outcome.failed:
+            print(f"=== {outcome.name} failed. What its output says of that:", *outcome.complaints, sep="\n  ")
+    return failed
 
 
 def main() -> int:
     """Run what was asked for and print the summary."""
-    known = ["lint", "unit", "cuda", "gateway", "lab", *(name for name in scenarios() if name != "lab")]
     full = "--full" in sys.argv[1:]
-    chosen = [name for name in sys.argv[1:] if name != "--full"] or known
+    known = ["lint", "unit", "gateway", *scenarios(), "cuda"]
+    chosen = [name for name in sys.argv[1:] if name != "--full"]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         print(f"no tests named {', '.join(unknown)}. There are: {', '.join(known)}", file=sys.stderr)
@@ -158,40 +202,10 @@ def main() -> int:
     RESULTS.mkdir(parents=True, exist_ok=True)
     for old in RESULTS.glob("*.xml"):
         old.unlink()
-    outcomes = []
-    waiting = [name for name in WAITING if name in chosen]
-    for name in (one for one in chosen if one not in waiting):
-        if name == "lint":
-            outcomes += [run(tool, command) for tool, command in LINT.items()]
-        elif name == "unit":
-            outcomes.append(run_pytest("unit", "tests", "-n", "2"))
-        elif name == "gateway":
-            # Each file has gateways of its own, in a network of its process' own.
-            outcomes.append(run_pytest(name, "tests/gateway", "-n", "2", "--dist", "loadfile"))
-        elif name == "cuda":
-            outcomes.append(run_pytest(name, "tests/cuda"))
-        elif name == "lab":
-            outcomes.append(run_pytest("lab", "tests/lab"))
-            outcomes.append(run_scenario("lab", full))
-        else:
-            outcomes.append(run_scenario(name, full))
-    with ThreadPoolExecutor(2) as pool:
-        running = []
-        for name in waiting:
-            running.append(pool.submit(run_scenario, name, full, together=len(waiting) > 1))
-            # Of two that began in the same moment one failed in CI while its hosts were made; the cause was not found.
-            time.sleep(APART_S if len(waiting) > 1 else 0)
-        outcomes += [one.result() for one in running]
-    print("\n=== summary")
-    for outcome in outcomes:
-        numbers = f"{outcome.passed:5} passed {outcome.failed:5} failed {outcome.skipped:5} skipped"
-        print(f"{outcome.name:20} {numbers} {outcome.seconds:7.0f} s")
-    passed, failed, skipped = (sum(getattr(one, key) for one in outcomes) for key in ("passed", "failed", "skipped"))
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    for outcome in outcomes:
-        if outcome.failed:
-            print(f"=== {outcome.name} failed. What its output says of that:", *outcome.complaints, sep="\n  ")
-    return 1 if failed else 0
+    started = time.monotonic()
+    budget = None if chosen else "full" if full else "warm" if BUILT.exists() else "cold"
+    outcomes = run_chosen(chosen or [name for name in known if full or name != "cuda"], full)
+    return 1 if print_summary(outcomes, time.monotonic() - started, budget) else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 Every test adds a row to the table that is printed at the end; the last one sees to it that no row is missing. Faults
 are real: processes are killed, disks are full, units are broken. Times are measured and printed, not judged.
+`make test` has one row of each mechanism; rows marked `full` are variants of it that take minutes.
 """
 
 from __future__ import annotations
@@ -183,6 +184,7 @@ def clock(one: Any, door: str, tmp_path: Path) -> Iterator[Callable[[int], None]
     one.check_output(f"rm {PRELOADED} /etc/clock-ahead")
 
 
+@pytest.mark.full
 def test_clock_jumps(one: Any, door: str, row: Callable[..., None], clock: Callable[[int], None]) -> None:
     before = {name: live(one, name) for name in ALL}
     started = time.monotonic()
@@ -239,6 +241,7 @@ def killed_at(number: int, task: int) -> bool:
     return seen == task
 
 
+@pytest.mark.full
 def test_run_killed_at_every_task(one: Any, door: str, row: Callable[..., None]) -> None:
     started = time.monotonic()
     task = kills = 0
@@ -308,6 +311,7 @@ def cut(one: Any, command: str) -> None:
         one.run(command)
 
 
+@pytest.mark.full
 def test_host_loses_power(one: Any, door: str, row: Callable[..., None]) -> None:
     first, second = two_releases(one)
     begun = activation(second)
@@ -322,6 +326,7 @@ def test_host_loses_power(one: Any, door: str, row: Callable[..., None]) -> None
     row(FAULTS[3], f"the {which} release runs, all came back by itself", time.monotonic() - started)
 
 
+@pytest.mark.full
 def test_connection_cut(one: Any, door: str, row: Callable[..., None]) -> None:
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
@@ -356,8 +361,8 @@ def test_connection_cut(one: Any, door: str, row: Callable[..., None]) -> None:
     ("fault", "options", "message"),
     [
         (FAULTS[5], "size=1m", "No space left on device"),
-        (FAULTS[6], "nr_inodes=60", "No space left on device"),
-        (FAULTS[7], "ro", "Read-only file system"),
+        pytest.param(FAULTS[6], "nr_inodes=60", "No space left on device", marks=pytest.mark.full),
+        pytest.param(FAULTS[7], "ro", "Read-only file system", marks=pytest.mark.full),
     ],
 )
 def test_no_room(one: Any, door: str, row: Callable[..., None], fault: str, options: str, message: str) -> None:
@@ -413,7 +418,7 @@ def bad(one: Any, name: str, kind: str) -> dict[str, Any]:
         (FAULTS[8], "redis", "check", "it was not ready in time"),
         (FAULTS[9], f"llama-cpp@{MODEL}", "unit", "release"),
         (FAULTS[10], "redis", "crash", "s after it was ready"),
-        (FAULTS[11], "litellm", "import", "it does not stay up"),
+        pytest.param(FAULTS[11], "litellm", "import", "it does not stay up", marks=pytest.mark.full),
     ],
 )
 def test_a_release_that_is_no_good(
@@ -559,6 +564,7 @@ def test_damaged_download(one: Any, door: str, row: Callable[..., None], shelf: 
     row(FAULTS[17], "refused by its checksum, the former one serves", time.monotonic() - started, traffic)
 
 
+@pytest.mark.full
 def test_fetch_killed(one: Any, door: str, row: Callable[..., None], shelf: Shelf) -> None:
     service, started = f"llama-cpp@{MODEL}", time.monotonic()
     before = live(one, service)
@@ -670,5 +676,6 @@ def test_host_rebooted(one: Any, door: str, row: Callable[..., None]) -> None:
     row(FAULTS[21], "all came back by itself, Redis before the gateway", took, traffic)
 
 
+@pytest.mark.full
 def test_no_row_is_lost() -> None:
     assert set(ROWS) == set(FAULTS)

@@ -70,12 +70,14 @@ def test_redis_password(one: Any, door: str, measured: Callable[[str], None]) ->
     assert "WRONGPASS" in redis_says(one, before)
 
 
+@pytest.mark.full
 def test_key_of_an_engine(one: Any, door: str, measured: Callable[[str], None]) -> None:
     before = rotated_under_traffic(door, "LLAMA_CPP_NATIVE_API_KEY", measured)
     assert engine_says(one, stored("LLAMA_CPP_NATIVE_API_KEY")) == "200"
     assert engine_says(one, before) == "401"
 
 
+@pytest.mark.full
 def test_master_key(door: str, measured: Callable[[str], None]) -> None:
     """A value of the user's: the former one stays good until the user takes it away."""
     refused = rotate("LITELLM_MASTER_KEY")
@@ -100,6 +102,7 @@ def test_master_key(door: str, measured: Callable[[str], None]) -> None:
     assert back.returncode == 0, back.stdout
 
 
+@pytest.mark.full
 def test_key_of_the_user_with_which_an_engine_does_not_come_up(one: Any, door: str) -> None:
     """Only the user can put it back; until then nobody is sent to the engine with a key that it does not know."""
     secret = "LLAMA_CPP_NATIVE_API_KEY"
