@@ -160,7 +160,8 @@ def run_chosen(chosen: list[str], full: bool) -> list[Outcome]:
         outcomes.append(run_pytest("unit", full, "tests", "-n", "2"))
     if "gateway" in chosen:
         # Each file has gateways of its own, in a network of its process' own.
-        outcomes.append(run_pytest("gateway", full, "tests/gateway", "-n", "2", "--dist", "loadfile"))
+        order = ["--dist", "loadfile", "--no-loadscope-reorder"]
+        outcomes.append(run_pytest("gateway", full, "tests/gateway", "-n", "2", *order))
     apart: list[Callable[[], Outcome]] = []
     if "cuda" in chosen:
         apart.append(partial(run_pytest, "cuda", full, "tests/cuda"))

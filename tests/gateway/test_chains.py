@@ -135,6 +135,7 @@ def test_an_exhausted_route_asks_everybody_once(gateway: Gateway, stubs: Stubs, 
     assert f"stub: {shown} is out of order" in answer.error["message"]
 
 
+@pytest.mark.full
 def test_any_chains(environment: Path, stubs: Stubs, tmp_path: Path) -> None:
     """Of every model of a random catalogue all steps but the last fail."""
     result = compiled(random_catalogue())

@@ -132,6 +132,7 @@ def test_a_path_the_engine_does_not_have_cools_nothing_down(gateway: Gateway, st
     assert asked(gateway, stubs, "no-path.head") == "head"
 
 
+@pytest.mark.full
 def test_limit_of_the_gateway_many_deployments_without_redis(environment: Path, stubs: Stubs, tmp_path: Path) -> None:
     """A limit of the pinned release, kept here so that an upgrade that lifts it is seen.
 

@@ -30,6 +30,16 @@ PATHS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 SHAPES = ("head", "last", "pair")
 """A name with somebody behind it; the last step of a chain; two deployments, nobody behind them."""
 
+EVERYWHERE = pytest.mark.parametrize(
+    ("shape", "path"),
+    [
+        pytest.param(shape, path, marks=() if path == "chat" or shape == "head" else pytest.mark.full)
+        for shape in SHAPES
+        for path in PATHS
+    ],
+)
+"""Every shape on every path; `make test` asks each shape once and each path once."""
+
 TIMES = 3
 """Two failures cool down."""
 
@@ -113,8 +123,7 @@ def asked(gateway: Gateway, stubs: Stubs, name: str, path: str) -> int:
     return [call.model for call in calls].count(name)
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("shape", SHAPES)
+@EVERYWHERE
 def test_the_requests_fault_cools_nothing_down(gateway: Gateway, stubs: Stubs, shape: str, path: str) -> None:
     name = f"{shape}.{path}.words"
     for fault, behaviour in REQUESTS_FAULT.items():
@@ -125,16 +134,14 @@ def test_the_requests_fault_cools_nothing_down(gateway: Gateway, stubs: Stubs, s
     assert asked(gateway, stubs, name, path) >= 1
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("shape", SHAPES)
+@EVERYWHERE
 def test_an_engine_that_is_well_is_not_cooled_down(gateway: Gateway, stubs: Stubs, shape: str, path: str) -> None:
     name = f"{shape}.{path}.well"
     stubs.behaviours[name] = OUT_OF_ORDER
     assert min(asked(gateway, stubs, name, path) for _ in range(TIMES)) >= 1
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("shape", SHAPES)
+@EVERYWHERE
 def test_an_engine_that_is_not_well_is(gateway: Gateway, stubs: Stubs, shape: str, path: str) -> None:
     """But for the last step, whatever the path: nobody would answer then."""
     name = f"{shape}.{path}.ill"

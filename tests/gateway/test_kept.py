@@ -100,6 +100,7 @@ def test_the_master_key_has_all(gateway: Gateway, stubs: Stubs) -> None:
     assert [call.body["previous_response_id"] for call in calls] == [RAW, RAW]
 
 
+@pytest.mark.full
 def test_another_master_key_knows_none_of_them(
     gateway: Gateway,
     environment: Path,

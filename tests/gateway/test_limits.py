@@ -108,6 +108,7 @@ def dead(stubs: Stubs) -> Iterator[list[Stub]]:
         stub.start()
 
 
+@pytest.mark.full
 def test_weights(gateway: Gateway, stubs: Stubs) -> None:
     """3 to 1: the standard deviation is 6, the tolerance 31 requests, so neither 1 to 1 nor all to one would pass."""
     answers, calls = ask(gateway, stubs, "shared", REQUESTS)
@@ -127,7 +128,11 @@ def test_two_hosts_of_a_group_share_equally(gateway: Gateway, stubs: Stubs) -> N
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize(
-    ("name", "port", "hosts"), [("mortal", 8000, ("192.0.2.1", "192.0.2.2")), ("dying", 8081, HOSTS)]
+    ("name", "port", "hosts"),
+    [
+        pytest.param("mortal", 8000, ("192.0.2.1", "192.0.2.2"), marks=pytest.mark.full),
+        ("dying", 8081, HOSTS),
+    ],
 )
 def test_the_survivor_takes_all(
     gateway: Gateway, stubs: Stubs, dead: list[Stub], name: str, port: int, hosts: tuple[str, str], stream: bool

@@ -176,6 +176,7 @@ def at_once(gateway: Gateway, client: str, number: int) -> list[Answer]:
         return list(pool.map(lambda _: ask(gateway, client), range(number)))
 
 
+@pytest.mark.full
 def test_a_limit_is_one_for_all_workers(gateway: Gateway, stubs: Stubs) -> None:
     before = gateway.refusals()
     with stubs.recording() as calls:

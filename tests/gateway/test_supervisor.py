@@ -37,6 +37,7 @@ def workers(gateway: Gateway) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
+@pytest.mark.full
 def test_a_worker_that_is_killed_while_it_is_asked_is_replaced(gateway: Gateway) -> None:
     """The kernel kills for memory when a worker is busiest: then its parent's question is always unanswered."""
     first, second = workers(gateway)

@@ -194,6 +194,7 @@ def test_notes_are_gone_when_requests_are_answered(gateway: Gateway, stubs: Stub
 # -- workers that grow ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_worker_that_has_grown_is_replaced_and_nobody_notices(
     environment: Path, stubs: Stubs, tmp_path: Path
 ) -> None:
