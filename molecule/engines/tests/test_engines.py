@@ -148,6 +148,7 @@ def test_plan_agrees_with_what_is_live() -> None:
     assert shown.stdout.count("as planned") == 3, shown.stdout
 
 
+@pytest.mark.full
 def test_switching_to_another_vllm_and_back(door: str, key: str) -> None:
     """A client that asks for either name all the while sees no error, and the next run keeps the choice."""
     try:

@@ -217,6 +217,7 @@ def test_a_file_changed_by_hand_is_put_right(host: Any) -> None:
     assert live(host)[2] != before[2], "what runs may have read the changed file"
 
 
+@pytest.mark.full
 def test_a_new_secret_is_a_new_release(host: Any, door: str) -> None:
     before = live(host)
     secret = '{"llm_secrets": {"LITELLM_MASTER_KEY": "sk-another-planted-key"}}'

@@ -153,6 +153,7 @@ def test_a_change_of_the_gateway_costs_no_request(door: str, measured: Callable[
     )
 
 
+@pytest.mark.full
 def test_a_candidate_that_fails_its_check_never_serves(door: str, gateway: Any) -> None:
     """It passes validation, but its workers never come up: the limit for getting ready is zero here."""
     before = state(gateway)
