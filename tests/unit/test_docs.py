@@ -1,9 +1,10 @@
-"""What the documentation names is there."""
+"""The documentation names only what exists, and its prose fits in 100 columns."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
 from catalogues import ROOT
 
 from modelyard.diagnostics import CODES, Diagnostic, did_you_mean, show_path
@@ -59,3 +60,102 @@ def test_every_test_that_security_names_is_there() -> None:
     assert len(rows) > 25
     tests = {path: (ROOT / path).read_text(encoding="utf-8") for path, _ in named}
     assert [f"{path}::{name}" for path, name in named if f"\ndef {name}(" not in tests[path]] == []
+
+
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *sorted(ROOT.glob("docs/*.md")),
+        *sorted(ROOT.glob("roles/*/README.md")),
+    )
+]
+GENERATED = {"docs/catalogue.md", "docs/mistakes.md"}
+
+TREE = (
+    "docs",
+    "group_vars",
+    "inventories",
+    "lab",
+    "molecule",
+    "playbooks",
+    "plugins",
+    "requirements",
+    "roles",
+    "scripts",
+    "src",
+    "tests",
+)
+"""Directories of the repository. A path that begins with one of them must exist."""
+
+NAMED_FILE = re.compile(r"[\w@-]+\.(?:py|sh|yml|md|toml|cfg|j2|cmake)")
+"""A file that is named without its directory. It must exist somewhere in the repository, a user's file excepted."""
+
+NOT_OURS = {
+    "group_vars/llm_stack": "of the user's inventory",
+    "group_vars/llm_gateway": "of an inventory that is refused",
+    "llm.yml": "the user's overrides",
+    "switched.yml": "written by playbooks/switch_model.yml",
+    "upgraded.yml": "written by playbooks/upgrade.yml",
+    "inventories/imported": "written by playbooks/import.yml",
+    "llm_stack/providers.yml": "written by playbooks/import.yml",
+    "llm_stack/routing.yml": "written by playbooks/import.yml",
+    "molecule/default/molecule.yml": "molecule says that it is missing",
+    "pylock.toml": "a format of uv",
+    "graph.md": "an example of a file to write",
+}
+"""Endings of paths that look like ours and need not exist, with the reason."""
+
+PLACEHOLDER = re.compile(r"\b(?!README\b)[A-Z]{2,}\b|\bx\b|[*{<]|\.\.\.")
+"""A path with a part to fill in (NAME, VERSION, *) is not looked up."""
+
+
+def named_paths(text: str) -> set[str]:
+    """Paths and file names that a page names in backticks, links and code blocks."""
+    quoted = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^(?: {4}|\t)(.*)$", text, flags=re.MULTILINE)
+    words = {word.strip("()[],;:'\"").rstrip(".") for part in quoted for word in part.split()}
+    words |= {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)}
+    words = {re.sub(r"(::|:\d).*", "", word) for word in words if "://" not in word}
+    return {word for word in words if word.startswith(tuple(f"{top}/" for top in TREE)) or NAMED_FILE.fullmatch(word)}
+
+
+def exists(path: str, page: str) -> bool:
+    """Whether a path named on a page exists: from the root, from the page, or as a file (or template) of that name."""
+    if (ROOT / path).exists() or (ROOT / page).parent.joinpath(path).exists():
+        return True
+    return "/" not in path and any(
+        True for top in TREE for name in (path, f"{path}.j2") for _ in (ROOT / top).rglob(name)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_exists(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    paths = {path.rstrip("/") for path in named_paths(text) if not PLACEHOLDER.search(path)}
+    others = {path for path in paths if "/.credentials/" in path or path.endswith(tuple(NOT_OURS))}
+    assert sorted(path for path in paths - others if not exists(path, page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """Targets of links exist, and so does the heading that a link names."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        other = (ROOT / page).parent / file if file else ROOT / page
+        assert other.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", other.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, target
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in GENERATED])
+def test_prose_fits_in_100_columns(page: str) -> None:
+    """Tables and code blocks may be wider, and so may a line without a space to break it at."""
+    text = re.sub(r"^ *```.*?^ *```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    prose = [line for line in text.splitlines() if not line.startswith(("|", "    ")) and " " in line.strip()]
+    assert [line for line in prose if len(line) > 100] == []
