@@ -51,7 +51,7 @@ test: env ## run the tests, from lint to the whole site on two hosts (ONLY="lint
 	@scripts/lab-packages.sh g++:g++ cmake:cmake ninja:ninja-build ccache:ccache redis-check-rdb:redis-tools "chromedriver:chromium-driver fonts-dejavu-core"
 	@scripts/test.py $(FULL) $(ONLY)
 
-test-full: env ## run those, too, that take minutes and concern little (ONLY= as above)
+test-full: env ## the same and all tests marked full, before an issue is closed (ONLY= as above)
 	@$(MAKE) --no-print-directory test FULL=--full
 
 faults: env ## break a lab host, and providers, on purpose, and print what a client saw (half an hour)

@@ -200,6 +200,7 @@ def main() -> int:
     if unknown:
         print(f"no tests named {', '.join(unknown)}. There are: {', '.join(known)}", file=sys.stderr)
         return 2
+    os.environ["PATH"] = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
     RESULTS.mkdir(parents=True, exist_ok=True)
     for old in RESULTS.glob("*.xml"):
         old.unlink()
