@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-try:
-    from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
-    from modelyard.graph import graph_file
-    from modelyard.names import SHORTEST_CLIENT_KEY
-    from modelyard.origins import ansible_origin
-    from modelyard.overrides import SWITCHED
-    from modelyard.places import ineffective
-    from modelyard.render import render_plan, render_summary
-    from modelyard.resolve import STACK
-    from modelyard.secrets import find
-    from modelyard.switching import UPGRADED, SwitchError, rotation, switch, upgrade
-except ImportError as error:
-    IMPORT_ERROR: ImportError | None = error
-else:
-    IMPORT_ERROR = None
+from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+from modelyard.graph import graph_file
+from modelyard.names import SHORTEST_CLIENT_KEY
+from modelyard.origins import ansible_origin
+from modelyard.overrides import SWITCHED
+from modelyard.places import ineffective
+from modelyard.render import render_plan, render_summary
+from modelyard.resolve import STACK
+from modelyard.secrets import find
+from modelyard.switching import UPGRADED, SwitchError, rotation, switch, upgrade
+from modelyard_ansible.action import ControllerAction, Refusal, store_of, write_whole
 
 display = Display()
 
@@ -37,29 +31,11 @@ LOCKED = ("litellm", "llama_cpp_python", "vllm")
 ROLES = Path(__file__).parents[2] / "roles"
 
 
-class Refusal(AnsibleActionFail):
-    """Fails with its result alone: Ansible would print the message twice, the first time as a fault of the playbook."""
-
-    omit_exception_key = True
-
-
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Hands the `llm_*` variables of every host in llm_stack to the compiler. Contacts nobody."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the compiled plan, or fail with every diagnostic."""
-        super().run(tmp, task_vars)
-        if IMPORT_ERROR is not None:
-            raise AnsibleActionFail(
-                f"{IMPORT_ERROR}. This Python ({sys.executable}) is not Modelyard's: run `make env`, then "
-                "`.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
-            )
-        variables = task_vars or {}
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return the compiled plan. Raises Refusal with every diagnostic."""
         inventory = snapshot(variables)
         if "component" in self._task.args:
             return self._upgrade(inventory)
@@ -154,7 +130,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     for name, host in hosts.items():
         mine = host.variables.get("llm_secrets")
         given |= {str(key): value for key, value in mine.items() if value} if isinstance(mine, Mapping) else {}
-        store = Path(str(hostvars[name].get("inventory_dir") or "."), ".credentials")
+        store = store_of(hostvars[name])
         if store not in stores:
             stores[store] = stored_secrets(store)
     secrets = {*given, *(name for name, value in os.environ.items() if value)}.union(*stores.values())
@@ -234,12 +210,8 @@ def report(compiled: Compiled) -> str:
 
 
 def write(variable: str, target: str, text: str) -> None:
-    """Write the file that a variable asks for. Who reads it never sees half of it."""
-    path = Path(target).expanduser()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write the file that a variable asks for. Raises AnsibleActionFail."""
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.rename(path)
+        write_whole(Path(target).expanduser(), text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise AnsibleActionFail(f"{variable} cannot be written: {error}") from error

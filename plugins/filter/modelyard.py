@@ -8,23 +8,18 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-try:
-    from modelyard.compiler import compile_document
-    from modelyard.cuda import CudaError, choose_build
-    from modelyard.drill import DrillError, drill
-    from modelyard.live import compare, observed
-    from modelyard.origins import ansible_origin
-    from modelyard.releases import RollbackError, way_back
-    from modelyard.releases import render as render_releases
-    from modelyard.render import render_changes
-    from modelyard.sourcemap import plain
-    from modelyard.status import render as render_status
-    from modelyard.status import status
-    from modelyard.systemd import systemd_word
-except ImportError as error:
-    IMPORT_ERROR: ImportError | None = error
-else:
-    IMPORT_ERROR = None
+from modelyard.compiler import compile_document
+from modelyard.cuda import CudaError, choose_build
+from modelyard.drill import DrillError, drill
+from modelyard.live import compare, observed
+from modelyard.origins import ansible_origin
+from modelyard.releases import RollbackError, way_back
+from modelyard.releases import render as render_releases
+from modelyard.render import render_changes
+from modelyard.sourcemap import plain
+from modelyard.status import render as render_status
+from modelyard.status import status
+from modelyard.systemd import systemd_word
 
 
 def litellm_config(
@@ -35,8 +30,6 @@ def litellm_config(
     gateway_host: str | None = None,
 ) -> dict[str, Any]:
     """The gateway's document for one gateway host. Raises AnsibleFilterError with every diagnostic."""
-    if IMPORT_ERROR is not None:
-        raise AnsibleFilterError(f"{IMPORT_ERROR}. Run `make env`, then use .venv/bin/ansible-playbook.")
     for name, value in (("the catalogue", catalogue), ("groups", groups), ("addresses", addresses or {})):
         if not isinstance(value, Mapping):
             raise AnsibleFilterError(f"{name} must be a mapping, not {type(value).__name__}")
