@@ -20,7 +20,16 @@ from modelyard.places import ineffective
 from modelyard.render import render_plan, render_summary
 from modelyard.resolve import STACK
 from modelyard.secrets import find
-from modelyard.switching import UPGRADED, SwitchError, rotation, switch, upgrade
+from modelyard.switching import (
+    UPGRADED,
+    Rotation,
+    Switch,
+    SwitchError,
+    Upgrade,
+    rotation,
+    switch,
+    upgrade,
+)
 from modelyard_ansible.action import ControllerAction, Refusal, store_of, write_whole
 
 display = Display()
@@ -30,19 +39,39 @@ LOCKED = ("litellm", "llama_cpp_python", "vllm")
 
 ROLES = Path(__file__).parents[2] / "roles"
 
+REQUIRED = {"type": "str", "required": True}
+OPERATIONS: dict[str, dict[str, Any]] = {
+    "compile": {},
+    "switch": {"provider": REQUIRED, "model": REQUIRED},
+    "upgrade": {"component": REQUIRED, "version": REQUIRED, "source": {"type": "dict"}},
+    "rotate": {"secret": REQUIRED},
+}
+"""The arguments of each operation. Those of another one are refused."""
+
 
 class ActionModule(ControllerAction):
     """Hands the `llm_*` variables of every host in llm_stack to the compiler. Contacts nobody."""
 
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Return the compiled plan. Raises Refusal with every diagnostic."""
+        """Return the compiled plans. Raises Refusal with everything that is wrong."""
+        operation = str(self._task.args.get("operation", "compile"))
+        choices = {"type": "str", "choices": list(OPERATIONS), "default": "compile"}
+        options = self._options({"operation": choices, **OPERATIONS.get(operation, {})})
         inventory = snapshot(variables)
-        if "component" in self._task.args:
-            return self._upgrade(inventory)
-        if "secret" in self._task.args:
-            return self._rotation(inventory)
-        if self._task.args:
-            return self._switch(inventory)
+        try:
+            if operation == "switch":
+                return switched(switch(inventory, options["provider"], options["model"]))
+            if operation == "upgrade":
+                wanted = options["component"], options["version"], options["source"]
+                return upgraded(upgrade(inventory, *wanted))
+            if operation == "rotate":
+                return rotated(rotation(inventory, options["secret"]))
+        except SwitchError as error:
+            raise Refusal(str(error)) from error
+        return self._compile(inventory, variables)
+
+    def _compile(self, inventory: Inventory, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Compile what is there, and write the files that were asked for."""
         compiled = compile_inventory(inventory)
         if path := self._templar.template(variables.get("llm_report")):
             write("llm_report", str(path), report(compiled))
@@ -54,51 +83,32 @@ class ActionModule(ControllerAction):
             write("llm_graph", str(path), graph_file(compiled, str(path)))
         return result(compiled)
 
-    def _switch(self, inventory: Inventory) -> dict[str, Any]:
-        """The plans of a choice that is not made yet."""
-        _validated, wanted = self.validate_argument_spec(
-            {"provider": {"type": "str", "required": True}, "model": {"type": "str", "required": True}}
-        )
-        try:
-            found = switch(inventory, wanted["provider"], wanted["model"])
-        except SwitchError as error:
-            raise Refusal(str(error)) from error
-        return {
-            **result(found.final),
-            "away": result(found.away),
-            "switch": {
-                "overrides": {SWITCHED: found.overrides},
-                "hosts": list(found.hosts),
-                "differs": found.changed,
-                "uncovered": list(found.uncovered),
-            },
-        }
 
-    def _rotation(self, inventory: Inventory) -> dict[str, Any]:
-        """The plans for a secret that gets another value."""
-        _validated, wanted = self.validate_argument_spec({"secret": {"type": "str", "required": True}})
-        try:
-            found = rotation(inventory, wanted["secret"])
-        except SwitchError as error:
-            raise Refusal(str(error)) from error
-        told = {"kind": found.kind, "hosts": list(found.hosts), "uncovered": list(found.uncovered)}
-        return {**result(found.final), "away": result(found.away), "rotation": told}
+def switched(found: Switch) -> dict[str, Any]:
+    """Return the task's result for a choice of a model that is not made yet."""
+    told = {
+        "overrides": {SWITCHED: found.overrides},
+        "hosts": list(found.hosts),
+        "differs": found.changed,
+        "uncovered": list(found.uncovered),
+    }
+    return {**result(found.final), "away": result(found.away), "switch": told}
 
-    def _upgrade(self, inventory: Inventory) -> dict[str, Any]:
-        """The plans with a version that is not chosen yet."""
-        _validated, wanted = self.validate_argument_spec(
-            {
-                "component": {"type": "str", "required": True},
-                "version": {"type": "str", "required": True},
-                "source": {"type": "dict"},
-            }
-        )
-        try:
-            found = upgrade(inventory, wanted["component"], wanted["version"], wanted["source"])
-        except SwitchError as error:
-            raise Refusal(str(error)) from error
-        chosen = {"overrides": {UPGRADED: found.overrides}, "former": found.former, "hosts": list(found.hosts)}
-        return {**result(found.final), "upgrade": chosen}
+
+def upgraded(found: Upgrade) -> dict[str, Any]:
+    """Return the task's result for a version that is not chosen yet."""
+    told = {
+        "overrides": {UPGRADED: found.overrides},
+        "former": found.former,
+        "hosts": list(found.hosts),
+    }
+    return {**result(found.final), "upgrade": told}
+
+
+def rotated(found: Rotation) -> dict[str, Any]:
+    """Return the task's result for a secret that gets another value."""
+    told = {"kind": found.kind, "hosts": list(found.hosts), "uncovered": list(found.uncovered)}
+    return {**result(found.final), "away": result(found.away), "rotation": told}
 
 
 def result(compiled: Compiled) -> dict[str, Any]:

@@ -206,6 +206,25 @@ def test_documentation_of_filters(ansible: Run, name: str) -> None:
     assert documented["return"]["_value"]["type"] in ("dict", "list")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "local_chat_models"),
+        ("operation=switch provider=llama_cpp_native model=llama-cpp-native", "run at the same time"),
+        ("operation=upgrade component=llama_cpp version=999", "The checksum of llama_cpp"),
+        ("operation=rotate secret=LITELLM_MASTER_KEY", "kind: gateway"),
+        ("operation=rotate", "missing required arguments: secret"),
+        ("operation=switch provider=a model=b secret=c", "Unsupported parameters"),
+        ("secret=LITELLM_MASTER_KEY", "Unsupported parameters"),
+        ("operation=turn", "value of operation must be one of: compile, switch, upgrade, rotate"),
+    ],
+)
+def test_operations(ansible: Run, stack: Path, arguments: str, told: str) -> None:
+    """Each has arguments of its own, and refuses those of another."""
+    done = ansible("ansible", "gw", "-i", stack, "-m", "modelyard_compile", "-a", arguments)
+    assert told in done.stdout
+
+
 def test_documentation_of_the_action(ansible: Run) -> None:
     documented = json.loads(ansible("ansible-doc", "-j", "modelyard_compile").stdout)["modelyard_compile"]
     assert documented["doc"]["has_action"]
