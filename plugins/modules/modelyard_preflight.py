@@ -193,7 +193,6 @@ gpu_table:
   returned: always
 """
 
-import hashlib
 import ipaddress
 import json
 import os
@@ -201,16 +200,20 @@ import re
 import socket
 import struct
 import time
-import urllib.parse
 from dataclasses import dataclass
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_gguf import GgufError, read
 from ansible.module_utils.modelyard_gpus import find, survey
+from ansible.module_utils.modelyard_model_file import (
+    MODELS,
+    hub_url,
+    place_of,
+    published_record,
+)
 from ansible.module_utils.modelyard_services import public_names, read_text, unit_state
 from ansible.module_utils.modelyard_store import size_of, unneeded
 
-MODELS = "/var/lib/modelyard/models"  # where modelyard_model puts what it fetches
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
 TCP_LISTEN = "0A"
 FOREIGN = {
@@ -494,12 +497,9 @@ def model_file(engine: dict, endpoint: str, directory: str = MODELS) -> str:
         return str(source["path"])
     sha256, url = source.get("sha256"), source.get("url")
     if source.get("repo"):
-        path = urllib.parse.quote(f"{source['repo']}/resolve/{source['revision']}/{source['file']}")
-        url = f"{endpoint.rstrip('/')}/{path}"
-        published = os.path.join(directory, "published", hashlib.sha256(url.encode()).hexdigest()[:16])
-        sha256 = sha256 or (read_text(published) or "").strip()
-    name = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
-    place = os.path.join(directory, sha256[:16], name)
+        url = hub_url(endpoint, source["repo"], source["revision"], source["file"])
+        sha256 = sha256 or (read_text(published_record(url, directory)) or "").strip()
+    place = place_of(url, sha256, directory)
     if not sha256 or not os.path.exists(place):
         raise GgufError("its file is not on the host yet")
     return place

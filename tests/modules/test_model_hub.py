@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import modelyard_model as model
 import pytest
+from ansible.module_utils import modelyard_model_file as model
 
 MODEL = b"GGUF" + bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(MODEL).hexdigest()

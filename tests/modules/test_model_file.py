@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible.module_utils import modelyard_model_file as model
 
-ROOT = Path(__file__).parents[2]
 MODEL = b"GGUF" + os.urandom(3 << 20)
 SHA256 = hashlib.sha256(MODEL).hexdigest()
-
-
-def load() -> ModuleType:
-    """Import the module from its file, as Ansible would find it."""
-    spec = importlib.util.spec_from_file_location("modelyard_model", ROOT / "plugins/modules/modelyard_model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-model = load()
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -241,7 +226,7 @@ def test_an_address_that_cannot_be_used_is_refused(url: str, message: str) -> No
 
 
 def local(path: Path, sha256: str | None = None, reader: str | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = model.local_model(str(path), sha256, reader, str(path.parent / "state"), False)
+    found: dict[str, Any] = model.local_file(str(path), sha256, reader, str(path.parent / "state"), False)
     return found
 
 

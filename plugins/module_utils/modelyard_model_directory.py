@@ -1,95 +1,9 @@
-#!/usr/bin/python
-"""Put a model's directory in place on the host: one that is there, or a whole repository of a hub at one commit."""
+"""A model's directory on the host: one that is there, or a whole repository of a hub at one commit.
+
+Standard library only, because this runs with the target's Python.
+"""
 
 from __future__ import annotations
-
-DOCUMENTATION = r"""
-module: modelyard_hf_snapshot
-short_description: Put a model's directory in place on the host
-description:
-  - Either accepts a directory that the host already has (O(path)), or lets the host itself fetch a repository of models
-    as it was at one commit (O(repo) and O(revision)) from Hugging Face or from a mirror of it.
-  - Fetched are weights in the C(safetensors) format, and the small files that describe the model and its words.
-    Weights in other formats can run programs when they are loaded; a repository that has no others is refused.
-  - A download lies in a directory of its own until every file is there and has the checksum that the hub publishes.
-    Then that gets its final name, so a model is seen whole or not at all.
-  - A second run continues where the first was cut off. Space on the disk is checked before the first byte is written.
-  - Verified files are not hashed again. Their sizes and modification times are recorded beside the directory.
-  - While it downloads it writes a line to the host's journal every ten seconds.
-options:
-  path:
-    description: A directory on the host, with the files of a model or of an adapter.
-    type: path
-  repo:
-    description: A repository of models, C(OWNER/NAME). O(revision) is then required.
-    type: str
-  revision:
-    description: The commit, 40 hexadecimal digits. A branch or a tag may name something else tomorrow.
-    type: str
-  endpoint:
-    description: The hub that has the repository, or a mirror of it.
-    type: str
-    default: https://huggingface.co
-  token_secret:
-    description: Name of the secret with the hub's access token, for a repository that wants one. It is looked up on the
-      controller and reaches the module as O(token).
-    type: str
-  token:
-    description: The access token itself. It is sent to O(endpoint) only, not to where that redirects.
-    type: str
-  directory:
-    description: Repositories lie below this directory, as C(OWNER--NAME/REVISION).
-    type: path
-    default: /var/lib/modelyard/models/hf
-  reader:
-    description: The user that must be able to read the files. Not checked while that user does not exist.
-    type: str
-  margin_mib:
-    description: MiB that must stay free on the disk beside the model.
-    type: int
-    default: 1024
-  attempts:
-    description: How many attempts in a row may bring no data before the run fails.
-    type: int
-    default: 5
-attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-author: Modelyard
-"""
-
-EXAMPLES = r"""
-- name: 1. A model that the host already has
-  modelyard_hf_snapshot:
-    path: /srv/models/qwen2.5-7b-instruct
-    reader: modelyard-vllm
-
-- name: 2. A repository at Hugging Face, whose owner wants to know who fetches it
-  modelyard_hf_snapshot:
-    repo: example/tiny-llama
-    revision: 0123456789abcdef0123456789abcdef01234567
-    token_secret: HF_TOKEN
-"""
-
-RETURN = r"""
-path:
-  description: The directory of the model. In check mode, where it would be.
-  returned: success
-  type: str
-files:
-  description: What a sandbox has to show so that the model can be read, the directory and what its links lead to.
-  returned: success
-  type: list
-  elements: str
-fingerprint:
-  description: Changes when the model does. The commit, or made of the names, sizes and times of the files.
-  returned: success
-  type: str
-resumed_from:
-  description: How many bytes an earlier run had left.
-  returned: when something was downloaded
-  type: int
-"""
 
 import fcntl
 import hashlib
@@ -101,7 +15,6 @@ import time
 import urllib.parse
 from typing import Any, Callable
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_download import (
     ModelError,
     RetryableError,
@@ -273,7 +186,7 @@ def states(directory: str) -> dict[str, list[int]]:
     return found
 
 
-def local(path: str, reader: str | None) -> dict[str, Any]:
+def local_directory(path: str, reader: str | None) -> dict[str, Any]:
     """Accept a directory that is on the host. Returns the module's result; raises ModelError."""
     path = os.path.realpath(path)  # the service is shown this directory, and no link to it
     if not os.path.isdir(path):
@@ -296,57 +209,3 @@ def local(path: str, reader: str | None) -> dict[str, Any]:
         "files": [path, *(file for file in real if not file.startswith(f"{path}/"))],
         "fingerprint": hashlib.sha256(marks.encode()).hexdigest()[:16],
     }
-
-
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path"},
-            "repo": {"type": "str"},
-            "revision": {"type": "str"},
-            "endpoint": {"type": "str", "default": "https://huggingface.co"},
-            "token_secret": {"type": "str", "no_log": False},
-            "token": {"type": "str", "no_log": True},
-            "directory": {"type": "path", "default": "/var/lib/modelyard/models/hf"},
-            "reader": {"type": "str"},
-            "margin_mib": {"type": "int", "default": 1024},
-            "attempts": {"type": "int", "default": 5},
-        },
-        required_one_of=[("path", "repo")],
-        mutually_exclusive=[("path", "repo")],
-        required_by={"repo": ("revision",)},
-        supports_check_mode=True,
-    )
-    options = module.params
-    try:
-        if options["path"]:
-            module.exit_json(**local(options["path"], options["reader"]))
-        snapshot = Snapshot(
-            options["endpoint"],
-            options["repo"],
-            options["revision"],
-            options["directory"],
-            token=options["token"],
-            margin_mib=options["margin_mib"],
-            attempts=options["attempts"],
-            log=module.log,
-        )
-        result: dict[str, Any] = {
-            "path": snapshot.path,
-            "files": [snapshot.path],
-            "fingerprint": options["revision"],
-        }
-        if snapshot.is_there():
-            module.exit_json(changed=False, **result)
-        if not module.check_mode:
-            result["resumed_from"] = snapshot.fetch()
-        module.exit_json(changed=True, **result)
-    except ModelError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"the model could not be put in place: {error}")
-
-
-if __name__ == "__main__":
-    main()
