@@ -96,7 +96,8 @@ def is_recorded(record: str, path: str, sha256: str) -> bool:
             noted = json.load(handle)
     except (OSError, ValueError):
         return False
-    return noted == {"sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    found = {"sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return bool(noted == found)
 
 
 def local_file(path: str, sha256: str | None, reader: str | None, directory: str, check_mode: bool) -> dict[str, Any]:

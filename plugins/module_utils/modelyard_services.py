@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
+from typing import Any
 
 SERVICES = "/opt/modelyard/services"
 CREDENTIALS = "/etc/modelyard/credentials"
@@ -42,7 +43,7 @@ class ServiceError(Exception):
     """Something on the host is not as it must be; the text is for the user."""
 
 
-def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess:
+def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
     """Run a program and return its result, whatever its exit status.
 
     It runs in `/`, because a service user may not enter /root.
@@ -118,7 +119,7 @@ def sha256_of(path: str) -> str:
 class Release:
     """One immutable version of a service. Its identity is its content, before placeholders are filled in."""
 
-    def __init__(self, service: str, spec: dict) -> None:
+    def __init__(self, service: str, spec: dict[str, Any]) -> None:
         self.service = service
         self.spec = spec
         identity = {key: spec[key] for key in ("user", "files", "units", "store", "generation")}
@@ -166,7 +167,7 @@ class Release:
             files[installed] = self.fill(content, slot)
         return files
 
-    def checks(self, slot: str | None = None) -> list[dict]:
+    def checks(self, slot: str | None = None) -> list[dict[str, Any]]:
         """Return the checks of this release, filled in for a slot."""
         return list(json.loads(self.fill(json.dumps(self.spec["checks"]), slot)))
 
@@ -214,7 +215,7 @@ def missing(release: Release) -> list[str]:
     return [path for path in needed if not os.path.exists(path)]
 
 
-def public_names(manifest: dict) -> list[str]:
+def public_names(manifest: dict[str, Any]) -> list[str]:
     """Return the model names that a release's checks want listed: of the gateway's, its public names."""
     return [name for check in manifest["checks"] if check["kind"] == "models" for name in check["names"]]
 
@@ -268,7 +269,7 @@ class Service:
         found.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
         return [entry.name for entry in found]
 
-    def history(self) -> list[dict]:
+    def history(self) -> list[dict[str, Any]]:
         """Return what happened to it, the oldest first. A line that a full disk cut off is left out."""
         found = []
         for line in (read_text(os.path.join(self.root, "history.jsonl")) or "").splitlines():

@@ -86,6 +86,7 @@ import contextlib
 import json
 import os
 import shutil
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_services import ServiceError, read_text, run, sha256_of, write_atomically
@@ -94,7 +95,7 @@ from ansible.module_utils.modelyard_store import CACHE, COMPLETE, STORE, WORK, b
 BUILD_USER = "modelyard-build"
 
 
-def query(identifier: str, check_mode: bool) -> dict:
+def query(identifier: str, check_mode: bool) -> dict[str, Any]:
     """Say whether the artifact is there and whole, and whether a build of it is under way. Marks it as asked for."""
     marker = os.path.join(STORE, identifier, COMPLETE)
     present = os.path.exists(marker)
@@ -104,7 +105,7 @@ def query(identifier: str, check_mode: bool) -> dict:
     return {"present": present, "building": building(identifier), "cores": os.cpu_count() or 1}
 
 
-def start(identifier: str, sources: dict, script: str, environment: dict) -> dict:
+def start(identifier: str, sources: dict[str, Any], script: str, environment: dict[str, Any]) -> dict[str, Any]:
     """Start the build in a unit of its own: no network session, no terminal and no Ansible holds it."""
     destination, work = os.path.join(STORE, identifier), os.path.join(WORK, identifier)
     for directory in (destination, work):
@@ -151,7 +152,7 @@ def start(identifier: str, sources: dict, script: str, environment: dict) -> dic
     return {}
 
 
-def poll(identifier: str) -> dict:
+def poll(identifier: str) -> dict[str, Any]:
     """Return the last line of the build's log, and its exit status once it ended."""
     work = os.path.join(WORK, identifier)
     log = (read_text(os.path.join(work, "build.log")) or "").rstrip().splitlines()
@@ -165,7 +166,7 @@ def poll(identifier: str) -> dict:
     }
 
 
-def finish(identifier: str) -> dict:
+def finish(identifier: str) -> dict[str, Any]:
     """Seal a finished build and pack it for the controller's cache."""
     destination, work = os.path.join(STORE, identifier), os.path.join(WORK, identifier)
     log = os.path.join(work, "build.log")
@@ -180,7 +181,7 @@ def finish(identifier: str) -> dict:
     return {"archive": archive, "sha256": sha256_of(archive)}
 
 
-def unpack(identifier: str, archive: str, sha256: str) -> dict:
+def unpack(identifier: str, archive: str, sha256: str) -> dict[str, Any]:
     """Unpack the controller's copy beside its place, then rename it there."""
     if sha256_of(archive) != sha256:
         raise ServiceError(f"the copy of {identifier} arrived damaged; run again")

@@ -61,6 +61,7 @@ import pwd
 import shutil
 import stat
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_services import (
@@ -174,7 +175,7 @@ def main() -> None:
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     missing = [program for program in module.params["programs"] if shutil.which(program) is None]
-    result = {"changes": changes, "missing_programs": missing, "services": services()}
+    result: dict[str, Any] = {"changes": changes, "missing_programs": missing, "services": services()}
     if changes:
         result["diff"] = {"prepared": "\n".join(changes)}
     module.exit_json(changed=bool(changes), **result)

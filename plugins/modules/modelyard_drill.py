@@ -68,6 +68,7 @@ import http.client
 import json
 import threading
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import CheckError, describe, read_credential, sent
@@ -79,9 +80,9 @@ class Client:
     def __init__(self, url: str, bearer: str, model: str, timeout_s: float) -> None:
         self.check = {"url": f"{url}/v1/chat/completions", "bearer": bearer, "timeout_s": timeout_s}
         self.body = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
-        self.answers: list = []
+        self.answers: list[Any] = []
         """(when it was there, in seconds; how long it took; who gave it)"""
-        self.failed: collections.Counter = collections.Counter()
+        self.failed: collections.Counter[str] = collections.Counter()
 
     def ask(self) -> None:
         """Ask once. Nothing is raised."""
@@ -114,7 +115,7 @@ class Client:
         return time.monotonic()
 
 
-def summary(asked: int, client: Client, started: float, ended: float) -> dict:
+def summary(asked: int, client: Client, started: float, ended: float) -> dict[str, Any]:
     """What a client saw."""
     moments = [started, *sorted(moment for moment, _took, _by in client.answers), ended]
     by = collections.Counter(by for _moment, _took, by in client.answers)

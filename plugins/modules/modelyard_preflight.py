@@ -201,6 +201,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_gguf import GgufError, read
@@ -395,7 +396,7 @@ def clashes(address: str, listener: Listener) -> bool:
     return address in everywhere or listener.address in everywhere or address == listener.address
 
 
-def port_problems(services: list[dict], found: list[Listener], who: dict[str, Holder]) -> list[str]:
+def port_problems(services: list[dict[str, Any]], found: list[Listener], who: dict[str, Holder]) -> list[str]:
     """Say for every planned listener who else is in its place.
 
     An engine of ours that the plan no longer contains (a renamed model, say) is not in the way: it makes room.
@@ -434,7 +435,7 @@ def kind(name: str) -> str:
     return name.removeprefix("modelyard-").removesuffix(".service").partition("@")[0]
 
 
-def adoption(planned: dict) -> str:
+def adoption(planned: dict[str, Any]) -> str:
     """Say how a planned Ollama takes over the models of another one; empty for other services."""
     if kind(planned["service"]) != "ollama":
         return ""
@@ -442,7 +443,7 @@ def adoption(planned: dict) -> str:
     return f". Its models need not be pulled again: {setting} adopts them where they are (roles/ollama/README.md)"
 
 
-def boot_problems(services: list[dict], states: dict[str, dict[str, str]]) -> list[str]:
+def boot_problems(services: list[dict[str, Any]], states: dict[str, dict[str, str]]) -> list[str]:
     """Say which units that are not ours are stopped now and would take a planned port at the next boot.
 
     `states` is what systemd says of the units in FOREIGN. One that is set up for another port cannot be told from
@@ -463,7 +464,7 @@ def boot_problems(services: list[dict], states: dict[str, dict[str, str]]) -> li
     return list(problems.values())
 
 
-def removal_problems(planned: list[str], live: dict | None) -> list[str]:
+def removal_problems(planned: list[str], live: dict[str, Any] | None) -> list[str]:
     """Say which public names are live (`live` is the manifest of the gateway's live release) and planned nowhere."""
     if not planned or live is None:
         return []
@@ -477,7 +478,7 @@ def removal_problems(planned: list[str], live: dict | None) -> list[str]:
     ]
 
 
-def gpu_facts(path: str | None, proc: str = "/proc") -> dict:
+def gpu_facts(path: str | None, proc: str = "/proc") -> dict[str, Any]:
     """Return what modelyard_gpu_facts does; every process has its unit, too."""
     facts = survey(path)
     for gpu in facts["gpus"]:
@@ -486,7 +487,7 @@ def gpu_facts(path: str | None, proc: str = "/proc") -> dict:
     return facts
 
 
-def model_file(engine: dict, endpoint: str, directory: str = MODELS) -> str:
+def model_file(engine: dict[str, Any], endpoint: str, directory: str = MODELS) -> str:
     """Return where the GGUF file of a model is; raises GgufError with the reason where there is none (yet)."""
     source = engine.get("source") or {}
     if engine["role"] == "vllm":
@@ -495,7 +496,7 @@ def model_file(engine: dict, endpoint: str, directory: str = MODELS) -> str:
         raise GgufError("its file is Ollama's own; vram_mib would say what it needs")
     if source.get("path"):
         return str(source["path"])
-    sha256, url = source.get("sha256"), source.get("url")
+    sha256, url = str(source.get("sha256") or ""), str(source.get("url"))
     if source.get("repo"):
         url = hub_url(endpoint, source["repo"], source["revision"], source["file"])
         sha256 = sha256 or (read_text(published_record(url, directory)) or "").strip()
@@ -505,7 +506,7 @@ def model_file(engine: dict, endpoint: str, directory: str = MODELS) -> str:
     return place
 
 
-def headers(engines: list[dict], endpoint: str, directory: str = MODELS) -> list[dict]:
+def headers(engines: list[dict[str, Any]], endpoint: str, directory: str = MODELS) -> list[dict[str, Any]]:
     """Return for every model that does not declare its need the header of its file, or the reason why there is none."""
     found = []
     for engine in engines:
@@ -556,7 +557,12 @@ def main() -> None:
     if not module.params["allow_removal"]:
         manifest = read_text("/opt/modelyard/services/litellm/current/manifest.json")
         problems += removal_problems(module.params["public_names"], json.loads(manifest) if manifest else None)
-    facts: dict = {"gpus": [], "driver_version": None, "cuda_version": None, "reason": "no engine runs on this host"}
+    facts: dict[str, Any] = {
+        "gpus": [],
+        "driver_version": None,
+        "cuda_version": None,
+        "reason": "no engine runs on this host",
+    }
     if engines:
         facts = gpu_facts(find(module.get_bin_path))
     module.exit_json(

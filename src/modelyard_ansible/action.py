@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible import context
+import ansible.context
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
@@ -66,7 +66,7 @@ class Action(ActionBase):
 
     def _runner(self) -> dict[str, str]:
         """Return who runs what, for what a host remembers of it."""
-        return whoever_runs(context.CLIARGS.get("args", ()))
+        return whoever_runs(ansible.context.CLIARGS.get("args", ()))
 
 
 class ControllerAction(Action):
