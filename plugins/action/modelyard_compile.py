@@ -112,7 +112,7 @@ def rotated(found: Rotation) -> dict[str, Any]:
 
 
 def result(compiled: Compiled) -> dict[str, Any]:
-    """What the task returns of a compiled catalogue."""
+    """Return the task's result for a compiled catalogue."""
     return {
         "changed": False,
         **compiled.as_dict(),
@@ -122,14 +122,14 @@ def result(compiled: Compiled) -> dict[str, Any]:
 
 
 def refusal(compiled: Compiled) -> str:
-    """Everything that is wrong, one diagnostic after the other, each beginning on a line of its own."""
+    """Return the message about all that is wrong; each diagnostic begins on a line of its own."""
     count = len(compiled.errors)
     head = f"The catalogue has {count} error{'s' if count > 1 else ''}. No host was contacted."
     return "\n".join([head, *(diagnostic.render() for diagnostic in compiled.errors), "Codes: docs/diagnostics.md"])
 
 
 def snapshot(variables: Mapping[str, Any]) -> Inventory:
-    """What the compiler needs to know of the inventory, from the variables of any one host."""
+    """Return what the compiler needs to know of the inventory, from the variables of any one host."""
     groups = {str(name): [str(host) for host in hosts] for name, hosts in variables["groups"].items()}
     hostvars = variables["hostvars"]
     fixed: dict[int, Any] = {}
@@ -158,7 +158,10 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
 
 
 def locked_versions(role: str) -> frozenset[str]:
-    """Versions a role has locks of, e.g. from vllm-0.32.0-cuda.txt. The plugins may be used without the roles."""
+    """Return the versions a role has locks of, e.g. from vllm-0.32.0-cuda.txt.
+
+    Empty where the role is missing: the plugins may be used without the roles.
+    """
     name = role.replace("_", "-")
     return frozenset(
         path.stem.removeprefix(f"{name}-").split("-")[0]
@@ -167,15 +170,16 @@ def locked_versions(role: str) -> frozenset[str]:
 
 
 def read_raw(name: str, hostvars: Any) -> dict[str, Any]:
-    """The `llm_*` variables of one host as they are written. The keys, too, know where that was."""
+    """Return the `llm_*` variables of one host as they are written. The keys, too, know where that was."""
     return {variable: value for variable, value in hostvars.raw_get(name).items() if variable.startswith("llm_")}
 
 
 def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int, Any]) -> Host:
-    """The `llm_*` variables of one host, templated in its own context. `raw` is what `read_raw` says of it.
+    """Return the `llm_*` variables of one host, templated in its own context.
 
-    `fixed` holds values without templates by identity: hosts share what group_vars says, and templating it
-    again for each of them is what takes the time in a large inventory.
+    `raw` is what `read_raw` says of it. `fixed` holds values without templates by identity: hosts
+    share what group_vars says, and templating it again for each of them is what takes the time in
+    a large inventory.
     """
     mine = hostvars[name]
     values: dict[str, Any] = {}
@@ -199,7 +203,7 @@ def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int,
 
 
 def is_fixed(value: Any) -> bool:
-    """True for a value that templating cannot change: no templates and nothing encrypted in it."""
+    """Return whether templating cannot change a value: no templates and nothing encrypted in it."""
     if value is None or isinstance(value, bool | int | float):
         return True
     if isinstance(value, str):
@@ -210,12 +214,12 @@ def is_fixed(value: Any) -> bool:
 
 
 def stored_secrets(store: Path) -> set[str]:
-    """Names of the secrets kept beside the inventory."""
+    """Return the names of the secrets kept beside the inventory."""
     return {entry.name for entry in store.iterdir() if not entry.name.startswith(".")} if store.is_dir() else set()
 
 
 def report(compiled: Compiled) -> str:
-    """All diagnostics as JSON."""
+    """Return all diagnostics as JSON."""
     return json.dumps([diagnostic.as_dict() for diagnostic in compiled.diagnostics], indent=2) + "\n"
 
 

@@ -62,7 +62,7 @@ class ActionModule(ControllerAction):
 
 
 def read(source: Path) -> dict[str, bytes]:
-    """The files that exist. Raises AnsibleActionFail if one cannot be read."""
+    """Return the files that exist. Raises AnsibleActionFail if one cannot be read."""
     try:
         return {name: (source / name).read_bytes() for name in FILES if (source / name).is_file()}
     except OSError as error:
@@ -70,7 +70,7 @@ def read(source: Path) -> dict[str, bytes]:
 
 
 def nearest(source: Path) -> str:
-    """Where the files lie, if they are not in `source` itself."""
+    """Say where the files lie, if they are not in `source` itself."""
     if (source / FILES[0]).is_file() or not source.is_dir():
         return ""
     found = sorted(source.glob(f"*/{FILES[0]}"))
@@ -78,7 +78,7 @@ def nearest(source: Path) -> str:
 
 
 def occupied(destination: Path) -> list[str]:
-    """Why nothing can be written there, if so: what exists is never overwritten."""
+    """Say why nothing can be written there, if so: what exists is never overwritten."""
     if destination.is_dir() and not any(destination.iterdir()):
         return []
     if not os.path.lexists(destination):

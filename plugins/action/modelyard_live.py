@@ -25,5 +25,5 @@ class ActionModule(Action):
 
 
 def brief(message: str) -> str:
-    """The last line of an error, which is the reason, without what every error of ssh begins with."""
+    """Return the last line of an error, which is the reason, without what each of ssh begins with."""
     return (message.strip().splitlines() or ["no reason given"])[-1].rpartition("ssh: ")[2]

@@ -64,7 +64,7 @@ def take(path: Path, mine: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What a lock says; None if it is gone, or damaged, which only a full disk does."""
+    """Return what a lock says; None if it is gone, or damaged, which only a full disk does."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -73,6 +73,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def told(owner: dict[str, Any]) -> str:
+    """Say who has the lock."""
     return (
         f"{owner['purpose']} changes the hosts of this inventory since {owner['since']}: "
         f"{owner['user']}@{owner['host']}, process {owner['pid']}."

@@ -83,12 +83,12 @@ class ActionModule(Action):
 
 
 def clock(moment: float) -> datetime:
-    """The controller's time, where the report is read."""
+    """Return a time, in seconds since 1970, as the controller's: the report is read there."""
     return datetime.fromtimestamp(moment).astimezone()
 
 
 def watcher(plans: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The host that has Prometheus, and its part of the plan."""
+    """Return the host that has Prometheus, and its part of the plan. Raises Refusal if there is none."""
     for host, plan in plans.items():
         if plan["prometheus"] is not None:
             return host, plain(plan["prometheus"])
@@ -100,6 +100,9 @@ def watcher(plans: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def shown(inventory: str) -> str:
-    """The inventory's directory as it is named in the clone; of any other its last part, which is no path of a user."""
+    """Return the inventory's directory as it is named in the clone.
+
+    Of any other it is the last part: a path of the user's stays out of a page that is passed on.
+    """
     path = Path(inventory)
     return str(path.relative_to(CLONE)) if path.is_relative_to(CLONE) else path.name

@@ -38,7 +38,7 @@ def read_credential(reference: str, generations: dict[str, str] | None = None) -
     """Return the secret that `SERVICE/NAME` refers to.
 
     `generations` maps a service to the generation to read instead of its live one: a candidate is checked with the
-    secrets it was started with.
+    secrets it was started with. Raises CheckError.
     """
     service, _, name = reference.rpartition("/")
     generation = (generations or {}).get(service, "current")

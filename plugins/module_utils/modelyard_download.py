@@ -56,6 +56,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects; a token stays with the host that it was meant for."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Return the request that follows, None if none does. Called by urllib."""
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and not same_host(req.full_url, newurl):
             following.headers.pop("Authorization", None)
@@ -169,11 +170,14 @@ class Transfer:
         self.log, self.free_bytes, self.sleep = log, free_bytes, sleep
 
     def size(self) -> int:
-        """Bytes that are in the partial file."""
+        """Return how many bytes are in the partial file."""
         return os.path.getsize(self.partial) if os.path.exists(self.partial) else 0
 
     def run(self) -> None:
-        """Bring the partial file to its full length, over as many connections as it takes."""
+        """Bring the partial file to its full length, over as many connections as it takes.
+
+        Raises ModelError.
+        """
         try:
             retried(
                 self._one_connection,

@@ -146,6 +146,7 @@ class RedirectsAtHome(Redirects):
     """Follows redirects to the same host only, as a renamed repository has them."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Return the request that follows, None if none does. Called by urllib."""
         if not same_host(req.full_url, newurl):
             return None
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -160,7 +161,10 @@ class Hub:
         self.token = token
 
     def published_sha256(self, directory: str, attempts: int, check_mode: bool, sleep: Callable[[float], None]) -> str:
-        """Return the checksum that the hub publishes, asked once per host: a commit's file does not change."""
+        """Return the checksum that the hub publishes, asked once per host: a commit's file does not change.
+
+        Raises ModelError.
+        """
         record = published_record(self.url, directory)
         try:
             with open(record, encoding="utf-8") as handle:

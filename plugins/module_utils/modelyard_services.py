@@ -46,7 +46,7 @@ class ServiceError(Exception):
 def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
     """Run a program and return its result, whatever its exit status.
 
-    It runs in `/`, because a service user may not enter /root.
+    It runs in `/`, because a service user may not enter /root. Raises ServiceError.
     """
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     try:
@@ -138,18 +138,22 @@ class Release:
 
     @property
     def path(self) -> str:
+        """The release's directory."""
         return os.path.join(SERVICES, self.service, "releases", self.id)
 
     @property
     def credentials(self) -> str:
+        """The directory of the generation of credentials that it is started with."""
         return os.path.join(CREDENTIALS, self.service, self.spec["generation"] or "none")
 
     @property
     def strategy(self) -> str:
+        """How it goes live: `restart`, `reload` or `slots`."""
         return str(self.spec["activation"].get("strategy", "restart"))
 
     @property
     def slots(self) -> dict[str, int]:
+        """The ports of its slots by their names; none unless that is its strategy."""
         return {str(name): int(port) for name, port in self.spec["activation"].get("slots", {}).items()}
 
     def fill(self, text: str, slot: str | None = None, path: str | None = None) -> str:
@@ -189,6 +193,7 @@ class Release:
         return {self.service: self.spec["generation"]} if self.spec["generation"] else {}
 
     def manifest(self) -> str:
+        """Return the text of its manifest.json."""
         return json.dumps({**self.spec, "service": self.service, "id": self.id}, indent=2, sort_keys=True) + "\n"
 
 
@@ -235,10 +240,12 @@ class Service:
             return None
 
     def load(self, link: str) -> Release | None:
+        """Return the release that a link points to; None if there is none."""
         identifier = self.linked(link)
         return Release.load(self.name, identifier) if identifier else None
 
     def point(self, link: str, release: Release) -> None:
+        """Let a link point to a release."""
         if self.linked(link) != release.id:
             link_atomically(os.path.join(self.root, link), os.path.join("releases", release.id))
 
@@ -340,7 +347,7 @@ def retired_long_ago(now: float) -> list[str]:
 
 
 def unit_state(unit: str) -> dict[str, str]:
-    """Return the properties of a unit that activation needs."""
+    """Return the properties of a unit that activation needs. Raises ServiceError."""
     shown = run(
         [
             "systemctl",
@@ -353,7 +360,10 @@ def unit_state(unit: str) -> dict[str, str]:
 
 
 def try_units(units: dict[str, str]) -> None:
-    """Have systemd use these units, {name: content}, until `keep_units` or the next boot."""
+    """Have systemd use these units, {name: content}, until `keep_units` or the next boot.
+
+    Raises ServiceError.
+    """
     os.makedirs(TRIED_UNITS, exist_ok=True)
     for name, content in units.items():
         write_atomically(os.path.join(TRIED_UNITS, name), content)
@@ -361,7 +371,10 @@ def try_units(units: dict[str, str]) -> None:
 
 
 def keep_units(units: dict[str, str]) -> None:
-    """Install units, {name: content}, so that a boot starts them. What is there already is not written again."""
+    """Install units, {name: content}, so that a boot starts them. What is there already is not written again.
+
+    Raises ServiceError.
+    """
     for name, content in units.items():
         path = os.path.join(UNITS, name)
         if read_text(path) != content:
@@ -373,7 +386,7 @@ def keep_units(units: dict[str, str]) -> None:
 
 
 def uninstall(*units: str) -> None:
-    """Stop and disable units and take their files away."""
+    """Stop and disable units and take their files away. Raises ServiceError."""
     systemctl("disable", "--now", "--quiet", *units)
     for unit in units:
         for directory in (UNITS, TRIED_UNITS):
@@ -403,10 +416,11 @@ class Door:
     BACKEND = "gateway"
 
     def exists(self) -> bool:
+        """Return whether the socket is there, as it is while HAProxy runs."""
         return os.path.exists(self.SOCKET)
 
     def ask(self, command: str) -> str:
-        """Send one command to the admin socket and return the answer."""
+        """Send one command to the admin socket and return the answer. Raises ServiceError."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(5)
             try:
@@ -420,13 +434,13 @@ class Door:
         return answer.decode().strip()
 
     def set_state(self, slot: str, state: str) -> None:
-        """Set a slot to ready, drain or maint."""
+        """Set a slot to ready, drain or maint. Raises ServiceError."""
         answer = self.ask(f"set server {self.BACKEND}/{slot} state {state}")
         if answer:
             raise ServiceError(f"the front door refused `{slot} {state}`: {answer}")
 
     def slot(self, slot: str) -> dict[str, str]:
-        """Return HAProxy's statistics row of a slot."""
+        """Return HAProxy's statistics row of a slot. Raises ServiceError."""
         lines = self.ask("show stat").lstrip("# ").splitlines()
         names = lines[0].split(",")
         for line in lines[1:]:
@@ -436,7 +450,10 @@ class Door:
         raise ServiceError(f"the front door has no slot {self.BACKEND}/{slot}")
 
     def release(self) -> str | None:
-        """Return the release id of the running configuration, from its `description`."""
+        """Return the release id of the running configuration, from its `description`.
+
+        Raises ServiceError.
+        """
         for line in self.ask("show info").splitlines():
             if line.startswith("description:"):
                 return os.path.basename(line.split(":", 1)[1].strip())
@@ -446,7 +463,7 @@ class Door:
 def running_release(unit: str, release: Release) -> str | None:
     """Return the id of the release that a unit really runs, None when it does not run.
 
-    `release` is any release of the service: it says how what runs is read.
+    `release` is any release of the service: it says how what runs is read. Raises ServiceError.
     """
     state = unit_state(unit)
     if state.get("ActiveState") != "active":
@@ -467,7 +484,10 @@ def running_release(unit: str, release: Release) -> str | None:
 
 
 def differences(release: Release, service: Service) -> list[str]:
-    """Say in words how what runs differs from `release`; an empty list means that nothing has to be done."""
+    """Say in words how what runs differs from `release`; an empty list means that nothing has to be done.
+
+    Raises ServiceError.
+    """
     found = []
     if service.linked("current") != release.id:
         found.append(f"release {release.id} is not live (live: {service.linked('current') or 'none'})")
@@ -503,7 +523,10 @@ def slot_unit(release: Release, slot: str) -> str:
 
 
 def active_slots(release: Release) -> list[str]:
-    """Return the slots whose unit is active (or on its way), in the order of the release."""
+    """Return the slots whose unit is active (or on its way), in the order of the release.
+
+    Raises ServiceError.
+    """
     return [
         slot
         for slot in release.slots

@@ -167,10 +167,11 @@ class Activation:
         self.former = self.service.load("current")
 
     def note(self, step: str) -> None:
+        """Add a step to the report, with the seconds since the beginning."""
         self.steps.append(f"{time.monotonic() - self.started:6.1f} s  {step}")
 
     def execute(self) -> dict[str, Any]:
-        """Switch, or do nothing when the release runs already."""
+        """Switch, or do nothing when the release runs already. Raises ServiceError."""
         marker = os.path.join(self.release.path, ".restart")
         reasons = differences(self.release, self.service)
         if os.path.exists(marker):

@@ -96,7 +96,10 @@ BUILD_USER = "modelyard-build"
 
 
 def query(identifier: str, check_mode: bool) -> dict[str, Any]:
-    """Say whether the artifact is there and whole, and whether a build of it is under way. Marks it as asked for."""
+    """Say whether the artifact is there and whole, and whether a build of it is under way. Marks it as asked for.
+
+    Raises ServiceError.
+    """
     marker = os.path.join(STORE, identifier, COMPLETE)
     present = os.path.exists(marker)
     if present and not check_mode:
@@ -106,7 +109,10 @@ def query(identifier: str, check_mode: bool) -> dict[str, Any]:
 
 
 def start(identifier: str, sources: dict[str, Any], script: str, environment: dict[str, Any]) -> dict[str, Any]:
-    """Start the build in a unit of its own: no network session, no terminal and no Ansible holds it."""
+    """Start the build in a unit of its own: no network session, no terminal and no Ansible holds it.
+
+    Raises ServiceError.
+    """
     destination, work = os.path.join(STORE, identifier), os.path.join(WORK, identifier)
     for directory in (destination, work):
         shutil.rmtree(directory, ignore_errors=True)
@@ -153,7 +159,10 @@ def start(identifier: str, sources: dict[str, Any], script: str, environment: di
 
 
 def poll(identifier: str) -> dict[str, Any]:
-    """Return the last line of the build's log, and its exit status once it ended."""
+    """Return the last line of the build's log, and its exit status once it ended.
+
+    Raises ServiceError.
+    """
     work = os.path.join(WORK, identifier)
     log = (read_text(os.path.join(work, "build.log")) or "").rstrip().splitlines()
     status = read_text(os.path.join(work, "status"))
@@ -167,7 +176,7 @@ def poll(identifier: str) -> dict[str, Any]:
 
 
 def finish(identifier: str) -> dict[str, Any]:
-    """Seal a finished build and pack it for the controller's cache."""
+    """Seal a finished build and pack it for the controller's cache. Raises ServiceError."""
     destination, work = os.path.join(STORE, identifier), os.path.join(WORK, identifier)
     log = os.path.join(work, "build.log")
     if os.path.exists(log):
@@ -182,7 +191,7 @@ def finish(identifier: str) -> dict[str, Any]:
 
 
 def unpack(identifier: str, archive: str, sha256: str) -> dict[str, Any]:
-    """Unpack the controller's copy beside its place, then rename it there."""
+    """Unpack the controller's copy beside its place, then rename it there. Raises ServiceError."""
     if sha256_of(archive) != sha256:
         raise ServiceError(f"the copy of {identifier} arrived damaged; run again")
     staging = os.path.join(STORE, f".{identifier}.new")

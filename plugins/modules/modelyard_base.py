@@ -107,7 +107,10 @@ def directories(check_mode: bool) -> list[str]:
 
 
 def build_user(name: str, check_mode: bool) -> list[str]:
-    """Make the system user that builds artifacts: no home, no shell, no password."""
+    """Make the system user that builds artifacts: no home, no shell, no password.
+
+    Raises ServiceError.
+    """
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -121,7 +124,7 @@ def build_user(name: str, check_mode: bool) -> list[str]:
 
 
 def target(content: str, check_mode: bool) -> list[str]:
-    """Install, enable and start the target that wants every service."""
+    """Install, enable and start the target that wants every service. Raises ServiceError."""
     path = os.path.join(UNITS, TARGET)
     changes = []
     if read_text(path) != content:
@@ -143,7 +146,10 @@ def target(content: str, check_mode: bool) -> list[str]:
 
 
 def cleaned(check_mode: bool) -> list[str]:
-    """Forget what left the plan long ago, and delete what nothing needs any more."""
+    """Forget what left the plan long ago, and delete what nothing needs any more.
+
+    Raises ServiceError.
+    """
     now = time.time()
     retired = retired_long_ago(now)
     for name in [] if check_mode else retired:

@@ -116,7 +116,7 @@ class Client:
 
 
 def summary(asked: int, client: Client, started: float, ended: float) -> dict[str, Any]:
-    """What a client saw."""
+    """Return what a client saw between `started` and `ended`, in seconds of the monotonic clock."""
     moments = [started, *sorted(moment for moment, _took, _by in client.answers), ended]
     by = collections.Counter(by for _moment, _took, by in client.answers)
     found = {

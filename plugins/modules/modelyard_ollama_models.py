@@ -226,7 +226,7 @@ class Server:
             return response.status, {"error": text.decode("utf-8", "replace").strip()}
 
     def must(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a request that has to succeed."""
+        """Send a request that has to succeed. Raises OllamaError."""
         status, answer = self.call(method, path, body, SILENCE_S)
         if status >= 300:
             raise OllamaError(f"{method} {self.url}{path} answered {status}: {answer.get('error')}")
@@ -243,7 +243,7 @@ class Server:
             connection.close()
 
     def send_file(self, path: str, digest: str) -> None:
-        """Give the server a file's content under its digest."""
+        """Give the server a file's content under its digest. Raises OllamaError."""
         headers = {"Content-Length": str(os.path.getsize(path))}
         with open(path, "rb") as handle:
             connection, response = self._request("POST", f"/api/blobs/{digest}", handle, headers, SILENCE_S)
@@ -256,7 +256,7 @@ class Server:
                 connection.close()
 
     def models(self) -> dict[str, dict[str, Any]]:
-        """Return {key: {name, digest}} of every model there is."""
+        """Return {key: {name, digest}} of every model there is. Raises OllamaError."""
         entries = self.must("GET", "/api/tags")["models"]
         return {key(entry["name"]): {"name": entry["name"], "digest": entry["digest"]} for entry in entries}
 
@@ -419,7 +419,10 @@ class Models:
         return sorted(entry["name"] for found, entry in self.there.items() if found not in known)
 
     def apply(self, model: dict[str, Any], steps: list[str]) -> None:
-        """Take the steps for one model. The former version stays until the new one is there."""
+        """Take the steps for one model. The former version stays until the new one is there.
+
+        Raises OllamaError.
+        """
         name = model["served_name"]
         replaced = key(name) in self.there
         if replaced:
@@ -435,7 +438,7 @@ class Models:
         self.write_records()
 
     def remove(self, name: str) -> None:
-        """Delete a model and the data that no other one uses."""
+        """Delete a model and the data that no other one uses. Raises OllamaError."""
         self.server.must("DELETE", "/api/delete", {"model": name})
 
     def write_records(self) -> None:

@@ -290,6 +290,7 @@ def disk_problems(needed: dict[str, int]) -> list[str]:
     """Compare the free space with what is needed (MiB), per file system: paths on one share its space.
 
     What role base is about to delete counts as free: a host that is full of it could not be helped otherwise.
+    Raises ServiceError.
     """
     by_device: dict[int, list[str]] = {}
     free: dict[int, int] = {}

@@ -218,7 +218,10 @@ def difference(old: Release | None, new: Release) -> list[dict[str, Any]]:
 
 
 def dry_run(release: Release, commands: list[list[str]]) -> list[str]:
-    """Validate in a throw-away directory what can be validated already; return what could not be checked."""
+    """Validate in a throw-away directory what can be validated already; return what could not be checked.
+
+    Raises ServiceError.
+    """
     try:
         gid = pwd.getpwnam(release.spec["user"]).pw_gid
     except KeyError:
@@ -236,7 +239,7 @@ def dry_run(release: Release, commands: list[list[str]]) -> list[str]:
 
 
 def present(module: AnsibleModule) -> dict[str, Any]:
-    """Stage the release; see DOCUMENTATION."""
+    """Stage the release; see DOCUMENTATION. Raises ServiceError."""
     release = build(module.params)
     service = Service(release.service)
     live = service.load("current")
@@ -276,7 +279,7 @@ def present(module: AnsibleModule) -> dict[str, Any]:
 
 
 def absent(module: AnsibleModule) -> dict[str, Any]:
-    """Take the service away; see DOCUMENTATION."""
+    """Take the service away; see DOCUMENTATION. Raises ServiceError."""
     service = Service(module.params["service"])
     # A slot's unit is named after its slot, so look for what is installed and not only for the release's names.
     units = [f"modelyard-{service.name}.service"]

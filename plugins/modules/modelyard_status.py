@@ -79,7 +79,7 @@ from ansible.module_utils.modelyard_services import (
 
 
 def main_unit(release: Release) -> str:
-    """Return the unit of a release, of slots the one that is active."""
+    """Return the unit of a release, of slots the one that is active. Raises ServiceError."""
     if release.strategy != "slots":
         return next(iter(release.unit_files()))
     active = active_slots(release)
