@@ -11,11 +11,11 @@ import json
 import os
 import re
 import shutil
-import time
 import urllib.parse
-from typing import Any, Callable
+from typing import Any
 
 from ansible.module_utils.modelyard_download import (
+    Means,
     ModelError,
     RetryableError,
     Transfer,
@@ -25,6 +25,7 @@ from ansible.module_utils.modelyard_download import (
     may_read,
     read,
     retried,
+    write_text,
 )
 
 DESCRIPTIONS = ("config.json", "params.json", "adapter_config.json")
@@ -82,12 +83,7 @@ class Snapshot:
         repo: str,
         revision: str,
         directory: str,
-        token: str | None = None,
-        margin_mib: int = 1024,
-        attempts: int = 5,
-        log: Callable[[str], None] = lambda line: None,
-        free_bytes: Callable[[str], int] = lambda path: shutil.disk_usage(path).free,
-        sleep: Callable[[float], None] = time.sleep,
+        means: Means,
     ) -> None:
         check_repository(repo, revision)
         self.endpoint, self.repo, self.revision = endpoint.rstrip("/"), repo, revision
@@ -95,8 +91,7 @@ class Snapshot:
         self.path = os.path.join(self.home, revision)
         self.partial = f"{self.path}.partial"
         self.record = f"{self.path}.verified"
-        self.token, self.margin_bytes, self.attempts = token, margin_mib << 20, attempts
-        self.log, self.free_bytes, self.sleep = log, free_bytes, sleep
+        self.means = means
 
     def is_there(self) -> bool:
         """Whether the verified files are in place, and have not changed since."""
@@ -118,14 +113,12 @@ class Snapshot:
             os.makedirs(self.partial, mode=0o755, exist_ok=True)
             left = sum(size for size, _ in states(self.partial).values())
             missing = sum(file.size for file in files) - left
-            check_space(self.home, max(missing, 0), self.margin_bytes, self.free_bytes)
+            check_space(self.home, max(missing, 0), self.means)
             for file in files:
                 self._fetch(file)
             shutil.rmtree(self.path, ignore_errors=True)  # somebody changed it
             os.replace(self.partial, self.path)
-            with open(f"{self.record}.new", "w", encoding="utf-8") as handle:
-                json.dump(states(self.path), handle)
-            os.replace(f"{self.record}.new", self.record)
+            write_text(self.record, json.dumps(states(self.path)))
             return left
 
     def _files(self) -> list[File]:
@@ -133,7 +126,13 @@ class Snapshot:
         url = f"{self.endpoint}/api/models/{self.repo}/revision/{self.revision}?blobs=true"
 
         try:
-            answer = retried(lambda: read(url, self.token), lambda: 0, self.attempts, self.sleep, self.log)
+            answer = retried(
+                lambda: read(url, self.means.token),
+                lambda: 0,
+                self.means.attempts,
+                self.means.sleep,
+                self.means.log,
+            )
             described = {str(entry["rfilename"]): entry for entry in json.loads(answer)["siblings"]}
         except RetryableError as error:
             raise ModelError(f"{url} could not be asked for the files of the model: {error}") from error
@@ -154,12 +153,7 @@ class Snapshot:
         transfer = Transfer(
             f"{self.endpoint}/{self.repo}/resolve/{self.revision}/{name}",
             f"{target}.partial",
-            self.token,
-            self.margin_bytes,
-            self.attempts,
-            self.log,
-            self.free_bytes,
-            self.sleep,
+            self.means,
         )
         transfer.run()
         try:
@@ -172,7 +166,7 @@ class Snapshot:
             ) from error
         os.chmod(transfer.partial, 0o644)
         os.replace(transfer.partial, target)
-        self.log(f"{target}: {gib(file.size)} fetched and verified")
+        self.means.log(f"{target}: {gib(file.size)} fetched and verified")
 
 
 def states(directory: str) -> dict[str, list[int]]:

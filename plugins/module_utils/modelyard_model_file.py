@@ -11,15 +11,14 @@ import http.client
 import json
 import os
 import re
-import shutil
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any, Callable
+from typing import Any
 
 from ansible.module_utils.modelyard_download import (
     TIMEOUT_S,
+    Means,
     ModelError,
     Redirects,
     RetryableError,
@@ -31,6 +30,7 @@ from ansible.module_utils.modelyard_download import (
     request,
     retried,
     same_host,
+    write_text,
 )
 from ansible.module_utils.modelyard_services import sha256_of
 
@@ -82,10 +82,8 @@ def record_path(path: str, directory: str, downloaded: bool) -> str:
 def write_record(record: str, path: str, sha256: str) -> None:
     """Note that `path`, as it is now, has this checksum."""
     status = os.stat(path)
-    os.makedirs(os.path.dirname(record), mode=0o755, exist_ok=True)
-    with open(f"{record}.new", "w", encoding="utf-8") as handle:
-        json.dump({"sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns}, handle)
-    os.replace(f"{record}.new", record)
+    noted = {"sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    write_text(record, json.dumps(noted))
 
 
 def is_recorded(record: str, path: str, sha256: str) -> bool:
@@ -155,12 +153,12 @@ class RedirectsAtHome(Redirects):
 class Hub:
     """A hub of models that answers as Hugging Face does."""
 
-    def __init__(self, endpoint: str, repo: str, revision: str, file: str, token: str | None = None) -> None:
+    def __init__(self, endpoint: str, repo: str, revision: str, file: str, means: Means) -> None:
         check_repository(repo, revision)
         self.url = hub_url(endpoint, repo, revision, file)
-        self.token = token
+        self.means = means
 
-    def published_sha256(self, directory: str, attempts: int, check_mode: bool, sleep: Callable[[float], None]) -> str:
+    def published_sha256(self, directory: str, check_mode: bool) -> str:
         """Return the checksum that the hub publishes, asked once per host: a commit's file does not change.
 
         Raises ModelError.
@@ -172,19 +170,17 @@ class Hub:
         except FileNotFoundError:
             pass
         try:
+            attempts, sleep = self.means.attempts, self.means.sleep
             sha256 = str(retried(self._ask, lambda: 0, attempts, sleep, lambda line: None))
         except RetryableError as error:
             raise ModelError(f"{self.url} could not be asked for its checksum: {error}") from error
         if not check_mode:
-            os.makedirs(os.path.dirname(record), mode=0o755, exist_ok=True)
-            with open(f"{record}.new", "w", encoding="utf-8") as handle:
-                handle.write(f"{sha256}\n")
-            os.replace(f"{record}.new", record)
+            write_text(record, f"{sha256}\n")
         return sha256
 
     def _ask(self) -> str:
         """Ask for the file's headers: the hub's own say the checksum, those behind a redirect do not."""
-        head = request(self.url, self.token, method="HEAD")
+        head = request(self.url, self.means.token, method="HEAD")
         try:
             with urllib.request.build_opener(RedirectsAtHome).open(head, timeout=TIMEOUT_S) as response:
                 headers = response.headers
@@ -208,12 +204,7 @@ class Download:
         url: str,
         sha256: str,
         directory: str,
-        margin_mib: int = 1024,
-        attempts: int = 5,
-        token: str | None = None,
-        log: Callable[[str], None] = lambda line: None,
-        free_bytes: Callable[[str], int] = lambda path: shutil.disk_usage(path).free,
-        sleep: Callable[[float], None] = time.sleep,
+        means: Means,
     ) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -229,8 +220,8 @@ class Download:
         self.url, self.sha256 = url, sha256
         self.partial = f"{self.path}.partial"
         self.record = record_path(self.path, directory, downloaded=True)
-        self.log = log
-        self.transfer = Transfer(url, self.partial, token, margin_mib << 20, attempts, log, free_bytes, sleep)
+        self.log = means.log
+        self.transfer = Transfer(url, self.partial, means)
 
     def is_there(self) -> bool:
         """Whether the verified model is in place."""

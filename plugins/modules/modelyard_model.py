@@ -125,11 +125,10 @@ resumed_from:
 
 import os
 import re
-import time
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_download import ModelError
+from ansible.module_utils.modelyard_download import Means, ModelError
 from ansible.module_utils.modelyard_model_directory import Snapshot, local_directory
 from ansible.module_utils.modelyard_model_file import MODELS, Download, Hub, local_file
 
@@ -146,22 +145,17 @@ def local(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
 
 def fetched(options: dict[str, Any], check_mode: bool, log: Callable[[str], None]) -> tuple[Download | Snapshot, str]:
     """Return a model that the host fetches, and its fingerprint. Raises ModelError."""
-    settings = {
-        "token": options["token"],
-        "margin_mib": options["margin_mib"],
-        "attempts": options["attempts"],
-        "log": log,
-    }
+    means = Means(options["token"], options["margin_mib"], options["attempts"], log)
     where = options["endpoint"], options["repo"], options["revision"]
     if options["form"] == "directory":
         home = os.path.join(options["directory"], "hf")
-        return Snapshot(*where, home, **settings), options["revision"]
+        return Snapshot(*where, home, means), options["revision"]
     url, sha256 = options["url"], options["sha256"]
     if options["repo"]:
-        hub = Hub(*where, options["file"], options["token"])
+        hub = Hub(*where, options["file"], means)
         url = hub.url
-        sha256 = sha256 or hub.published_sha256(options["directory"], options["attempts"], check_mode, time.sleep)
-    return Download(url, sha256, options["directory"], **settings), sha256
+        sha256 = sha256 or hub.published_sha256(options["directory"], check_mode)
+    return Download(url, sha256, options["directory"], means), sha256
 
 
 def main() -> None:

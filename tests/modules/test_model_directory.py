@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils import modelyard_model_directory as snapshot
+from ansible.module_utils.modelyard_download import Means
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -77,11 +78,10 @@ def job(hub: Any, tmp_path: Path) -> Callable[..., Any]:
             "repo": "owner/tiny",
             "revision": COMMIT,
             "directory": str(tmp_path / "models"),
-            "margin_mib": 0,
-            "attempts": 2,
-            "sleep": lambda seconds: None,
         }
-        return snapshot.Snapshot(**{**values, **changes})
+        means = {"margin_mib": 0, "attempts": 2, "sleep": lambda seconds: None, **changes}
+        changed = {name: means.pop(name) for name in values if name in means}
+        return snapshot.Snapshot(**{**values, **changed}, means=Means(**means))
 
     return make
 
@@ -147,9 +147,10 @@ def test_a_killed_fetch_is_continued(
         import sys
         import ansible.module_utils
         ansible.module_utils.__path__.append({str(ROOT / "plugins/module_utils")!r})
+        from ansible.module_utils.modelyard_download import Means
         from ansible.module_utils.modelyard_model_directory import Snapshot
-        one = Snapshot(*{(one.endpoint, "owner/tiny", COMMIT, str(tmp_path / "models"))!r})
-        one.margin_bytes = 0
+        where = {(one.endpoint, "owner/tiny", COMMIT, str(tmp_path / "models"))!r}
+        one = Snapshot(*where, Means(margin_mib=0))
         one.fetch()
     """
     partial = Path(one.partial) / "model-00001-of-00001.safetensors.partial"
