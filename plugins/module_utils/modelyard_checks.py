@@ -19,6 +19,12 @@ from typing import Any
 
 from ansible.module_utils.modelyard_services import CREDENTIALS, ServiceError, run, unit_state
 
+GATEWAY_OPTIONS = {
+    "url": {"type": "str", "required": True},
+    "bearer": {"type": "str", "default": "litellm/LITELLM_MASTER_KEY", "no_log": False},
+    "model": {"type": "str", "required": True},
+}
+"""Options of modules that ask the gateway; the documentation fragment modelyard_gateway describes them."""
 DEFAULT_TIMEOUT_S = 5.0
 
 

@@ -388,11 +388,16 @@ def keep_units(units: dict[str, str]) -> None:
 def uninstall(*units: str) -> None:
     """Stop and disable units and take their files away. Raises ServiceError."""
     systemctl("disable", "--now", "--quiet", *units)
+    delete_unit_files(*units)
+    systemctl("daemon-reload")
+
+
+def delete_unit_files(*units: str) -> None:
+    """Delete units, those that are tried and those that are kept."""
     for unit in units:
         for directory in (UNITS, TRIED_UNITS):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, unit))
-    systemctl("daemon-reload")
 
 
 def process_release(pid: str) -> str | None:

@@ -63,10 +63,7 @@ options:
 requirements:
   - modelyard (this project's package, C(make env) installs it)
   - pydantic >= 2.14
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 """
 
 EXAMPLES = r"""

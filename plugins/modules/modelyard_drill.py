@@ -71,7 +71,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_checks import CheckError, describe, read_credential, sent
+from ansible.module_utils.modelyard_checks import GATEWAY_OPTIONS, CheckError, describe, read_credential, sent
 
 
 class Client:
@@ -138,9 +138,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "required": True},
-            "bearer": {"type": "str", "default": "litellm/LITELLM_MASTER_KEY", "no_log": False},
-            "model": {"type": "str", "required": True},
+            **GATEWAY_OPTIONS,
             "rate": {"type": "float", "default": 4},
             "seconds": {"type": "int", "default": 40},
             "timeout_s": {"type": "float", "default": 60},

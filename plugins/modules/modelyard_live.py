@@ -15,10 +15,7 @@ options:
     description: Whether to tell what happened to every service, retired ones too, and what it can go back to.
     type: bool
     default: false
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
 

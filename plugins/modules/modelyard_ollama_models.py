@@ -133,6 +133,7 @@ import urllib.request
 from typing import Any, Callable, Generator
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_download import RetryableError, gib
 from ansible.module_utils.modelyard_services import read_text, sha256_of, write_atomically
 
 OWN_REGISTRY = "registry.ollama.ai"
@@ -158,15 +159,6 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 class OllamaError(Exception):
     """The server or its registry refused; the text says what, where, why and the likely fix."""
-
-
-class RetryableError(Exception):
-    """The connection broke or brought nothing; worth another attempt."""
-
-
-def size_text(size: int) -> str:
-    """Return bytes as a text in MiB or GiB."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def display_name(name: str) -> str:
@@ -281,8 +273,8 @@ class Space:
         free = self.free_bytes(self.path) if os.path.isdir(self.path) else size + self.margin
         if free < size + self.margin:
             raise OllamaError(
-                f"no room for {name} in {self.path}: {size_text(size)} are missing and {size_text(self.margin)} must "
-                f"stay free, but only {size_text(free)} are. Free some space, or put the models elsewhere (models_path)"
+                f"no room for {name} in {self.path}: {gib(size)} are missing and {gib(self.margin)} must "
+                f"stay free, but only {gib(free)} are. Free some space, or put the models elsewhere (models_path)"
             )
 
 
@@ -317,7 +309,7 @@ class Pull:
                 failures = failures + 1 if done <= before else 0
                 before = max(before, done)
                 if failures >= self.options["attempts"]:
-                    kept = f"{size_text(done)} of {size_text(total)} are kept in the model store; " if total else ""
+                    kept = f"{gib(done)} of {gib(total)} are kept in the model store; " if total else ""
                     raise OllamaError(
                         f"{self.name} could not be pulled: {reason}. {kept}run again to continue"
                     ) from error
@@ -344,7 +336,7 @@ class Pull:
                         raise RetryableError(f"no data for {self.options['stall_s']} s")
                     if now - shown >= PROGRESS_EVERY_S:
                         shown = now
-                        self.log(f"{self.name}: {event.get('status')}: {size_text(done)} of {size_text(total)}")
+                        self.log(f"{self.name}: {event.get('status')}: {gib(done)} of {gib(total)}")
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise RetryableError(f"the connection to Ollama failed ({error or type(error).__name__})") from error
         if event.get("status") != "success":

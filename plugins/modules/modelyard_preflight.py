@@ -107,10 +107,7 @@ options:
     type: list
     elements: dict
     default: []
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
 

@@ -39,10 +39,7 @@ options:
     description: What to try when it does not answer; part of the message.
     type: str
     default: journalctl -u modelyard-prometheus -n 50
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
 

@@ -21,10 +21,7 @@ options:
     description: How many tokens an answer may have.
     type: int
     default: 32
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
 
