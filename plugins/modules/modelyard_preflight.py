@@ -40,7 +40,7 @@ options:
     default: false
   engines:
     description:
-      - The models of the engines on this host, C(engines) of its plan, in the plan's order. Entries with the same
+      - The models of the engines on this host, C(demands) of its plan, in the plan's order. Entries with the same
         C(service) are served by one process (Ollama). An adapter is no entry. The GPUs are asked for only if there is
         an entry.
     type: list
@@ -118,7 +118,7 @@ EXAMPLES = r"""
 - name: Host can take the planned services
   modelyard_preflight:
     services: "{{ plan.services }}"
-    engines: "{{ plan.engines }}"
+    engines: "{{ plan.demands }}"
     declared_gpus: "{{ plan.gpus }}"
     free_mib: {/opt: 2048, /var/lib: 1024}
   register: preflight
@@ -127,7 +127,7 @@ EXAMPLES = r"""
   ansible.builtin.include_role:
     name: llama_cpp
   vars:
-    llama_cpp_instances: "{{ plan.llama_cpp.instances }}"
+    llama_cpp_instances: "{{ (plan.engines | selectattr('role', 'equalto', 'llama_cpp') | first).instances }}"
     llama_cpp_placed_gpus: "{{ preflight.placed }}"
     llama_cpp_host_gpus: "{{ preflight.gpus }}"
 

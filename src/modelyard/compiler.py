@@ -109,6 +109,7 @@ class Compiled:
         """The structure of docs/architecture.md, "The compiled plan"."""
         return {
             "plans": self.plans,
+            "engine_roles": list(ENGINE_ROLES.values()),
             "public_names": self.public_names,
             "routes": self.routes,
             "left_out": self.left_out,

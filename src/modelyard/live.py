@@ -63,14 +63,14 @@ def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         found["firewall"] = plan["firewall"]
     for exporter in plan["exporters"]:
         found[exporter["service"]] = {"instance": _without(exporter, "checks")}
-    for section in ("redis", *ENGINE_ROLES.values(), "litellm", "haproxy", *WATCHERS):
-        if not plan[section]:
-            continue
-        if section in ENGINE_ROLES.values():
-            build = _without(plan[section], "instances")
-            for instance in plan[section]["instances"]:
-                found[instance["service"]] = {"build": build, "instance": _without(instance, "checks")}
-        else:
+    if plan["redis"]:
+        found["redis"] = _without(plan["redis"], "checks")
+    for engine in plan["engines"]:
+        build = _without(engine, "role", "instances")
+        for instance in engine["instances"]:
+            found[instance["service"]] = {"build": build, "instance": _without(instance, "checks")}
+    for section in ("litellm", "haproxy", *WATCHERS):
+        if plan[section]:
             found[section] = _without(plan[section], "checks", "public_names", "rules")
     if plan["litellm"]:
         # The other rules follow from the document.

@@ -198,8 +198,10 @@ def _without_none(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _instances(plans: Plans, role: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for host, plan in plans.items():
-        for instance in plan[role]["instances"] if plan[role] else []:
-            yield host, instance
+        for engine in plan["engines"]:
+            if engine["role"] == role:
+                for instance in engine["instances"]:
+                    yield host, instance
 
 
 def _address(instance: Mapping[str, Any]) -> str:
@@ -212,8 +214,8 @@ def _target(host: str, instance: Mapping[str, Any], address: str) -> dict[str, A
 
 def _probes(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A streamed request to every engine of a host, by its checks: they know whom to ask, and who cannot be."""
-    for role in ("ollama", "llama_cpp", "llama_cpp_python", "vllm"):
-        for instance in plan[role]["instances"] if plan[role] else []:
+    for engine in plan["engines"]:
+        for instance in engine["instances"]:
             for check in instance["checks"]:
                 if check["kind"] == "chat" and not check.get("skip"):
                     yield {
@@ -222,5 +224,5 @@ def _probes(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                         "url": check["url"],
                         "credential": instance["secrets"].get("API_KEY"),
                         # Not even a model that shall stay loaded is loaded by a probe.
-                        "loaded_url": f"http://{_address(instance)}/api/ps" if role == "ollama" else None,
+                        "loaded_url": f"http://{_address(instance)}/api/ps" if engine["role"] == "ollama" else None,
                     }

@@ -149,11 +149,12 @@ class Planner:
 
     def plan(self, host: str) -> dict[str, Any]:
         redis = self.redis(host)
-        engines = {role: self.engine(host, role) for role in ENGINE_ROLES.values()}
+        parts = (self.engine(host, role) for role in ENGINE_ROLES.values())
+        engines = [part for part in parts if part is not None]
         litellm = self.litellm(host)
         haproxy = self.haproxy(host)
-        instances = [instance for engine in engines.values() if engine for instance in engine["instances"]]
-        exporters = self.watch.exporters(host, {"redis": redis, **engines}) if self.watch else []
+        instances = [instance for engine in engines for instance in engine["instances"]]
+        exporters = self.watch.exporters(host, {"redis": redis, "engines": engines}) if self.watch else []
         services = self.services(host, redis, engines, exporters)
         checks: list[dict[str, Any]] = []
         if redis:
@@ -180,7 +181,7 @@ class Planner:
             ],
             "services": services,
             "hugging_face": self.hugging_face(),
-            "engines": [
+            "demands": [
                 self.demand(deployment)
                 for deployment in self.by_host.get(host, [])
                 if deployment.model.adapter_of is None
@@ -188,7 +189,7 @@ class Planner:
             "after": self.after(host),
             "firewall": {"rules": self.firewall(host, services)},
             "redis": redis,
-            **engines,
+            "engines": engines,
             "litellm": litellm,
             "haproxy": haproxy,
             "exporters": exporters,
@@ -273,6 +274,7 @@ class Planner:
         if role == "ollama" and version:
             build["source"] = {key: text.replace("{version}", version.version) for key, text in build["source"].items()}
         return {
+            "role": role,
             **build,
             "instances": [self.instance(role, service, members) for service, members in ordered],
         }
@@ -616,14 +618,15 @@ class Planner:
         self,
         host: str,
         redis: dict[str, Any] | None,
-        engines: Mapping[str, dict[str, Any] | None],
+        engines: Sequence[Mapping[str, Any]],
         exporters: Sequence[Mapping[str, Any]],
     ) -> list[dict[str, Any]]:
         services: list[dict[str, Any]] = []
         if redis:
             services += listeners("redis", "redis", redis["listen"], redis["port"], "llm_gateway.redis.port")
-        for role, engine in engines.items():
-            for instance in engine["instances"] if engine else []:
+        for engine in engines:
+            role = engine["role"]
+            for instance in engine["instances"]:
                 served = [d for d in self.by_host[host] if self.of_service(d, role, instance["service"])]
                 services += listeners(
                     instance["service"],
