@@ -75,7 +75,7 @@ def drill(
 
 def _unit(part: Part, plan: Mapping[str, Any], model: str) -> str | None:
     if part == "engine":
-        services = [entry["service"] for entry in plan["engines"] if entry["model"] == model]
+        services = [entry["service"] for entry in plan["demands"] if entry["model"] == model]
         return f"modelyard-{services[0]}.service" if services else None
     if part == "redis":
         return "modelyard-redis.service" if plan["redis"] else None

@@ -53,6 +53,12 @@ def probe(value: object) -> Origin | None:
     return getattr(value, "origin", None)
 
 
+def part(plan: dict[str, Any], role: str) -> dict[str, Any]:
+    """The part of a plan that is for one engine's role."""
+    (found,) = (engine for engine in plan["engines"] if engine["role"] == role)
+    return dict(found)
+
+
 # One gateway host with Redis, two llama.cpp models on it, a cloud behind. Line numbers are asserted in tests.
 CATALOGUE = """\
 llm_providers:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, document, inventory
+from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, document, inventory, part
 from catalogues import load as load_yaml
 
 from modelyard.compiler import Compiled, compile_document, compile_inventory
@@ -150,9 +150,9 @@ def test_fleet() -> None:
     assert first["router_settings"]["redis_host"] == "127.0.0.1"
     assert second["router_settings"]["redis_host"] == "10.0.0.1"
     assert result.plans["gw1"]["redis"]["listen"] == ["127.0.0.1", "10.0.0.1"]
-    assert result.plans["gpu1"]["llama_cpp"]["instances"][0]["listen"] == ["fd00::5"]
+    assert part(result.plans["gpu1"], "llama_cpp")["instances"][0]["listen"] == ["fd00::5"]
     assert result.plans["gpu1"]["litellm"] is None
-    assert result.plans["gw2"]["llama_cpp"] is None
+    assert result.plans["gw2"]["engines"] == []
 
 
 def test_ids_do_not_depend_on_addresses() -> None:
@@ -172,7 +172,7 @@ def test_llm_address_wins_over_ansible_host() -> None:
 def test_hosts_narrow_the_placement() -> None:
     result = compiled(change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES)
     assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == ["local/gpu2/large:7b"]
-    assert [i["model"] for i in result.plans["gpu1"]["llama_cpp"]["instances"]] == ["small"]
+    assert [i["model"] for i in part(result.plans["gpu1"], "llama_cpp")["instances"]] == ["small"]
 
 
 def test_limits() -> None:
