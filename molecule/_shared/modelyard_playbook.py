@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ def ansible_playbook(*arguments: str) -> subprocess.CompletedProcess[str]:
 def said(done: subprocess.CompletedProcess[str]) -> str:
     """What a run printed, as one line: Ansible breaks long messages."""
     return " ".join((done.stdout + done.stderr).split())
+
+
+def new_file(done: subprocess.CompletedProcess[str], path: str) -> str:
+    """What a run with --check --diff says that a file of a release would hold, which no release has yet."""
+    _, *lines = done.stdout.partition(f"+++ {path} (new)\n")[2].splitlines()  # without @@ -0,0 +1,60 @@
+    return "\n".join(line[1:] for line in takewhile(lambda line: line.startswith("+"), lines))
 
 
 def ansible_module(host: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
-from modelyard import sources
+from modelyard.controller import sources
 from modelyard_ansible.action import Action
 
 display = Display()

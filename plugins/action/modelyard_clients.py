@@ -9,8 +9,8 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
+from modelyard.controller.secrets import SecretError, find, resolve
 from modelyard.names import SHORTEST_CLIENT_KEY
-from modelyard.secrets import SecretError, find, resolve
 from modelyard_ansible.action import Action
 
 SALT = b"modelyard client key\0"

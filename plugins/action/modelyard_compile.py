@@ -11,16 +11,14 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
 
-from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
-from modelyard.graph import graph_file
-from modelyard.names import SHORTEST_CLIENT_KEY
-from modelyard.origins import ansible_origin
-from modelyard.overrides import SWITCHED
-from modelyard.places import ineffective
-from modelyard.render import render_plan, render_summary
-from modelyard.resolve import STACK
-from modelyard.secrets import find
-from modelyard.switching import (
+from modelyard.catalogue.overrides import SWITCHED
+from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
+from modelyard.controller.origins import ansible_origin
+from modelyard.controller.places import ineffective
+from modelyard.controller.secrets import find
+from modelyard.engines import ENGINES
+from modelyard.names import SHORTEST_CLIENT_KEY, STACK
+from modelyard.operations.switching import (
     UPGRADED,
     Rotation,
     Switch,
@@ -30,12 +28,11 @@ from modelyard.switching import (
     switch,
     upgrade,
 )
+from modelyard.output.graph import graph_file
+from modelyard.output.render import render_plan, render_summary
 from modelyard_ansible.action import ControllerAction, Refusal, store_of, write_whole
 
 display = Display()
-
-LOCKED = ("litellm", "llama_cpp_python", "vllm")
-"""Roles that install Python packages, from a lock of theirs."""
 
 ROLES = Path(__file__).parents[2] / "roles"
 
@@ -152,9 +149,14 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         frozenset(secrets),
         ansible_origin,
         ineffective(hostvars, groups, written),
-        {role: found for role in LOCKED if (found := locked_versions(role))},
+        {role: found for role in roles_with_locks() if (found := locked_versions(role))},
         short=frozenset(short),
     )
+
+
+def roles_with_locks() -> list[str]:
+    """Roles that install Python packages, from a lock of theirs."""
+    return ["litellm", *(engine.role for engine in ENGINES if engine.locked)]
 
 
 def locked_versions(role: str) -> frozenset[str]:

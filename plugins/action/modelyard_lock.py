@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from modelyard.runs import started
+from modelyard.controller.runs import started
 from modelyard_ansible.action import ControllerAction, Refusal
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from modelyard.secrets import find
+from modelyard.controller.secrets import find
 from modelyard_ansible.action import Action
 
 

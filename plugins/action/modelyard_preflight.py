@@ -6,8 +6,8 @@ from typing import Any
 
 from ansible.utils.display import Display
 
-from modelyard.gpus import fit_on_host
-from modelyard.tables import gpu_table
+from modelyard.gpu.preflight import fit_on_host
+from modelyard.output.tables import gpu_table
 from modelyard_ansible.action import Action
 
 display = Display()

@@ -11,12 +11,12 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from modelyard.catalogue.sourcemap import plain
 from modelyard.names import journal
 from modelyard.report.page import page
 from modelyard.report.queries import AT_THE_END, ReportError, over_time, span
 from modelyard.report.sections import Author
 from modelyard.report.told import read
-from modelyard.sourcemap import plain
 from modelyard_ansible.action import Action, Refusal, write_whole
 
 CLONE = Path(__file__).parents[2]

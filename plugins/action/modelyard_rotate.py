@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelyard.secrets import SecretError, begin_rotation, end_rotation, is_given
+from modelyard.controller.secrets import SecretError, begin_rotation, end_rotation, is_given
 from modelyard_ansible.action import ControllerAction, Refusal
 
 

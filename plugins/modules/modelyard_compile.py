@@ -87,6 +87,12 @@ plans:
   description: By host, what runs there. The shape is in C(docs/architecture.md), "The compiled plan".
   returned: success
   type: dict
+engine_roles:
+  description: The roles of all engines, whether a host has them or not. Their services are named after them, with C(-)
+    for C(_) and followed by C(@) and the instance.
+  returned: success
+  type: list
+  elements: str
 public_names:
   description: What C(/v1/models) of the gateway must say, exactly.
   returned: success

@@ -55,7 +55,6 @@ engines:
 
 import json
 import os
-import urllib.parse
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -108,16 +107,15 @@ def service_status(name: str) -> dict[str, Any]:
 def engine_status(check: dict[str, Any], tokens: int) -> dict[str, Any]:
     """Ask one engine; never raises."""
     found = {"service": check["service"], "model": check["model"], "skipped": check.get("skip") or None}
-    if not found["skipped"] and check["service"].startswith("ollama@"):
+    if not found["skipped"] and check.get("loaded_url"):
         found["skipped"] = unloaded(check)
     return {**found, **({} if found["skipped"] else speed(check, tokens))}
 
 
 def unloaded(check: dict[str, Any]) -> str | None:
-    """Say why Ollama is not asked: it would load the model, which is for its users to decide."""
-    url = urllib.parse.urlsplit(check["url"])
+    """Say why an engine is not asked that would load the model for it, which is for its users to decide."""
     try:
-        status, body = request({"url": f"{url.scheme}://{url.netloc}/api/ps"}, None)
+        status, body = request({"url": check["loaded_url"]}, None)
         models = json.loads(body)["models"] if status == 200 else []
     except (CheckError, OSError, ValueError, KeyError) as error:
         return describe(error)

@@ -7,6 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+STACK, GATEWAY, REDIS, MONITORING = "llm_stack", "llm_gateway", "llm_redis", "llm_monitoring"
+"""Groups of the inventory: all hosts of the stack, and those of its parts."""
+
 MASTER_KEY = "LITELLM_MASTER_KEY"
 REDIS_PASSWORD = "REDIS_PASSWORD"
 REDIS_MONITOR_PASSWORD = "REDIS_MONITOR_PASSWORD"
@@ -52,7 +55,7 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
 
 
 def engine_secret(provider: str) -> str:
-    """The name of the generated key of an engine we deploy: `llama-cpp` gives `LLAMA_CPP_API_KEY`."""
+    """The name of the generated key of an engine we deploy: `my-gpus` gives `MY_GPUS_API_KEY`."""
     return re.sub(r"[^A-Z0-9]+", "_", provider.upper()) + "_API_KEY"
 
 

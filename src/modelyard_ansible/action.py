@@ -12,7 +12,7 @@ import ansible.context
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from modelyard.runs import whoever_runs
+from modelyard.controller.runs import whoever_runs
 
 
 class Refusal(AnsibleActionFail):

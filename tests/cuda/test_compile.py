@@ -19,8 +19,8 @@ import jinja2
 import pytest
 import yaml
 
-from modelyard import sources
-from modelyard.cuda import PACKAGED, choose_build
+from modelyard.controller import sources
+from modelyard.gpu.cuda import PACKAGED, choose_build
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "roles/llama_cpp"
@@ -54,10 +54,9 @@ def configuring(toolkit: Path) -> str:
     version = subprocess.run([toolkit / "bin/nvcc", "--version"], check=True, capture_output=True, text=True).stdout
     build = choose_build("cuda", {}, toolkit=str(toolkit), nvcc=version, architectures=["8.9"])
     script = environment.from_string((ROLE / "templates/build.sh.j2").read_text(encoding="utf-8")).render(
-        __llama_cpp_build=build,
+        engine_build=build,
         llama_cpp_cuda_toolkit=str(toolkit),
-        llama_cpp_version="test",
-        llama_cpp_cmake_options=[],
+        engine_plan={"version": "test"},
     )
     before, _, after = script.partition("cmake --build build")
     assert "--target llama-server" in after

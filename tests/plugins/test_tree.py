@@ -19,6 +19,7 @@ ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 # Import makes an inventory of its own, whatever is wrong with the one that is there.
 VERBS = sorted(path for path in (ROOT / "playbooks").glob("*.yml") if path.name != "import.yml")
 FILTERS = sorted(runpy.run_path(str(ROOT / "plugins/filter/modelyard.py"))["FilterModule"]().filters())
+UNITS = sorted((ROOT / "roles").glob("*/templates/*.service.j2"))
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("modelyard_*.py"))
 
 
@@ -46,8 +47,18 @@ def test_defaults_and_argument_specs_agree(role: Path) -> None:
 def test_roles_have_one_shape(role: Path) -> None:
     for part in ("README.md", "meta/argument_specs.yml", "tasks/main.yml"):
         assert (role / part).is_file(), part
-    for template in (role / "templates").glob("*.service.j2"):
-        assert "WantedBy=modelyard.target" in template.read_text(encoding="utf-8"), template.name
+
+
+@pytest.mark.parametrize("template", UNITS, ids=lambda path: path.name)
+def test_units_say_only_what_is_their_own(template: Path) -> None:
+    """The rest, and how a unit leaves something out, is in roles/service/templates/service.j2."""
+    shared = (ROOT / "roles/service/templates/service.j2").read_text(encoding="utf-8")
+    assert "WantedBy=modelyard.target" in shared
+    lines = template.read_text(encoding="utf-8").splitlines()
+    assert lines[0] in ("{% extends 'service.j2' %}", "{% extends 'engine.j2' %}")
+    common = set(re.findall(r"^  '(\w+)': ", shared, re.MULTILINE)) | set(re.findall(r"^(\w+)=", shared, re.MULTILINE))
+    own = {match[1] for line in lines if (match := re.match(r"(\w+)=", line))}
+    assert own & common <= {"After", "Wants", "PartOf", "Environment"}
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)

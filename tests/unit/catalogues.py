@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
-from modelyard.sourcemap import Origin
+from modelyard.catalogue.sourcemap import Origin
+from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +51,12 @@ def load(text: str, file: str = "llm.yml") -> Any:
 
 def probe(value: object) -> Origin | None:
     return getattr(value, "origin", None)
+
+
+def part(plan: dict[str, Any], role: str) -> dict[str, Any]:
+    """The part of a plan that is for one engine's role."""
+    (found,) = (engine for engine in plan["engines"] if engine["role"] == role)
+    return dict(found)
 
 
 # One gateway host with Redis, two llama.cpp models on it, a cloud behind. Line numbers are asserted in tests.

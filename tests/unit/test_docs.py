@@ -7,8 +7,8 @@ import re
 import pytest
 from catalogues import ROOT
 
+from modelyard.catalogue.sourcemap import Origin
 from modelyard.diagnostics import CODES, Diagnostic, did_you_mean, show_path
-from modelyard.sourcemap import Origin
 
 
 def test_every_code_is_documented_once_with_example_and_fix() -> None:
@@ -21,7 +21,7 @@ def test_every_code_is_documented_once_with_example_and_fix() -> None:
 def test_every_code_is_used() -> None:
     source = "".join(
         path.read_text(encoding="utf-8")
-        for path in (ROOT / "src/modelyard").glob("*.py")
+        for path in (ROOT / "src/modelyard").rglob("*.py")
         if path.name != "diagnostics.py"
     )
     assert [code for code in CODES if f'"{code}"' not in source] == []
@@ -89,6 +89,10 @@ TREE = (
 )
 """Directories of the repository. A path that begins with one of them must exist."""
 
+CORE = ROOT / "src/modelyard"
+FOLDERS = (*TREE, *(path.name for path in CORE.iterdir() if path.is_dir()))
+"""The core's folders too: docs/architecture.md names its modules from there."""
+
 NAMED_FILE = re.compile(r"[\w@-]+\.(?:py|sh|yml|md|toml|cfg|j2|cmake)")
 """A file that is named without its directory. It must exist somewhere in the repository, a user's file excepted."""
 
@@ -117,12 +121,14 @@ def named_paths(text: str) -> set[str]:
     words = {word.strip("()[],;:'\"").rstrip(".") for part in quoted for word in part.split()}
     words |= {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)}
     words = {re.sub(r"(::|:\d).*", "", word) for word in words if "://" not in word}
-    return {word for word in words if word.startswith(tuple(f"{top}/" for top in TREE)) or NAMED_FILE.fullmatch(word)}
+    return {
+        word for word in words if word.startswith(tuple(f"{top}/" for top in FOLDERS)) or NAMED_FILE.fullmatch(word)
+    }
 
 
 def exists(path: str, page: str) -> bool:
-    """Whether a path named on a page exists: from the root, from the page, or as a file (or template) of that name."""
-    if (ROOT / path).exists() or (ROOT / page).parent.joinpath(path).exists():
+    """Whether it exists: from the root, the core or the page, or as a file (or template) of that name anywhere."""
+    if any((start / path).exists() for start in (ROOT, CORE, (ROOT / page).parent)):
         return True
     return "/" not in path and any(
         True for top in TREE for name in (path, f"{path}.j2") for _ in (ROOT / top).rglob(name)

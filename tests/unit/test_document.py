@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from catalogues import ROOT, change, compiled, document, inventory
+from catalogues import ROOT, change, compiled, document, inventory, part
 from catalogues import load as load_yaml
 
-from modelyard.compiler import Compiled, compile_inventory
-from modelyard.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
+from modelyard.catalogue.gateway import Gateway
+from modelyard.compiler.compile import Compiled, compile_inventory
+from modelyard.compiler.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
 from modelyard.names import REDIS_NAMESPACE, slugs
-from modelyard.render import render_plan, render_summary
-from modelyard.schema import Gateway
+from modelyard.output.render import render_plan, render_summary
 
 FLEET = {
     "llm_stack": ["gw1", "gw2", "gpu1", "gpu2"],
@@ -150,9 +150,9 @@ def test_fleet() -> None:
     assert first["router_settings"]["redis_host"] == "127.0.0.1"
     assert second["router_settings"]["redis_host"] == "10.0.0.1"
     assert result.plans["gw1"]["redis"]["listen"] == ["127.0.0.1", "10.0.0.1"]
-    assert result.plans["gpu1"]["llama_cpp"]["instances"][0]["listen"] == ["fd00::5"]
+    assert part(result.plans["gpu1"], "llama_cpp")["instances"][0]["listen"] == ["fd00::5"]
     assert result.plans["gpu1"]["litellm"] is None
-    assert result.plans["gw2"]["llama_cpp"] is None
+    assert result.plans["gw2"]["engines"] == []
 
 
 def test_ids_do_not_depend_on_addresses() -> None:
@@ -172,7 +172,7 @@ def test_llm_address_wins_over_ansible_host() -> None:
 def test_hosts_narrow_the_placement() -> None:
     result = compiled(change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES)
     assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == ["local/gpu2/large:7b"]
-    assert [i["model"] for i in result.plans["gpu1"]["llama_cpp"]["instances"]] == ["small"]
+    assert [i["model"] for i in part(result.plans["gpu1"], "llama_cpp")["instances"]] == ["small"]
 
 
 def test_limits() -> None:
@@ -543,10 +543,10 @@ def test_shipped_catalogue_with_the_cloud() -> None:
 
 def test_shipped_chains_are_what_the_plan_promises() -> None:
     """Expanded over all models, as if every engine could be deployed."""
-    from modelyard.resolve import Resolved
-    from modelyard.routing import _Router
-    from modelyard.schema import Catalogue
-    from modelyard.sourcemap import SourceMap, plain
+    from modelyard.catalogue.schema import Catalogue
+    from modelyard.catalogue.sourcemap import SourceMap, plain
+    from modelyard.compiler.resolve import Resolved
+    from modelyard.compiler.routing import _Router
 
     tree = {key.removeprefix("llm_"): value for key, value in plain(load_yaml(shipped())).items()}
     router = _Router(Catalogue.model_validate(tree), Resolved(), frozenset(), frozenset(), SourceMap(tree))
@@ -564,7 +564,7 @@ def test_shipped_chains_are_what_the_plan_promises() -> None:
 
 
 def router_models(tree: dict[str, Any]) -> list[Any]:
-    from modelyard.schema import Catalogue
+    from modelyard.catalogue.schema import Catalogue
 
     return [p.models for p in Catalogue.model_validate(tree).providers.values()]
 

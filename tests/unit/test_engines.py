@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from catalogues import compiled
+from catalogues import compiled, part
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -102,7 +102,7 @@ def plan(host: str, text: str = CATALOGUE) -> dict[str, Any]:
 
 
 def instance(role: str, text: str = CATALOGUE) -> dict[str, Any]:
-    (only,) = plan("b" if role == "vllm" else "a", text)[role]["instances"]
+    (only,) = part(plan("b" if role == "vllm" else "a", text), role)["instances"]
     return dict(only)
 
 
@@ -133,7 +133,7 @@ def test_arguments_of_each_engine() -> None:
 
 
 def test_ollama() -> None:
-    assert plan("a")["ollama"]["source"]["url"] == "https://x.example/v0.17.4.tgz"
+    assert part(plan("a"), "ollama")["source"]["url"] == "https://x.example/v0.17.4.tgz"
     only = instance("ollama")
     assert only["secrets"] == {}
     assert [(m["name"], m["served_name"], m["preload"], m["context_length"]) for m in only["models"]] == [
@@ -194,7 +194,7 @@ def test_whoever_ends_a_chain_is_restarted_first() -> None:
         "    models:\n      - name: Tiny.7b\n",
         "    models:\n      - {name: head, port: 8081, source: {path: /h.gguf}}\n      - name: Tiny.7b\n",
     ).replace("llm_routing:\n  fallbacks:\n", "llm_routing:\n  fallbacks:\n    head: {chain: [Tiny.7b]}\n")
-    services = [one["service"] for one in plan("a", text)["llama_cpp"]["instances"]]
+    services = [one["service"] for one in part(plan("a", text), "llama_cpp")["instances"]]
     assert services == ["llama-cpp@tiny-7b", "llama-cpp@head"]
     assert "llama-cpp@head" not in plan("a", text)["after"]
 
@@ -256,7 +256,7 @@ def test_only_the_active_model_of_a_provider_runs() -> None:
     text = text.replace("    snake: {chain", "    adder: {terminal: true}\n    snake: {chain")
     out = result(text)
     assert out.errors == [], [one.render() for one in out.errors]
-    (only,) = out.plans["a"]["llama_cpp_python"]["instances"]
+    (only,) = part(out.plans["a"], "llama_cpp_python")["instances"]
     assert (only["service"], only["conflicts"]) == (
         "llama-cpp-python@adder",
         ["modelyard-llama-cpp-python@snake.service"],
@@ -282,11 +282,11 @@ def test_only_gateways_may_call_what_listens_beyond_loopback() -> None:
 
 
 def test_what_preflight_is_told() -> None:
-    wanted = {entry["model"]: entry for entry in plan("a")["engines"]}
+    wanted = {entry["model"]: entry for entry in plan("a")["demands"]}
     assert wanted["ready"]["context_length"] == 8192
     assert wanted["ready"]["service"] == wanted["chatty"]["service"] == "ollama@ollama"
     assert wanted["Tiny.7b"]["source"] == {"path": "/m.gguf"}
-    assert plan("b")["engines"][0]["gpus"] == [0, 1]
+    assert plan("b")["demands"][0]["gpus"] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from catalogues import compiled
+from catalogues import compiled, part
 from test_engines import ADDRESSES, CATALOGUE, GROUPS, HOSTS
 
 WATCHED = f"{CATALOGUE}llm_monitoring: {{}}\n"
@@ -76,7 +76,7 @@ def test_only_who_asks_is_let_in() -> None:
     assert found["g"]["redis"]["listen"] == ["127.0.0.1"]
     # An engine beside its only gateway is reached from elsewhere, too: by Prometheus.
     alone = GROUPS | {"llm_ollama": ["g"], "llm_monitoring": ["b"]}
-    assert plans(groups=alone)["g"]["ollama"]["instances"][0]["listen"] == ["10.0.0.9"]
+    assert part(plans(groups=alone)["g"], "ollama")["instances"][0]["listen"] == ["10.0.0.9"]
 
 
 def test_one_machine_keeps_to_itself() -> None:

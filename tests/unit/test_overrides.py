@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from catalogues import change, compiled, document, inventory, load, places, probe, refused
+from catalogues import change, compiled, document, inventory, load, part, places, probe, refused
 
-from modelyard.compiler import compile_inventory
-from modelyard.ineffective import Ineffective
-from modelyard.overrides import apply_overrides
-from modelyard.sourcemap import Origin, SourceMap
+from modelyard.catalogue.ineffective import Ineffective
+from modelyard.catalogue.overrides import apply_overrides
+from modelyard.catalogue.sourcemap import Origin, SourceMap
+from modelyard.compiler.compile import compile_inventory
 
 
 def over(text: str, file: str = "mine.yml") -> Any:
@@ -59,7 +59,7 @@ def test_one_of_several_shapes_is_replaced_whole() -> None:
     )
     result = compiled(llm_overrides=override)
     assert document(result)["router_settings"]["fallbacks"] == [{"small": ["big-cloud"]}]
-    sources = {one["model"]: one["source"] for one in result.plans["one"]["llama_cpp"]["instances"]}
+    sources = {one["model"]: one["source"] for one in part(result.plans["one"], "llama_cpp")["instances"]}
     assert sources["small"]["url"] == "https://e.org/m"
 
 

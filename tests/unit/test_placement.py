@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import test_engines as engines
-from catalogues import change, compiled
+from catalogues import change, compiled, part
 
-from modelyard.gpus import Fitted, fit_on_host
-from modelyard.tables import gpu_table
+from modelyard.engines.ollama import ENGINE as OLLAMA
+from modelyard.gpu.preflight import Fitted, fit_on_host
+from modelyard.output.tables import gpu_table
 
 MIB = 1 << 20
 
@@ -59,7 +60,8 @@ def engine(model: str, mib: int | None = None, **more: Any) -> dict[str, Any]:
 
 
 def ollama(model: str, mib: int | None = None, **more: Any) -> dict[str, Any]:
-    return engine(model, mib, service="ollama@local", role="ollama", source=None, **more)
+    own = {"max_loaded": 1, "contexts": [list(entry) for entry in OLLAMA.contexts]}
+    return engine(model, mib, **({"service": "ollama@local", "role": "ollama", "source": None} | own | more))
 
 
 def header(weights_mib: int) -> dict[str, Any]:
@@ -304,20 +306,20 @@ def test_declared_instances_go_by_their_uuid() -> None:
         change("- name: small", "- name: small\n        vram_mib: 3000"),
         llm_gpus=[{"memory_mib": 40000, "uuid": "MIG-0"}],
     )
-    assert result.plans["one"]["llama_cpp"]["instances"][0]["gpus"] == ["MIG-0"]
+    assert part(result.plans["one"], "llama_cpp")["instances"][0]["gpus"] == ["MIG-0"]
 
 
 def test_what_the_compiler_says_of_engines_is_what_preflight_reads() -> None:
     text = change("- name: small", "- name: small\n        vram_mib: 3000")
     plan = compiled(text).plans["one"]
-    found = fit_on_host("one", plan["engines"], facts(gpu(0)), plan["gpus"], [])
+    found = fit_on_host("one", plan["demands"], facts(gpu(0)), plan["gpus"], [])
     assert found.problems == []
     assert found.placed == {"llama-cpp@small": [0]}
     assert [entry["model"] for entry in found.estimates] == ["large:7b"]
     declared = compiled(text, llm_gpus=[{"memory_mib": 24576}]).plans["one"]
-    found = fit_on_host("one", declared["engines"], facts(gpu(0)), declared["gpus"], [])
+    found = fit_on_host("one", declared["demands"], facts(gpu(0)), declared["gpus"], [])
     assert (found.problems, found.placed) == ([], {}), "the compiler has placed it"
-    (problem,) = fit_on_host("one", declared["engines"], facts(gpu(0, 16376)), declared["gpus"], []).problems
+    (problem,) = fit_on_host("one", declared["demands"], facts(gpu(0, 16376)), declared["gpus"], []).problems
     assert problem.startswith(
         "llm_gpus of one declares GPU 0 with 24576 MiB, but on the host it is GPU 0, RTX, 16376 MiB"
     )
@@ -330,7 +332,7 @@ def test_one_ollama_of_the_catalogue_counts_as_many_models_as_it_may_hold() -> N
     one = engines.result(text, llm_gpus=gpus)
     assert one.errors == []
     assert one.plans["a"]["gpus"][0]["models"] == [{"name": "ready", "vram_mib": 12000}]
-    assert {entry["gpus"][0] for entry in one.plans["a"]["engines"] if entry["role"] == "ollama"} == {0}
+    assert {entry["gpus"][0] for entry in one.plans["a"]["demands"] if entry["role"] == "ollama"} == {0}
     text = text.replace("port: 11434\n", "port: 11434\n    ollama: {max_loaded_models: 2}\n")
     (error,) = [error for error in engines.result(text, llm_gpus=gpus).errors if error.code == "vram-exceeded"]
     assert '"chatty" and "ready" need 21000 MiB (together 9000 + 12000) on one GPU of a: GPU 0 has' in error.render()

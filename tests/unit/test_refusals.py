@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from catalogues import CATALOGUE, GROUPS, change, compiled, inventory, load, places, probe, refused
+from catalogues import CATALOGUE, GROUPS, change, compiled, inventory, load, part, places, probe, refused
 
-from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
 from modelyard.diagnostics import CODES
 
 # (name, old text, new text, code, line, part of the rendering)
@@ -347,7 +347,7 @@ def test_memory_of_gpus_is_added_up() -> None:
         },
         {"index": 1, "name": "B", "uuid": "GPU-b", "memory_mib": 4096, "models": [{"name": "small", "vram_mib": 3000}]},
     ]
-    instances = {i["model"]: i["gpus"] for i in result.plans["one"]["llama_cpp"]["instances"]}
+    instances = {i["model"]: i["gpus"] for i in part(result.plans["one"], "llama_cpp")["instances"]}
     assert instances == {"small": [1], "large:7b": [0]}
     split = change("gpus: [0]", "gpus: [0, GPU-b]", text)
     message = refused(compiled(split, llm_gpus=[*gpus, {"memory_mib": 2048, "uuid": "GPU-b"}]), "vram-exceeded", 11)

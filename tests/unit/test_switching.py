@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from catalogues import inventory
+from catalogues import inventory, part
 from test_engines import ADDRESSES, CATALOGUE, GROUPS, change
 
-from modelyard.compiler import Inventory, compile_inventory
-from modelyard.overrides import SWITCHED
-from modelyard.switching import UPGRADED, Switch, SwitchError, rotation, switch, upgrade
+from modelyard.catalogue.overrides import SWITCHED
+from modelyard.compiler.compile import Inventory, compile_inventory
+from modelyard.operations.switching import UPGRADED, Switch, SwitchError, rotation, switch, upgrade
 
 
 def stack(text: str = CATALOGUE, **variables: Any) -> Inventory:
@@ -123,7 +123,7 @@ def test_another_version_and_where_it_runs() -> None:
     found = upgrade(stack(), "vllm", "0.33.0")
     assert (found.former, found.hosts) == ("0.32.0", ("b",))
     assert found.overrides == {"versions": {"vllm": {"version": "0.33.0"}}}
-    assert found.final.plans["b"]["vllm"]["version"] == "0.33.0"
+    assert part(found.final.plans["b"], "vllm")["version"] == "0.33.0"
     # What was chosen, written into the inventory, is what the next run compiles, and an older one is as good.
     kept = stack(**{UPGRADED: found.overrides})
     assert compile_inventory(kept).plans == found.final.plans
@@ -134,7 +134,7 @@ def test_another_version_and_where_it_runs() -> None:
 def test_another_source_with_it() -> None:
     source = {"url": "https://x.example/new.tgz", "sha256": "b" * 64}
     found = upgrade(stack(**{UPGRADED: {"versions": {"vllm": {"version": "0.33.0"}}}}), "ollama", "0.18.0", source)
-    assert found.final.plans["a"]["ollama"]["source"] == source
+    assert part(found.final.plans["a"], "ollama")["source"] == source
     assert found.overrides["versions"]["vllm"] == {"version": "0.33.0"}, "what was chosen before stays"
 
 

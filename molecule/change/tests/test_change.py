@@ -229,7 +229,7 @@ def killed_at(number: int, task: int) -> bool:
     seen = 0
     assert run.stdout
     for line in run.stdout:
-        if line.startswith(("TASK", "RUNNING HANDLER")) and (" is staged" in line or "Activate" in line):
+        if line.startswith(("TASK", "RUNNING HANDLER")) and ("Stage the release" in line or "Activate" in line):
             seen += 1
         if seen == task:
             # Not at its first instant: it is to have begun.

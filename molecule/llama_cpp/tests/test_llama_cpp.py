@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from modelyard_playbook import ansible_playbook
+from modelyard_playbook import ansible_playbook, new_file
 
 INSTANCES = {"one": ("http://127.0.0.1:8080", "vendor/one"), "two": ("http://[::1]:8081", "two")}
+GPU = "llama-cpp@gpu"
 MODELS = "/var/lib/modelyard/models"
 HUB = "http://127.0.0.1:8900"
 HUB_SOURCE = {"repo": "owner/tiny-GGUF", "revision": "0123456789abcdef0123456789abcdef01234567", "file": "two.gguf"}
@@ -232,7 +233,7 @@ def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> N
             "revision must be a commit (40 hexadecimal digits), not 'main'",
         ),
         (
-            {"two_source": HUB_SOURCE, "llama_cpp_hugging_face": {"endpoint": HUB, "token": "NOBODYS_TOKEN"}},
+            {"two_source": HUB_SOURCE, "engine_hugging_face": {"endpoint": HUB, "token": "NOBODYS_TOKEN"}},
             "the secret NOBODYS_TOKEN is not defined, but owner/tiny-GGUF is to be fetched with it",
         ),
     ],
@@ -290,9 +291,18 @@ def test_gpus_that_are_asked_for_and_not_used_are_a_failure(host: Any, restored:
 
 def test_unit_of_an_instance_with_gpus(host: Any) -> None:
     """As it would be on a host with two cards; here it is only looked at."""
-    done = ansible_playbook("gpu_unit.yml")
+    text = json.dumps(next(one for one in host.ansible.get_variables()["instances"] if one["model"] == "two"))
+    instance = {**json.loads(text.replace("llama-cpp@two", GPU)), "conflicts": ["modelyard-vllm@big.service"]}
+    variables = {
+        "wanted_instances": [instance],
+        "engine_host_gpus": {"gpus": [{"index": 0}, {"index": 1}]},
+        "engine_placed_gpus": {GPU: [1]},
+        "llama_cpp_cuda_architectures": ["8.9"],
+    }
+    done = ansible_playbook("converge.yml", "--check", "--diff", "-e", json.dumps(variables))
     assert done.returncode == 0, done.stdout + done.stderr
-    unit = host.file("/run/modelyard-gpu.service").content_string
+    unit = new_file(done, f"{GPU}: modelyard-{GPU}.service")
+    host.run(f"cat > /run/modelyard-gpu.service <<'END'\n{unit}\nEND")
     for line in (
         "Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1",
         "ExecStartPre=+-/usr/bin/nvidia-modprobe -u -c 0 -c 1",

@@ -16,7 +16,7 @@ ONE, UNO, TWO = "modelyard-llama-cpp@one", "modelyard-llama-cpp@uno", "modelyard
 def converge(instances: list[dict[str, Any]] | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Run the scenario's playbook, with other instances than those of its inventory."""
     if instances is not None:
-        variables["llama_cpp_instances"] = instances
+        variables["wanted_instances"] = instances
     return ansible_playbook("converge.yml", "-e", json.dumps(variables))
 
 

@@ -188,7 +188,7 @@ def test_the_checksum_that_was_published_is_recorded(host: Any) -> None:
     ("variables", "message"),
     [
         ({"archive_sha256": "0" * 64}, f"pinned is {'0' * 64}; either the file was changed"),
-        ({"ollama_version": "0.17.0"}, "Ollama 0.17.0 has known security holes. Set ollama_version to 0.17.1 or newer"),
+        ({"version": "0.17.0"}, "Ollama 0.17.0 has known security holes. Set its version to 0.17.1 or newer"),
     ],
     ids=["wrong checksum", "below the floor"],
 )
@@ -280,7 +280,7 @@ def changed() -> Iterator[set[str]]:
     host = host_of("ollama")
     before = set(host.check_output(f"ls {BLOBS}").split())
     host.check_output("printf '#!/bin/sh\\necho mine\\n' > /usr/local/bin/ollama")
-    gpus = {"ollama_host_gpus": {"gpus": [{"index": 1}]}, "ollama_placed_gpus": {SERVICE: [1]}}
+    gpus = {"engine_host_gpus": {"gpus": [{"index": 1}]}, "engine_placed_gpus": {SERVICE: [1]}}
     done = converge(own_file="/srv/lab/models/tiny.gguf", **gpus)
     assert done.returncode == 0, done.stdout + done.stderr
     yield before

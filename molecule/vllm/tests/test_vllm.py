@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from modelyard_playbook import ansible_playbook
+from modelyard_playbook import ansible_playbook, new_file
 
 UNIT = "modelyard-vllm@tiny"
+GPU = "vllm@gpu"
 BASE = "http://127.0.0.1:8001"
 MODELS = "/var/lib/modelyard/models/hf/vendor--tiny-llama"
 GOOD, DAMAGED = "0123456789abcdef0123456789abcdef01234567", "76543210fedcba9876543210fedcba9876543210"
@@ -86,9 +87,19 @@ def test_sandbox_score(host: Any, measured: Callable[[str], None]) -> None:
 
 
 def test_sandbox_score_of_the_unit_for_gpus(host: Any, measured: Callable[[str], None]) -> None:
-    done = ansible_playbook("gpu_unit.yml")
+    text = json.dumps(host.ansible.get_variables()["instances"][0]).replace("vllm@tiny", GPU)
+    model = {"source": {"path": "/srv/a model"}, "conflicts": ["modelyard-vllm@other.service"]}
+    host.check_output("cp -r /srv/lab/models/tiny-llama '/srv/a model'")
+    variables = {
+        "vllm_build": "cuda",
+        "wanted_instances": [{**json.loads(text), **model, "adapters": []}],
+        "engine_host_gpus": {"gpus": [{"index": 0}, {"index": 1}]},
+        "engine_placed_gpus": {GPU: [1]},
+    }
+    done = ansible_playbook("converge.yml", "--check", "--diff", "-e", json.dumps(variables))
     assert done.returncode == 0, done.stdout + done.stderr
-    unit = "/run/modelyard-vllm@gpu.service"
+    unit = f"/run/modelyard-{GPU}.service"
+    host.run(f"cat > {unit} <<'END'\n{new_file(done, f'{GPU}: modelyard-{GPU}.service')}\nEND")
     found = score(host.run(f"systemd-analyze security --no-pager --offline=true {unit} | tail -1").stdout)
     measured(f"systemd-analyze security, vLLM's unit for GPUs (rendered, never started here): {found}")
     assert found <= 3.0
@@ -214,7 +225,7 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
         # vLLM understands abbreviations.
         ({"arguments": ["--trust-rem"]}, "--trust-remote-code runs programs that lie beside a model"),
         ({"commit": "damaged"}, "model.safetensors delivers has the wrong checksum: the hub publishes"),
-        ({"vllm_version": "0.14.0"}, "vLLM before 0.14.1 has known holes"),
+        ({"version": "0.14.0"}, "vLLM before 0.14.1 has known holes"),
         ({"vllm_build": "cuda"}, "an NVIDIA GPU (nvidia-smi"),
     ],
     ids=[

@@ -1,0 +1,68 @@
+"""Variables that are set somewhere and have no effect: Ansible lets one place win, and says nothing of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from modelyard.catalogue.overrides import SECTIONS, is_override
+from modelyard.catalogue.sourcemap import Origin
+from modelyard.diagnostics import Diagnostic, did_you_mean
+from modelyard.names import STACK
+
+HOST_VARIABLES = ("llm_address", "llm_gpus")
+"""Variables that describe one host. An empty group may keep them for the hosts it will have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ineffective:
+    """A place that sets `variable` for a `kind` (group or host) of this `name`, without effect.
+
+    `host` is the first host of the stack that this place is meant for, `winner` the place whose value that host
+    has. Without a host the place is meant for no host of the stack; without a winner Ansible does not read it.
+    """
+
+    variable: str
+    origin: Origin | None
+    kind: str
+    name: str
+    host: str | None = None
+    winner: Origin | None = None
+
+
+def check_effect(places: Iterable[Ineffective], groups: Mapping[str, Sequence[str]]) -> list[Diagnostic]:
+    """One `variable-without-effect` per place. `groups` are all groups of the inventory, with their hosts."""
+    hosts = {host for members in groups.values() for host in members}
+    found: list[Diagnostic] = []
+    for place in places:
+        known = sorted(groups if place.kind == "group" else hosts)
+        subject = f"{place.variable} of {place.kind} {place.name}"
+        if place.winner is not None:
+            message, hint = f"{subject} has no effect: {place.winner} wins for {place.host}", _instead(place.variable)
+        elif place.host is not None:
+            message = f"{subject} has no effect: Ansible does not read this file"
+            hint = f"there is also a directory {place.name}/: move the file into it"
+        elif place.name not in known:
+            message = f"{subject} has no effect: the inventory has no {place.kind} of this name"
+            hint = did_you_mean(place.name, known) or _for_the_stack(place.variable)
+        elif place.variable in HOST_VARIABLES and place.kind == "group" and not groups[place.name]:
+            continue
+        else:
+            message, hint = f"{subject} reaches no host of {STACK}", _for_the_stack(place.variable)
+        found.append(Diagnostic("variable-without-effect", "error", message, (place.variable,), place.origin, hint))
+    return found
+
+
+def _instead(variable: str) -> str:
+    section = variable.removeprefix("llm_")
+    if section in SECTIONS:
+        return f"write what differs into group_vars/{STACK}/ of the inventory, as llm_overrides: {{{section}: ...}}"
+    if is_override(variable):
+        return "give each a name of its own, such as llm_overrides_site: all llm_overrides_* are merged"
+    return "keep one of the two"
+
+
+def _for_the_stack(variable: str) -> str:
+    if variable in HOST_VARIABLES:
+        return f"set it for a host of {STACK}, or take it out"
+    return f"move it to group_vars/{STACK}/ of the inventory"

@@ -1,0 +1,168 @@
+"""Overrides: change three lines of the shipped catalogue without copying it.
+
+Every `llm_overrides_*` variable in name order, then `llm_overrides`, then what was switched, each in the catalogue's
+shape (`providers`, `routing`, `gateway`, `clients`, `monitoring`, `versions`), is merged over the catalogue key by key.
+Models are found by their name. `null` removes. A value that is one of several shapes is replaced whole: half of the
+old shape beside half of the new one would never be valid.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from modelyard.catalogue.sourcemap import Merged, Origin, Path, Probe, is_list
+from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line
+
+SWITCHED = "llm_overrides_switched"
+"""What `playbooks/switch_model.yml` writes into the inventory. It comes last: who switches a model means it,
+whatever the files say."""
+
+SECTIONS = ("providers", "routing", "gateway", "clients", "monitoring", "versions")
+
+
+def is_override(variable: str) -> bool:
+    """True for the name of a variable that holds overrides."""
+    return variable == "llm_overrides" or variable.startswith("llm_overrides_")
+
+
+def as_override(path: Path, value: str) -> str:
+    """The override that writes `value` (YAML) at `path`, as one line of YAML."""
+    for depth, key in reversed(list(enumerate(path))):
+        value = f"{{{json.dumps(key) if depth == 2 else key}: {value}}}"
+    return f"llm_overrides: {value}"
+
+
+def is_atomic(path: Path) -> bool:
+    """True where an override replaces the value whole: one entry of any kind of fallbacks, one source."""
+    return path[-1] == "source" or (len(path) == 3 and path[0] == "routing" and str(path[1]).endswith("fallbacks"))
+
+
+class _Merge:
+    def __init__(self, variable: str, probe: Probe) -> None:
+        self.variable = variable
+        self.probe = probe
+        self.diagnostics: list[Diagnostic] = []
+        self.removed: dict[str, Origin | None] = {}
+
+    def mapping(self, base: Mapping[Any, Any], over: Mapping[Any, Any], path: Path, around: Origin | None) -> Merged:
+        out = Merged(base, self.probe(base) or around)
+        for key, value in over.items():
+            here = self.probe(key) or self.probe(value) or around
+            at = (*path, key)
+            if value is None:
+                if key in out:
+                    self.removed.update(dict.fromkeys(_public_names(out[key], at), here))
+                    del out[key]
+                    out.origins.pop(key, None)
+                else:
+                    self._removes_nothing(key, out, at, here)
+                continue
+            old = out.get(key)
+            by_name = at[0] == "providers" and at[2:] == ("models",)
+            if by_name and is_list(old) and (is_list(value) or isinstance(value, Mapping)):
+                # The list keeps the place where it was begun; its elements know their own.
+                out[key] = self.models(old, value, at, here)
+                continue
+            if isinstance(old, Mapping) and isinstance(value, Mapping) and not is_atomic(at):
+                out[key] = self.mapping(old, value, at, here)
+                continue
+            out[key] = value
+            out.origins[key] = (here, self.probe(value) or here)
+        return out
+
+    def models(self, base: Any, over: Any, path: Path, around: Origin | None) -> list[Any]:
+        """Merge models by name. `over` is a list of models, or a mapping NAME: model (null removes it)."""
+        out: list[Any] = list(base)
+        if isinstance(over, Mapping):
+            entries = [(key, value, self.probe(key) or self.probe(value) or around) for key, value in over.items()]
+        else:
+            entries = [
+                (item.get("name") if isinstance(item, Mapping) else None, item, self.probe(item) or around)
+                for item in over
+            ]
+        for name, entry, here in entries:
+            names = [item.get("name") if isinstance(item, Mapping) else None for item in out]
+            index = names.index(name) if name is not None and name in names else None
+            if entry is None:
+                if index is None:
+                    self._removes_nothing(name, [n for n in names if isinstance(n, str)], (*path, name), here)
+                else:
+                    self.removed[str(name)] = here
+                    del out[index]
+            elif not isinstance(entry, Mapping):
+                out.append(entry)
+            elif index is None:
+                new = self.mapping({}, entry, (*path, len(out)), here)
+                if "name" not in new:
+                    new["name"] = name
+                    new.origins["name"] = (here, here)
+                out.append(new)
+            else:
+                out[index] = self.mapping(out[index], entry, (*path, index), here)
+        return out
+
+    def _removes_nothing(self, key: Any, known: Any, path: Path, origin: Origin | None) -> None:
+        self.diagnostics.append(
+            Diagnostic(
+                "unknown-override",
+                "error",
+                f'{self.variable} removes "{key}", which does not exist',
+                (self.variable, *path),
+                origin,
+                did_you_mean(str(key), [str(name) for name in known]) or "remove this line",
+            )
+        )
+
+
+def _public_names(value: Any, path: Path) -> list[str]:
+    """The names that clients lose when `value` at `path` is removed."""
+    if len(path) == 3 and path[:2] in (("routing", "aliases"), ("routing", "capabilities")):
+        return [str(path[2])]
+    if path[0] == "providers" and len(path) in (2, 3):
+        models: Any = value.get("models") if isinstance(value, Mapping) else value
+        return [str(model.get("name")) for model in models if isinstance(model, Mapping)] if is_list(models) else []
+    return []
+
+
+def apply_overrides(
+    catalogue: Mapping[str, Any], overrides: Mapping[str, Any], probe: Probe
+) -> tuple[Mapping[str, Any], dict[str, Origin | None], list[Diagnostic]]:
+    """Merge `overrides` (variable name: value) over `catalogue` (section: value).
+
+    Returns the merged catalogue, the public names that were removed with the places that did it, and what is wrong
+    with the overrides themselves. Inputs are not changed.
+    """
+    diagnostics: list[Diagnostic] = []
+    removed: dict[str, Origin | None] = {}
+    for name in sorted(overrides, key=lambda name: (name == SWITCHED, name == "llm_overrides", name)):
+        over = overrides[name]
+        if over is None:
+            continue
+        if not isinstance(over, Mapping):
+            hint = f"write a mapping with {', '.join(SECTIONS[:-1])} or {SECTIONS[-1]}"
+            if isinstance(over, str) and not getattr(probe(over), "file", None):
+                hint = on_command_line(name)
+            diagnostics.append(
+                Diagnostic("invalid-value", "error", f"{name} is not a mapping", (name,), probe(over), hint)
+            )
+            continue
+        merge = _Merge(name, probe)
+        known = {key: value for key, value in over.items() if key in SECTIONS}
+        for key, value in over.items():
+            if key not in SECTIONS:
+                diagnostics.append(
+                    Diagnostic(
+                        "unknown-key",
+                        "error",
+                        f'unknown key "{key}" in {name}',
+                        (name, str(key)),
+                        probe(key) or probe(value) or probe(over),
+                        did_you_mean(str(key), SECTIONS) or f"an override has the keys {', '.join(SECTIONS)}",
+                    )
+                )
+        catalogue = merge.mapping(catalogue, known, (), probe(over))
+        diagnostics.extend(merge.diagnostics)
+        removed.update(merge.removed)
+    return catalogue, removed, diagnostics

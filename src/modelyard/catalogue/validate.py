@@ -1,0 +1,284 @@
+"""From a merged tree to a `Catalogue`: the schema's complaints in words, with their places.
+
+What the schema refuses is cut out and the rest is validated again, so that a typo in one provider does not
+hide what is wrong with the routing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
+from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line, variable_path
+
+EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "mapping_type": "a mapping",
+}
+
+SECRET_HINT = (
+    "write the name here, and the key under this name into the environment, llm_secrets or .credentials/ beside the "
+    "inventory; a key that stood in a shared file should be replaced"
+)
+
+NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")
+"""Keys of the catalogue where a secret itself may stand by mistake."""
+
+HINTS = {
+    "string_type": "put it in quotes",
+    "int_type": "write the number without quotes",
+    "float_type": "write the number without quotes",
+    "bool_type": "write true or false without quotes",
+}
+
+
+def validate(tree: dict[str, Any], source: SourceMap) -> tuple[Catalogue | None, list[Diagnostic], frozenset[Path]]:
+    """Validate `tree` (plain data, sections by name). It is changed: what is refused is cut out.
+
+    Returns a catalogue of what is sound (None if not even that much is left), everything that is wrong, and
+    the paths of the mappings something was cut out of: what else looks wrong in there may be a consequence.
+    """
+    diagnostics: list[Diagnostic] = []
+    broken: frozenset[Path] = frozenset()
+    first = True
+    while True:
+        try:
+            return Catalogue.model_validate(tree), diagnostics, broken
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+        if first:
+            diagnostics = _describe(problems, tree, source, Catalogue)
+            first = False
+        places = {_cut(_locate(problem["loc"], tree), tree) for problem in problems}
+        broken = broken or frozenset(place if _is_model(place) else place[:-1] for place in places)
+        # The longest first, and the last element of a list first: cutting one must not move another.
+        for place in sorted(places, key=_depth_first, reverse=True):
+            if not place:
+                return None, diagnostics, broken
+            _delete(tree, place)
+
+
+def check(root: type[BaseModel], tree: dict[str, Any], source: SourceMap) -> list[Diagnostic]:
+    """Everything that is wrong with `tree` as a `root`; nothing is cut out."""
+    try:
+        root.model_validate(tree)
+    except ValidationError as error:
+        return _describe(error.errors(include_url=False), tree, source, root)
+    return []
+
+
+def _is_model(path: Path) -> bool:
+    return len(path) == 4 and path[0] == "providers" and path[2] == "models"
+
+
+def _depth_first(path: Path) -> tuple[int, list[str]]:
+    return len(path), [f"{part:09}" if isinstance(part, int) else str(part) for part in path]
+
+
+def _locate(loc: Path, tree: Any) -> Path:
+    """The part of pydantic's `loc` that exists in the tree: without union branches and `[key]`."""
+    node: Any = tree
+    for depth, part in enumerate(loc):
+        if not _has(node, part):
+            return loc[:depth]
+        node = node[part]
+    return loc
+
+
+def _has(node: Any, part: str | int) -> bool:
+    if isinstance(node, list):
+        return isinstance(part, int) and part < len(node)
+    return isinstance(node, dict) and part in node
+
+
+def _cut(path: Path, tree: Any) -> Path:
+    """What to cut out because of a problem at `path`: never one element of a list of values, but the list."""
+    node: Any = tree
+    for depth, part in enumerate(path):
+        if isinstance(node, list) and not _is_model(path[: depth + 1]):
+            return path[:depth]
+        node = node[part]
+    return path
+
+
+def _delete(tree: Any, path: Path) -> None:
+    node = tree
+    for part in path[:-1]:
+        if not _has(node, part):
+            return
+        node = node[part]
+    if _has(node, path[-1]):
+        del node[path[-1]]
+
+
+def _describe(problems: list[Any], tree: Any, source: SourceMap, root: type[BaseModel]) -> list[Diagnostic]:
+    diagnostics: list[Diagnostic] = []
+    branches: dict[Path, list[str]] = {}
+    for problem in problems:
+        kind, loc = problem["type"], problem["loc"]
+        place = _locate(loc, tree)
+        if kind in EXPECTED and loc[-1:] != ("[key]",):
+            # Several branches of a union complain about one value: say it once.
+            known = branches.setdefault(place, [])
+            known.append(kind)
+            if len(known) > 1:
+                continue
+    for problem in problems:
+        kind, loc = problem["type"], problem["loc"]
+        place = _locate(loc, tree)
+        is_key = loc[-1:] == ("[key]",)
+        if kind in EXPECTED and not is_key:
+            kinds = branches.pop(place, None)
+            if kinds is None:
+                continue
+            diagnostics.append(_wrong_type(kinds, problem["input"], place, source))
+        elif kind == "extra_forbidden":
+            diagnostics.append(_unknown_key(place, source, root))
+        elif kind == "missing":
+            diagnostics.append(_missing(str(loc[-1]), place, tree, source))
+        elif kind == "literal_error":
+            diagnostics.append(_unknown_value(problem, place, source))
+        else:
+            message = str(problem["msg"]).removeprefix("Value error, ")
+            message = message.replace("Input should be", "must be")
+            is_value = not isinstance(problem["input"], dict | list | BaseModel)
+            shown = f": {_seen(problem['input'], place, source)}" if is_value else ""
+            diagnostics.append(
+                Diagnostic(
+                    "invalid-value",
+                    "error",
+                    f"{_subject(place, tree)}{shown}: {message}" if place else message,
+                    variable_path(place),
+                    source.origin(place, key=is_key),
+                    SECRET_HINT if place and place[-1] in NAMES_OF_SECRETS else "",
+                )
+            )
+    return diagnostics
+
+
+def _seen(value: Any, place: Path, source: SourceMap) -> str:
+    """`value` as it is written, unless it may be a secret, put there by mistake or on purpose."""
+    origin = source.origin(place)
+    by_mistake = any(word in NAMES_OF_SECRETS for word in place[-1:]) or (
+        place[-1:] == ("base_url",) and "@" in str(value)
+    )
+    if by_mistake or (origin and origin.encrypted):
+        return "(not shown)"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _subject(path: Path, tree: Any) -> str:
+    """What the problem is about, e.g. `model "x"` or `port`."""
+    if tree and _is_model(path):
+        node = tree["providers"][path[1]]["models"][path[3]]
+        if isinstance(node, dict) and isinstance(node.get("name"), str):
+            return f'model "{node["name"]}"'
+    if len(path) == 2 and path[0] == "providers":
+        return f'provider "{path[1]}"'
+    last = path[-1]
+    return f"{path[-2]}[{last}]" if isinstance(last, int) and len(path) > 1 else str(last)
+
+
+def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) -> Diagnostic:
+    expected = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
+    name = _subject(place, {}) if place else "the catalogue"
+    found = (
+        "nothing"
+        if value is None
+        else "a mapping"
+        if isinstance(value, Mapping)
+        else "a list"
+        if is_list(value)
+        else _seen(value, place, source)
+    )
+    hint = ""
+    if len(kinds) == 1 and isinstance(value, str | int | float):
+        wants_text = kinds[0] == "string_type"
+        hint = HINTS.get(kinds[0], "") if wants_text or isinstance(value, str) else ""
+    origin = source.origin(place)
+    if len(place) == 1 and isinstance(value, str) and not (origin and origin.file):
+        hint = on_command_line(f"llm_{place[0]}", value.lower() if value.lower() in ("true", "false") else "{...}")
+    return Diagnostic(
+        "invalid-value",
+        "error",
+        f"{name} must be {expected}, not {found}",
+        variable_path(place),
+        origin,
+        hint,
+    )
+
+
+def _unknown_key(place: Path, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
+    known = _keys_at(root, place[:-1])
+    return Diagnostic(
+        "unknown-key",
+        "error",
+        f'unknown key "{place[-1]}"',
+        variable_path(place),
+        source.origin(place, key=True),
+        did_you_mean(str(place[-1]), known) or f"the keys here are {', '.join(known)}",
+    )
+
+
+def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
+    hint = f"add {key}"
+    if len(place) == 2 and place[0] == "providers":
+        # A typo in an override's provider name makes a new, incomplete provider.
+        near = did_you_mean(str(place[1]), [str(name) for name in tree["providers"] if name != place[1]])
+        hint = f"add {key}; or {near}" if near else hint
+    return Diagnostic(
+        "missing-key",
+        "error",
+        f'"{key}" is missing' + (f" in {_subject(place, tree)}" if place else f": define llm_{key}"),
+        variable_path((*place, key)),
+        source.origin(place, key=True),
+        hint,
+    )
+
+
+def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
+    allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) or [problem["ctx"]["expected"].lower()]
+    return Diagnostic(
+        "unknown-value",
+        "error",
+        f"unknown value {_seen(problem['input'], place, source)} for {place[-1]}",
+        variable_path(place),
+        source.origin(place),
+        did_you_mean(str(problem["input"]), allowed) or f"one of {', '.join(allowed)}",
+    )
+
+
+def _keys_at(root: type[BaseModel], path: Path) -> list[str]:
+    """The keys the schema has at `path`."""
+    kind: Any = root
+    for part in path:
+        kind = _model_or_container(kind)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        else:
+            kind = get_args(kind)[-1]
+    kind = _model_or_container(kind)
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _model_or_container(kind: Any) -> Any:
+    """Look through `X | None` and `Annotated[X, ...]`."""
+    while True:
+        if hasattr(kind, "__metadata__"):
+            kind = get_args(kind)[0]
+        elif get_origin(kind) in (Union, UnionType):
+            kind = next(arg for arg in get_args(kind) if arg is not type(None))
+        else:
+            return kind

@@ -1,0 +1,318 @@
+"""The gateway's document (LiteLLM's config.yaml as data), with its invariants asserted.
+
+Why it looks like this, all measured with the pinned release: flat chains and `max_fallbacks: 1`, because
+nested chains are not walked in the order they are written; no retries, because the next step is the retry;
+`allowed_fails: 1`, because with more than that a group of one is never left alone while it is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from modelyard.catalogue.gateway import Gateway
+from modelyard.compiler.resolve import Deployment
+from modelyard.compiler.routing import SECTIONS, Route, Section
+from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, url_host
+
+PARALLEL_WITH_LIMITS = 1000
+"""`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or 6/1000 of
+tpm) as the number of requests allowed at once and answers 429 at the next one, without a queue."""
+
+
+COLD_LOAD_S = 300
+"""Seconds a stream may be silent by default where a model is loaded when somebody asks for it: 40 GB from a disk that
+reads 200 MB/s take 200 s, and a model that is being read is not a dead backend."""
+
+CACHED_CALLS = ("acompletion", "atext_completion", "aembedding", "aresponses")
+"""What answers are kept of: requests in JSON. Of a form the guard does not see enough to tell two apart."""
+
+PASSED = (
+    "audio",
+    "context_management",
+    "dimensions",
+    "max_completion_tokens",
+    "modalities",
+    "parallel_tool_calls",
+    "prediction",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "thinking",
+    "user",
+    "verbosity",
+    "web_search_options",
+)
+"""Fields that the gateway refuses or drops on some paths where it does not know the model. Whether a model has them is
+the engine's to say."""
+
+UNTAGGED = "default"
+"""The gateway's own tag for deployments that take requests whose tag nobody has."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How the network looks from one gateway host."""
+
+    host: str
+    addresses: Mapping[str, str]
+    """Engine host: the address it is reached at from here."""
+    redis_address: str | None
+
+
+def api_base(deployment: Deployment, view: View) -> str:
+    """The base URL of a deployment as the gateway on `view.host` calls it."""
+    provider = deployment.provider
+    if deployment.host is None:
+        assert provider.base_url is not None, "the schema demands a base_url where there is no group"
+        bare = not urlsplit(provider.base_url).path
+        return f"{provider.base_url}/v1" if bare and provider.engine else provider.base_url
+    return f"http://{url_host(view.addresses.get(deployment.host, LOOPBACK))}:{deployment.port}/v1"
+
+
+def timeouts(deployment: Deployment, gateway: Gateway) -> tuple[float, float]:
+    """Seconds an attempt may take and a stream may be silent: the model's, else the provider's, else the gateway's."""
+    model, provider = deployment.model, deployment.provider
+    timeout = model.timeout or provider.timeout or gateway.timeouts.request_s
+    silence = gateway.timeouts.stream_s
+    if provider.engine and provider.engine.on_demand:
+        silence = max(silence, COLD_LOAD_S)
+    return timeout, model.stream_timeout or provider.stream_timeout or min(timeout, silence)
+
+
+def emit_deployment(
+    deployment: Deployment, view: View, gateway: Gateway, *, weighted: bool, last: bool, tags: Sequence[str]
+) -> dict[str, Any]:
+    """One entry of `model_list`. `last`: nothing steps in for it, so it is never cooled down."""
+    model = deployment.model
+    timeout, stream_timeout = timeouts(deployment, gateway)
+    prefix = "anthropic" if deployment.provider.type == "anthropic" else "openai"
+    params: dict[str, Any] = {
+        "model": f"{prefix}/{model.served}",
+        "api_base": api_base(deployment, view),
+        # Something must be there for the client library; an engine without a key never looks at it.
+        "api_key": f"os.environ/{deployment.secret}" if deployment.secret else "none",
+        "timeout": timeout,
+        "stream_timeout": stream_timeout,
+    }
+    if prefix == "openai":
+        params["allowed_openai_params"] = list(PASSED)
+    if deployment.provider.engine and deployment.provider.engine.closes_connections:
+        # llama-server gives every connection a thread for as long as it is kept, and closes it under the next request:
+        # measured with 20 requests a second beside one stream, 3 of 500 failed and streams were 20 times slower.
+        params["extra_headers"] = {"Connection": "close"}
+    if last:
+        # Two hiccups would otherwise turn away every request for half a minute, with nobody else to take them.
+        params["cooldown_time"] = 0
+    if weighted:
+        params["weight"] = model.weight or 1
+    for limit in ("rpm", "tpm"):
+        if getattr(model, limit) is not None:
+            params[limit] = getattr(model, limit)
+            params["max_parallel_requests"] = PARALLEL_WITH_LIMITS
+    if model.price is not None:
+        params["input_cost_per_token"] = model.price.input / 1e6
+        params["output_cost_per_token"] = model.price.output / 1e6
+    if tags:
+        params["tags"] = list(tags)
+    info: dict[str, Any] = {"id": deployment.id, "mode": model.mode}
+    if prefix == "openai":
+        # Without it the gateway refuses `reasoning` on /v1/responses.
+        info["supports_reasoning"] = True
+    return {"model_name": model.name, "litellm_params": params, "model_info": info}
+
+
+def emit_tags(members: Sequence[Deployment]) -> list[list[str]]:
+    """The tags of each of one name's deployments, once any model has some.
+
+    A name none of whose deployments is untagged would refuse a request with another tag (401), even as a step of a
+    chain; so all of them take it then.
+    """
+    tagged = all(member.model.tags for member in members)
+    return [
+        [*member.model.tags, UNTAGGED] if tagged or not member.model.tags else member.model.tags for member in members
+    ]
+
+
+def emit_chains(routes: Sequence[Route], section: Section) -> list[dict[str, list[str]]]:
+    """One flat chain per public name that has one."""
+    return [{route.name: list(rest)} for route in routes if (rest := route.behind(section))]
+
+
+LABELS_OF_CLIENTS = (
+    "client_ip",
+    "end_user",
+    "hashed_api_key",
+    "org_alias",
+    "org_id",
+    "service_tier",
+    "team",
+    "team_alias",
+    "user",
+    "user_agent",
+    "user_email",
+)
+"""Labels that the gateway's metrics do without: clients choose some of their values, so Prometheus would get a new
+series from whoever sends another `User-Agent`; the others are people, or always empty without a database."""
+
+
+def last_steps(routes: Sequence[Route]) -> set[str]:
+    """The models that end a chain: nobody stands behind them."""
+    return {route.tried(section)[-1] for route in routes for section in SECTIONS}
+
+
+def is_never_cooled(members: Sequence[Deployment], lasts: Collection[str]) -> bool:
+    """Whether the gateway never cools down the deployments of one name: the last step of a chain, on its own."""
+    return len(members) == 1 and members[0].model.name in lasts
+
+
+def emit_document(
+    deployments: Mapping[str, Sequence[Deployment]],
+    routes: Sequence[Route],
+    gateway: Gateway,
+    view: View,
+    redis_port: int,
+) -> dict[str, Any]:
+    """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an invariant."""
+    model_list: list[dict[str, Any]] = []
+    lasts = last_steps(routes)
+    any_tags = any(member.model.tags for members in deployments.values() for member in members)
+    for members in deployments.values():
+        # One entry with a weight and one without: the gateway would never choose the latter. And where there
+        # are limits but no weights it takes the limits for weights.
+        weighted = len(members) > 1 and any(m.model.weight or m.model.rpm or m.model.tpm for m in members)
+        last = is_never_cooled(members, lasts)
+        tags = emit_tags(members) if any_tags else [[]] * len(members)
+        model_list.extend(
+            emit_deployment(member, view, gateway, weighted=weighted, last=last, tags=own)
+            for member, own in zip(members, tags, strict=True)
+        )
+    router: dict[str, Any] = {
+        "num_retries": 0,
+        "max_fallbacks": 1,
+        "allowed_fails": 1,
+        "cooldown_time": gateway.cooldown_s,
+        "enable_weighted_failover": True,
+        "fallbacks": emit_chains(routes, "fallbacks"),
+    }
+    for section in SECTIONS[1:]:
+        # For all names or for none: once the section is there, the gateway uses nothing else for these errors.
+        if any(route.tried(section) != route.attempts for route in routes):
+            router[section] = emit_chains(routes, section)
+    if any_tags:
+        router["enable_tag_filtering"] = True
+    aliases = {route.name: route.target for route in routes if route.kind == "alias"}
+    if aliases:
+        router["model_group_alias"] = aliases
+    # The name of a model that is switched off is a group, too, of the one that answers for it.
+    capabilities = [route for route in routes if route.kind in ("capability", "inactive")]
+    if capabilities:
+        router["routing_groups"] = [
+            {
+                "group_name": route.name,
+                "models": list(route.attempts[: route.heads]),
+                "routing_strategy": "priority",
+                "model_priorities": {name: rank for rank, name in enumerate(route.attempts[: route.heads], start=1)},
+            }
+            for route in capabilities
+        ]
+    if any(member.model.rpm or member.model.tpm for members in deployments.values() for member in members):
+        router["optional_pre_call_checks"] = ["enforce_model_rate_limits"]
+    if view.redis_address is not None:
+        router["redis_host"] = view.redis_address
+        router["redis_port"] = redis_port
+        router["redis_password"] = f"os.environ/{REDIS_PASSWORD}"
+        # The router has no redis_username of its own; what stands here reaches the Redis client as it is.
+        router["cache_kwargs"] = {"username": GATEWAY_USER, "namespace": REDIS_NAMESPACE}
+    settings: dict[str, Any] = {
+        "num_retries": 0,
+        "expose_router_debug_in_errors": False,
+        "turn_off_message_logging": True,
+        "callbacks": ["prometheus"],
+        # Slots listen on loopback, and the front door lets only Prometheus ask.
+        "require_auth_for_metrics_endpoint": False,
+        "prometheus_exclude_labels": list(LABELS_OF_CLIENTS),
+        "enable_post_custom_auth_checks": True,
+    }
+    if gateway.cache.enabled:
+        settings["cache"] = True
+        settings["cache_params"] = {
+            "type": "redis",
+            "host": view.redis_address,
+            "port": redis_port,
+            "username": GATEWAY_USER,
+            "password": f"os.environ/{REDIS_PASSWORD}",
+            "namespace": REDIS_NAMESPACE,
+            "ttl": gateway.cache.ttl_s,
+            "supported_call_types": list(CACHED_CALLS),
+        }
+    general: dict[str, Any] = {
+        "master_key": f"os.environ/{MASTER_KEY}",
+        # A file of role litellm, beside the document. What it allows, the gateway checks once more.
+        "custom_auth": "modelyard_gateway.app.authenticate",
+        "custom_auth_run_common_checks": True,
+        "cancel_on_disconnect": True,
+    }
+    document = {
+        "model_list": model_list,
+        "router_settings": router,
+        "litellm_settings": settings,
+        "general_settings": general,
+    }
+    assert_invariants(document, [route.name for route in routes])
+    return document
+
+
+def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) -> None:
+    """What must hold for every document ever emitted, whatever the catalogue. Raises AssertionError.
+
+    Ids are unique; every name used exists; no chain repeats a name or contains its own head; what can be
+    called is exactly the public names; weights and tags stand at all of a name's deployments or at none; a limit per
+    minute is not one on parallel requests; no key stands in the document itself.
+    """
+    entries = document["model_list"]
+    router = document["router_settings"]
+    ids = [entry["model_info"]["id"] for entry in entries]
+    if len(ids) != len(set(ids)):
+        raise AssertionError(f"deployment ids repeat: {sorted({i for i in ids if ids.count(i) > 1})}")
+    models = {entry["model_name"] for entry in entries}
+    groups = {group["group_name"]: group["models"] for group in router.get("routing_groups", [])}
+    aliases = router.get("model_group_alias", {})
+    for group, members in groups.items():
+        if not set(members) <= models:
+            raise AssertionError(f"capability {group} names models that are not in model_list")
+    for alias, target in aliases.items():
+        if target not in models | groups.keys():
+            raise AssertionError(f"alias {alias} points at {target}, which is not in model_list")
+    callable_names = [*models, *groups, *aliases]
+    if sorted(callable_names) != sorted(public_names):
+        raise AssertionError(f"callable are {sorted(callable_names)}, public are {sorted(public_names)}")
+    names = set(callable_names)
+    for section in SECTIONS:
+        heads = [next(iter(entry)) for entry in router.get(section, [])]
+        if len(heads) != len(set(heads)):
+            raise AssertionError(f"two {section} for one name")
+        for entry in router.get(section, []):
+            for head, chain in entry.items():
+                if head not in names or not chain or len(chain) != len(set(chain)) or head in chain:
+                    raise AssertionError(f"chain of {head} is empty, repeats a step or contains itself: {chain}")
+                if not set(chain) <= models:
+                    raise AssertionError(f"chain of {head} leaves model_list: {sorted(set(chain) - models)}")
+    taggable = {entry["model_name"] for entry in entries if UNTAGGED in entry["litellm_params"].get("tags", ())}
+    if router.get("enable_tag_filtering") and taggable != models:
+        raise AssertionError(f"a request with a tag is refused by {sorted(models - taggable)}")
+    for entry in entries:
+        params = entry["litellm_params"]
+        if params["api_key"] != "none" and not params["api_key"].startswith("os.environ/"):
+            raise AssertionError(f"{entry['model_info']['id']} holds a key")
+        if ("rpm" in params or "tpm" in params) and "max_parallel_requests" not in params:
+            raise AssertionError(f"{entry['model_info']['id']} has a limit that limits parallel requests too")
+    weighted: dict[str, bool] = {}
+    for entry in entries:
+        name, has_weight = entry["model_name"], "weight" in entry["litellm_params"]
+        if weighted.setdefault(name, has_weight) != has_weight:
+            raise AssertionError(f"some deployments of {name} have no weight: they would never be asked")

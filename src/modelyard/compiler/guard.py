@@ -1,0 +1,59 @@
+"""What the gateway's guard is told (roles/litellm/files/modelyard_gateway/rules.py reads it)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from modelyard.catalogue.gateway import Gateway
+from modelyard.compiler.emit import View, api_base
+from modelyard.compiler.resolve import Deployment
+from modelyard.compiler.routing import Route
+from modelyard.names import GATEWAY_USER, REDIS_NAMESPACE, REDIS_PASSWORD
+
+
+def emit_rules(
+    deployments: Mapping[str, Sequence[Deployment]],
+    routes: Sequence[Route],
+    gateway: Gateway,
+    view: View,
+    redis_port: int,
+) -> dict[str, Any]:
+    """The rules for the gateway on `view.host`."""
+    everything = [deployment for members in deployments.values() for deployment in members]
+    blind = {name for name, members in deployments.items() if all(map(reads_text_only, members))}
+    redis = {
+        "host": view.redis_address,
+        "port": redis_port,
+        "username": GATEWAY_USER,
+        "password_env": REDIS_PASSWORD,
+        "namespace": REDIS_NAMESPACE,
+    }
+    health = {deployment.id: url for deployment in everything if (url := health_url(deployment, view))}
+    addresses = {urlsplit(api_base(deployment, view)).netloc for deployment in everything}
+    return {
+        "public_names": [route.name for route in routes],
+        # Of a capability, one model that may read more is enough.
+        "text_only": [route.name for route in routes if blind.issuperset(route.attempts[: route.heads])],
+        "cached": gateway.cache.enabled,
+        "limits": gateway.limits.model_dump(include={"body_mib", "body_s", "worker_mib"}),
+        "health": health,
+        "hidden": sorted(addresses | {deployment.id for deployment in everything}),
+        "redis": redis if view.redis_address is not None else None,
+    }
+
+
+def reads_text_only(deployment: Deployment) -> bool:
+    """Whether a model is known to read nothing but text. Of what runs elsewhere nothing is known."""
+    if deployment.provider.group is None or deployment.engine.sight is None:
+        return False
+    return not any(option.lower().startswith(deployment.engine.sight) for option in deployment.base.options)
+
+
+def health_url(deployment: Deployment, view: View) -> str | None:
+    """Where an engine says without a key whether it is well; None if it does not."""
+    engine = deployment.provider.engine
+    if engine is None or engine.health is None:
+        return None
+    return api_base(deployment, view).rstrip("/").removesuffix("/v1") + engine.health

@@ -1,0 +1,94 @@
+"""Places the models of all hosts on the GPUs that the inventory declares (gpu/fit.py has the algorithm)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from modelyard.catalogue.hosts import Gpu
+from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.compiler.resolve import Deployment, Resolved
+from modelyard.diagnostics import Diagnostic, diagnose
+from modelyard.gpu.fit import Card, Memory, Part, Process, Refusal, largest, place
+
+
+@dataclass(slots=True)
+class Load:
+    """One declared GPU, and the models on it with the MiB each takes there (None if not declared)."""
+
+    index: int
+    gpu: Gpu
+    models: list[tuple[str, float | None]]
+
+
+@dataclass(slots=True)
+class Placement:
+    """The GPUs of each host that declares some, and the GPUs (index or UUID) of each deployment by its id."""
+
+    loads: dict[str, list[Load]] = field(default_factory=dict)
+    gpus: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+
+def place_on_gpus(resolved: Resolved, declared: Mapping[str, Sequence[Gpu]], source: SourceMap) -> Placement:
+    """Place the models of every host of ours; on hosts that declare no GPUs only `gpus` as written is passed on."""
+    out = Placement()
+    by_host: dict[str, dict[tuple[str, str], list[Deployment]]] = {}
+    for member in resolved.all():
+        if member.host is not None:
+            # An adapter lives in the process of its base model.
+            of = "" if member.engine.per_provider else member.base.name
+            by_host.setdefault(member.host, {}).setdefault((member.provider_name, of), []).append(member)
+    for host in dict.fromkeys([*declared, *by_host]):
+        served = list(by_host.get(host, {}).values())
+        processes = [_process(members) for members in served]
+        cards = [_declared_card(index, gpu) for index, gpu in enumerate(declared.get(host, ()))]
+        if host in declared:
+            placed, refusals = place(processes, cards, host, "which does not declare it")
+            out.loads[host] = [
+                Load(index, gpu, [(part.model, part.mib) for part in card.memory.ours])
+                for index, (gpu, card) in enumerate(zip(declared[host], cards, strict=True))
+            ]
+        else:
+            placed, refusals = {index: process.gpus for index, process in enumerate(processes) if process.gpus}, []
+        for index, gpus in placed.items():
+            out.gpus.update({member.id: gpus for member in served[index]})
+        out.diagnostics += [_diagnose(refusal, served[refusal.process], source) for refusal in refusals]
+    out.diagnostics = _once(out.diagnostics)
+    return out
+
+
+def _process(members: Sequence[Deployment]) -> Process:
+    provider = members[0].provider
+    parts = [Part(member.model.name, member.model.vram_mib) for member in members if member.model.adapter_of is None]
+    if (at_once := members[0].engine.at_once(provider.settings)) is not None:
+        parts = list(largest(parts, at_once))
+    gpus = dict.fromkeys(gpu for member in members for gpu in member.model.gpus or ())
+    return Process(tuple(parts), tuple(gpus))
+
+
+def _declared_card(index: int, gpu: Gpu) -> Card:
+    # A MIG instance is found by its UUID alone.
+    mig = gpu.uuid is not None and gpu.uuid.startswith("MIG-")
+    names = (index, gpu.uuid) if gpu.uuid is not None else (index,)
+    return Card(gpu.uuid if mig and gpu.uuid else index, f"GPU {index}", names, Memory(gpu.memory_mib))
+
+
+def _diagnose(refusal: Refusal, members: Sequence[Deployment], source: SourceMap) -> Diagnostic:
+    if refusal.code == "unknown-gpu":
+        member = next(member for member in members if member.model.gpus)
+        path: Path = (*member.path, "gpus", refusal.position or 0)
+        return diagnose(source, refusal.code, refusal.message, path, f"llm_gpus of {refusal.hint}")
+    member = max(members, key=lambda member: member.model.vram_mib or 0)
+    return diagnose(source, refusal.code, refusal.message, (*member.path, "vram_mib"), refusal.hint)
+
+
+def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """One diagnostic per model, however many hosts it is about."""
+    by_place: dict[tuple[str, Path], list[Diagnostic]] = {}
+    for diagnostic in diagnostics:
+        by_place.setdefault((diagnostic.code, diagnostic.path), []).append(diagnostic)
+    return [
+        replace(same[0], message=f"{same[0].message} (and so on {len(same) - 1} more)") if len(same) > 1 else same[0]
+        for same in by_place.values()
+    ]

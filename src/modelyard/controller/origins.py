@@ -1,0 +1,40 @@
+"""Reads the origin that ansible-core (2.19 and newer) leaves on values.
+
+The tag is internal to ansible-core, so this is the only place that knows it, and it imports nothing: where
+the tag looks different one day, values have no origin, and diagnostics name the catalogue path alone.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+from modelyard.catalogue.sourcemap import Origin
+
+
+def ansible_origin(value: object) -> Origin | None:
+    """The origin on `value`, if there is one. A `Probe`."""
+    tags = getattr(value, "_ansible_tags_mapping", None)
+    if not tags:
+        return None
+    by_name = {getattr(kind, "__name__", ""): tag for kind, tag in tags.items()}
+    tag = by_name.get("Origin")
+    path = getattr(tag, "path", None)
+    description = getattr(tag, "description", None)
+    if path is None and description is None:
+        return None
+    return Origin(
+        None if path is None else shorten(str(path)),
+        getattr(tag, "line_num", None),
+        getattr(tag, "col_num", None),
+        None if description is None else str(description),
+        "VaultedValue" in by_name,
+    )
+
+
+@lru_cache(maxsize=256)
+def shorten(path: str) -> str:
+    """The file itself, not a link to it, relative to the working directory if it is below that."""
+    real = os.path.realpath(path)
+    relative = os.path.relpath(real)
+    return real if relative.startswith("..") else relative

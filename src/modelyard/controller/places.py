@@ -1,0 +1,125 @@
+"""Finds the places of an inventory that set an `llm_*` variable for nobody.
+
+Of several places that set one variable Ansible takes one, and says nothing about the others. Its rules are not
+repeated here: a place has an effect if the value that Ansible chose for a host is the very value written there.
+
+Ansible's inventory and loader are reached through internals of `hostvars`. Where these look different one day,
+nothing is found, and the compiler goes on without this check.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.catalogue.ineffective import Ineffective
+from modelyard.catalogue.overrides import SECTIONS
+from modelyard.catalogue.sourcemap import Origin
+from modelyard.controller.origins import ansible_origin, shorten
+
+EXTENSIONS = (".yml", ".yaml", ".json")
+"""Of the files that Ansible reads in group_vars and host_vars."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    variable: str
+    value: object
+    origin: Origin | None
+    kind: str
+    name: str
+    shipped: bool
+    """The catalogue beside the playbooks: it is there to be overridden."""
+
+
+def ineffective(
+    hostvars: Any, groups: Mapping[str, Sequence[str]], values: Mapping[str, Mapping[str, object]]
+) -> list[Ineffective]:
+    """Every place whose value no host of the stack has.
+
+    `hostvars` is Ansible's variable of that name, `groups` the hosts of each group, and `values` what Ansible chose:
+    the `llm_*` variables of each host of the stack, untemplated. A place that loses to no other place, but to `-e`
+    or a fact, is not told: whoever sets those knows.
+    """
+    by_variable: dict[str, list[_Place]] = {}
+    for place in _places(hostvars):
+        by_variable.setdefault(place.variable, []).append(place)
+    found: list[Ineffective] = []
+    for variable, places in by_variable.items():
+        for place in places:
+            members = groups.get(place.name, ()) if place.kind == "group" else (place.name,)
+            reached = [values[host].get(variable) for host in members if host in values]
+            if place.shipped or any(_is_from(place, value) for value in reached):
+                continue
+            host = next((host for host in members if host in values), None)
+            winner = next((other for other in places if reached and _is_from(other, reached[0])), None)
+            if winner is None and host is not None and variable in values[host]:
+                continue
+            found.append(
+                Ineffective(variable, place.origin, place.kind, place.name, host, winner.origin if winner else None)
+            )
+    return found
+
+
+def _is_from(place: _Place, value: object) -> bool:
+    """True if `value` was written at `place`. One file reached by two paths is one place."""
+    if value is place.value:
+        return True
+    origin = ansible_origin(value)
+    return origin is not None and origin.line is not None and origin == ansible_origin(place.value)
+
+
+def _places(hostvars: Any) -> Iterator[_Place]:
+    inventory, loader = getattr(hostvars, "_inventory", None), getattr(hostvars, "_loader", None)
+    if inventory is None or loader is None:
+        return
+    for group in inventory.groups.values():
+        yield from _of(group.vars, "group", group.name)
+    for host in inventory.hosts.values():
+        yield from _of(host.vars, "host", host.name)
+    playbooks = os.path.realpath(loader.get_basedir())
+    sources = [source for source in getattr(inventory, "_sources", ()) if os.path.exists(source)]
+    bases = [os.path.realpath(source if os.path.isdir(source) else os.path.dirname(source)) for source in sources]
+    complete = len(sources) == 1 and _is_complete(sources[0])
+    for base in dict.fromkeys((playbooks, *bases)):
+        for kind, known in (("group", inventory.groups), ("host", inventory.hosts)):
+            for name, file in _files(loader, os.path.join(base, f"{kind}_vars"), known, complete and base in bases):
+                content = loader.load_from_file(file, unsafe=True, trusted_as_template=True)
+                yield from _of(content, kind, name, Origin(shorten(file)), shipped=base == playbooks and name == "all")
+
+
+def _is_complete(source: str) -> bool:
+    """True if a group or host that this inventory does not know is a mistake.
+
+    What lies beside an inventory file may be for others too, and programs and plugins know other hosts tomorrow.
+    """
+    if not os.path.isdir(source):
+        return False
+    for entry in os.scandir(source):
+        if entry.is_file() and not entry.name.startswith("."):
+            with open(entry, "rb") as file:
+                if os.access(entry, os.X_OK) or any(line.startswith(b"plugin:") for line in file):
+                    return False
+    return True
+
+
+def _files(loader: Any, directory: str, known: Container[str], others: bool) -> Iterator[tuple[str, str]]:
+    """Names of groups or hosts with their files; with `others`, names that the inventory does not know too."""
+    for entry in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        path = os.path.join(directory, entry)
+        stem, extension = os.path.splitext(entry)
+        if entry in known or (others and os.path.isdir(path) and not entry.startswith(".")):
+            yield from ((entry, file) for file in loader.find_vars_files(directory, entry))
+        elif extension in EXTENSIONS and (stem in known or others) and os.path.isfile(path):
+            yield stem, path
+
+
+def _of(
+    content: object, kind: str, name: str, file: Origin | None = None, *, shipped: bool = False
+) -> Iterator[_Place]:
+    for variable, value in content.items() if isinstance(content, Mapping) else ():
+        if variable.startswith("llm_"):
+            origin = ansible_origin(variable) or ansible_origin(value) or file
+            yield _Place(variable, value, origin, kind, name, shipped and variable.removeprefix("llm_") in SECTIONS)

@@ -1,0 +1,130 @@
+"""The compiled plan as text for people. No colours, no clock: the same plan is the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from modelyard.compiler.compile import Compiled
+from modelyard.diagnostics import listing
+from modelyard.names import url_host
+from modelyard.operations.diff import HostChanges
+from modelyard.output.tables import gpu_table, table
+
+MOST_DETAILS = 20
+"""Differences shown per service; with a new catalogue there are thousands."""
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")
+
+
+def render_summary(compiled: Compiled) -> str:
+    """Two or three lines: what is valid, and what is left out."""
+    lines = [
+        f"The catalogue is valid: {plural(len(compiled.plans), 'host')}, "
+        f"{plural(len(compiled.public_names), 'public name')}, {plural(len(compiled.warnings), 'warning')}."
+    ]
+    for entry in compiled.left_out:
+        if entry["kind"] != "step":
+            lines.append(f"Left out: {entry['kind']} {entry['name']}: {entry['reason']}")
+    return "\n".join(lines)
+
+
+def render_plan(compiled: Compiled) -> str:
+    """What runs where, who answers for which name, and what is left out and why."""
+    blocks = [_host(host, plan) for host, plan in compiled.plans.items()]
+    blocks.append(["Who answers, in this order", *(line for route in compiled.routes for line in _route(route))])
+    clients = [plan["litellm"]["clients"] for plan in compiled.plans.values() if plan["litellm"]]
+    if clients and clients[0]:
+        rows = [_client(name, client) for name, client in clients[0].items()]
+        blocks.append(["Who may ask, with keys of their own", *(f"  {line}" for line in table(rows))])
+    rest = [entry for entry in compiled.left_out if entry["kind"] != "step"]
+    if rest:
+        blocks.append(["Left out"])
+        for entry in rest:
+            models = f" ({', '.join(entry['models'])})" if entry["models"] else ""
+            blocks[-1].append(f"  {entry['kind']} {entry['name']}: {entry['reason']}{models}")
+    if compiled.warnings:
+        lines = [line for warning in compiled.warnings for line in warning.render().splitlines()]
+        blocks.append(["Warnings", *(f"  {line}" for line in lines)])
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def render_changes(changes: Sequence[HostChanges]) -> str:
+    """What a run would change on every host, as far as that is known."""
+    lines = ["What would change"]
+    for host in changes:
+        if host.unknown:
+            lines.append(f"  {host.host}: what runs there is not known ({host.unknown})")
+        elif not host.services and not host.names_added and not host.names_removed:
+            what = f"nothing, {plural(len(host.unchanged), 'service')} as planned" if host.unchanged else "nothing"
+            lines.append(f"  {host.host}: {what}")
+        else:
+            lines += [f"  {host.host}", *(f"    {line}" for line in _changes(host))]
+    if not all(host.unknown for host in changes):
+        lines.append(
+            "Only the plans are compared: site.yml --check --diff looks at files, packages and processes, too."
+        )
+    return "\n".join(lines)
+
+
+# -- the plan ----------------------------------------------------------------------------------------------
+
+
+def _host(host: str, plan: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            f"{url_host(service['address'])}:{service['port']}",
+            service["unit"].removesuffix(".service"),
+            # All of them stand below; here they would be a line of many screens.
+            plural(len(service["models"]), "public name")
+            if service["role"] == "haproxy"
+            else ", ".join(service["models"]),
+            f"GPU {', '.join(map(str, service['gpus']))}" if service["gpus"] else "",
+        )
+        for service in plan["services"]
+    ]
+    lines = [*(table(rows) or ["nothing"]), *gpu_table(plan["gpus"])]
+    return [f"Host {host}", *(f"  {line}" for line in lines)]
+
+
+def _route(route: Mapping[str, Any]) -> list[str]:
+    if route["kind"] == "alias":
+        return [f"  {route['name']} (alias of {route['target']})"]
+    attempts = [
+        (f"{number}. {attempt['model']}", f"{attempt['provider']} on {', '.join(attempt['where'])}")
+        for number, attempt in enumerate(route["attempts"], start=1)
+    ]
+    lines = table(attempts) + [f"-  {step['model']} is left out: {step['reason']}" for step in route["left_out"]]
+    for what, names in (("request too long", route["context_window"]), ("content refused", route["content_policy"])):
+        if names:
+            lines.append(f"{what}: {' → '.join(names)}")
+    kind = f" ({route['kind']})" if route["kind"] in ("capability", "inactive") else ""
+    return [f"  {route['name']}{kind}", *(f"    {line}" for line in lines)]
+
+
+def _client(name: str, client: Mapping[str, Any]) -> tuple[str, str, str]:
+    models = "all names" if client["models"] is None else ", ".join(client["models"])
+    return name, models, "" if client["rpm"] is None else f"{client['rpm']} requests a minute"
+
+
+# -- changes -----------------------------------------------------------------------------------------------
+
+
+def _changes(host: HostChanges) -> Iterator[str]:
+    for change in host.services:
+        since = f" (live since {change.since})" if change.since else ""
+        note = ": this version does not know it, and site.yml leaves it running" if change.kind == "left" else ""
+        yield f"{change.kind:<7}  {change.service}{since}{note}"
+        for detail in change.details[:MOST_DETAILS]:
+            yield f"           {detail}"
+        if len(change.details) > MOST_DETAILS:
+            yield f"           and {len(change.details) - MOST_DETAILS} more differences"
+    if host.unchanged:
+        yield f"keep     {', '.join(host.unchanged)}"
+    if host.names_added:
+        yield f"new public names: {listing(host.names_added)}"
+    if host.names_removed:
+        yield f"public names that go away: {listing(host.names_removed)}"
+        yield "  (clients that ask for one are refused; site.yml does that only with -e llm_allow_removal=true)"

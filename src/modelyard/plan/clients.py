@@ -1,0 +1,80 @@
+"""Applications with keys of their own: what the compiler refuses, and what a gateway is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.compiler.resolve import Resolved
+from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean
+from modelyard.names import OWN_SECRETS, SHORTEST_CLIENT_KEY, engine_secret
+
+
+def client_plans(catalogue: Catalogue) -> dict[str, dict[str, Any]]:
+    """By name, what a gateway has to know. Names that are left out stay in the list: the gateway serves what it has."""
+    return {name: client.model_dump() for name, client in catalogue.clients.items()}
+
+
+def check_clients(
+    catalogue: Catalogue, public: Collection[str], resolved: Resolved, short: Collection[str], source: SourceMap
+) -> Iterator[Diagnostic]:
+    """Names that do not exist, secrets that are somebody else's.
+
+    `public` are all names that clients can ask for, those of refused models too, `short` the secrets that are defined
+    and too short.
+    """
+    owners = dict(other_secrets(catalogue))
+    for name, client in catalogue.clients.items():
+        path: Path = ("clients", name)
+        owner = owners.setdefault(client.secret, f'client "{name}"')
+        if owner != f'client "{name}"':
+            yield diagnose(
+                source,
+                "secret-shared",
+                f'the key of client "{name}" would be {client.secret}, which {owner} has',
+                (*path, "secret"),
+                "name another secret; it is generated if nobody defines it",
+            )
+        elif client.secret in short:
+            yield diagnose(
+                source,
+                "secret-too-short",
+                f'{client.secret}, the key of client "{name}", has fewer than {SHORTEST_CLIENT_KEY} characters',
+                (*path, "secret"),
+                "hosts keep a hash of it, from which a short one could be guessed; remove it where it is defined, and "
+                "one is generated",
+            )
+        for position, model in enumerate(client.models or ()):
+            at = (*path, "models", position)
+            if model in source.removed:
+                place = source.removed[model] or "an unknown place"
+                message = f'client "{name}" may ask for "{model}", which was removed at {place}'
+                yield diagnose(source, "unknown-model", message, at, "remove it here, too")
+            elif model not in public:
+                message = f'client "{name}" may ask for "{model}", which nobody declares'
+                yield diagnose(source, "unknown-model", message, at, did_you_mean(model, public))
+            elif model in resolved.disabled:
+                message = f'client "{name}" may ask for "{model}", but {resolved.absent[model]}'
+                hint = "remove it here, or set the provider to status: active"
+                yield diagnose(source, "model-not-deployed", message, at, hint)
+
+
+def other_secrets(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Secrets that are no client's, with who has them."""
+    for secret in sorted(OWN_SECRETS):
+        yield secret, "Modelyard itself"
+    for name, provider in catalogue.providers.items():
+        if provider.api_key_env is not None:
+            yield provider.api_key_env, f'provider "{name}"'
+        elif provider.group is not None:
+            yield engine_secret(name), f'provider "{name}"'
+    if catalogue.versions and catalogue.versions.hugging_face.token_env:
+        yield catalogue.versions.hugging_face.token_env, "llm_versions.hugging_face"
+    if catalogue.monitoring:
+        settings = catalogue.monitoring.alertmanager
+        if settings.webhook and settings.webhook.token_env:
+            yield settings.webhook.token_env, "Alertmanager"
+        if settings.email and settings.email.password_env:
+            yield settings.email.password_env, "Alertmanager"
