@@ -15,6 +15,7 @@ from ansible.utils.display import Display
 
 try:
     from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+    from modelyard.engines import ENGINES
     from modelyard.graph import graph_file
     from modelyard.names import SHORTEST_CLIENT_KEY
     from modelyard.origins import ansible_origin
@@ -30,9 +31,6 @@ else:
     IMPORT_ERROR = None
 
 display = Display()
-
-LOCKED = ("litellm", "llama_cpp_python", "vllm")
-"""Roles that install Python packages, from a lock of theirs."""
 
 ROLES = Path(__file__).parents[2] / "roles"
 
@@ -166,9 +164,14 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         frozenset(secrets),
         ansible_origin,
         ineffective(hostvars, groups, written),
-        {role: found for role in LOCKED if (found := locked_versions(role))},
+        {role: found for role in roles_with_locks() if (found := locked_versions(role))},
         short=frozenset(short),
     )
+
+
+def roles_with_locks() -> list[str]:
+    """Roles that install Python packages, from a lock of theirs."""
+    return ["litellm", *(engine.role for engine in ENGINES if engine.locked)]
 
 
 def locked_versions(role: str) -> frozenset[str]:

@@ -58,7 +58,6 @@ options:
       role:
         description: The engine's role.
         type: str
-        choices: [llama_cpp, llama_cpp_python, ollama, vllm]
         required: true
       gpu:
         description: Whether this engine's build can use GPUs. Of one that cannot, nothing is placed or checked.
@@ -81,9 +80,19 @@ options:
         type: dict
       context_length:
         description:
-          - Tokens of context that the process is started with, null for the engine's own default. Of an Ollama that
-            serves several requests at once, this is the context of one request times their number.
+          - Tokens of context that the process is started with, null for the engine's own default. Of an engine that
+            keeps one for each of several requests at once, this is the context of one request times their number.
         type: int
+      contexts:
+        description:
+          - The engine's own default context where it depends on memory, as C([[MiB, tokens], ...]), the largest memory
+            first. The first entry counts whose memory all its GPUs have together. Empty if it is the model's.
+        type: list
+        elements: list
+        default: []
+      unestimated:
+        description: Why the memory it needs cannot be estimated from its file, null if it can.
+        type: str
       options:
         description:
           - C(options) of the model in the catalogue. Some change what is estimated (C(cache-type-k)), some make an
@@ -92,9 +101,8 @@ options:
         default: {}
       max_loaded:
         description:
-          - How many models the process may hold at once, null if that is left to it. Of one Ollama this many of the
-            largest are added up. Null counts the largest one alone, because Ollama unloads one model for another
-            when they do not fit together.
+          - How many of its models the process holds at once, of which this many of the largest are added up. Null is
+            all of them.
         type: int
   hugging_face_endpoint:
     description: Where repositories of models are. With O(engines[].source) it tells where a fetched file lies.
@@ -214,12 +222,11 @@ MODELS = "/var/lib/modelyard/models"  # where modelyard_model puts what it fetch
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
 TCP_LISTEN = "0A"
 FOREIGN = {
-    "ollama": ("ollama.service", 11434),
     "redis": ("redis-server.service", 6379),
     "grafana": ("grafana-server.service", 3000),
 }
-"""By our service, without its instance, the unit that the program's own package or installer makes, and its port. The
-package of HAProxy sets up no port."""
+"""By our service, the unit that the program's own package makes, and its port. Of engines the plan says it (`foreign`
+of the service). The package of HAProxy sets up no port."""
 LEAVE_LAST = ("redis", "litellm", "haproxy", "prometheus", "alertmanager", "grafana")
 """Our services that a run takes away only after those of the plan have started."""
 
@@ -421,33 +428,40 @@ def port_problems(services: list[dict], found: list[Listener], who: dict[str, Ho
                 fix = "It is not ours and stays as it is: stop it yourself"
                 if holder.unit:
                     fix += f" (`systemctl disable --now {holder.unit}`)"
-            more = adoption(planned) if holder.program == "ollama" and not ours else ""
+            more = "" if ours else adoption(planned, holder.program)
             problems.append(f"{place}. {fix}, or choose another port with {planned['variable']}{more}")
     return problems
 
 
 def kind(name: str) -> str:
-    """Return the service that a unit of ours, or an instance, is of: `ollama` for `modelyard-ollama@local.service`."""
+    """Return the service that a unit of ours, or an instance, is of: `vllm` for `modelyard-vllm@coder.service`."""
     return name.removeprefix("modelyard-").removesuffix(".service").partition("@")[0]
 
 
-def adoption(planned: dict) -> str:
-    """Say how a planned Ollama takes over the models of another one; empty for other services."""
-    if kind(planned["service"]) != "ollama":
-        return ""
-    setting = planned["variable"].rpartition(".")[0] + ".ollama.models_path"
-    return f". Its models need not be pulled again: {setting} adopts them where they are (roles/ollama/README.md)"
+def foreign(planned: dict) -> tuple[str, int] | None:
+    """Return the unit and the port of the same program as others set it up; None if that is not known."""
+    told = planned.get("foreign")
+    return (told["unit"], told["port"]) if told else FOREIGN.get(kind(planned["service"]))
+
+
+def adoption(planned: dict, program: str | None = None) -> str:
+    """Say how an engine takes over from its own program as others set it up; empty if there is nothing to say.
+
+    `program` is what holds the port, if something does.
+    """
+    told = planned.get("foreign") or {}
+    return f". {told['adoption']}" if told.get("adoption") and program in (None, told["program"]) else ""
 
 
 def boot_problems(services: list[dict], states: dict[str, dict[str, str]]) -> list[str]:
     """Say which units that are not ours are stopped now and would take a planned port at the next boot.
 
-    `states` is what systemd says of the units in FOREIGN. One that is set up for another port cannot be told from
+    `states` is what systemd says of the units of `foreign`. One that is set up for another port cannot be told from
     here, so only its usual port counts.
     """
     problems: dict[str, str] = {}
     for planned in services:
-        unit, usual = FOREIGN.get(kind(planned["service"]), ("", 0))
+        unit, usual = foreign(planned) or ("", 0)
         state = states.get(unit, {})
         if int(planned["port"]) != usual or state.get("UnitFileState") != "enabled":
             continue
@@ -486,10 +500,10 @@ def gpu_facts(path: str | None, proc: str = "/proc") -> dict:
 def model_file(engine: dict, endpoint: str, directory: str = MODELS) -> str:
     """Return where the GGUF file of a model is; raises GgufError with the reason where there is none (yet)."""
     source = engine.get("source") or {}
-    if engine["role"] == "vllm":
-        raise GgufError("vLLM takes the share of a GPU that its options say; vram_mib would say how much that is")
+    if engine.get("unestimated"):
+        raise GgufError(engine["unestimated"])
     if not source:
-        raise GgufError("its file is Ollama's own; vram_mib would say what it needs")
+        raise GgufError("it has no file")
     if source.get("path"):
         return str(source["path"])
     sha256, url = source.get("sha256"), source.get("url")
@@ -543,9 +557,9 @@ def main() -> None:
     identifier, version = os_release()
     ports = {int(planned["port"]) for planned in services}
     found = [listener for listener in listeners() if listener.port in ports]
-    kinds = {kind(planned["service"]) for planned in services}
     no_systemd = systemd_problems()
-    states = {unit: unit_state(unit) for name, (unit, _) in FOREIGN.items() if name in kinds and not no_systemd}
+    others = {unit for unit, _port in filter(None, map(foreign, services))}
+    states = {unit: unit_state(unit) for unit in others if not no_systemd}
     problems = [
         *os_problems(identifier, version),
         *no_systemd,

@@ -58,7 +58,6 @@ engines:
 
 import json
 import os
-import urllib.parse
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import CheckError, describe, request, speed
@@ -110,16 +109,15 @@ def service_status(name: str) -> dict:
 def engine_status(check: dict, tokens: int) -> dict:
     """Ask one engine; never raises."""
     found = {"service": check["service"], "model": check["model"], "skipped": check.get("skip") or None}
-    if not found["skipped"] and check["service"].startswith("ollama@"):
+    if not found["skipped"] and check.get("loaded_url"):
         found["skipped"] = unloaded(check)
     return {**found, **({} if found["skipped"] else speed(check, tokens))}
 
 
 def unloaded(check: dict) -> str | None:
-    """Say why Ollama is not asked: it would load the model, which is for its users to decide."""
-    url = urllib.parse.urlsplit(check["url"])
+    """Say why an engine is not asked that would load the model for it, which is for its users to decide."""
     try:
-        status, body = request({"url": f"{url.scheme}://{url.netloc}/api/ps"}, None)
+        status, body = request({"url": check["loaded_url"]}, None)
         models = json.loads(body)["models"] if status == 200 else []
     except (CheckError, OSError, ValueError, KeyError) as error:
         return describe(error)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.clients import check_clients
 from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
+from modelyard.engines import ROLES
 from modelyard.ineffective import Ineffective, check_effect
 from modelyard.overrides import SECTIONS, apply_overrides, is_override
 from modelyard.placement import place_on_gpus
 from modelyard.plan import Planner, Topology, check_ports
 from modelyard.resolve import (
-    ENGINE_ROLES,
     GATEWAY,
     MONITORING,
     REDIS,
@@ -26,7 +25,7 @@ from modelyard.resolve import (
     resolve,
 )
 from modelyard.routing import Route, Routes, build_routes, declared_names, public_names
-from modelyard.schema import Catalogue, Gpu, HostVariables
+from modelyard.schema import Catalogue, Gpu, HostVariables, below_floor
 from modelyard.sourcemap import Merged, Origin, Path, Probe, SourceMap, is_list, no_origin, plain
 from modelyard.validate import check, validate
 
@@ -45,10 +44,6 @@ OTHER_VARIABLES = (
 
 REMEMBERED = 80
 """Deployments with which a gateway without Redis still remembers failures: measured, 80 work and 100 do not."""
-
-FLOORS = {"litellm": (1, 83, 7), "ollama": (0, 17, 1), "vllm": (0, 14, 1)}
-"""By component, the oldest version that is deployed: everything older has holes that are known (advisories of the
-projects); litellm 1.82.7 and 1.82.8 were compromised releases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +104,7 @@ class Compiled:
         """The structure of docs/architecture.md, "The compiled plan"."""
         return {
             "plans": self.plans,
-            "engine_roles": list(ENGINE_ROLES.values()),
+            "engine_roles": list(ROLES),
             "public_names": self.public_names,
             "routes": self.routes,
             "left_out": self.left_out,
@@ -591,9 +586,9 @@ def _check_versions(
     """Versions that are too old, cannot be checked, or are not said of an engine that is deployed."""
     if model.versions is None:
         return
-    deployed = dict.fromkeys(ENGINE_ROLES[member.provider.engine] for member in resolved.all() if member.host)
-    for component in ("litellm", "ollama", "llama_cpp", "llama_cpp_python", "vllm"):
-        entry = getattr(model.versions, component)
+    deployed = {member.engine.role for member in resolved.all() if member.host}
+    for component in ("litellm", *ROLES):
+        entry = model.versions.of(component)
         path: Path = ("versions", component)
         if entry is None:
             if component in deployed and sound:
@@ -610,13 +605,6 @@ def _check_versions(
             listed = ", ".join(sorted(known)) or "none"
             hint = f"locked: {listed}; roles/{component}/README.md says how to lock another one"
             yield diagnose(source, "version-without-lock", message, path, hint)
-
-
-def below_floor(component: str, version: str) -> str:
-    """The oldest version of a component without known holes, if `version` is older; else an empty string."""
-    floor = FLOORS.get(component, ())
-    older = tuple(int(part) for part in re.split(r"\.post|rc|a|b", version)[0].split(".")) < floor
-    return ".".join(map(str, floor)) if older else ""
 
 
 # -- the result --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PACKAGED = "13.0"
-"""The toolkit made of packages (roles/llama_cpp/files/locks). There is none for 12: its packages hold no nvcc."""
+"""The toolkit made of packages (a lock of the role that builds). There is none for 12: its packages hold no nvcc."""
 
 Version = tuple[int, int]
 

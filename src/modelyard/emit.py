@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, url_host
 from modelyard.resolve import Deployment
 from modelyard.routing import SECTIONS, Route, Section
-from modelyard.schema import ENGINE_TYPES, Gateway
+from modelyard.schema import Gateway
 
 PARALLEL_WITH_LIMITS = 1000
 """`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or 6/1000 of
@@ -23,7 +23,7 @@ tpm) as the number of requests allowed at once and answers 429 at the next one, 
 
 
 COLD_LOAD_S = 300
-"""Seconds an Ollama stream may be silent by default. It loads a model when somebody asks for it: 40 GB from a disk that
+"""Seconds a stream may be silent by default where a model is loaded when somebody asks for it: 40 GB from a disk that
 reads 200 MB/s take 200 s, and a model that is being read is not a dead backend."""
 
 CACHED_CALLS = ("acompletion", "atext_completion", "aembedding", "aresponses")
@@ -70,7 +70,7 @@ def api_base(deployment: Deployment, view: View) -> str:
     if deployment.host is None:
         assert provider.base_url is not None, "the schema demands a base_url where there is no group"
         bare = not urlsplit(provider.base_url).path
-        return f"{provider.base_url}/v1" if bare and provider.type in ENGINE_TYPES else provider.base_url
+        return f"{provider.base_url}/v1" if bare and provider.engine else provider.base_url
     return f"http://{url_host(view.addresses.get(deployment.host, LOOPBACK))}:{deployment.port}/v1"
 
 
@@ -79,7 +79,7 @@ def timeouts(deployment: Deployment, gateway: Gateway) -> tuple[float, float]:
     model, provider = deployment.model, deployment.provider
     timeout = model.timeout or provider.timeout or gateway.timeouts.request_s
     silence = gateway.timeouts.stream_s
-    if provider.type == "ollama":
+    if provider.engine and provider.engine.on_demand:
         silence = max(silence, COLD_LOAD_S)
     return timeout, model.stream_timeout or provider.stream_timeout or min(timeout, silence)
 
@@ -101,7 +101,7 @@ def emit_deployment(
     }
     if prefix == "openai":
         params["allowed_openai_params"] = list(PASSED)
-    if deployment.provider.type == "llama_cpp":
+    if deployment.provider.engine and deployment.provider.engine.closes_connections:
         # llama-server gives every connection a thread for as long as it is kept, and closes it under the next request:
         # measured with 20 requests a second beside one stream, 3 of 500 failed and streams were 20 times slower.
         params["extra_headers"] = {"Connection": "close"}

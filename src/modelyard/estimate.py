@@ -46,9 +46,6 @@ WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "cohere2": 4, "gpt-oss
 DECISIVE = ("device", "fit", "override-tensor", "cpu-moe", "n-cpu-moe", "no-kv-offload", "mmproj", "model-draft")
 """Options that change where a model lies, or add another one: then nothing is estimated."""
 
-OLLAMA_CONTEXTS = ((47 * 1024, 262144), (23 * 1024, 32768), (0, 4096))
-"""Ollama's own default context, by the memory of all its GPUs in MiB (0.17.4, server/routes.go)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -92,11 +89,6 @@ def estimate(
     computing = CUDA_MIB + ceil(micro_batch * 4 * (vocabulary + embedding + context) / MIB)
     how = f"estimate: {weights} weights + {cache} cache for {context} tokens + {computing} for computing"
     return Estimate(weights + cache + computing, how)
-
-
-def ollama_context(total_mib: float) -> int:
-    """The context that Ollama gives a model which does not say one."""
-    return next(context for least, context in OLLAMA_CONTEXTS if total_mib >= least)
 
 
 def _offloaded(options: Mapping[str, Any], layers: int) -> bool:

@@ -150,10 +150,9 @@ def place(
     return placed, sorted(refusals, key=lambda refusal: refusal.process)
 
 
-def largest(parts: Sequence[Part], most: int | None) -> tuple[Part, ...]:
-    """What an Ollama that holds `most` models at once may need: its largest ones. By default one: it unloads models
-    that do not fit together."""
-    ranked = sorted(range(len(parts)), key=lambda at: (-(parts[at].mib or 0), at))[: most or 1]
+def largest(parts: Sequence[Part], most: int) -> tuple[Part, ...]:
+    """What a process that holds `most` of its models at once may need: its largest ones."""
+    ranked = sorted(range(len(parts)), key=lambda at: (-(parts[at].mib or 0), at))[:most]
     return tuple(parts[at] for at in sorted(ranked))
 
 

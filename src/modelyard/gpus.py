@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.estimate import Estimate, estimate, ollama_context
+from modelyard.estimate import Estimate, estimate
 from modelyard.fit import Card, Memory, Part, Process, largest, place
 
 OURS = "modelyard-"
@@ -174,11 +174,14 @@ def _without(host: str, asking: Sequence[str], declared: Sequence[Mapping[str, A
 def _estimate(engine: Mapping[str, Any], model: Mapping[str, Any], found: Sequence[Found]) -> Estimate:
     if not model.get("header"):
         return Estimate(None, str(model.get("reason") or "nothing is known of its file"))
-    own_context = None
-    if engine["role"] == "ollama":
-        mine = [one for one in found if not engine.get("gpus") or set(engine["gpus"]) & set(one.card.names)]
-        own_context = ollama_context(sum(one.card.memory.mib or 0 for one in mine))
-    return estimate(model["header"], engine.get("context_length"), engine.get("options") or {}, own_context)
+    mine = [one for one in found if not engine.get("gpus") or set(engine["gpus"]) & set(one.card.names)]
+    default = own_context(engine.get("contexts") or (), sum(one.card.memory.mib or 0 for one in mine))
+    return estimate(model["header"], engine.get("context_length"), engine.get("options") or {}, default)
+
+
+def own_context(contexts: Sequence[Sequence[int]], total_mib: float) -> int | None:
+    """The context that an engine gives a model which does not say one; None if it is the model's."""
+    return next((tokens for least, tokens in contexts if total_mib >= least), None)
 
 
 def _process(members: Sequence[tuple[Part, bool, Mapping[str, Any]]]) -> Process:
@@ -186,8 +189,8 @@ def _process(members: Sequence[tuple[Part, bool, Mapping[str, Any]]]) -> Process
     engine = members[0][2]
     firm = [part for part, late, _engine in members if part.mib is not None and not late]
     parts = firm or [part for part, _late, _engine in members]
-    if engine["role"] == "ollama":
-        parts = list(largest(parts, engine.get("max_loaded")))
+    if engine.get("max_loaded"):
+        parts = list(largest(parts, engine["max_loaded"]))
     gpus = dict.fromkeys(gpu for _part, _late, engine in members for gpu in engine.get("gpus") or ())
     return Process(tuple(parts), tuple(gpus), late=not firm)
 

@@ -8,13 +8,9 @@ from urllib.parse import urlsplit
 
 from modelyard.emit import View, api_base
 from modelyard.names import GATEWAY_USER, REDIS_NAMESPACE, REDIS_PASSWORD
-from modelyard.resolve import ENGINE_ROLES, HEALTH, Deployment
+from modelyard.resolve import Deployment
 from modelyard.routing import Route
 from modelyard.schema import Gateway
-
-SIGHT = ("mm", "clip")
-"""How the options of llama.cpp begin that give a model eyes or ears: `mmproj`, and `clip_model_path` of its server in
-Python."""
 
 
 def emit_rules(
@@ -50,15 +46,14 @@ def emit_rules(
 
 def reads_text_only(deployment: Deployment) -> bool:
     """Whether a model is known to read nothing but text. Of what runs elsewhere nothing is known."""
-    provider = deployment.provider
-    if provider.group is None or provider.type != "llama_cpp":
+    if deployment.provider.group is None or deployment.engine.sight is None:
         return False
-    return not any(option.lower().startswith(SIGHT) for option in deployment.base.options)
+    return not any(option.lower().startswith(deployment.engine.sight) for option in deployment.base.options)
 
 
 def health_url(deployment: Deployment, view: View) -> str | None:
     """Where an engine says without a key whether it is well; None if it does not."""
-    path = HEALTH.get(ENGINE_ROLES.get(deployment.provider.engine, ""))
-    if path is None:
+    engine = deployment.provider.engine
+    if engine is None or engine.health is None:
         return None
-    return api_base(deployment, view).rstrip("/").removesuffix("/v1") + path
+    return api_base(deployment, view).rstrip("/").removesuffix("/v1") + engine.health

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from modelyard.diagnostics import show_path
+from modelyard.engines import ENGINES
+from modelyard.engines.base import DERIVED
 from modelyard.monitoring import WATCHERS
-from modelyard.resolve import ENGINE_ROLES
 from modelyard.sourcemap import Path
 
 NOT_ASKED = "not asked (--limit)"
 
 RETIRED = (
     *("firewall", "redis", "litellm", "haproxy", "exporter@", *WATCHERS),
-    *(f"{role.replace('_', '-')}@" for role in ENGINE_ROLES.values()),
+    *(engine.prefix for engine in ENGINES),
 )
 """Services that site.yml takes away once the plan no longer has them. It knows no others."""
 
@@ -68,7 +69,7 @@ def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for engine in plan["engines"]:
         build = _without(engine, "role", "instances")
         for instance in engine["instances"]:
-            found[instance["service"]] = {"build": build, "instance": _without(instance, "checks")}
+            found[instance["service"]] = {"build": build, "instance": _without(instance, "checks", *DERIVED)}
     for section in ("litellm", "haproxy", *WATCHERS):
         if plan[section]:
             found[section] = _without(plan[section], "checks", "public_names", "rules")
@@ -79,6 +80,12 @@ def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         clients = plan["litellm"]["clients"]
         found["litellm"]["clients"] = {name: _without(client, "secret") for name, client in clients.items()}
     return found
+
+
+def _recorded(part: Mapping[str, Any]) -> dict[str, Any]:
+    """What a release was made from, as `parts` has it."""
+    instance = part.get("instance")
+    return {**part, "instance": _without(instance, *DERIVED)} if isinstance(instance, Mapping) else dict(part)
 
 
 def _without(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def _host(host: str, plan: Mapping[str, Any], live: Live | str, served: Set[str]
         elif live[service]["plan"] is None:
             reason = "cannot be compared: an older version of Modelyard made the live release"
             changes.append(ServiceChange(service, "unclear", (reason,), live[service]["since"]))
-        elif found := differences(live[service]["plan"], part):
+        elif found := differences(_recorded(live[service]["plan"]), part):
             changes.append(ServiceChange(service, "change", tuple(found), live[service]["since"]))
         else:
             unchanged.append(service)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard.engines import ENGINES
 from modelyard.names import (
     GRAFANA_PASSWORD,
     GRAFANA_SECRET_KEY,
@@ -21,12 +22,6 @@ Plans = Mapping[str, Mapping[str, Any]]
 
 WATCHERS = ("prometheus", "alertmanager", "grafana")
 """Roles that only the host of Prometheus has, each a service of the same name."""
-
-WITH_METRICS = {"llama_cpp": True, "vllm": False}
-"""Engines with /metrics of their own, by role: whether it wants the engine's key."""
-
-PROBED = {"ollama": ("/api/version", "http_2xx"), "llama_cpp_python": ("/v1/models", "http_401_is_up")}
-"""Engines without metrics, by role: what the blackbox exporter asks, and what counts as an answer."""
 
 ANSWER_TIMEOUT_S = 15
 """Our own exporter waits 8 s for a driver that hangs before it tells the rest."""
@@ -138,17 +133,18 @@ class Watch:
         yield job("host", at(ports.host, list(plans), service="exporter@host"))
         if self.redis is not None:
             yield job("redis", at(ports.redis, [self.redis], service="redis"))
-        for role, keyed in WITH_METRICS.items():
-            by_key: dict[str | None, list[dict[str, Any]]] = {}
-            for host, instance in _instances(plans, role):
-                key = instance["secrets"].get("API_KEY") if keyed else None
-                by_key.setdefault(key, []).append(_target(host, instance, _address(instance)))
-            for key, targets in by_key.items():
-                yield job(role, targets, credential=key)
         probed: dict[str, list[dict[str, Any]]] = {}
-        for role, (path, module) in PROBED.items():
-            for host, instance in _instances(plans, role):
-                probed.setdefault(module, []).append(_target(host, instance, f"http://{_address(instance)}{path}"))
+        for engine in ENGINES:
+            by_key: dict[str | None, list[dict[str, Any]]] = {}
+            for host, instance in _instances(plans, engine.role):
+                if engine.metrics is not None:
+                    key = instance["secrets"].get("API_KEY") if engine.metrics.keyed else None
+                    by_key.setdefault(key, []).append(_target(host, instance, _address(instance)))
+                if engine.probe is not None:
+                    url = f"http://{_address(instance)}{engine.probe.path}"
+                    probed.setdefault(engine.probe.module, []).append(_target(host, instance, url))
+            for key, targets in by_key.items():
+                yield job(engine.role, targets, credential=key)
         for module, targets in probed.items():
             yield job("probe", targets, prober=f"{LOOPBACK}:{ports.blackbox}", module=module)
 
@@ -178,11 +174,10 @@ class Watch:
         version = self.versions.grafana if self.versions else None
         if version is None:
             return None
-        source = version.source.model_dump(exclude_none=True)
         port = self.settings.grafana.port
         return {
             "version": version.version,
-            "source": {key: text.replace("{version}", version.version) for key, text in source.items()},
+            "source": version.source.of(version.version),
             "listen": [LOOPBACK],
             "port": port,
             "prometheus_url": f"http://{LOOPBACK}:{self.settings.prometheus.port}",
@@ -224,5 +219,5 @@ def _probes(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                         "url": check["url"],
                         "credential": instance["secrets"].get("API_KEY"),
                         # Not even a model that shall stay loaded is loaded by a probe.
-                        "loaded_url": f"http://{_address(instance)}/api/ps" if engine["role"] == "ollama" else None,
+                        "loaded_url": check.get("loaded_url"),
                     }

@@ -52,7 +52,7 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
 
 
 def engine_secret(provider: str) -> str:
-    """The name of the generated key of an engine we deploy: `llama-cpp` gives `LLAMA_CPP_API_KEY`."""
+    """The name of the generated key of an engine we deploy: `my-gpus` gives `MY_GPUS_API_KEY`."""
     return re.sub(r"[^A-Z0-9]+", "_", provider.upper()) + "_API_KEY"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from modelyard.diagnostics import Diagnostic, diagnose
 from modelyard.fit import Card, Memory, Part, Process, Refusal, largest, place
 from modelyard.resolve import Deployment, Resolved
-from modelyard.schema import Gpu, OllamaSettings
+from modelyard.schema import Gpu
 from modelyard.sourcemap import Path, SourceMap
 
 
@@ -36,8 +36,8 @@ def place_on_gpus(resolved: Resolved, declared: Mapping[str, Sequence[Gpu]], sou
     by_host: dict[str, dict[tuple[str, str], list[Deployment]]] = {}
     for member in resolved.all():
         if member.host is not None:
-            # One Ollama serves all its models; an adapter lives in the process of its base model.
-            of = "" if member.provider.type == "ollama" else member.base.name
+            # An adapter lives in the process of its base model.
+            of = "" if member.engine.per_provider else member.base.name
             by_host.setdefault(member.host, {}).setdefault((member.provider_name, of), []).append(member)
     for host in dict.fromkeys([*declared, *by_host]):
         served = list(by_host.get(host, {}).values())
@@ -61,8 +61,8 @@ def place_on_gpus(resolved: Resolved, declared: Mapping[str, Sequence[Gpu]], sou
 def _process(members: Sequence[Deployment]) -> Process:
     provider = members[0].provider
     parts = [Part(member.model.name, member.model.vram_mib) for member in members if member.model.adapter_of is None]
-    if provider.type == "ollama":
-        parts = list(largest(parts, (provider.ollama or OllamaSettings()).max_loaded_models))
+    if (at_once := members[0].engine.at_once(provider.settings)) is not None:
+        parts = list(largest(parts, at_once))
     gpus = dict.fromkeys(gpu for member in members for gpu in member.model.gpus or ())
     return Process(tuple(parts), tuple(gpus))
 

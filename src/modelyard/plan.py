@@ -10,6 +10,8 @@ from typing import Any
 from modelyard.clients import client_plans
 from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
 from modelyard.emit import View, api_base, emit_document, is_never_cooled, last_steps
+from modelyard.engines import ENGINES, ROLES, by_role, types_of
+from modelyard.engines.base import Engine, Process
 from modelyard.guard import emit_rules
 from modelyard.monitoring import WATCHERS, Watch
 from modelyard.names import (
@@ -26,9 +28,9 @@ from modelyard.names import (
     url_host,
 )
 from modelyard.placement import Placement
-from modelyard.resolve import ENGINE_ROLES, HEALTH, Deployment, LeftOut, Resolved
+from modelyard.resolve import Deployment, LeftOut, Resolved
 from modelyard.routing import Route
-from modelyard.schema import Catalogue, HuggingFace, Model, Monitoring, OllamaSettings, Provider, Versions
+from modelyard.schema import Catalogue, HuggingFace, Monitoring, Provider, Versions
 from modelyard.sourcemap import Path, SourceMap
 
 DOOR_UNIT = "modelyard-haproxy.service"
@@ -114,7 +116,7 @@ class Planner:
             )
         lasts = last_steps(routes)
         self.cooled = {d.id for d in resolved.all() if not is_never_cooled(resolved.deployments[d.model.name], lasts)}
-        self.slugs = {role: slugs(self.named(role)) for role in ENGINE_ROLES.values()}
+        self.slugs = {role: slugs(self.named(role)) for role in ROLES}
         self.by_host: dict[str, list[Deployment]] = {}
         for deployment in resolved.all():
             if deployment.host is not None:
@@ -123,7 +125,7 @@ class Planner:
     def named(self, role: str) -> Iterator[str]:
         """What the instances of a role are named after, switched off or not."""
         for name, provider in self.catalogue.providers.items():
-            if ENGINE_ROLES.get(provider.engine) == role:
+            if provider.engine and provider.engine.role == role:
                 yield from instance_names(name, provider)
 
     def plans(self) -> dict[str, dict[str, Any]]:
@@ -149,7 +151,7 @@ class Planner:
 
     def plan(self, host: str) -> dict[str, Any]:
         redis = self.redis(host)
-        parts = (self.engine(host, role) for role in ENGINE_ROLES.values())
+        parts = (self.engine(host, engine) for engine in ENGINES)
         engines = [part for part in parts if part is not None]
         litellm = self.litellm(host)
         haproxy = self.haproxy(host)
@@ -259,24 +261,21 @@ class Planner:
             ],
         }
 
-    def engine(self, host: str, role: str) -> dict[str, Any] | None:
-        """What a role runs on a host: the version, how it is had, and one instance per process."""
-        mine = [d for d in self.by_host.get(host, []) if ENGINE_ROLES.get(d.provider.engine) == role]
+    def engine(self, host: str, engine: Engine) -> dict[str, Any] | None:
+        """What an engine's role runs on a host: the version, how it is had, and one instance per process."""
+        mine = [d for d in self.by_host.get(host, []) if d.engine is engine]
         if not mine:
             return None
         processes: dict[str, list[Deployment]] = {}
         for deployment in mine:
-            processes.setdefault(self.service(role, deployment), []).append(deployment)
+            processes.setdefault(self.service(deployment), []).append(deployment)
         # Whoever is never cooled down is asked again as soon as it is back, so nobody has to wait for it (`after`).
         ordered = sorted(processes.items(), key=lambda process: any(d.id in self.cooled for d in process[1]))
-        version = getattr(self.versions, role) if self.versions else None
-        build: dict[str, Any] = version.model_dump(exclude_none=True) if version else {"version": None}
-        if role == "ollama" and version:
-            build["source"] = {key: text.replace("{version}", version.version) for key, text in build["source"].items()}
+        version = self.versions.of(engine.role) if self.versions else None
         return {
-            "role": role,
-            **build,
-            "instances": [self.instance(role, service, members) for service, members in ordered],
+            "role": engine.role,
+            **(version.build() if version else {"version": None}),
+            "instances": [self.instance(engine, service, members) for service, members in ordered],
         }
 
     def after(self, host: str) -> dict[str, dict[str, int]]:
@@ -291,7 +290,7 @@ class Planner:
             members = [member for name in route.attempts for member in self.resolved.deployments[name]]
             if any(member.host != host for member in members):
                 continue
-            services = {member.id: self.service(ENGINE_ROLES[member.provider.engine], member) for member in members}
+            services = {member.id: self.service(member) for member in members}
             for service in dict.fromkeys(services.values()):
                 others = [other for other in members if services[other.id] != service]
                 if others and all(other.id in self.cooled for other in others):
@@ -300,33 +299,32 @@ class Planner:
 
     def demand(self, deployment: Deployment) -> dict[str, Any]:
         """What preflight has to know of a model to find room for it on the GPUs that the host really has."""
-        role = ENGINE_ROLES[deployment.provider.engine]
-        model, settings = deployment.model, deployment.provider.ollama or OllamaSettings()
-        context = model.context_length
-        if role == "ollama":
-            context = (context or settings.context_length or 0) * (settings.num_parallel or 1) or None
+        engine, model, settings = deployment.engine, deployment.model, deployment.provider.settings
         return {
-            "service": self.service(role, deployment),
+            "service": self.service(deployment),
             "model": model.name,
-            "role": role,
+            "role": engine.role,
             "gpus": list(self.placement.gpus.get(deployment.id, ())),
             "vram_mib": model.vram_mib,
             "source": model.source.model_dump(exclude_none=True) if model.source else None,
-            "context_length": context,
+            "context_length": engine.context(model, settings),
             "options": dict(model.options),
-            "max_loaded": settings.max_loaded_models if role == "ollama" else None,
+            "max_loaded": engine.at_once(settings),
+            "contexts": [list(entry) for entry in engine.contexts],
+            "unestimated": engine.unestimated(model),
         }
 
     def hugging_face(self) -> dict[str, Any]:
         hub = self.versions.hugging_face if self.versions else HuggingFace()
         return {"endpoint": hub.endpoint, "token": hub.token_env}
 
-    def service(self, role: str, deployment: Deployment) -> str:
+    def service(self, deployment: Deployment) -> str:
         """The name of the service whose process serves a deployment."""
-        return self.service_named(role, deployment.provider_name if role == "ollama" else deployment.base.name)
+        engine = deployment.engine
+        return self.service_named(engine, deployment.provider_name if engine.per_provider else deployment.base.name)
 
-    def service_named(self, role: str, name: str) -> str:
-        return f"{role.replace('_', '-')}@{self.slugs[role][name]}"
+    def service_named(self, engine: Engine, name: str) -> str:
+        return engine.prefix + self.slugs[engine.role][name]
 
     def conflicts(self, host: str, service: str, deployment: Deployment) -> list[str]:
         """Units that must not run beside this one: other members of its exclusive group, models that it replaces."""
@@ -337,108 +335,35 @@ class Planner:
                 continue
             own = name == deployment.provider_name and provider.active is not None
             if own or (name != deployment.provider_name and group and provider.exclusive_group == group):
-                role = ENGINE_ROLES[provider.engine]
-                names = instance_names(name, provider)
-                rivals.update(dict.fromkeys(self.service_named(role, one) for one in names))
+                assert provider.engine is not None, "a provider with a group has an engine"
+                names = [self.service_named(provider.engine, one) for one in instance_names(name, provider)]
+                rivals.update(dict.fromkeys(names))
         return [f"modelyard-{rival}.service" for rival in rivals if rival != service]
 
-    def of_service(self, deployment: Deployment, role: str, service: str) -> bool:
-        return ENGINE_ROLES[deployment.provider.engine] == role and self.service(role, deployment) == service
-
-    def instance(self, role: str, service: str, members: list[Deployment]) -> dict[str, Any]:
+    def instance(self, engine: Engine, service: str, members: list[Deployment]) -> dict[str, Any]:
         """One process: the deployments it serves, the first of which it is named after."""
         main = next((member for member in members if member.model.adapter_of is None), members[0])
         assert main.host is not None, "an instance is on a host"
-        address = self.topology.engine_address(main.host)
+        process = Process(
+            service,
+            main.provider_name if engine.per_provider else main.model.name,
+            tuple(member.model for member in members),
+            self.topology.engine_address(main.host),
+            main.port,
+            main.provider.settings,
+        )
         gpus = dict.fromkeys(gpu for member in members for gpu in self.placement.gpus.get(member.id, ()))
-        common: dict[str, Any] = {
+        instance = {
             "service": service,
-            "model": main.provider_name if role == "ollama" else main.model.name,
-            "listen": [address],
-            "port": main.port,
+            "model": process.name,
+            "listen": [process.address],
+            "port": process.port,
             "gpus": list(gpus),
             "conflicts": self.conflicts(main.host, service, main),
             "secrets": {"API_KEY": main.secret} if main.secret else {},
+            **engine.instance(process),
         }
-        if role == "ollama":
-            settings = main.provider.ollama or OllamaSettings()
-            common |= {"settings": settings.model_dump(), "models": [_ollama_model(member.model) for member in members]}
-        else:
-            common |= {
-                "served_name": main.model.served,
-                "source": main.model.source.model_dump(exclude_none=True) if main.model.source else None,
-                "context_length": main.model.context_length,
-                "arguments": arguments(main),
-            }
-        if role == "vllm":
-            common["adapters"] = [
-                {"name": member.model.served, "source": member.model.source.model_dump(exclude_none=True)}
-                for member in members
-                if member.model.adapter_of is not None and member.model.source is not None
-            ]
-        return {**common, "checks": self.engine_checks(role, common, members)}
-
-    def engine_checks(
-        self, role: str, instance: Mapping[str, Any], members: Sequence[Deployment]
-    ) -> list[dict[str, Any]]:
-        """Running, healthy, the names, and an answer. Ollama answers only what is loaded already."""
-        service, names = instance["service"], [member.model.served for member in members]
-        # Ollama names models with their tag, and keeps what was pulled by hand.
-        listed = [name if ":" in name else f"{name}:latest" for name in names] if role == "ollama" else names
-        unit = f"modelyard-{service}.service"
-        base = f"http://{url_host(instance['listen'][0])}:{instance['port']}"
-        asked: dict[str, Any] = {"bearer": f"{service}/API_KEY"} if instance["secrets"] else {}
-        checks: list[dict[str, Any]] = [
-            {
-                "name": f"{service} is running",
-                "service": service,
-                "kind": "unit",
-                "units": [unit],
-                "hint": journal(unit),
-            }
-        ]
-        if path := HEALTH[role]:
-            checks.append(
-                {
-                    "name": f"{service} is healthy",
-                    "service": service,
-                    "kind": "http",
-                    "url": base + path,
-                    "expect_status": [200],
-                    "hint": f"{journal(unit)}; 503 means that the model is still loading",
-                }
-            )
-        checks.append(
-            {
-                "name": f"{service} serves {', '.join(names)}",
-                "service": service,
-                "kind": "models",
-                "url": f"{base}/v1/models",
-                **asked,
-                "names": listed,
-                **({"others": True} if role == "ollama" else {}),
-                # llama-cpp-python answers one request after the other, this one too.
-                **({"timeout_s": CHAT_TIMEOUT_S} if role == "llama_cpp_python" else {}),
-                "hint": f"systemctl cat {unit} shows the model and alias it was started with",
-            }
-        )
-        for member in members:
-            chat: dict[str, Any] = {
-                "name": f"{member.model.name} answers",
-                "service": service,
-                "kind": "chat",
-                "url": f"{base}/v1/chat/completions",
-                **asked,
-                "model": member.model.served,
-                "timeout_s": CHAT_TIMEOUT_S,
-                "hint": f"{journal(unit)}; a model without a chat template cannot chat",
-            }
-            if member.model.mode != "chat":
-                chat["skip"] = f"mode is {member.model.mode}"
-            elif role == "ollama" and not member.model.preload:
-                chat["skip"] = "loaded when somebody asks for it, and a check loads none"
-            checks.append(chat)
-        return checks
+        return {**instance, "checks": engine_checks(engine, process, keyed=bool(main.secret))}
 
     def former_secret(self, file: str, secret: str) -> dict[str, str]:
         """The file and the name of what `secret` was, while that is accepted, too (playbooks/rotate_secrets.yml)."""
@@ -545,7 +470,7 @@ class Planner:
             (
                 name
                 for name, members in self.resolved.deployments.items()
-                if any(m.host and (m.provider.type in ("llama_cpp", "vllm") or m.model.preload) for m in members)
+                if any(m.host and (m.model.preload or not m.engine.on_demand) for m in members)
                 and members[0].model.mode == "chat"
             ),
             None,
@@ -625,18 +550,18 @@ class Planner:
         if redis:
             services += listeners("redis", "redis", redis["listen"], redis["port"], "llm_gateway.redis.port")
         for engine in engines:
-            role = engine["role"]
             for instance in engine["instances"]:
-                served = [d for d in self.by_host[host] if self.of_service(d, role, instance["service"])]
-                services += listeners(
+                served = [d for d in self.by_host[host] if self.service(d) == instance["service"]]
+                own = listeners(
                     instance["service"],
-                    role,
+                    engine["role"],
                     instance["listen"],
                     instance["port"],
                     show_path(port_path(served[0])),
                     [deployment.model.name for deployment in served],
                     instance["gpus"],
                 )
+                services += [entry | foreign(by_role(engine["role"]), instance["model"]) for entry in own]
         if host in self.topology.gateways:
             for slot, port in self.gateway.slots.model_dump().items():
                 services += listeners(f"litellm@{slot}", "litellm", [LOOPBACK], port, f"llm_gateway.slots.{slot}")
@@ -676,45 +601,78 @@ def listeners(
     ]
 
 
+def foreign(engine: Engine, provider: str) -> dict[str, Any]:
+    """What else may be in the place of an engine: its program as its own installer sets it up."""
+    if engine.foreign is None:
+        return {}
+    return {"foreign": {**engine.foreign._asdict(), "adoption": engine.adoption(provider)}}
+
+
+def engine_checks(engine: Engine, process: Process, *, keyed: bool) -> list[dict[str, Any]]:
+    """Running, healthy, the names, and an answer. Who loads on demand is only asked for what is loaded already."""
+    service, names = process.service, [model.served for model in process.models]
+    unit = f"modelyard-{service}.service"
+    base = f"http://{url_host(process.address)}:{process.port}"
+    asked: dict[str, Any] = {"bearer": f"{service}/API_KEY"} if keyed else {}
+    checks: list[dict[str, Any]] = [
+        {
+            "name": f"{service} is running",
+            "service": service,
+            "kind": "unit",
+            "units": [unit],
+            "hint": journal(unit),
+        }
+    ]
+    if engine.health is not None:
+        checks.append(
+            {
+                "name": f"{service} is healthy",
+                "service": service,
+                "kind": "http",
+                "url": base + engine.health,
+                "expect_status": [200],
+                "hint": f"{journal(unit)}; 503 means that the model is still loading",
+            }
+        )
+    checks.append(
+        {
+            "name": f"{service} serves {', '.join(names)}",
+            "service": service,
+            "kind": "models",
+            "url": f"{base}/v1/models",
+            **asked,
+            "names": [engine.listed(name) for name in names],
+            **({"others": True} if engine.lists_others else {}),
+            **({"timeout_s": engine.models_timeout_s} if engine.models_timeout_s else {}),
+            "hint": f"systemctl cat {unit} shows the model and alias it was started with",
+        }
+    )
+    for model in process.models:
+        chat: dict[str, Any] = {
+            "name": f"{model.name} answers",
+            "service": service,
+            "kind": "chat",
+            "url": f"{base}/v1/chat/completions",
+            **asked,
+            "model": model.served,
+            "timeout_s": CHAT_TIMEOUT_S,
+            "hint": f"{journal(unit)}; a model without a chat template cannot chat",
+        }
+        if engine.loaded_path is not None:
+            chat["loaded_url"] = base + engine.loaded_path
+        if model.mode != "chat":
+            chat["skip"] = f"mode is {model.mode}"
+        elif engine.on_demand and not model.preload:
+            chat["skip"] = "loaded when somebody asks for it, and a check loads none"
+        checks.append(chat)
+    return checks
+
+
 def instance_names(name: str, provider: Provider) -> list[str]:
-    """What a provider's instances are named after: its models, each of which is a process; one Ollama serves all."""
-    return [name] if provider.type == "ollama" else [model.name for model in provider.models if not model.adapter_of]
-
-
-def _ollama_model(model: Model) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "served_name": model.served,
-        "source": model.source.model_dump(exclude_none=True) if model.source else None,
-        "context_length": model.context_length,
-        "preload": model.preload,
-        "parameters": {option.replace("-", "_"): value for option, value in model.options.items()},
-    }
-
-
-def arguments(deployment: Deployment) -> list[str]:
-    """The words of an engine's command line that come from the catalogue's `options`.
-
-    `true` is a flag, `false` leaves it out. llama-cpp-python writes underscores, and its flags have values.
-    """
-    model, python = deployment.model, deployment.provider.flavour == "python"
-    given: dict[str, str | int | float | bool] = dict(model.options)
-    if deployment.provider.type == "vllm":
-        if model.quantization is not None:
-            given["quantization"] = model.quantization
-        parallel = {"tensor-parallel-size", "pipeline-parallel-size"} & given.keys()
-        if model.gpus is not None and len(model.gpus) > 1 and not parallel:
-            given["tensor-parallel-size"] = len(model.gpus)
-    words: list[str] = []
-    for option, value in given.items():
-        if python:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            words += [f"--{option.replace('-', '_')}", text]
-        elif value is True:
-            words.append(f"--{option}")
-        elif value is not False:
-            words += [f"--{option}", str(value)]
-    return words
+    """What a provider's instances are named after: its models, each of which is a process, or the provider itself."""
+    if provider.engine and provider.engine.per_provider:
+        return [name]
+    return [model.name for model in provider.models if not model.adapter_of]
 
 
 def _skipped(entry: LeftOut) -> dict[str, Any]:
@@ -776,8 +734,7 @@ def check_ports(
             where = ("providers", *port_path(deployment)[1:])
             if deployment.model.adapter_of is not None:
                 continue  # Its base model's process serves it.
-            if deployment.provider.type == "ollama":
-                # One Ollama serves all its models on one port.
+            if deployment.engine.per_provider:
                 if deployment.provider_name in shared:
                     continue
                 shared.add(deployment.provider_name)
@@ -796,6 +753,7 @@ def check_ports(
                     free = next(number for number in range(port + 1, 65536) if number not in {p for p, *_ in listeners})
                     places[key] = models[what]
                     hints[key] = f"give {what} a port of its own, such as port: {free}"
+    own_ports = types_of(lambda engine: not engine.per_provider, "or").replace("`", "")
     for (other, what, port), hosts in reported.items():
         path = places[(other, what, port)]
         diagnostics.append(
@@ -807,7 +765,7 @@ def check_ports(
                 path,
                 hints.get(
                     (other, what, port),
-                    "give one of them another port; a model of llama_cpp or vllm can have a port of its own",
+                    f"give one of them another port; a model of {own_ports} can have a port of its own",
                 ),
             )
         )

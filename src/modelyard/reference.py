@@ -16,8 +16,9 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema
 
+from modelyard.kinds import Strict
 from modelyard.overrides import is_atomic
-from modelyard.schema import Catalogue, HostVariables, Strict
+from modelyard.schema import Catalogue, HostVariables
 from modelyard.sourcemap import Path
 
 Node = dict[str, Any]
@@ -301,12 +302,12 @@ OVERRIDES = """\
 ```yaml
 llm_overrides:
   providers:
-    llama_cpp_native:
+    local:
       port: 8090                    # key by key
       models:
-        llama-cpp-native:           # models by name, in a mapping or in a list (- name: llama-cpp-native)
+        qwen2.5-coder:7b:           # models by name, in a mapping or in a list (- name: qwen2.5-coder:7b)
           context_length: 8192
-    vllm-dolphin: null              # null removes
+    spare: null                     # null removes
   routing:
     fallbacks:
       llama3.1:latest: {terminal: true}

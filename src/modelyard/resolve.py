@@ -9,30 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
+from modelyard.engines import ENGINES
+from modelyard.engines.base import Engine
 from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
-from modelyard.schema import OWN_OPTIONS, Catalogue, Model, Provider
+from modelyard.schema import ENGINE_KEYS, Catalogue, Model, Provider
 from modelyard.sourcemap import Path, SourceMap
 
 STACK, GATEWAY, REDIS, MONITORING = "llm_stack", "llm_gateway", "llm_redis", "llm_monitoring"
-
-ENGINE_ROLES: dict[str, str] = {
-    "ollama": "ollama",
-    "llama_cpp (native)": "llama_cpp",
-    "llama_cpp (python)": "llama_cpp_python",
-    "vllm": "vllm",
-}
-"""Engine: the role that deploys it."""
-
-HEALTH = {"ollama": "/api/version", "llama_cpp": "/health", "llama_cpp_python": None, "vllm": "/health"}
-"""By role of an engine, the path that says without a key whether it is well; llama-cpp-python has none."""
-
-ONLY_FOR: dict[str, tuple[str, ...]] = {
-    "quantization": ("vllm",),
-    "adapter_of": ("vllm",),
-    "preload": ("ollama",),
-    "port": ("llama_cpp (native)", "llama_cpp (python)", "vllm"),
-}
-"""Keys of a model that mean something to these engines only."""
 
 BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
 """Keys that a LoRA adapter shares with the model it belongs to."""
@@ -57,6 +40,12 @@ class Deployment:
     def base(self) -> Model:
         """The model whose process serves this one: itself, or what it is an adapter of (if that exists)."""
         return next((model for model in self.provider.models if model.name == self.model.adapter_of), self.model)
+
+    @property
+    def engine(self) -> Engine:
+        """What serves it. Only of a provider whose type is an engine's."""
+        assert self.provider.engine is not None, "whoever asks has looked whether it has a host, or an engine's type"
+        return self.provider.engine
 
     @property
     def port(self) -> int:
@@ -169,7 +158,7 @@ def resolve(
                     or f"export {secret}, put it in llm_secrets or in .credentials/{secret} beside the "
                     "inventory, or set when_secret_missing: skip",
                 )
-        if provider.group is not None and provider.api_key_env is None and provider.type != "ollama":
+        if is_keyed(provider) and provider.api_key_env is None:
             secret = engine_secret(name)
         if reason:
             out.left_out.append(LeftOut(kind, name, reason, names, path))
@@ -230,6 +219,11 @@ def resolve(
     _check_exclusive(catalogue, groups, error)
     out.diagnostics += _lonely_weights(catalogue, index, source)
     return out
+
+
+def is_keyed(provider: Provider) -> bool:
+    """Whether it is an engine of ours that checks a key."""
+    return provider.group is not None and provider.engine is not None and provider.engine.keyed
 
 
 def _lonely_weights(
@@ -298,7 +292,7 @@ def _check_model(name: str, provider: Provider, model: Model, at: Path, sound: b
     """Keys that need something else to make sense."""
     written = model.model_fields_set
     if provider.group is None:
-        for key in ("source", "options", "hosts", "port", "gpus", "vram_mib", *ONLY_FOR):
+        for key in ("source", "options", "hosts", "port", "gpus", "vram_mib", *ENGINE_KEYS):
             if key in written and getattr(model, key):
                 error(
                     "invalid-value",
@@ -309,20 +303,23 @@ def _check_model(name: str, provider: Provider, model: Model, at: Path, sound: b
                 )
         return
     engine = provider.engine
-    for key, engines in ONLY_FOR.items():
-        if getattr(model, key) and engine not in engines:
+    assert engine is not None, "the schema allows a group for types of engines only"
+    for key in ENGINE_KEYS:
+        if getattr(model, key) and key not in engine.keys:
+            others = " and ".join(one.name for one in ENGINES if key in one.keys)
             error(
                 "invalid-value",
-                f'{key} has no effect on "{model.name}": it is for {" and ".join(engines)}, not {engine}',
+                f'{key} has no effect on "{model.name}": it is for {others}, not {engine.name}',
                 (*at, key),
                 "remove it",
                 key=True,
             )
     if model.adapter_of is not None:
         _check_adapter(name, provider, model, at, error)
-    _check_source(name, provider, model, at, sound, error)
+    _check_source(name, provider.type, engine, model, at, sound, error)
+    reserved = engine.reserved
     for option in model.options:
-        if option in OWN_OPTIONS[engine]:
+        if option in reserved:
             error(
                 "invalid-value",
                 f'option "{option}" of "{model.name}" is set by the unit itself, or reaches outside its sandbox',
@@ -352,11 +349,11 @@ def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error:
             )
 
 
-def _check_source(name: str, provider: Provider, model: Model, at: Path, sound: bool, error: Any) -> None:
-    """A GGUF file for llama.cpp and Ollama, a directory for vLLM."""
-    source, directory = model.source, provider.type == "vllm"
+def _check_source(name: str, kind: str, engine: Engine, model: Model, at: Path, sound: bool, error: Any) -> None:
+    """A GGUF file or a directory, as the engine takes it."""
+    source, directory = model.source, engine.takes == "directory"
     if source is None:
-        if provider.type != "ollama" and sound:
+        if not engine.pulls and sound:
             error(
                 "missing-key",
                 f'model "{model.name}" of provider "{name}" has no source',
@@ -368,13 +365,13 @@ def _check_source(name: str, provider: Provider, model: Model, at: Path, sound: 
         return
     problem = ""
     if directory and source.url is not None:
-        problem, hint = "vLLM takes a directory, not one file", "name a path or a repo"
+        problem, hint = f"{engine.title} takes a directory, not one file", "name a path or a repo"
     elif directory and source.file is not None:
-        problem, hint = "vLLM takes the whole repository, not one file of it", "remove file"
+        problem, hint = f"{engine.title} takes the whole repository, not one file of it", "remove file"
     elif directory and source.sha256 is not None:
         problem, hint = "a directory has no checksum", "remove sha256"
     elif not directory and source.repo is not None and source.file is None:
-        problem, hint = f"{provider.type} takes one file of the repository", "add file, the name of a .gguf file in it"
+        problem, hint = f"{kind} takes one file of the repository", "add file, the name of a .gguf file in it"
     if problem:
         error("invalid-value", f'the source of "{model.name}": {problem}', (*at, "source"), hint, key=True)
 

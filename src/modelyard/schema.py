@@ -6,292 +6,98 @@ its documentation: docs/catalogue.md and the editor's JSON Schema are generated 
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    WithJsonSchema,
-    model_validator,
+from pydantic import AfterValidator, Field, create_model, model_validator
+
+from modelyard.engines import ENGINES, FLAVOURS, TYPES, engine_of, types_of
+from modelyard.engines.base import Engine
+from modelyard.kinds import (
+    SHA256_EXAMPLE,
+    AbsolutePath,
+    Archive,
+    BaseUrl,
+    ClientName,
+    EmailAddress,
+    FileName,
+    GpuId,
+    GpuUuid,
+    GroupName,
+    HttpUrl,
+    Identifier,
+    IPAddress,
+    MailServer,
+    Name,
+    OptionName,
+    OptionText,
+    Port,
+    Positive,
+    Release,
+    Repository,
+    Revision,
+    Seconds,
+    SecretName,
+    Sha256,
+    Strict,
+    Tag,
+    Unique,
+    UsDollars,
+    Version,
+    distinct,
+    listen_addresses,
+    refused_below,
+    too_old,
+    unit,
 )
-from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
 
-ProviderType = Literal["ollama", "llama_cpp", "vllm", "ollama_cloud", "openai", "anthropic", "openai_compatible"]
-
-ENGINE_TYPES = frozenset({"ollama", "llama_cpp", "vllm"})
-"""Types this bundle deploys itself; the others run elsewhere and have a `base_url`."""
-
-CLOUD_TYPES = frozenset({"ollama_cloud", "openai", "anthropic"})
+CLOUD_TYPES = ("ollama_cloud", "openai", "anthropic")
 """Types that cannot be used without a key."""
 
-OWN_OPTIONS: dict[str, frozenset[str]] = {
-    engine: frozenset(options.split())
-    for engine, options in {
-        "llama_cpp (native)": "host port model m alias a api-key api-key-file ctx-size c metrics no-metrics hf-repo "
-        "hf-file model-url mu ssl-key-file ssl-cert-file slot-save-path log-file",
-        "llama_cpp (python)": "host port model model-alias n-ctx api-key config-file hf-model-repo-id ssl-keyfile "
-        "ssl-certfile root-path",
-        "vllm": "host port uds model served-model-name api-key max-model-len quantization trust-remote-code revision "
-        "code-revision tokenizer-revision hf-token download-dir enable-lora lora-modules ssl-keyfile ssl-certfile "
-        "ssl-ca-certs root-path config",
-        "ollama": "num-ctx",
-    }.items()
-}
-"""Options by engine that its unit sets from other keys, or that reach outside its sandbox."""
+PROVIDER_TYPES = (*TYPES, *CLOUD_TYPES, "openai_compatible")
+
+if TYPE_CHECKING:
+    ProviderType: TypeAlias = str
+    Flavour: TypeAlias = str
+else:
+    ProviderType, Flavour = Literal[PROVIDER_TYPES], Literal[FLAVOURS]
+
+ENGINE_KEYS = ("quantization", "adapter_of", "preload", "port")
+"""Keys of a model that mean something to some engines only: each says which (`Engine.keys`)."""
+
+DIRECTORIES = types_of(lambda engine: engine.takes == "directory")
+PULLING = types_of(lambda engine: engine.pulls)
+ON_DEMAND = types_of(lambda engine: engine.on_demand)
+WITH_FLAVOURS = types_of(lambda engine: engine.flavour is not None)
 
 
-def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
-    """JSON Schema for text that matches `pattern` as a whole.
-
-    `message` is what editors say (those that read `patternErrorMessage`, as VS Code's does), `kind` is what
-    docs/catalogue.md calls such text.
-    """
-    return {"type": "string", "kind": kind, "pattern": f"^(?:{pattern})$", "patternErrorMessage": message}
-
-
-@dataclass(frozen=True, slots=True)
-class Matching:
-    """A constraint on text that says in words what it must look like, to the user and to editors."""
-
-    kind: str
-    pattern: str
-    message: str
-
-    def check(self, value: str) -> str:
-        """Return `value`; raises ValueError if it does not match."""
-        if not re.fullmatch(self.pattern, value):
-            raise ValueError(self.message)
-        return value
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), **for_editors(self.kind, self.pattern, self.message)}
-
-
-def _ip_address(value: str) -> str:
-    try:
-        return str(ipaddress.ip_address(value))
-    except ValueError:
-        raise ValueError("an IP address looks like 192.0.2.10 or 2001:db8::10") from None
-
-
-def _listen(value: list[str]) -> list[str]:
-    if len(value) != len(set(value)):
-        raise ValueError("an address stands here twice")
-    if len(value) > 1 and not {"0.0.0.0", "::"}.isdisjoint(value):
-        raise ValueError("0.0.0.0 and :: are all addresses: they stand alone")
-    return value
-
-
-def _distinct(value: list[Any]) -> list[Any]:
-    if len(value) != len(set(value)):
-        raise ValueError("something stands here twice")
-    return value
-
-
-def _base_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("not a URL") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ValueError("a base URL begins with http:// or https:// and names a host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a base URL holds no credentials; name the secret in api_key_env")
-    if parts.query or parts.fragment or re.search(r"\s", value):
-        raise ValueError("a base URL has no query, fragment or white space")
-    return value.rstrip("/")
-
-
-_GPU_ID = "a GPU is named by its index (0, 1, ...) or its UUID; nvidia-smi -L lists them"
-
-
-def _gpu_id(value: int | str) -> int | str:
-    if value < 0 if isinstance(value, int) else not re.fullmatch(_UUID, value):
-        raise ValueError(_GPU_ID)
-    return value
-
-
-def unit(name: str) -> dict[str, Any]:
-    """The unit of a number, for the reference: `json_schema_extra` of a field."""
-    return {"unit": name}
-
-
-Unique: FieldInfo = Field(json_schema_extra={"uniqueItems": True})
-"""Tells editors what `_distinct` and `_listen` check."""
-
-Name = Annotated[
-    str,
-    Matching(
-        "name",
-        r"[^\s*\x22\x27\\\x00-\x1f\x7f]+",
-        "a name has no white space, quotes, backslashes or asterisks and is not empty",
-    ),
-]
-Identifier = Annotated[
-    str,
-    Matching("identifier", r"[a-z][a-z0-9_-]*", "use lower-case letters, digits, - and _, beginning with a letter"),
-]
-ClientName = Annotated[
-    str,
-    Matching(
-        "client name",
-        r"[a-z][a-z0-9-]{0,47}",
-        "a client's name has lower-case letters, digits and -, begins with a letter and is no longer than 48",
-    ),
-]
-GroupName = Annotated[
-    str,
-    Matching(
-        "group name", r"[A-Za-z_][A-Za-z0-9_]*", "a group name has letters, digits and _, and begins with no digit"
-    ),
-]
-SecretName = Annotated[
-    str,
-    Matching(
-        "secret name", r"[A-Z][A-Z0-9_]*", "a secret's name is in capitals, like OPENAI_API_KEY (never the key itself)"
-    ),
-]
-_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-IPAddress = Annotated[
-    str,
-    AfterValidator(_ip_address),
-    WithJsonSchema(
-        for_editors(
-            "IP address",
-            rf"{_BYTE}(\.{_BYTE}){{3}}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[^\s%]+)?",
-            "an IP address looks like 192.0.2.10 or 2001:db8::10",
-        )
-    ),
-]
-BaseUrl = Annotated[
-    str,
-    AfterValidator(_base_url),
-    WithJsonSchema(
-        for_editors(
-            "base URL",
-            r"https?://[^\s@/?#]+(/[^\s?#]*)?",
-            "a base URL begins with http:// or https://, names a host and holds no credentials and no query",
-        )
-    ),
-]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[int | float, Field(gt=0, le=86400)]
-UsDollars = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
-Sha256 = Annotated[str, Matching("SHA-256", r"[0-9a-f]{64}", "a sha256 has 64 digits of 0-9a-f")]
-AbsolutePath = Annotated[
-    str,
-    Matching("absolute path", r"/[^\x00-\x1f\x7f]*", "an absolute path begins with / and has no control characters"),
-]
-HttpUrl = Annotated[
-    str, Matching("URL", r"https?://[^\s/@]+/\S*", "a URL begins with http:// or https:// and holds no credentials")
-]
-EmailAddress = Annotated[
-    str, Matching("mail address", r"[^\s@<>]+@[^\s@<>]+", "a mail address looks like ops@example.org")
-]
-MailServer = Annotated[
-    str,
-    Matching("host and port", r"[A-Za-z0-9.-]+:[0-9]{1,5}", "a mail server is HOST:PORT, like mail.example.org:587"),
-]
-Version = Annotated[
-    str, Matching("version", r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "a version looks like 1.106.2")
-]
-Sdist = Annotated[
-    str, Matching("sdist", r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", "an sdist is NAME==VERSION in the Python package index")
-]
-Revision = Annotated[
-    str,
-    Matching(
-        "commit", r"[0-9a-f]{40}", "a revision is a commit, 40 digits of 0-9a-f: a branch or tag would move under you"
-    ),
-]
-Repository = Annotated[
-    str, Matching("repository", r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "a repository is OWNER/NAME at Hugging Face")
-]
-FileName = Annotated[
-    str,
-    Matching(
-        "file name",
-        r"(?!/)(?!(?:.*/)?\.\.?(?:/|$))[^\s\x00-\x1f\x7f]+",
-        "a file of the repository, like model-q4_k_m.gguf",
-    ),
-]
-Duration = Annotated[
-    str,
-    Matching("duration", r"-1|0|[1-9][0-9]*(s|m|h)", "a duration is like 30s, 5m or 24h; 0 is at once, -1 is never"),
-]
-HostPort = Annotated[
-    str, Matching("host and port", r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "a host is a name or address, like registry:5000")
-]
-WebOrigin = Annotated[
-    str,
-    Matching(
-        "origin", r"[a-z][a-z0-9+.-]*://[^\s,/]+", "an origin is like http://localhost or https://chat.example.org"
-    ),
-]
-OptionName = Annotated[
-    str,
-    Matching(
-        "option name", r"[a-z][a-z0-9-]*", "an option is a long flag without the dashes, like batch-size, in lower case"
-    ),
-]
-OptionText = Annotated[
-    str, Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters")
-]
-CMakeOption = Annotated[str, Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")]
-Tag = Annotated[
-    str,
-    Matching(
-        "tag",
-        r"(?!default$|!)[^\s,]+",
-        'a tag has no white space or comma, does not begin with "!" and is not "default"',
-    ),
-]
-_UUID = r"(GPU|MIG)-[0-9A-Za-z/-]+"
-GpuUuid = Annotated[str, Matching("GPU UUID", _UUID, "a GPU's UUID begins with GPU- or MIG-; nvidia-smi -L lists them")]
-GpuId = Annotated[
-    int | str,
-    AfterValidator(_gpu_id),
-    WithJsonSchema({**for_editors("GPU UUID", _UUID, _GPU_ID), "type": ["integer", "string"], "minimum": 0}),
-]
-
-
-_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-
-
-class Strict(BaseModel):
-    """Base of everything in the catalogue."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+def only_for(key: str) -> str:
+    """The types whose engines know a key of a model."""
+    return types_of(lambda engine: key in engine.keys)
 
 
 class ModelSource(Strict):
     """Where a model's files come from: a `path` on the host, a `url` with its `sha256`, or a `repo` of Hugging Face."""
 
-    path: AbsolutePath | None = Field(None, examples=["/srv/models/qwen.gguf"])
-    """What is already on the host: a GGUF file; for `vllm` a directory."""
-    url: HttpUrl | None = Field(None, examples=["https://example.org/qwen.gguf"])
-    """Where the host fetches the file from, once. Not for `vllm`, whose models are directories."""
+    path: AbsolutePath | None = Field(
+        None,
+        examples=["/srv/models/qwen.gguf"],
+        description=f"What is already on the host: a GGUF file; for {DIRECTORIES} a directory.",
+    )
+    url: HttpUrl | None = Field(
+        None,
+        examples=["https://example.org/qwen.gguf"],
+        description=f"Where the host fetches the file from, once. Not for {DIRECTORIES}, whose models are directories.",
+    )
     repo: Repository | None = Field(None, examples=["Qwen/Qwen2.5-Coder-7B-Instruct-GGUF"])
     """A repository of Hugging Face, at `llm_versions.hugging_face.endpoint`."""
     revision: Revision | None = Field(None, examples=["13fbf4ed4e7b3d2e5a2a6f3a2f6d7b3f0a1b2c3d"])
     """The commit of `repo`, so that nobody can exchange the model under you."""
-    file: FileName | None = Field(None, examples=["qwen2.5-coder-7b-instruct-q4_k_m.gguf"])
-    """The GGUF file in `repo`. Not for `vllm`, which takes the whole repository."""
-    sha256: Sha256 | None = Field(None, examples=[_SHA256])
+    file: FileName | None = Field(
+        None,
+        examples=["qwen2.5-coder-7b-instruct-q4_k_m.gguf"],
+        description=f"The GGUF file in `repo`. Not for {DIRECTORIES}, which takes the whole repository.",
+    )
+    sha256: Sha256 | None = Field(None, examples=[SHA256_EXAMPLE])
     """Checksum of the file, as `sha256sum` prints it. A `url` must have one; for a `repo` the one it publishes is
     taken by default."""
 
@@ -322,31 +128,51 @@ class Model(Strict):
 
     name: Name = Field(examples=["qwen2.5-coder:7b"])
     """What clients ask for: the public name."""
-    served_name: Name | None = Field(None, examples=["qwen2.5-coder-7b-instruct"])
-    """What the engine calls it, if different (Ollama: the tag). The engine is started with it and the gateway asks for
-    it. Default: `name`."""
-    source: ModelSource | None = Field(None, examples=[{"path": "/srv/models/qwen.gguf"}])
-    """The model's files. `llama_cpp` and `vllm` on hosts of ours need it. `ollama` pulls the tag `served_name` without
-    it, and makes the model from this GGUF file with it."""
+    served_name: Name | None = Field(
+        None,
+        examples=["qwen2.5-coder-7b-instruct"],
+        description=f"What the engine calls it, if different ({PULLING}: the tag). The engine is started with it and "
+        "the gateway asks for it. Default: `name`.",
+    )
+    source: ModelSource | None = Field(
+        None,
+        examples=[{"path": "/srv/models/qwen.gguf"}],
+        description=f"The model's files. {types_of(lambda engine: not engine.pulls)} on hosts of ours need it. "
+        f"{PULLING} pulls the tag `served_name` without it, and makes the model from this GGUF file with it.",
+    )
     mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
     """What it does. A chain holds models of one mode."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
     """The context window. An engine of ours is started with it (default: the model's own); for a model that runs
     elsewhere it is what that model takes. `plan` warns where it shrinks along a chain."""
-    quantization: OptionText | None = Field(None, examples=["awq"])
-    """`vllm` only: how the weights are quantized. Default: what the model itself says."""
-    options: dict[OptionName, OptionText | int | float | bool] = Field({}, examples=[{"threads": 8, "batch-size": 512}])
-    """Flags of the engine without dashes. `true` is a flag without value, `false` leaves it out. For `ollama`:
-    parameters of the model, such as `temperature` and `num-gpu`."""
-    adapter_of: Name | None = Field(None, examples=["qwen-coder-vllm"])
-    """`vllm` only: this is a LoRA adapter (its `source`) of that model of the same provider. One process serves both,
-    each by its name."""
-    preload: bool = Field(False, examples=[True])
-    """`ollama` only: it is loaded when the server starts and stays, so that nobody waits for it."""
+    quantization: OptionText | None = Field(
+        None,
+        examples=["awq"],
+        description=f"{only_for('quantization')} only: how the weights are quantized. Default: what the model itself "
+        "says.",
+    )
+    options: dict[OptionName, OptionText | int | float | bool] = Field(
+        {},
+        examples=[{"threads": 8, "batch-size": 512}],
+        description="Flags of the engine without dashes. `true` is a flag without value, `false` leaves it out. For "
+        f"{types_of(lambda engine: not engine.vector)}: parameters of the model, such as `temperature` and `num-gpu`.",
+    )
+    adapter_of: Name | None = Field(
+        None,
+        examples=["qwen-coder"],
+        description=f"{only_for('adapter_of')} only: this is a LoRA adapter (its `source`) of that model of the same "
+        "provider. One process serves both, each by its name.",
+    )
+    preload: bool = Field(
+        False,
+        examples=[True],
+        description=f"{only_for('preload')} only: it is loaded when the server starts and stays, so that nobody waits "
+        "for it.",
+    )
     tags: list[Tag] = Field([], examples=[["eu"]])
     """A request with one of these tags (header `x-litellm-tags`) goes to the deployments that have it. Others take a
     deployment without tags if there is one."""
-    gpus: Annotated[list[GpuId], Field(min_length=1), AfterValidator(_distinct), Unique] | None = Field(
+    gpus: Annotated[list[GpuId], Field(min_length=1), AfterValidator(distinct), Unique] | None = Field(
         None, examples=[[0], ["GPU-5d2b7c3e-0000-0000-0000-000000000000"]]
     )
     """GPUs of the host by index or UUID. Default: the first of `llm_gpus` with room for `vram_mib`; without that the
@@ -367,10 +193,13 @@ class Model(Strict):
     stream_timeout: Seconds | None = Field(None, examples=[60], json_schema_extra=unit("seconds"))
     """A stream may be silent this long, the wait for its first token included. Default: the provider's
     `stream_timeout`."""
-    hosts: Annotated[list[str], AfterValidator(_distinct), Unique] | None = Field(None, examples=[["gpu1"]])
+    hosts: Annotated[list[str], AfterValidator(distinct), Unique] | None = Field(None, examples=[["gpu1"]])
     """Serve it on these hosts of the group only. Default: on all."""
-    port: Port | None = Field(None, examples=[8081])
-    """`llama_cpp` and `vllm` run one process per model: all but one on a host need a port of their own."""
+    port: Port | None = Field(
+        None,
+        examples=[8081],
+        description=f"{only_for('port')} run one process per model: all but one on a host need a port of their own.",
+    )
 
     @property
     def served(self) -> str:
@@ -378,99 +207,127 @@ class Model(Strict):
         return self.served_name or self.name
 
 
-class OllamaSettings(Strict):
-    """How an Ollama of ours runs."""
+class _Placed(Strict):
+    """The first keys of a provider: what it is, where it is, and when it runs."""
 
-    models_path: AbsolutePath | None = Field(None, examples=["/srv/ollama/models"])
-    """Where it keeps its models. The store of an Ollama that was there before can be adopted (roles/ollama/README.md).
-    Default: below /var/lib/modelyard/ollama."""
-    keep_alive: Duration = Field("30m", examples=["24h"])
-    """A model stays loaded this long after its last request. A cold one makes the next request wait for the disk."""
-    num_parallel: Positive | None = Field(None, examples=[2])
-    """Requests a model answers at once; each takes memory for a context of its own. Default: Ollama's own choice."""
-    max_loaded_models: Positive | None = Field(None, examples=[2])
-    """Models that are loaded at once. Default: Ollama's own choice, by memory. The GPUs are planned for this many of
-    the largest (one by default)."""
-    context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
-    """Context of models that do not say `context_length`. Default: Ollama's own."""
-    flash_attention: bool = Field(True, examples=[False])
-    """Less memory for long contexts."""
-    origins: list[WebOrigin] = Field([], examples=[["https://chat.example.org"]])
-    """Web pages that may call it from a browser, beside those of this machine. The gateway needs none."""
-    registry: HostPort | None = Field(None, examples=["registry.example.org:5000"])
-    """Where models are pulled from, if not from Ollama's own registry."""
-    insecure_registry: bool = Field(False, examples=[True])
-    """The registry is asked without TLS."""
-    prune: bool = Field(False, examples=[True])
-    """Models on the host that the catalogue does not name are deleted."""
-
-
-class Provider(Strict):
-    """Where models run: on the hosts of a `group`, or elsewhere at a `base_url`."""
-
-    type: ProviderType = Field(examples=["llama_cpp"])
-    """What kind of API it is. `ollama`, `llama_cpp` and `vllm` can be deployed to hosts (`group`)."""
-    flavour: Literal["native", "python"] | None = Field(None, examples=["native"])
-    """`llama_cpp` only: llama-server (`native`, the default) or llama-cpp-python's server."""
+    type: ProviderType = Field(
+        examples=[TYPES[0]],
+        description=f"What kind of API it is. {types_of(bool)} can be deployed to hosts (`group`).",
+    )
+    flavour: Flavour | None = Field(
+        None,
+        examples=[FLAVOURS[0]],
+        description=f"{WITH_FLAVOURS} only: which of its servers. "
+        f"{', '.join(f'`{e.flavour}` is {e.title}' for e in ENGINES if e.flavour)}. Default: `{FLAVOURS[0]}`.",
+    )
     status: Literal["active", "disabled"] = Field("active", examples=["disabled"])
     """A disabled provider is left out, and listed as left out."""
-    group: GroupName | None = Field(None, examples=["llm_llama_cpp_native"])
+    group: GroupName | None = Field(None, examples=["llm_gpus"])
     """The inventory group this bundle deploys to: every host in it serves every model. Exactly one of `group` and
     `base_url`. An empty group leaves the provider out; a group the inventory does not define is refused."""
-    base_url: BaseUrl | None = Field(None, examples=["https://api.example.org/v1"])
-    """The address of something that runs elsewhere, without credentials. For `ollama`, `llama_cpp` and `vllm` `/v1`
-    is added if it has no path."""
+    base_url: BaseUrl | None = Field(
+        None,
+        examples=["https://api.example.org/v1"],
+        description="The address of something that runs elsewhere, without credentials. For "
+        f"{types_of(bool)} `/v1` is added if it has no path.",
+    )
     port: Port | None = Field(None, examples=[8080])
     """What the engine listens on. Needed with `group`."""
-    api_key_env: SecretName | None = Field(None, examples=["OPENAI_API_KEY"])
-    """Name of the secret that holds the key, never the key itself. Cloud types need it; engines we deploy get a
-    generated one (`<PROVIDER>_API_KEY`) unless this names another. An `ollama` of ours has none: it knows no keys."""
+    api_key_env: SecretName | None = Field(
+        None,
+        examples=["OPENAI_API_KEY"],
+        description="Name of the secret that holds the key, never the key itself. Cloud types need it; engines we "
+        "deploy get a generated one (`<PROVIDER>_API_KEY`) unless this names another. An "
+        f"{types_of(lambda engine: not engine.keyed)} of ours has none: it knows no keys.",
+    )
     when_secret_missing: Literal["error", "skip"] = Field("error", examples=["skip"])
     """`skip` leaves the provider out while its secret is not defined, and says so."""
-    exclusive_group: Identifier | None = Field(None, examples=["vllm-gpu"])
-    """Of the providers with this word one may be active on a host (one vLLM takes a whole GPU). Starting one stops the
-    other. `playbooks/switch_model.yml` changes which; names of the others are answered by whoever steps in for them."""
-    active: Name | None = Field(None, examples=["qwen-coder-vllm"])
+    exclusive_group: Identifier | None = Field(None, examples=["gpu"])
+    """Of the providers with this word one may be active on a host (where one takes a whole GPU, say). Starting one
+    stops the other. `playbooks/switch_model.yml` changes which; names of the others are answered by whoever steps in
+    for them."""
+    active: Name | None = Field(None, examples=["qwen-coder"])
     """Of its models only this one runs; the names of the others are answered by whoever steps in for them.
     `playbooks/switch_model.yml` changes it. Default: all run."""
-    ollama: OllamaSettings | None = Field(None, examples=[{"keep_alive": "24h"}])
-    """`ollama` with a `group` only: how the server runs."""
+
+
+if TYPE_CHECKING:
+    _WithSections = _Placed
+else:
+    # An engine with settings of its own has a section here, under its type.
+    _WithSections = create_model(
+        "_WithSections",
+        __base__=_Placed,
+        **{
+            engine.provider_type: (
+                engine.settings | None,
+                Field(
+                    None,
+                    examples=[engine.settings_example],
+                    description=f"`{engine.provider_type}` with a `group` only: how the server runs.",
+                ),
+            )
+            for engine in ENGINES
+            if engine.settings
+        },
+    )
+
+
+class Provider(_WithSections):
+    """Where models run: on the hosts of a `group`, or elsewhere at a `base_url`."""
+
     timeout: Seconds | None = Field(None, examples=[120], json_schema_extra=unit("seconds"))
     """One attempt may take this long. Default: `llm_gateway.timeouts.request_s`."""
-    stream_timeout: Seconds | None = Field(None, examples=[300], json_schema_extra=unit("seconds"))
-    """A stream may be silent this long, the wait for its first token included. Default:
-    `llm_gateway.timeouts.stream_s`, at least 300 for `ollama`, which reads a cold model from disk first; never more
-    than the model's `timeout`."""
+    stream_timeout: Seconds | None = Field(
+        None,
+        examples=[300],
+        json_schema_extra=unit("seconds"),
+        description="A stream may be silent this long, the wait for its first token included. Default: "
+        f"`llm_gateway.timeouts.stream_s`, at least 300 for {ON_DEMAND}, which reads a cold model from disk first; "
+        "never more than the model's `timeout`.",
+    )
     models: list[Model] = Field([], examples=[[{"name": "qwen2.5-coder:7b"}]])
     """What it serves, by public name."""
 
     @property
-    def engine(self) -> str:
-        """What runs on the hosts of `group`, e.g. `llama_cpp (native)`."""
-        return f"{self.type} ({self.flavour or 'native'})" if self.type == "llama_cpp" else self.type
+    def engine(self) -> Engine | None:
+        """What runs on the hosts of `group`, or at a `base_url` of an engine's type."""
+        return engine_of(self.type, self.flavour)
+
+    @property
+    def settings(self) -> Any:
+        """The section for its engine, or the defaults of one; None if the engine has none."""
+        given = getattr(self, self.type, None)
+        kind = self.engine.settings if self.engine else None
+        return given if given is not None or kind is None else kind()
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
+        engine = self.engine
+        sections = [
+            one.provider_type for one in ENGINES if one.settings and getattr(self, one.provider_type) is not None
+        ]
         if (self.group is None) == (self.base_url is None):
             raise ValueError("a provider has exactly one of group and base_url")
-        if self.group is not None and self.type not in ENGINE_TYPES:
+        if self.group is not None and self.type not in TYPES:
             raise ValueError(f"{self.type} runs elsewhere: it has a base_url, not a group")
         if self.group is not None and self.port is None:
             raise ValueError("a provider with a group needs a port")
         if self.base_url is not None:
-            only_ours = ("port", "exclusive_group", "active", "flavour", "ollama")
+            only_ours = ("port", "exclusive_group", "active", "flavour", *sections)
             unused = [key for key in only_ours if getattr(self, key) is not None]
             if unused:
                 raise ValueError(f"{unused[0]} has no effect on a provider with a base_url")
-        if self.flavour is not None and self.type != "llama_cpp":
-            raise ValueError("only llama_cpp has flavours")
-        if self.type != "ollama" and self.ollama is not None:
-            raise ValueError(f"the key ollama has no effect on a provider of type {self.type}")
-        if self.type == "ollama" and self.group is not None:
-            if self.api_key_env is not None:
-                raise ValueError("Ollama has no keys of its own: api_key_env has no effect on one of ours")
-            if self.active is not None:
-                raise ValueError("one Ollama serves all its models: active has no effect on it")
+        if self.flavour is not None and (engine is None or engine.flavour is None):
+            raise ValueError(f"only {WITH_FLAVOURS.replace('`', '')} has flavours")
+        for section in sections:
+            if section != self.type:
+                raise ValueError(f"the key {section} has no effect on a provider of type {self.type}")
+        if engine is not None and self.group is not None:
+            if not engine.keyed and self.api_key_env is not None:
+                raise ValueError(f"{engine.title} has no keys of its own: api_key_env has no effect on one of ours")
+            if engine.per_provider and self.active is not None:
+                raise ValueError(f"one {engine.title} serves all its models: active has no effect on it")
         if self.type in CLOUD_TYPES and self.api_key_env is None:
             raise ValueError(f"{self.type} needs api_key_env, the name of the secret that holds its key")
         if self.api_key_env is None and self.when_secret_missing == "skip":
@@ -481,7 +338,7 @@ class Provider(Strict):
 class Chain(Strict):
     """Who steps in for a model: a `chain` of names, or nobody (`terminal: true`)."""
 
-    chain: list[Name] | None = Field(None, examples=[["llama-cpp-native", "gpt-oss:20b-cloud"]])
+    chain: list[Name] | None = Field(None, examples=[["qwen2.5-coder:7b", "gpt-oss:20b-cloud"]])
     """Models, aliases or capabilities, tried in this order; behind each step come the steps that stand in for it."""
     terminal: Literal[True] | None = Field(None, examples=[True])
     """Nobody steps in, on purpose."""
@@ -490,7 +347,7 @@ class Chain(Strict):
 class Capability(Strict):
     """A name for a purpose."""
 
-    models: Annotated[list[Name], Field(min_length=1)] = Field(examples=[["qwen2.5-coder:7b", "qwen-coder-vllm"]])
+    models: Annotated[list[Name], Field(min_length=1)] = Field(examples=[["qwen2.5-coder:7b", "qwen-coder"]])
     """Tried in this order, then whoever steps in for them."""
 
 
@@ -503,8 +360,8 @@ class Routing(Strict):
     """The chain of every model that has no entry in `fallbacks`. A model in this list gets the part behind it."""
     context_window_fallbacks: dict[Name, Chain] = Field({}, examples=[{"small": {"chain": ["large-context"]}}])
     """By model: who steps in instead when a request is too long for it. Models without an entry keep their chain of
-    `fallbacks`. Only errors in OpenAI's, vLLM's or llama.cpp's words are recognised as such."""
-    content_policy_fallbacks: dict[Name, Chain] = Field({}, examples=[{"gpt-4o-mini": {"chain": ["llama-cpp-native"]}}])
+    `fallbacks`. Only errors in words that the gateway knows are recognised as such: OpenAI's and some engines'."""
+    content_policy_fallbacks: dict[Name, Chain] = Field({}, examples=[{"gpt-4o-mini": {"chain": ["qwen2.5-coder:7b"]}}])
     """By model: who steps in instead when a provider refuses the content. Models without an entry keep their chain of
     `fallbacks`."""
     aliases: dict[Name, Name] = Field({}, examples=[{"chat": "llama3.1:latest"}])
@@ -583,7 +440,7 @@ class Redis(Strict):
 class Gateway(Strict):
     """The gateway (LiteLLM) and its front door (HAProxy)."""
 
-    listen: Annotated[list[IPAddress], Field(min_length=1), AfterValidator(_listen), Unique] = Field(
+    listen: Annotated[list[IPAddress], Field(min_length=1), AfterValidator(listen_addresses), Unique] = Field(
         ["127.0.0.1"], examples=[["192.0.2.10"]]
     )
     """IP addresses the front door listens on, on every host of `llm_gateway`. The door has no TLS yet."""
@@ -612,7 +469,7 @@ class Client(Strict):
     secret: SecretName = Field(examples=["CHAT_KEY"])
     """Name of the secret that holds its key, never the key itself. Generated if nobody defines it. Hosts only get a
     hash, so one that you choose must have 24 characters or more."""
-    models: Annotated[list[Name], Field(min_length=1), AfterValidator(_distinct), Unique] | None = Field(
+    models: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct), Unique] | None = Field(
         None, examples=[["chat", "qwen2.5-coder:7b"]]
     )
     """Names it may ask for: models, aliases and capabilities. Whoever steps in for one of them may answer, too.
@@ -717,73 +574,17 @@ class Monitoring(Strict):
     """How often every engine is asked for a few tokens, to measure the time to the first. `null`: never."""
 
 
-class LitellmVersion(Strict):
+class LitellmVersion(Release):
     """The gateway's release."""
 
-    version: Version = Field(examples=["1.106.2"])
-    """A hashed lock of this version lies in roles/litellm/files/locks. Refused below 1.83.7."""
+    floor = (1, 83, 7)  # 1.82.7 and 1.82.8 were compromised releases
+    version: Version = Field(
+        examples=["1.106.2"],
+        description=f"A hashed lock of this version lies in roles/litellm/files/locks. {refused_below(floor)}",
+    )
 
 
-class SourceArchive(Strict):
-    """Where a source archive comes from; exactly one of `sdist`, `url` and `path`, always with its checksum."""
-
-    sdist: Sdist | None = Field(None, examples=["llama-cpp-python==0.3.36"])
-    """A source distribution of the Python package index, NAME==VERSION."""
-    url: HttpUrl | None = Field(None, examples=["https://example.org/llama.cpp.tar.gz"])
-    """An address the controller fetches from."""
-    path: AbsolutePath | None = Field(None, examples=["/srv/llama.cpp.tar.gz"])
-    """A file on the controller."""
-    sha256: Sha256 = Field(examples=[_SHA256])
-    """Checksum of the archive."""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if sum(place is not None for place in (self.sdist, self.url, self.path)) != 1:
-            raise ValueError("a source has exactly one of sdist, url and path")
-        return self
-
-
-class LlamaCppVersion(Strict):
-    """The llama.cpp release and how it is built."""
-
-    version: Version = Field(examples=["0.3.36"])
-    """Names the build in the store."""
-    source: SourceArchive = Field(examples=[{"sdist": "llama-cpp-python==0.3.36", "sha256": _SHA256}])
-    """What it is built from."""
-    cmake_options: list[CMakeOption] = Field([], examples=[["-DGGML_AVX512=ON"]])
-    """Further options for CMake. Each pair of source and options is one build."""
-
-
-class LlamaCppPythonVersion(Strict):
-    """The release of llama-cpp-python, llama.cpp's server in Python."""
-
-    version: Version = Field(examples=["0.3.36"])
-    """A hashed lock of this version lies in roles/llama_cpp_python/files/locks."""
-
-
-class OllamaArchive(Strict):
-    """Where Ollama's archive comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
-
-    url: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/ollama-linux-amd64.tar.zst"])
-    """An address the controller fetches from: the project's own, or a mirror."""
-    path: AbsolutePath | None = Field(None, examples=["/srv/ollama-linux-amd64.tar.zst"])
-    """A file on the controller."""
-    sha256: Sha256 | None = Field(None, examples=[_SHA256])
-    """Checksum of the archive."""
-    checksums: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/sha256sum.txt"])
-    """Where the release publishes its checksums, if `sha256` is not given. What stood there at the first fetch is
-    recorded beside the inventory, and holds from then on."""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.url is None) == (self.path is None):
-            raise ValueError("a source has exactly one of url and path")
-        if self.sha256 is None and (self.url is None or self.checksums is None):
-            raise ValueError("nothing downloaded runs unchecked: give the sha256, or for a url where checksums are")
-        return self
-
-
-class GrafanaArchive(OllamaArchive):
+class GrafanaArchive(Archive):
     """Where Grafana's archive comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
 
     url: HttpUrl | None = Field(None, examples=["https://example.org/grafana-{version}.linux-amd64.tar.gz"])
@@ -792,29 +593,13 @@ class GrafanaArchive(OllamaArchive):
     """A file on the controller."""
 
 
-class GrafanaVersion(Strict):
+class GrafanaVersion(Release):
     """Grafana's release."""
 
     version: Version = Field(examples=["12.3.0"])
     """Names it in the store."""
-    source: GrafanaArchive = Field(examples=[{"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": _SHA256}])
+    source: GrafanaArchive = Field(examples=[{"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": SHA256_EXAMPLE}])
     """Its archive."""
-
-
-class OllamaVersion(Strict):
-    """Ollama's release."""
-
-    version: Version = Field(examples=["0.17.4"])
-    """Refused below 0.17.1."""
-    source: OllamaArchive = Field(examples=[{"path": "/srv/ollama-linux-amd64.tar.zst", "sha256": _SHA256}])
-    """Its archive."""
-
-
-class VllmVersion(Strict):
-    """vLLM's release."""
-
-    version: Version = Field(examples=["0.32.0"])
-    """Hashed locks of this version lie in roles/vllm/files/locks. Refused below 0.14.1."""
 
 
 class HuggingFace(Strict):
@@ -826,32 +611,59 @@ class HuggingFace(Strict):
     """Name of the secret that holds the token, for repositories that want one."""
 
 
-class Versions(Strict):
-    """Every component's version and checksum."""
-
+class _GatewayVersion(Strict):
     litellm: LitellmVersion = Field(examples=[{"version": "1.106.2"}])
     """The gateway."""
-    llama_cpp: LlamaCppVersion | None = Field(
-        None,
-        examples=[{"version": "0.3.36", "source": {"sdist": "llama-cpp-python==0.3.36", "sha256": _SHA256}}],
+
+
+if TYPE_CHECKING:
+    _EngineVersions = _GatewayVersion
+else:
+    # An engine's entry has the name of its role.
+    _EngineVersions = create_model(
+        "_EngineVersions",
+        __base__=_GatewayVersion,
+        **{
+            engine.role: (
+                engine.version | None,
+                Field(None, examples=[engine.version_example], description=engine.version.__doc__),
+            )
+            for engine in sorted(ENGINES, key=lambda engine: engine.role)
+        },
     )
-    """llama.cpp's native server."""
-    llama_cpp_python: LlamaCppPythonVersion | None = Field(None, examples=[{"version": "0.3.36"}])
-    """llama.cpp's server in Python."""
-    ollama: OllamaVersion | None = Field(
-        None,
-        examples=[{"version": "0.17.4", "source": {"path": "/srv/ollama-linux-amd64.tar.zst", "sha256": _SHA256}}],
-    )
-    """Ollama."""
-    vllm: VllmVersion | None = Field(None, examples=[{"version": "0.32.0"}])
-    """vLLM."""
+
+
+class Versions(_EngineVersions):
+    """Every component's version and checksum."""
+
     grafana: GrafanaVersion | None = Field(
         None,
-        examples=[{"version": "12.3.0", "source": {"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": _SHA256}}],
+        examples=[
+            {"version": "12.3.0", "source": {"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": SHA256_EXAMPLE}}
+        ],
     )
     """Grafana. Without it dashboards are left out."""
     hugging_face: HuggingFace = Field(HuggingFace(), examples=[{"endpoint": "https://hub.example.org"}])
     """Where `source: {repo: ...}` is fetched from."""
+
+    def of(self, component: str) -> Release | None:
+        """The entry of a component that has a version; None if it has none here, or if there is no such component."""
+        entry = getattr(self, component, None)
+        return entry if isinstance(entry, Release) else None
+
+
+COMPONENTS: dict[str, type[Release]] = {
+    "litellm": LitellmVersion,
+    **{engine.role: engine.version for engine in sorted(ENGINES, key=lambda engine: engine.role)},
+    "grafana": GrafanaVersion,
+}
+"""What has a version in the catalogue."""
+
+
+def below_floor(component: str, version: str) -> str:
+    """The oldest version of a component without known holes, if `version` is older; else an empty string."""
+    kind = COMPONENTS.get(component)
+    return too_old(version, kind.floor) if kind else ""
 
 
 class Catalogue(Strict):
@@ -859,7 +671,7 @@ class Catalogue(Strict):
     together."""
 
     providers: dict[Identifier, Provider] = Field(
-        {}, examples=[{"local": {"type": "ollama", "group": "llm_ollama", "port": 11434}}]
+        {}, examples=[{"local": {"type": TYPES[0], "group": f"llm_{TYPES[0]}", "port": 11434}}]
     )
     """Who serves which model, and where. Providers by name; the name is part of the gateway's deployment ids."""
     routing: Routing = Field(Routing(), examples=[{"aliases": {"chat": "llama3.1:latest"}}])

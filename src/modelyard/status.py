@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modelyard.compiler import below_floor
 from modelyard.live import Live, compare
+from modelyard.schema import below_floor
 from modelyard.tables import table
 
 NO_PLAN = "not compared"

@@ -13,7 +13,8 @@ from modelyard.compiler import Compiled, Inventory, compile_inventory
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.names import MASTER_KEY, ROTATED, engine_secret
 from modelyard.overrides import SWITCHED, is_override
-from modelyard.schema import Catalogue, Versions
+from modelyard.resolve import is_keyed
+from modelyard.schema import COMPONENTS, Catalogue
 
 UPGRADED = "llm_overrides_upgraded"
 """What `playbooks/upgrade.yml` writes into the inventory. Unlike a switched model it does not win over `llm_overrides`:
@@ -78,14 +79,13 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
     """
     before = _compiled(inventory, "The catalogue")
     assert before.catalogue is not None, "a catalogue without errors was compiled"
-    known = [name for name in Versions.model_fields if name != "hugging_face"]
     if component in PACKAGED:
         raise SwitchError(
             f"{component} is the distribution's: apt-get install --only-upgrade on its host, then site.yml restarts it"
         )
-    former = getattr(before.catalogue.versions, component, None) if component in known else None
+    former = before.catalogue.versions.of(component) if before.catalogue.versions else None
     if former is None:
-        near = did_you_mean(component, known) or f"components: {listing(known)}"
+        near = did_you_mean(component, COMPONENTS) or f"components: {listing(COMPONENTS)}"
         raise SwitchError(f'The catalogue has no version of "{component}": {near}')
     entry: dict[str, Any] = {"version": version}
     if source:
@@ -98,7 +98,8 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
     chosen, overrides = _with(inventory, UPGRADED, {"versions": {component: entry}})
     final = _compiled(chosen, f"With {component} {version} the catalogue")
     assert final.catalogue is not None, "a catalogue without errors was compiled"
-    planned = getattr(final.catalogue.versions, component)
+    planned = final.catalogue.versions.of(component) if final.catalogue.versions else None
+    assert planned is not None, "the choice is in the catalogue"
     if planned.version != version:
         raise SwitchError(
             f"The inventory's own overrides say {component} {planned.version}, and they win: change or remove "
@@ -128,11 +129,7 @@ def rotation(inventory: Inventory, secret: str) -> Rotation:
     """What it takes to give `secret` another value. Raises SwitchError if it is none that can be rotated."""
     final = _compiled(inventory, "The catalogue")
     assert final.catalogue is not None, "a catalogue without errors was compiled"
-    engines = {
-        engine_secret(name): name
-        for name, provider in final.catalogue.providers.items()
-        if provider.group is not None and provider.type != "ollama"
-    }
+    engines = {engine_secret(name): name for name, provider in final.catalogue.providers.items() if is_keyed(provider)}
     if secret in ROTATED:
         return Rotation("gateway" if secret == MASTER_KEY else "redis", (), final, final, ())
     if secret not in engines:
@@ -218,8 +215,9 @@ def _choice(
         near = did_you_mean(name, known) or f"providers: {listing(known)}"
         raise SwitchError(f'There is no provider "{name}": {near}')
     models = [entry.name for entry in provider.models if entry.adapter_of is None]
-    if provider.group is None or provider.type == "ollama":
-        why = "one Ollama serves all its models" if provider.group else "it runs elsewhere"
+    engine = provider.engine
+    if provider.group is None or engine is None or engine.per_provider:
+        why = f"one {engine.title} serves all its models" if engine and provider.group else "it runs elsewhere"
         raise SwitchError(f'"{name}" has no model to switch: {why}')
     if not groups.get(provider.group):
         raise SwitchError(f'"{name}" runs nowhere: no host is in group {provider.group}')

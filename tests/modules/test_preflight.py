@@ -161,6 +161,13 @@ OLLAMA = {
     "address": "127.0.0.1",
     "port": 11434,
     "variable": "llm_providers.local.port",
+    "foreign": {
+        "unit": "ollama.service",
+        "port": 11434,
+        "program": "ollama",
+        "adoption": "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts them where "
+        "they are (roles/ollama/README.md)",
+    },
 }
 ADOPTS = "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts them where they are"
 
@@ -297,15 +304,15 @@ def test_models_that_cannot_be_estimated_have_a_reason(tmp_path: Path) -> None:
         engine(gpu=False, source={"path": str(damaged)}),
         engine(model="b", source={"path": str(damaged)}),
         engine(model="c", source={"path": "/absent.gguf"}),
-        engine(model="d", role="vllm", source={"path": "/srv/qwen"}),
-        engine(model="e", role="ollama"),
+        engine(model="d", source={"path": "/srv/qwen"}, unestimated="its engine knows why"),
+        engine(model="e"),
     ]
     found = preflight.headers(engines, "https://hub.example", str(tmp_path))
     assert [(one["model"], one["reason"]) for one in found] == [
         ("b", f"{damaged} cannot be read: it ends within its header"),
         ("c", "/absent.gguf cannot be read: No such file or directory"),
-        ("d", "vLLM takes the share of a GPU that its options say; vram_mib would say how much that is"),
-        ("e", "its file is Ollama's own; vram_mib would say what it needs"),
+        ("d", "its engine knows why"),
+        ("e", "it has no file"),
     ]
     json.dumps(found)
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from modelyard.estimate import MIB, Estimate, estimate, ollama_context
+from modelyard.engines import ollama
+from modelyard.estimate import MIB, Estimate, estimate
+from modelyard.gpus import own_context
 
 # Llama 3 8B. Published logs say of one: CPU buffer 281.81 MiB, CUDA0 buffer 4403.49 MiB; with 512 tokens KV buffer
 # 64.00 MiB, CUDA0 compute buffer 258.50 MiB; with 2048 tokens KV buffer 256.00 MiB.
@@ -107,4 +109,4 @@ def test_headers_that_make_no_sense(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("total", "context"), [(0, 4096), (16376, 4096), (24564, 32768), (49128, 262144)])
 def test_ollamas_own_context(total: int, context: int) -> None:
-    assert ollama_context(total) == context
+    assert own_context(ollama.ENGINE.contexts, total) == context

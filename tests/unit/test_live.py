@@ -245,3 +245,13 @@ def test_roles_keep_what_is_compared(file: str, service: str) -> None:
     compared = parts(watched.plans["one"])[service]
     # Clients are beside the release: modelyard_live reads them from a file of their own.
     assert kept.keys() == compared.keys() - {"clients"}
+
+
+@pytest.mark.parametrize("recorded", [{}, {"argv": ["--model", "@MODEL@"], "gpu_argv": ["-1"]}])
+def test_what_follows_from_the_rest_is_not_compared(recorded: dict[str, Any]) -> None:
+    """An older version recorded no command line, or another one: a run may restart the engine, the plan is the same."""
+    before = live(compiled())
+    part = before["llama-cpp@small"]["plan"]
+    before["llama-cpp@small"]["plan"] = {**part, "instance": {**part["instance"], **recorded}}
+    (found,) = compare(compiled().plans, {"one": before})
+    assert "llama-cpp@small" in found.unchanged

@@ -8,6 +8,7 @@ import pytest
 import test_engines as engines
 from catalogues import change, compiled, part
 
+from modelyard.engines.ollama import ENGINE as OLLAMA
 from modelyard.gpus import Fitted, fit_on_host
 from modelyard.tables import gpu_table
 
@@ -59,7 +60,8 @@ def engine(model: str, mib: int | None = None, **more: Any) -> dict[str, Any]:
 
 
 def ollama(model: str, mib: int | None = None, **more: Any) -> dict[str, Any]:
-    return engine(model, mib, service="ollama@local", role="ollama", source=None, **more)
+    own = {"max_loaded": 1, "contexts": [list(entry) for entry in OLLAMA.contexts]}
+    return engine(model, mib, **({"service": "ollama@local", "role": "ollama", "source": None} | own | more))
 
 
 def header(weights_mib: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from modelyard.importer.report import Outcome
-from modelyard.schema import BaseUrl
+from modelyard.kinds import BaseUrl
 
 UNKNOWN = "http://set-me.invalid"
 """Stands where no address is known. No name server ever answers for `.invalid` (RFC 2606)."""

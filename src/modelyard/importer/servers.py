@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import get_args
 
 from modelyard.diagnostics import did_you_mean
 from modelyard.importer import keys
@@ -13,9 +12,10 @@ from modelyard.importer.catalogue import Model, Provider
 from modelyard.importer.oldfiles import Node
 from modelyard.importer.report import Outcome, Report
 from modelyard.importer.values import fits, per_million, positive, text_of, whole_shares
+from modelyard.kinds import Identifier, Name, SecretName, Tag
 from modelyard.names import OWN_SECRETS, engine_secret
 from modelyard.routing import RESERVED
-from modelyard.schema import CLOUD_TYPES, Identifier, Name, ProviderType, SecretName, Tag
+from modelyard.schema import CLOUD_TYPES, PROVIDER_TYPES
 
 TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = Outcome.TAKEN, Outcome.CHANGED, Outcome.UNSUPPORTED, Outcome.NO_MEANING
 
@@ -101,7 +101,7 @@ class Servers:
     # -- providers ---------------------------------------------------------------------------------------------
 
     def _read_provider(self, old_name: str, node: Node) -> None:
-        kind, known = text_of(node.get("type")), get_args(ProviderType)
+        kind, known = text_of(node.get("type")), PROVIDER_TYPES
         if kind not in known:
             reason = NO_MODELS.get(kind) or (
                 f"its type is none of {', '.join(known)}; {did_you_mean(kind, known)}".rstrip("; ")

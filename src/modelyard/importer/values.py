@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from modelyard.importer.oldfiles import Node
-from modelyard.schema import UsDollars
+from modelyard.kinds import UsDollars
 
 Share = Annotated[int | float, Field(gt=0, allow_inf_nan=False)]
 

@@ -1,0 +1,259 @@
+"""What an engine is: everything that the rest of the core knows of one.
+
+A new engine is one module in this package that ends in `ENGINE = ...`, and one line in `__init__.py`.
+
+The command line is made here, from `Engine.vector`, and nowhere else. A plan's instance has it in these keys:
+
+    argv             the words after the program. Some are placeholders for what only the host knows; a placeholder is
+                     always a whole word, and a role puts words in its place:
+                       @MODEL@     one word: the path of the model's file or directory
+                       @ADAPTERS@  for each entry of `adapters` one word NAME=PATH, in their order
+                       @GPU@       the words of `gpu_argv` if the instance was given GPUs (by the plan's `gpus`, else
+                                   by preflight's `placed`), else none
+                       @KEY_FILE@  one word: the path of the file with the API key, `${CREDENTIALS_DIRECTORY}/API_KEY`
+                                   in a unit, which systemd fills in: it is not to be escaped
+    gpu_argv         what stands for @GPU@
+    gpu_checks       checks that an instance has in addition to `checks` if it was given GPUs
+    arguments        of `argv` the words that the catalogue's `options` say, for people: `plan` compares them
+    environment      variables of the process by name, for an engine that is not told by words
+
+Every word but the one of @KEY_FILE@ is plain text, to be quoted as the place demands where it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from modelyard.kinds import Release, Strict
+
+if TYPE_CHECKING:
+    from modelyard.schema import Model
+
+DERIVED = ("argv", "gpu_argv", "gpu_checks", "environment")
+"""Keys of an instance that follow from its others: what differs in them alone is this bundle's doing, not a user's."""
+
+MODEL, ADAPTERS, GPU, KEY_FILE = "@MODEL@", "@ADAPTERS@", "@GPU@", "@KEY_FILE@"
+
+Option = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of an engine on one host.
+
+    `name` is what it is named after: a provider, or the public name of a model. `models` are those it serves, that
+    of the process first and its adapters after it. `settings` is the provider's section for the engine, if it has one.
+    """
+
+    service: str
+    name: str
+    models: tuple[Model, ...]
+    address: str
+    port: int
+    settings: Any = None
+
+    @property
+    def model(self) -> Model:
+        """The model the process is started with."""
+        return next((model for model in self.models if model.adapter_of is None), self.models[0])
+
+    @property
+    def adapters(self) -> list[Model]:
+        return [model for model in self.models if model.adapter_of is not None and model.source is not None]
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        return self.model.options
+
+
+Value = Option | Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag of an engine, by its long name without dashes, as `options` of the catalogue names it.
+
+    The value is a word or what makes one (several, for a list) of a process; True is a flag alone, and without a value
+    (None, False) it is left out. `default`: a user's option of this name has its way. Others are the unit's: a user may
+    not set them. `gpu`: only a process that was given GPUs gets it.
+    """
+
+    name: str
+    value: Value | Callable[[Process], Value] = True
+    default: bool = False
+    gpu: bool = False
+
+    def of(self, process: Process) -> Value:
+        return self.value(process) if callable(self.value) else self.value
+
+
+OPTIONS = Flag("", None, default=True)
+"""Where the catalogue's `options` stand in a vector."""
+
+
+class Metrics(NamedTuple):
+    """The engine has /metrics of its own; `keyed`: it wants its key there."""
+
+    keyed: bool
+
+
+class Probe(NamedTuple):
+    """What the blackbox exporter asks an engine without metrics, and its module that says what counts as an answer."""
+
+    path: str
+    module: Literal["http_2xx", "http_401_is_up"]
+
+
+class Foreign(NamedTuple):
+    """The same program as its own installer sets it up: its unit, its port, and the process's name."""
+
+    unit: str
+    port: int
+    program: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """One kind of server that is deployed by a role of this bundle. Facts are fields; what has to be computed is a
+    method, which an engine's module may override."""
+
+    title: str
+    """Its name in a sentence."""
+    provider_type: str
+    """`type` of the providers that it serves."""
+    flavour: str | None = None
+    """`flavour` of these, if several engines have the type. The first one registered is the type's default."""
+    role: str
+    """The Ansible role. Services are named after it: ROLE@INSTANCE, with `-` for `_`."""
+    version: type[Release]
+    """Its entry in `llm_versions`, whose key is the role's name."""
+    version_example: Mapping[str, Any]
+    settings: type[Strict] | None = None
+    """A section of the provider for it, whose key is the type."""
+    settings_example: Mapping[str, Any] = field(default_factory=dict)
+    locked: bool = False
+    """The role installs Python packages, from locks in its files/locks."""
+    per_provider: bool = False
+    """One process serves all models of a provider; else every model has one of its own, and a port."""
+    takes: Literal["file", "directory"] = "file"
+    """What a model's `source` is."""
+    pulls: bool = False
+    """It can fetch a model by its name: then `source` may be missing."""
+    keys: frozenset[str] = frozenset()
+    """Those of ENGINE_KEYS that mean something to it."""
+    keyed: bool = True
+    """It checks the API key that the gateway sends."""
+    health: str | None = None
+    """A path that says without a key whether it is well."""
+    metrics: Metrics | None = None
+    probe: Probe | None = None
+    vector: tuple[Flag, ...] = ()
+    underscores: bool = False
+    """Its flags are written with underscores, and `true` and `false` are values of theirs."""
+    unsafe: frozenset[str] = frozenset()
+    """Options that a user may not set beside those of `vector`: other names of these, and what reaches outside the
+    sandbox or shows a secret."""
+    on_demand: bool = False
+    """A model is loaded when somebody asks for it, unless it says `preload`."""
+    loaded_path: str | None = None
+    """Of an engine that loads on demand, the path that lists what is loaded."""
+    lists_others: bool = False
+    """/v1/models may list more than the catalogue names."""
+    models_timeout_s: int | None = None
+    """Seconds that /v1/models may take, if that is longer than other checks wait."""
+    sight: tuple[str, ...] | None = None
+    """How the options begin that let a model read more than text. None: its models may read more without any."""
+    closes_connections: bool = False
+    """The gateway has to open a new connection for every request."""
+    contexts: tuple[tuple[int, int], ...] = ()
+    """Its own default context: (MiB of all its GPUs, tokens), the largest memory first. Without any, the model's."""
+    foreign: Foreign | None = None
+
+    @property
+    def name(self) -> str:
+        """E.g. `vllm`, or with a flavour `TYPE (FLAVOUR)`: how it is called in messages about the catalogue."""
+        return f"{self.provider_type} ({self.flavour})" if self.flavour else self.provider_type
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its services begin with."""
+        return f"{self.role.replace('_', '-')}@"
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """Options that a user may not set."""
+        return frozenset(flag.name for flag in self.vector if not flag.default) | self.unsafe
+
+    # -- what a process is started with ------------------------------------------------------------------
+
+    def words(self, name: str, value: Value) -> list[str]:
+        """One flag as words of a command line."""
+        if value is None:
+            return []
+        if self.underscores:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            return [f"--{name.replace('-', '_')}", text]
+        if isinstance(value, bool):
+            return [f"--{name}"] if value else []
+        return [f"--{name}", *([str(value)] if isinstance(value, str | int | float) else value)]
+
+    def option_words(self, process: Process) -> list[str]:
+        """The catalogue's `options` as words."""
+        return [word for name, value in process.options.items() for word in self.words(name, value)]
+
+    def argv(self, process: Process) -> list[str]:
+        """The words after the program, with placeholders (see the module's docstring)."""
+        out: list[str] = []
+        for flag in self.vector:
+            if flag is OPTIONS:
+                out += self.option_words(process)
+            elif flag.gpu:
+                out.append(GPU)
+            else:
+                out += self.words(flag.name, flag.of(process))
+        return out
+
+    def gpu_argv(self, process: Process) -> list[str]:
+        """The words in place of @GPU@."""
+        return [word for flag in self.vector if flag.gpu for word in self.words(flag.name, flag.of(process))]
+
+    def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
+        """What is checked in addition where it was given GPUs."""
+        return []
+
+    def instance(self, process: Process) -> dict[str, Any]:
+        """What the plan's instance says beside its names and addresses: the engine's own keys."""
+        model = process.model
+        return {
+            "served_name": model.served,
+            "source": model.source.model_dump(exclude_none=True) if model.source else None,
+            "context_length": model.context_length,
+            "arguments": self.option_words(process),
+            "argv": self.argv(process),
+            "gpu_argv": self.gpu_argv(process),
+            "gpu_checks": self.gpu_checks(process),
+        }
+
+    # -- what it needs, and how it answers ---------------------------------------------------------------
+
+    def at_once(self, settings: Any) -> int | None:
+        """How many of its models a process holds at once; None for all of them."""
+        return None
+
+    def context(self, model: Model, settings: Any) -> int | None:
+        """Tokens of context that a process keeps for a model; None if that is not known from the catalogue."""
+        return model.context_length
+
+    def unestimated(self, model: Model) -> str | None:
+        """Why the memory that a model needs cannot be estimated from its file; None if it can."""
+        return None
+
+    def listed(self, served_name: str) -> str:
+        """A model's name as /v1/models lists it."""
+        return served_name
+
+    def adoption(self, provider: str) -> str:
+        """What to say of taking over from `foreign`, if there is something."""
+        return ""

@@ -1,0 +1,90 @@
+"""llama.cpp's native server: one process per model, which is a GGUF file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from modelyard.engines.base import KEY_FILE, MODEL, OPTIONS, Engine, Flag, Metrics, Process
+from modelyard.kinds import SHA256_EXAMPLE, CMakeOption, Release, SourceArchive, Version
+
+SIGHT = ("mm", "clip")
+"""How the options begin that give a model eyes or ears: `mmproj`, and `clip_model_path` of the server in Python."""
+
+LAYERS = ("n-gpu-layers", "gpu-layers")
+"""The option that says how many layers are on GPUs, by its two names."""
+
+
+class LlamaCppVersion(Release):
+    """The llama.cpp release and how it is built."""
+
+    version: Version = Field(examples=["0.3.36"])
+    """Names the build in the store."""
+    source: SourceArchive = Field(examples=[{"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE}])
+    """What it is built from."""
+    cmake_options: list[CMakeOption] = Field([], examples=[["-DGGML_AVX512=ON"]])
+    """Further options for CMake. Each pair of source and options is one build."""
+
+
+def layers_given(process: Process) -> bool:
+    """Whether the user said how many layers are on GPUs."""
+    return any(process.options.get(name, False) is not False for name in LAYERS)
+
+
+def gpu_check(process: Process, layers: str, options: str) -> dict[str, Any]:
+    """The check that a process computes on its GPUs. `layers`: all of them are to be there, or some."""
+    unit = f"modelyard-{process.service}.service"
+    return {
+        "name": f"{process.service} uses its GPUs",
+        "service": process.service,
+        "kind": "gpu",
+        "unit": unit,
+        "layers": layers,
+        "hint": (
+            f"journalctl -u {unit} says why CUDA was not used: the driver (nvidia-smi), CUDA_VISIBLE_DEVICES in the "
+            f"unit, {options} among the model's options"
+        ),
+    }
+
+
+class LlamaCpp(Engine):
+    """What llama.cpp's server does its own way."""
+
+    def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
+        return [gpu_check(process, "some" if layers_given(process) else "all", "n-gpu-layers")]
+
+
+ENGINE = LlamaCpp(
+    title="llama.cpp",
+    provider_type="llama_cpp",
+    flavour="native",
+    role="llama_cpp",
+    version=LlamaCppVersion,
+    version_example={
+        "version": "0.3.36",
+        "source": {"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE},
+    },
+    keys=frozenset({"port"}),
+    health="/health",
+    metrics=Metrics(keyed=True),
+    vector=(
+        Flag("model", MODEL),
+        Flag("alias", lambda process: process.model.served),
+        Flag("host", lambda process: process.address),
+        Flag("port", lambda process: process.port),
+        Flag("ctx-size", lambda process: process.model.context_length),
+        # Left to itself it keeps on the processor what does not fit, and says nothing.
+        Flag("n-gpu-layers", lambda process: None if layers_given(process) else "all", default=True, gpu=True),
+        OPTIONS,
+        Flag("metrics"),
+        Flag("offline"),
+        Flag("api-key-file", KEY_FILE),
+    ),
+    unsafe=frozenset(
+        "m a c api-key no-metrics hf-repo hf-file model-url mu ssl-key-file ssl-cert-file slot-save-path "
+        "log-file".split()
+    ),
+    sight=SIGHT,
+    closes_connections=True,
+)

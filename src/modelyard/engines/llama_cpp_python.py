@@ -1,0 +1,62 @@
+"""llama.cpp's server in Python: one process per model, which is a GGUF file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Probe, Process
+from modelyard.engines.llama_cpp import SIGHT, gpu_check
+from modelyard.kinds import Release, Version
+
+
+class LlamaCppPythonVersion(Release):
+    """The release of llama-cpp-python, llama.cpp's server in Python."""
+
+    version: Version = Field(examples=["0.3.36"])
+    """A hashed lock of this version lies in roles/llama_cpp_python/files/locks."""
+
+
+class LlamaCppPython(Engine):
+    """What llama-cpp-python does its own way."""
+
+    def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
+        return [gpu_check(process, "some" if "n-gpu-layers" in process.options else "all", "n_gpu_layers or verbose")]
+
+
+ENGINE = LlamaCppPython(
+    title="llama-cpp-python",
+    provider_type="llama_cpp",
+    flavour="python",
+    role="llama_cpp_python",
+    version=LlamaCppPythonVersion,
+    version_example={"version": "0.3.36"},
+    locked=True,
+    keys=frozenset({"port"}),
+    probe=Probe("/v1/models", "http_401_is_up"),
+    underscores=True,
+    # The first three: the server's own defaults would hurt. Later words win.
+    vector=(
+        # Any other request, even one for the list of models, ends a running stream half-way with [DONE].
+        Flag("interrupt-requests", "false", default=True),
+        # It keeps a row of numbers, one per word of the vocabulary, for every token of the context (20 GB for 32,768
+        # tokens and 152,064 words). Only answers with `logprobs` want that.
+        Flag("logits-all", "false", default=True),
+        # It is not allowed in the sandbox, and says so each time.
+        Flag("use-mlock", "false", default=True),
+        # Left to itself it uses no GPU at all; -1 are all layers, or it does not start.
+        Flag("n-gpu-layers", "-1", default=True, gpu=True),
+        OPTIONS,
+        Flag("n-ctx", lambda process: process.model.context_length or 0),
+        Flag("model", MODEL),
+        Flag("model-alias", lambda process: process.model.served),
+        Flag("host", lambda process: process.address),
+        Flag("port", lambda process: process.port),
+    ),
+    unsafe=frozenset("api-key config-file hf-model-repo-id ssl-keyfile ssl-certfile root-path".split()),
+    # It answers one request after the other, this one too.
+    models_timeout_s=60,
+    sight=SIGHT,
+    closes_connections=True,
+)

@@ -1,0 +1,160 @@
+"""Ollama: one process per provider serves all its models, which it loads when somebody asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from modelyard.engines.base import Engine, Foreign, Probe, Process
+from modelyard.kinds import (
+    SHA256_EXAMPLE,
+    AbsolutePath,
+    Archive,
+    Duration,
+    HostPort,
+    HttpUrl,
+    Positive,
+    Release,
+    Strict,
+    Version,
+    WebOrigin,
+    refused_below,
+    unit,
+)
+from modelyard.names import url_host
+
+if TYPE_CHECKING:
+    from modelyard.schema import Model
+
+
+class OllamaSettings(Strict):
+    """How an Ollama of ours runs."""
+
+    models_path: AbsolutePath | None = Field(None, examples=["/srv/ollama/models"])
+    """Where it keeps its models. The store of an Ollama that was there before can be adopted (roles/ollama/README.md).
+    Default: below /var/lib/modelyard/ollama."""
+    keep_alive: Duration = Field("30m", examples=["24h"])
+    """A model stays loaded this long after its last request. A cold one makes the next request wait for the disk."""
+    num_parallel: Positive | None = Field(None, examples=[2])
+    """Requests a model answers at once; each takes memory for a context of its own. Default: Ollama's own choice."""
+    max_loaded_models: Positive | None = Field(None, examples=[2])
+    """Models that are loaded at once. Default: Ollama's own choice, by memory. The GPUs are planned for this many of
+    the largest (one by default)."""
+    context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
+    """Context of models that do not say `context_length`. Default: Ollama's own."""
+    flash_attention: bool = Field(True, examples=[False])
+    """Less memory for long contexts."""
+    origins: list[WebOrigin] = Field([], examples=[["https://chat.example.org"]])
+    """Web pages that may call it from a browser, beside those of this machine. The gateway needs none."""
+    registry: HostPort | None = Field(None, examples=["registry.example.org:5000"])
+    """Where models are pulled from, if not from Ollama's own registry."""
+    insecure_registry: bool = Field(False, examples=[True])
+    """The registry is asked without TLS."""
+    prune: bool = Field(False, examples=[True])
+    """Models on the host that the catalogue does not name are deleted."""
+
+
+class OllamaArchive(Archive):
+    """Where Ollama's archive comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
+
+    url: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/ollama-linux-amd64.tar.zst"])
+    """An address the controller fetches from: the project's own, or a mirror."""
+    path: AbsolutePath | None = Field(None, examples=["/srv/ollama-linux-amd64.tar.zst"])
+    """A file on the controller."""
+
+
+class OllamaVersion(Release):
+    """Ollama's release."""
+
+    floor = (0, 17, 1)
+    version: Version = Field(examples=["0.17.4"], description=refused_below(floor))
+    source: OllamaArchive = Field(examples=[{"path": "/srv/ollama-linux-amd64.tar.zst", "sha256": SHA256_EXAMPLE}])
+    """Its archive."""
+
+    def build(self) -> dict[str, Any]:
+        return {**super().build(), "source": self.source.of(self.version)}
+
+
+class Ollama(Engine):
+    """What Ollama does its own way."""
+
+    def instance(self, process: Process) -> dict[str, Any]:
+        return {
+            "settings": process.settings.model_dump(),
+            "models": [_model(model) for model in process.models],
+            "environment": self.environment(process),
+        }
+
+    def environment(self, process: Process) -> dict[str, str]:
+        """Variables of the server: it takes no words."""
+        settings: OllamaSettings = process.settings
+        home = f"/var/lib/modelyard/{process.service.replace('@', '/')}"
+        values = {
+            "OLLAMA_HOST": f"{url_host(process.address)}:{process.port}",
+            # Where the server sees the models: another place of theirs is shown to it below its home.
+            "OLLAMA_MODELS": f"{home}/{'models' if settings.models_path is None else 'models_path'}",
+            "OLLAMA_KEEP_ALIVE": settings.keep_alive,
+            "OLLAMA_FLASH_ATTENTION": int(settings.flash_attention),
+            "OLLAMA_NUM_PARALLEL": settings.num_parallel,
+            "OLLAMA_MAX_LOADED_MODELS": settings.max_loaded_models,
+            "OLLAMA_CONTEXT_LENGTH": settings.context_length,
+            "OLLAMA_ORIGINS": ",".join(settings.origins) or None,
+        }
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+    def at_once(self, settings: OllamaSettings) -> int:
+        return settings.max_loaded_models or 1
+
+    def context(self, model: Model, settings: OllamaSettings) -> int | None:
+        return (model.context_length or settings.context_length or 0) * (settings.num_parallel or 1) or None
+
+    def unestimated(self, model: Model) -> str | None:
+        return None if model.source else "its file is Ollama's own; vram_mib would say what it needs"
+
+    def listed(self, served_name: str) -> str:
+        return served_name if ":" in served_name else f"{served_name}:latest"
+
+    def adoption(self, provider: str) -> str:
+        setting = f"llm_providers.{provider}.ollama.models_path"
+        return f"Its models need not be pulled again: {setting} adopts them where they are (roles/ollama/README.md)"
+
+
+def _model(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "served_name": model.served,
+        "source": model.source.model_dump(exclude_none=True) if model.source else None,
+        "context_length": model.context_length,
+        "preload": model.preload,
+        "parameters": {option.replace("-", "_"): value for option, value in model.options.items()},
+    }
+
+
+ENGINE = Ollama(
+    title="Ollama",
+    provider_type="ollama",
+    role="ollama",
+    version=OllamaVersion,
+    version_example={
+        "version": "0.17.4",
+        "source": {"path": "/srv/ollama-linux-amd64.tar.zst", "sha256": SHA256_EXAMPLE},
+    },
+    settings=OllamaSettings,
+    settings_example={"keep_alive": "24h"},
+    per_provider=True,
+    pulls=True,
+    keys=frozenset({"preload"}),
+    keyed=False,
+    health="/api/version",
+    probe=Probe("/api/version", "http_2xx"),
+    # What `context_length` says.
+    unsafe=frozenset({"num-ctx"}),
+    on_demand=True,
+    loaded_path="/api/ps",
+    # What was pulled by hand is kept.
+    lists_others=True,
+    # 0.17.4, server/routes.go
+    contexts=((47 * 1024, 262144), (23 * 1024, 32768), (0, 4096)),
+    foreign=Foreign("ollama.service", 11434, "ollama"),
+)

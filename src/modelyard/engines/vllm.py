@@ -1,0 +1,79 @@
+"""vLLM: one process per model, which is a directory; LoRA adapters share the process of their model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from modelyard.engines.base import ADAPTERS, MODEL, OPTIONS, Engine, Flag, Metrics, Process
+from modelyard.kinds import Release, Version, refused_below
+
+if TYPE_CHECKING:
+    from modelyard.schema import Model
+
+
+class VllmVersion(Release):
+    """vLLM's release."""
+
+    floor = (0, 14, 1)
+    version: Version = Field(
+        examples=["0.32.0"],
+        description=f"Hashed locks of this version lie in roles/vllm/files/locks. {refused_below(floor)}",
+    )
+
+
+def _tensor_parallel(process: Process) -> int | None:
+    """A model on several GPUs is split over all of them, unless the user says how."""
+    gpus = process.model.gpus or []
+    parallel = {"tensor-parallel-size", "pipeline-parallel-size"} & process.options.keys()
+    return len(gpus) if len(gpus) > 1 and not parallel else None
+
+
+class Vllm(Engine):
+    """What vLLM does its own way."""
+
+    def instance(self, process: Process) -> dict[str, Any]:
+        adapters = [
+            {"name": model.served, "source": model.source.model_dump(exclude_none=True)}
+            for model in process.adapters
+            if model.source is not None
+        ]
+        words = self.argv(process)
+        return {**super().instance(process), "arguments": words[: words.index("--model")], "adapters": adapters}
+
+    def unestimated(self, model: Model) -> str | None:
+        return "vLLM takes the share of a GPU that its options say; vram_mib would say how much that is"
+
+
+ENGINE = Vllm(
+    title="vLLM",
+    provider_type="vllm",
+    role="vllm",
+    version=VllmVersion,
+    version_example={"version": "0.32.0"},
+    locked=True,
+    takes="directory",
+    keys=frozenset({"port", "quantization", "adapter_of"}),
+    health="/health",
+    metrics=Metrics(keyed=False),
+    # Later words win, so those of the plan come last.
+    vector=(
+        OPTIONS,
+        Flag("quantization", lambda process: process.model.quantization),
+        Flag("tensor-parallel-size", _tensor_parallel, default=True),
+        Flag("model", MODEL),
+        Flag("served-model-name", lambda process: process.model.served),
+        Flag("host", lambda process: process.address),
+        Flag("port", lambda process: process.port),
+        Flag("max-model-len", lambda process: process.model.context_length),
+        Flag("enable-lora", lambda process: bool(process.adapters)),
+        Flag("lora-modules", lambda process: [ADAPTERS] if process.adapters else None),
+        # Its key guards a few paths only (0.32.0); a file of the role, in the release, closes the rest.
+        Flag("middleware", "modelyard_guard.Guard"),
+    ),
+    unsafe=frozenset(
+        "uds api-key trust-remote-code revision code-revision tokenizer-revision hf-token download-dir ssl-keyfile "
+        "ssl-certfile ssl-ca-certs root-path config".split()
+    ),
+)

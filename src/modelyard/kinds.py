@@ -1,0 +1,324 @@
+"""What values of the catalogue look like: text that matches a pattern, numbers with bounds, archives with checksums.
+
+It knows nothing of what they are used for.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+
+def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
+    """JSON Schema for text that matches `pattern` as a whole.
+
+    `message` is what editors say (those that read `patternErrorMessage`, as VS Code's does), `kind` is what
+    docs/catalogue.md calls such text.
+    """
+    return {"type": "string", "kind": kind, "pattern": f"^(?:{pattern})$", "patternErrorMessage": message}
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A constraint on text that says in words what it must look like, to the user and to editors."""
+
+    kind: str
+    pattern: str
+    message: str
+
+    def check(self, value: str) -> str:
+        """Return `value`; raises ValueError if it does not match."""
+        if not re.fullmatch(self.pattern, value):
+            raise ValueError(self.message)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), **for_editors(self.kind, self.pattern, self.message)}
+
+
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("an IP address looks like 192.0.2.10 or 2001:db8::10") from None
+
+
+def listen_addresses(value: list[str]) -> list[str]:
+    if len(value) != len(set(value)):
+        raise ValueError("an address stands here twice")
+    if len(value) > 1 and not {"0.0.0.0", "::"}.isdisjoint(value):
+        raise ValueError("0.0.0.0 and :: are all addresses: they stand alone")
+    return value
+
+
+def distinct(value: list[Any]) -> list[Any]:
+    if len(value) != len(set(value)):
+        raise ValueError("something stands here twice")
+    return value
+
+
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("not a URL") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("a base URL begins with http:// or https:// and names a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a base URL holds no credentials; name the secret in api_key_env")
+    if parts.query or parts.fragment or re.search(r"\s", value):
+        raise ValueError("a base URL has no query, fragment or white space")
+    return value.rstrip("/")
+
+
+_GPU_ID = "a GPU is named by its index (0, 1, ...) or its UUID; nvidia-smi -L lists them"
+
+
+def _gpu_id(value: int | str) -> int | str:
+    if value < 0 if isinstance(value, int) else not re.fullmatch(_UUID, value):
+        raise ValueError(_GPU_ID)
+    return value
+
+
+def unit(name: str) -> dict[str, Any]:
+    """The unit of a number, for the reference: `json_schema_extra` of a field."""
+    return {"unit": name}
+
+
+Unique: FieldInfo = Field(json_schema_extra={"uniqueItems": True})
+"""Tells editors what `distinct` and `listen_addresses` check."""
+
+Name = Annotated[
+    str,
+    Matching(
+        "name",
+        r"[^\s*\x22\x27\\\x00-\x1f\x7f]+",
+        "a name has no white space, quotes, backslashes or asterisks and is not empty",
+    ),
+]
+Identifier = Annotated[
+    str,
+    Matching("identifier", r"[a-z][a-z0-9_-]*", "use lower-case letters, digits, - and _, beginning with a letter"),
+]
+ClientName = Annotated[
+    str,
+    Matching(
+        "client name",
+        r"[a-z][a-z0-9-]{0,47}",
+        "a client's name has lower-case letters, digits and -, begins with a letter and is no longer than 48",
+    ),
+]
+GroupName = Annotated[
+    str,
+    Matching(
+        "group name", r"[A-Za-z_][A-Za-z0-9_]*", "a group name has letters, digits and _, and begins with no digit"
+    ),
+]
+SecretName = Annotated[
+    str,
+    Matching(
+        "secret name", r"[A-Z][A-Z0-9_]*", "a secret's name is in capitals, like OPENAI_API_KEY (never the key itself)"
+    ),
+]
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+IPAddress = Annotated[
+    str,
+    AfterValidator(_ip_address),
+    WithJsonSchema(
+        for_editors(
+            "IP address",
+            rf"{_BYTE}(\.{_BYTE}){{3}}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[^\s%]+)?",
+            "an IP address looks like 192.0.2.10 or 2001:db8::10",
+        )
+    ),
+]
+BaseUrl = Annotated[
+    str,
+    AfterValidator(_base_url),
+    WithJsonSchema(
+        for_editors(
+            "base URL",
+            r"https?://[^\s@/?#]+(/[^\s?#]*)?",
+            "a base URL begins with http:// or https://, names a host and holds no credentials and no query",
+        )
+    ),
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[int | float, Field(gt=0, le=86400)]
+UsDollars = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
+Sha256 = Annotated[str, Matching("SHA-256", r"[0-9a-f]{64}", "a sha256 has 64 digits of 0-9a-f")]
+AbsolutePath = Annotated[
+    str,
+    Matching("absolute path", r"/[^\x00-\x1f\x7f]*", "an absolute path begins with / and has no control characters"),
+]
+HttpUrl = Annotated[
+    str, Matching("URL", r"https?://[^\s/@]+/\S*", "a URL begins with http:// or https:// and holds no credentials")
+]
+EmailAddress = Annotated[
+    str, Matching("mail address", r"[^\s@<>]+@[^\s@<>]+", "a mail address looks like ops@example.org")
+]
+MailServer = Annotated[
+    str,
+    Matching("host and port", r"[A-Za-z0-9.-]+:[0-9]{1,5}", "a mail server is HOST:PORT, like mail.example.org:587"),
+]
+Version = Annotated[
+    str, Matching("version", r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "a version looks like 1.106.2")
+]
+Sdist = Annotated[
+    str, Matching("sdist", r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", "an sdist is NAME==VERSION in the Python package index")
+]
+Revision = Annotated[
+    str,
+    Matching(
+        "commit", r"[0-9a-f]{40}", "a revision is a commit, 40 digits of 0-9a-f: a branch or tag would move under you"
+    ),
+]
+Repository = Annotated[
+    str, Matching("repository", r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "a repository is OWNER/NAME at Hugging Face")
+]
+FileName = Annotated[
+    str,
+    Matching(
+        "file name",
+        r"(?!/)(?!(?:.*/)?\.\.?(?:/|$))[^\s\x00-\x1f\x7f]+",
+        "a file of the repository, like model-q4_k_m.gguf",
+    ),
+]
+Duration = Annotated[
+    str,
+    Matching("duration", r"-1|0|[1-9][0-9]*(s|m|h)", "a duration is like 30s, 5m or 24h; 0 is at once, -1 is never"),
+]
+HostPort = Annotated[
+    str, Matching("host and port", r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "a host is a name or address, like registry:5000")
+]
+WebOrigin = Annotated[
+    str,
+    Matching(
+        "origin", r"[a-z][a-z0-9+.-]*://[^\s,/]+", "an origin is like http://localhost or https://chat.example.org"
+    ),
+]
+OptionName = Annotated[
+    str,
+    Matching(
+        "option name", r"[a-z][a-z0-9-]*", "an option is a long flag without the dashes, like batch-size, in lower case"
+    ),
+]
+OptionText = Annotated[
+    str, Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters")
+]
+CMakeOption = Annotated[str, Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")]
+Tag = Annotated[
+    str,
+    Matching(
+        "tag",
+        r"(?!default$|!)[^\s,]+",
+        'a tag has no white space or comma, does not begin with "!" and is not "default"',
+    ),
+]
+_UUID = r"(GPU|MIG)-[0-9A-Za-z/-]+"
+GpuUuid = Annotated[str, Matching("GPU UUID", _UUID, "a GPU's UUID begins with GPU- or MIG-; nvidia-smi -L lists them")]
+GpuId = Annotated[
+    int | str,
+    AfterValidator(_gpu_id),
+    WithJsonSchema({**for_editors("GPU UUID", _UUID, _GPU_ID), "type": ["integer", "string"], "minimum": 0}),
+]
+
+
+SHA256_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+class Strict(BaseModel):
+    """Base of everything in the catalogue."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class SourceArchive(Strict):
+    """Where a source archive comes from; exactly one of `sdist`, `url` and `path`, always with its checksum."""
+
+    sdist: Sdist | None = Field(None, examples=["example==1.2.3"])
+    """A source distribution of the Python package index, NAME==VERSION."""
+    url: HttpUrl | None = Field(None, examples=["https://example.org/source.tar.gz"])
+    """An address the controller fetches from."""
+    path: AbsolutePath | None = Field(None, examples=["/srv/source.tar.gz"])
+    """A file on the controller."""
+    sha256: Sha256 = Field(examples=[SHA256_EXAMPLE])
+    """Checksum of the archive."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(place is not None for place in (self.sdist, self.url, self.path)) != 1:
+            raise ValueError("a source has exactly one of sdist, url and path")
+        return self
+
+
+class Archive(Strict):
+    """Where an archive of programs comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
+
+    url: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/program.tar.gz"])
+    """An address the controller fetches from: the project's own, or a mirror."""
+    path: AbsolutePath | None = Field(None, examples=["/srv/program.tar.gz"])
+    """A file on the controller."""
+    sha256: Sha256 | None = Field(None, examples=[SHA256_EXAMPLE])
+    """Checksum of the archive."""
+    checksums: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/sha256sum.txt"])
+    """Where the release publishes its checksums, if `sha256` is not given. What stood there at the first fetch is
+    recorded beside the inventory, and holds from then on."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.url is None) == (self.path is None):
+            raise ValueError("a source has exactly one of url and path")
+        if self.sha256 is None and (self.url is None or self.checksums is None):
+            raise ValueError("nothing downloaded runs unchecked: give the sha256, or for a url where checksums are")
+        return self
+
+    def of(self, version: str) -> dict[str, str]:
+        """The source with `version` in its place: what a plan says."""
+        given: dict[str, str] = self.model_dump(exclude_none=True)
+        return {key: text.replace("{version}", version) for key, text in given.items()}
+
+
+class Release(Strict):
+    """A component's entry in `llm_versions`."""
+
+    floor: ClassVar[tuple[int, ...]] = ()
+    """The oldest version that is deployed: everything older has holes that are known (the project's advisories)."""
+    version: Version = Field(examples=["1.2.3"])
+    """What is deployed."""
+
+    def build(self) -> dict[str, Any]:
+        """What a plan says of the program itself."""
+        return self.model_dump(exclude_none=True)
+
+
+def too_old(version: str, floor: tuple[int, ...]) -> str:
+    """The version that `floor` is, if `version` is older; else an empty string."""
+    older = tuple(int(part) for part in re.split(r"\.post|rc|a|b", version)[0].split(".")) < floor
+    return ".".join(map(str, floor)) if older else ""
+
+
+def refused_below(floor: tuple[int, ...]) -> str:
+    """A sentence for documentation."""
+    return f"Refused below {'.'.join(map(str, floor))}."
