@@ -20,7 +20,7 @@ try:
     from modelyard.sourcemap import plain
     from modelyard.status import render as render_status
     from modelyard.status import status
-    from modelyard.systemd import systemd_word
+    from modelyard.systemd import fill_words, systemd_word
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:
@@ -117,6 +117,11 @@ def modelyard_status(
     return status(plain(plans) if plans else None, live, found)
 
 
+def modelyard_fill_words(words: Sequence[str], given: Mapping[str, Sequence[str]]) -> list[str]:
+    """The command line of a plan's instance with placeholders replaced by the words that `given` has for them."""
+    return fill_words(plain(words), plain(given))
+
+
 def modelyard_systemd_word(word: object) -> str:
     """A word of a unit's command line, quoted as systemd wants it. Numbers are words too."""
     return systemd_word(str(word))
@@ -142,6 +147,7 @@ class FilterModule:
             "modelyard_changes": modelyard_changes,
             "modelyard_cuda_build": modelyard_cuda_build,
             "modelyard_drill": modelyard_drill,
+            "modelyard_fill_words": modelyard_fill_words,
             "modelyard_releases": modelyard_releases,
             "modelyard_status": modelyard_status,
             "modelyard_status_text": lambda found: render_status(plain(found)),
