@@ -237,49 +237,6 @@ def compile_catalogue(
     ]
 
 
-def compile_document(
-    catalogue: Mapping[str, Any],
-    groups: Mapping[str, Sequence[str]],
-    addresses: Mapping[str, str],
-    secrets: frozenset[str],
-    gateway_host: str | None = None,
-    probe: Probe = no_origin,
-) -> tuple[dict[str, Any], list[Diagnostic]]:
-    """The gateway's document alone, from a catalogue as one mapping. What the filters are made of.
-
-    `gateway_host` is the gateway whose view of the network is taken (the first one by default). Returns an
-    empty document beside errors.
-    """
-    out = Compiled()
-    for key in catalogue:
-        if key not in SECTIONS:
-            _add(
-                out,
-                "unknown-key",
-                f'unknown key "{key}" in the catalogue',
-                (str(key),),
-                probe(key),
-                did_you_mean(str(key), SECTIONS) or f"the keys are {', '.join(SECTIONS)}",
-            )
-    hosts = list(dict.fromkeys(host for members in groups.values() for host in members))
-    inventory = Inventory(
-        {**groups, STACK: groups.get(STACK) or hosts},
-        {host: Host({}, addresses.get(host, host)) for host in hosts},
-        secrets,
-        probe,
-    )
-    sections = {key: value for key, value in catalogue.items() if key in SECTIONS}
-    compile_catalogue(sections, {}, inventory, list(inventory.groups[STACK]), out, hosts=False)
-    gateways = list(groups.get(GATEWAY, ()))
-    if out.errors:
-        return {}, out.diagnostics
-    host = gateway_host or gateways[0]
-    if host not in gateways:
-        _add(out, "unknown-host", f'"{host}" is not in group {GATEWAY}', hint=did_you_mean(host, gateways))
-        return {}, out.diagnostics
-    return out.plans[host]["litellm"]["document"], out.diagnostics
-
-
 def _is_within(path: Path, broken: frozenset[Path]) -> bool:
     """True for a diagnostic about something the schema has already refused a part of."""
     inside = (str(path[0]).removeprefix("llm_"), *path[1:]) if path else ()
