@@ -25,7 +25,7 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 
 def new_file(done: subprocess.CompletedProcess[str], path: str) -> str:
     """What a run with --check --diff says that a file of a release would hold, which no release has yet."""
-    _, *lines = done.stdout.partition(f"+++ {path} (new)\n")[2].splitlines()  # without @@ -0,0 +1,60 @@
+    _, *lines = done.stdout.partition(f"+++ after: {path} (new)\n")[2].splitlines()  # without @@ -0,0 +1,60 @@
     return "\n".join(line[1:] for line in takewhile(lambda line: line.startswith("+"), lines))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +17,7 @@ from modelyard.operations.releases import render as render_releases
 from modelyard.operations.status import render as render_status
 from modelyard.operations.status import status
 from modelyard.output.render import render_changes
-from modelyard.output.systemd import systemd_word
+from modelyard.output.systemd import fill_words, systemd_word
 
 
 def litellm_config(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +116,11 @@ def modelyard_status_text(found: Mapping[str, Any]) -> str:
     return render_status(plain(found))
 
 
+def modelyard_fill_words(words: Sequence[str], given: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a plan's command line with its placeholders replaced by the words that `given` has for them."""
+    return fill_words(plain(words), plain(given))
+
+
 def modelyard_systemd_word(word: object) -> str:
     """Return a word of a unit's command line, quoted as systemd wants it. Numbers are words too."""
     return systemd_word(str(word))
@@ -139,6 +144,7 @@ FILTERS: tuple[Callable[..., Any], ...] = (
     modelyard_changes,
     modelyard_cuda_build,
     modelyard_drill,
+    modelyard_fill_words,
     modelyard_releases,
     modelyard_status,
     modelyard_status_text,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelyard.output.systemd import systemd_word
+from modelyard.output.systemd import fill_words, systemd_word
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,9 @@ from modelyard.output.systemd import systemd_word
 )
 def test_word(word: str, written: str) -> None:
     assert systemd_word(word) == written
+
+
+def test_placeholders_become_any_number_of_words() -> None:
+    given = {"@MODEL@": ["/a b.gguf"], "@GPU@": [], "@ADAPTERS@": ["x=/x", "y=/y"]}
+    words = ["--model", "@MODEL@", "@GPU@", "@ADAPTERS@", "@KEY_FILE@"]
+    assert fill_words(words, given) == ["--model", "/a b.gguf", "x=/x", "y=/y", "@KEY_FILE@"]

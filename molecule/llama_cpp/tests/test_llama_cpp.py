@@ -312,7 +312,7 @@ def test_unit_of_an_instance_with_gpus(host: Any) -> None:
         "DeviceAllow=char-nvidia* rwm",
     ):
         assert line in unit.splitlines()
-    assert "--n-gpu-layers \\\n  all \\\n" in unit
+    assert "--n-gpu-layers all \\\n" in unit
     assert "PrivateDevices" not in unit
     scored = host.run("systemd-analyze security --offline=true --no-pager /run/modelyard-gpu.service | tail -1").stdout
     assert float(scored.split(":")[1].split()[0]) <= 1.6, scored

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 
 _PLAIN = re.compile(r"[\w./:=,+@-]+", re.ASCII)
+
+
+def fill_words(words: Sequence[str], given: Mapping[str, Sequence[str]]) -> list[str]:
+    """A plan's command line with what only the host knows: placeholders of `given` become their words, if any."""
+    return [filled for word in words for filled in given.get(word, [word])]
 
 
 def systemd_word(word: str) -> str:
