@@ -12,7 +12,8 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
 
 from modelyard.catalogue.overrides import SWITCHED
-from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
+from modelyard.compiler.compile import compile_inventory
+from modelyard.compiler.inventory import Compiled, Host, Inventory
 from modelyard.controller.origins import ansible_origin
 from modelyard.controller.places import ineffective
 from modelyard.controller.secrets import find

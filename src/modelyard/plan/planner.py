@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from modelyard.catalogue.monitoring import Monitoring
 from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.catalogue.versions import HuggingFace, Versions
-from modelyard.compiler.emit import View, api_base, emit_document, is_never_cooled, last_steps
+from modelyard.compiler.emit import api_base, emit_document, is_never_cooled, last_steps
 from modelyard.compiler.guard import emit_rules
+from modelyard.compiler.listeners import port_path
 from modelyard.compiler.placement import Placement
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved
 from modelyard.compiler.routing import Route
-from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
-from modelyard.engines import ENGINES, ROLES, by_role, types_of
+from modelyard.compiler.topology import Topology
+from modelyard.diagnostics import show_path
+from modelyard.engines import ENGINES, ROLES, by_role
 from modelyard.engines.base import Engine, Process
 from modelyard.names import (
     GATEWAY_USER,
@@ -34,52 +34,21 @@ from modelyard.names import (
     url_host,
 )
 from modelyard.plan.clients import client_plans
-from modelyard.plan.monitoring import WATCHERS, Watch
+from modelyard.plan.monitoring import Watch
 
 DOOR_UNIT = "modelyard-haproxy.service"
+
 
 SHARED_AFTER_S = 1
 """How much later than one worker of a gateway the others know of a cool-down (measured)."""
 
+
 LONGEST_WAIT_S = 120
 """No run waits longer than that for a cool-down to pass."""
 
+
 CHAT_TIMEOUT_S = 60
 """One token from a model that may have to be read into memory first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """Which host is what, and how hosts reach each other."""
-
-    hosts: tuple[str, ...]
-    gateways: tuple[str, ...]
-    redis: str | None
-    addresses: Mapping[str, str]
-    monitoring: str | None = None
-
-    def callers(self, host: str) -> list[str]:
-        """Other hosts that call an engine of this one: gateways, and the Prometheus that watches it."""
-        watching = () if self.monitoring is None else (self.monitoring,)
-        return [caller for caller in dict.fromkeys((*self.gateways, *watching)) if caller != host]
-
-    def engine_address(self, host: str) -> str:
-        """The one address an engine listens on and is called at. llama-server listens on a single one."""
-        return self.addresses[host] if self.callers(host) else LOOPBACK
-
-    def redis_listen(self, host: str) -> list[str]:
-        if self.gateways in ((), (host,)):
-            return [LOOPBACK]
-        return [LOOPBACK, self.addresses[host]] if host in self.gateways else [self.addresses[host]]
-
-    def view(self, gateway: str, engines: Sequence[str]) -> View:
-        """The network as the gateway on one host sees it."""
-        redis = self.redis
-        return View(
-            gateway,
-            {host: self.engine_address(host) for host in engines},
-            None if redis is None else LOOPBACK if redis == gateway else self.addresses[redis],
-        )
 
 
 class Planner:
@@ -687,89 +656,3 @@ def _skipped(entry: LeftOut) -> dict[str, Any]:
         "hint": "see left_out in the plan",
         "skip": entry.reason,
     }
-
-
-def port_path(deployment: Deployment) -> Path:
-    """Where the port of a deployment is written: at its model, or at its provider."""
-    if deployment.model.port:
-        return variable_path((*deployment.path, "port"))
-    return ("llm_providers", deployment.provider_name, "port")
-
-
-def _monitoring_ports(settings: Monitoring | None, host: str, topology: Topology) -> Iterator[tuple[int, str, Path]]:
-    """The ports that are watched from, and asked, on a host."""
-    if settings is None or topology.monitoring is None:
-        return
-    where = {"gateway": topology.gateways, "redis": (topology.redis,), "blackbox": (topology.monitoring,)}
-    for kind, port in settings.exporters.model_dump().items():
-        if host in where.get(kind, topology.hosts):
-            yield port, f"the metrics of {kind}", ("monitoring", "exporters", kind)
-    if host == topology.monitoring:
-        for role in WATCHERS:
-            yield getattr(settings, role).port, role, ("monitoring", role, "port")
-
-
-def check_ports(
-    catalogue: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap, broken: frozenset[Path]
-) -> list[Diagnostic]:
-    """Two listeners on one host and port, whatever their addresses: in a log nobody can tell them apart."""
-    gateway = catalogue.gateway
-    diagnostics: list[Diagnostic] = []
-    by_host: dict[str, list[Deployment]] = {}
-    for deployment in resolved.all():
-        if deployment.host is not None and deployment.path not in broken:
-            by_host.setdefault(deployment.host, []).append(deployment)
-    reported: dict[tuple[str, str, int], list[str]] = {}
-    places: dict[tuple[str, str, int], Path] = {}
-    hints: dict[tuple[str, str, int], str] = {}
-    for host in topology.hosts:
-        listeners: list[tuple[int, str, Path]] = []
-        models: dict[str, Path] = {}
-        if host == topology.redis:
-            listeners.append((gateway.redis.port, "redis", ("gateway", "redis", "port")))
-        if host in topology.gateways:
-            listeners.append((gateway.port, "the gateway's door", ("gateway", "port")))
-            for slot, port in gateway.slots.model_dump().items():
-                listeners.append((port, f"gateway slot {slot}", ("gateway", "slots", slot)))
-        listeners += _monitoring_ports(catalogue.monitoring, host, topology)
-        shared: set[str] = set()
-        for deployment in by_host.get(host, []):
-            where = ("providers", *port_path(deployment)[1:])
-            if deployment.model.adapter_of is not None:
-                continue  # Its base model's process serves it.
-            if deployment.engine.per_provider:
-                if deployment.provider_name in shared:
-                    continue
-                shared.add(deployment.provider_name)
-                listeners.append((deployment.port, f'"{deployment.provider_name}"', where))
-            else:
-                models[f'"{deployment.model.name}"'] = deployment.path
-                listeners.append((deployment.port, f'"{deployment.model.name}"', where))
-        owner: dict[int, tuple[str, Path]] = {}
-        for port, what, path in listeners:
-            other, place = owner.setdefault(port, (what, path))
-            if other != what:
-                key = (other, what, port)
-                reported.setdefault(key, []).append(host)
-                places[key] = path
-                if path == place:  # Both take their provider's port: the second needs one of its own.
-                    free = next(number for number in range(port + 1, 65536) if number not in {p for p, *_ in listeners})
-                    places[key] = models[what]
-                    hints[key] = f"give {what} a port of its own, such as port: {free}"
-    own_ports = types_of(lambda engine: not engine.per_provider, "or").replace("`", "")
-    for (other, what, port), hosts in reported.items():
-        path = places[(other, what, port)]
-        diagnostics.append(
-            diagnose(
-                source,
-                "port-clash",
-                f"{other} and {what} both want port {port} on {hosts[0]}"
-                + (f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""),
-                path,
-                hints.get(
-                    (other, what, port),
-                    f"give one of them another port; a model of {own_ports} can have a port of its own",
-                ),
-            )
-        )
-    return diagnostics
