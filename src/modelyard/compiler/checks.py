@@ -12,12 +12,7 @@ from modelyard.compiler.resolve import Resolved
 from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
 from modelyard.engines import ROLES
-from modelyard.names import (
-    GATEWAY,
-    MONITORING,
-    REDIS,
-    STACK,
-)
+from modelyard.names import GATEWAY, MONITORING, REDIS, STACK
 
 REMEMBERED = 80
 """Deployments with which a gateway without Redis still remembers failures: measured, 80 work and 100 do not."""

@@ -19,12 +19,10 @@ from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
 from modelyard.compiler.routing import Route, Routes, build_routes, declared_names, public_names
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
-from modelyard.names import (
-    MONITORING,
-    STACK,
-)
+from modelyard.names import MONITORING, STACK
 from modelyard.plan.clients import check_clients
 from modelyard.plan.planner import Planner
+from modelyard.plan.scope import Scope
 
 
 def compile_inventory(inventory: Inventory) -> Compiled:
@@ -130,11 +128,9 @@ def compile_catalogue(
     out.catalogue = model
     _note_absent_names(model, routing.routes, resolved)
     _note_monitoring(model, topology, resolved)
-    planner = Planner(
-        model, model.versions, resolved, routing.routes, topology, placement, inventory.groups, inventory.secrets
-    )
-    out.plans = planner.plans()
-    out.public_names = planner.public_names
+    scope = Scope(model, resolved, routing.routes, topology, placement, inventory.groups, inventory.secrets)
+    out.plans = Planner(scope).plans()
+    out.public_names = scope.public_names
     out.local_chat_models = [
         name for name, members in resolved.deployments.items() if members[0].host and members[0].model.mode == "chat"
     ]

@@ -10,12 +10,7 @@ from modelyard.compiler.emit import View
 from modelyard.compiler.inventory import Compiled, Inventory
 from modelyard.compiler.resolve import Resolved, is_own_address
 from modelyard.diagnostics import did_you_mean, listing
-from modelyard.names import (
-    GATEWAY,
-    LOOPBACK,
-    MONITORING,
-    REDIS,
-)
+from modelyard.names import GATEWAY, LOOPBACK, MONITORING, REDIS
 
 
 @dataclass(frozen=True, slots=True)

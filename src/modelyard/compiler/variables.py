@@ -9,9 +9,7 @@ from modelyard.catalogue.overrides import is_override
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap, is_list, plain
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Compiled, Inventory
 from modelyard.diagnostics import did_you_mean, listing
-from modelyard.names import (
-    STACK,
-)
+from modelyard.names import STACK
 
 
 def check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) -> None:
