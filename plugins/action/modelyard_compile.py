@@ -12,7 +12,8 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
 
 from modelyard.catalogue.overrides import SWITCHED
-from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
+from modelyard.compiler.compile import compile_inventory
+from modelyard.compiler.inventory import Compiled, Host, Inventory
 from modelyard.controller.origins import ansible_origin
 from modelyard.controller.places import ineffective
 from modelyard.controller.secrets import find
@@ -33,6 +34,9 @@ from modelyard.output.render import render_plan, render_summary
 from modelyard_ansible.action import ControllerAction, Refusal, store_of, write_whole
 
 display = Display()
+
+LOCKED = ("litellm", *(engine.role for engine in ENGINES if engine.locked))
+"""Roles that install Python packages, from a lock of theirs."""
 
 ROLES = Path(__file__).parents[2] / "roles"
 
@@ -149,14 +153,9 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         frozenset(secrets),
         ansible_origin,
         ineffective(hostvars, groups, written),
-        {role: found for role in roles_with_locks() if (found := locked_versions(role))},
+        {role: found for role in LOCKED if (found := locked_versions(role))},
         short=frozenset(short),
     )
-
-
-def roles_with_locks() -> list[str]:
-    """Roles that install Python packages, from a lock of theirs."""
-    return ["litellm", *(engine.role for engine in ENGINES if engine.locked)]
 
 
 def locked_versions(role: str) -> frozenset[str]:

@@ -117,9 +117,8 @@ def modelyard_status_text(found: Mapping[str, Any]) -> str:
 
 
 def modelyard_fill_words(words: Sequence[str], given: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a plan's command line with each placeholder replaced by the words that `given` has for it."""
-    filled: list[str] = fill_words(plain(words), plain(given))
-    return filled
+    """Return a plan's command line with its placeholders replaced by the words that `given` has for them."""
+    return fill_words(plain(words), plain(given))
 
 
 def modelyard_systemd_word(word: object) -> str:

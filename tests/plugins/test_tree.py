@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 # Import makes an inventory of its own, whatever is wrong with the one that is there.
 VERBS = sorted(path for path in (ROOT / "playbooks").glob("*.yml") if path.name != "import.yml")
-FILTERS = sorted(runpy.run_path(str(ROOT / "plugins/filter/modelyard.py"))["FilterModule"]().filters())
 UNITS = sorted((ROOT / "roles").glob("*/templates/*.service.j2"))
+FILTERS = sorted(runpy.run_path(str(ROOT / "plugins/filter/modelyard.py"))["FilterModule"]().filters())
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("modelyard_*.py"))
 
 
@@ -116,13 +116,6 @@ def test_the_pinned_gateway_has_a_lock() -> None:
     # The security floor of what serves its requests.
     starlette = re.findall(r"^starlette==(\d+)\.(\d+)\.(\d+)", lock, re.MULTILINE)
     assert min(tuple(map(int, numbers)) for numbers in starlette) >= (1, 0, 1)
-
-
-def test_the_core_imports_no_ansible() -> None:
-    """It is pure, and can be used and tested without; what needs both is in src/modelyard_ansible."""
-    files = (ROOT / "src/modelyard").rglob("*.py")
-    importing = re.compile(r"^\s*(import|from) ansible\b", re.MULTILINE)
-    assert [str(file) for file in files if importing.search(file.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize(("kind", "names"), [("module", MODULES), ("filter", FILTERS)])

@@ -10,8 +10,9 @@ from catalogues import ROOT, change, compiled, document, inventory, part
 from catalogues import load as load_yaml
 
 from modelyard.catalogue.gateway import Gateway
-from modelyard.compiler.compile import Compiled, compile_inventory
+from modelyard.compiler.compile import compile_inventory
 from modelyard.compiler.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
+from modelyard.compiler.inventory import Compiled
 from modelyard.names import REDIS_NAMESPACE, slugs
 from modelyard.output.render import render_plan, render_summary
 
