@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lab.state import locked, share_dir  # the path above has to come first
-from modelyard import sources
+from modelyard.controller import sources
 
 VERSION = "0.17.4"
 PACKAGE = "github.com/ollama/ollama"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from modelyard.catalogue.reference import catalogue_text, schema_text
 from modelyard.dashboards.boards import texts
-from modelyard.reference import catalogue_text, schema_text
 
 CLONE = Path(__file__).resolve().parent.parent
 DASHBOARDS = CLONE / "roles/grafana/files/dashboards"

@@ -7,7 +7,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.action import ActionBase
 
-from modelyard.runs import whoever_runs
+from modelyard.controller.runs import whoever_runs
 
 
 class ActionModule(ActionBase):

@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 try:
-    from modelyard import sources
+    from modelyard.controller import sources
 except ImportError as error:
     raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
 

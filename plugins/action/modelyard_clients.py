@@ -11,8 +11,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 try:
+    from modelyard.controller.secrets import SecretError, find, resolve
     from modelyard.names import SHORTEST_CLIENT_KEY
-    from modelyard.secrets import SecretError, find, resolve
 except ImportError as error:
     raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
 

@@ -14,17 +14,17 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 try:
-    from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+    from modelyard.catalogue.overrides import SWITCHED
+    from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
+    from modelyard.compiler.resolve import STACK
+    from modelyard.controller.origins import ansible_origin
+    from modelyard.controller.places import ineffective
+    from modelyard.controller.secrets import find
     from modelyard.engines import ENGINES
-    from modelyard.graph import graph_file
     from modelyard.names import SHORTEST_CLIENT_KEY
-    from modelyard.origins import ansible_origin
-    from modelyard.overrides import SWITCHED
-    from modelyard.places import ineffective
-    from modelyard.render import render_plan, render_summary
-    from modelyard.resolve import STACK
-    from modelyard.secrets import find
-    from modelyard.switching import UPGRADED, SwitchError, rotation, switch, upgrade
+    from modelyard.operations.switching import UPGRADED, SwitchError, rotation, switch, upgrade
+    from modelyard.output.graph import graph_file
+    from modelyard.output.render import render_plan, render_summary
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:

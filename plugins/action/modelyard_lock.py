@@ -13,7 +13,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from modelyard.runs import started
+from modelyard.controller.runs import started
 
 
 class Held(AnsibleActionFail):

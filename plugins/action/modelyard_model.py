@@ -9,7 +9,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 try:
-    from modelyard.secrets import find
+    from modelyard.controller.secrets import find
 except ImportError as error:
     raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
 

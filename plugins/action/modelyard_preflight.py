@@ -8,8 +8,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 try:
-    from modelyard.gpus import fit_on_host
-    from modelyard.tables import gpu_table
+    from modelyard.gpu.preflight import fit_on_host
+    from modelyard.output.tables import gpu_table
 except ImportError as error:
     raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
 

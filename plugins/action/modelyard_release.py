@@ -8,7 +8,7 @@ from ansible import context
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
-from modelyard.runs import whoever_runs
+from modelyard.controller.runs import whoever_runs
 
 
 class ActionModule(ActionBase):

@@ -16,12 +16,12 @@ from ansible.plugins.action import ActionBase
 try:
     from plotly.offline import get_plotlyjs
 
+    from modelyard.catalogue.sourcemap import plain
     from modelyard.names import journal
     from modelyard.report.page import page
     from modelyard.report.queries import AT_THE_END, ReportError, over_time, span
     from modelyard.report.sections import Author
     from modelyard.report.told import read
-    from modelyard.sourcemap import plain
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:

@@ -9,18 +9,18 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from modelyard.compiler import compile_document
-    from modelyard.cuda import CudaError, choose_build
-    from modelyard.drill import DrillError, drill
-    from modelyard.live import compare, observed
-    from modelyard.origins import ansible_origin
-    from modelyard.releases import RollbackError, way_back
-    from modelyard.releases import render as render_releases
-    from modelyard.render import render_changes
-    from modelyard.sourcemap import plain
-    from modelyard.status import render as render_status
-    from modelyard.status import status
-    from modelyard.systemd import fill_words, systemd_word
+    from modelyard.catalogue.sourcemap import plain
+    from modelyard.compiler.compile import compile_document
+    from modelyard.controller.origins import ansible_origin
+    from modelyard.gpu.cuda import CudaError, choose_build
+    from modelyard.operations.diff import compare, observed
+    from modelyard.operations.drill import DrillError, drill
+    from modelyard.operations.releases import RollbackError, way_back
+    from modelyard.operations.releases import render as render_releases
+    from modelyard.operations.status import render as render_status
+    from modelyard.operations.status import status
+    from modelyard.output.render import render_changes
+    from modelyard.output.systemd import fill_words, systemd_word
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Literal
 
-from modelyard.sourcemap import Origin, Path, SourceMap
+from modelyard.catalogue.sourcemap import Origin, Path, SourceMap
 
 Severity = Literal["error", "warning"]
 

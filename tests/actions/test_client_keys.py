@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.secrets import SecretError
+from modelyard.controller.secrets import SecretError
 
 PLUGIN = Path(__file__).resolve().parents[2] / "plugins/action/modelyard_clients.py"
 KEY = "a-key-of-24-characters--"

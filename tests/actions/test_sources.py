@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard import sources
+from modelyard.controller import sources
 
 CONTENT = b"source code"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -32,8 +32,8 @@ sys.path.insert(0, str(CLONE / "tests/gateway"))  # where harness is; so the imp
 import harness  # noqa: E402
 from harness import Gateway  # noqa: E402
 
+from modelyard.controller.sources import cache_directory  # noqa: E402
 from modelyard.names import MASTER_KEY  # noqa: E402
-from modelyard.sources import cache_directory  # noqa: E402
 
 ROUNDS = 3
 SECONDS = {8: 4, 1: 2}

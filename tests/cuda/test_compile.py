@@ -19,8 +19,8 @@ import jinja2
 import pytest
 import yaml
 
-from modelyard import sources
-from modelyard.cuda import PACKAGED, choose_build
+from modelyard.controller import sources
+from modelyard.gpu.cuda import PACKAGED, choose_build
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "roles/llama_cpp"

@@ -35,9 +35,9 @@ from typing import Any, Self
 import jinja2
 import yaml
 
-from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
+from modelyard.controller.sources import cache_directory
 from modelyard.names import MASTER_KEY
-from modelyard.sources import cache_directory
 
 CLONE = Path(__file__).resolve().parents[2]
 ROLE = CLONE / "roles/litellm"

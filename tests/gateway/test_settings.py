@@ -15,7 +15,7 @@ import pytest
 from harness import CLONE, ROLE, UNIT, compiled, document
 from tables import PAGE
 
-from modelyard import emit
+from modelyard.compiler import emit
 
 CATALOGUE = """\
 llm_providers:

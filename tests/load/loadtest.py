@@ -25,7 +25,7 @@ sys.path.insert(0, str(CLONE))  # where lab is; so the imports below cannot stan
 from judge import UNTIMED, Limits, Run, judge, tables  # noqa: E402
 
 from lab.state import Lab  # noqa: E402
-from modelyard import secrets  # noqa: E402
+from modelyard.controller import secrets  # noqa: E402
 from modelyard.names import MASTER_KEY, url_host  # noqa: E402
 
 LOAD = Path(__file__).parent

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.sources import cache_directory
+from modelyard.controller.sources import cache_directory
 
 
 @pytest.fixture(scope="session")

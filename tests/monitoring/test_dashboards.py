@@ -12,8 +12,8 @@ import pytest
 from promql import known, selectors, unknown
 
 from modelyard.dashboards.boards import texts
+from modelyard.dashboards.expressions import RELEASE
 from modelyard.dashboards.queries import Query, queries
-from modelyard.expressions import RELEASE
 
 FILES = Path(__file__).parents[2] / "roles/grafana/files/dashboards"
 BOARDS: dict[str, dict[str, Any]] = {name: json.loads(text) for name, text in texts().items()}

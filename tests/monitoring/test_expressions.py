@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from promql import groups, unknown
 
-from modelyard.expressions import asked, grown, per_second, summed, unanswered
+from modelyard.dashboards.expressions import asked, grown, per_second, summed, unanswered
 from modelyard.report.queries import AT_THE_END, over_time
 
 QUERIES = over_time(300) | {f"{name} at the end": text for name, text in AT_THE_END.items()}

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
-from modelyard.sourcemap import Origin
+from modelyard.catalogue.sourcemap import Origin
+from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.cuda import CudaError, choose_build
+from modelyard.gpu.cuda import CudaError, choose_build
 
 ADA = ("NVIDIA GeForce RTX 4090", "8.9")
 AMPERE = ("NVIDIA GeForce RTX 3090", "8.6")

@@ -6,8 +6,8 @@ import re
 
 from catalogues import ROOT
 
+from modelyard.catalogue.sourcemap import Origin
 from modelyard.diagnostics import CODES, Diagnostic, did_you_mean, show_path
-from modelyard.sourcemap import Origin
 
 
 def test_every_code_is_documented_once_with_example_and_fix() -> None:
@@ -20,7 +20,7 @@ def test_every_code_is_documented_once_with_example_and_fix() -> None:
 def test_every_code_is_used() -> None:
     source = "".join(
         path.read_text(encoding="utf-8")
-        for path in (ROOT / "src/modelyard").glob("*.py")
+        for path in (ROOT / "src/modelyard").rglob("*.py")
         if path.name != "diagnostics.py"
     )
     assert [code for code in CODES if f'"{code}"' not in source] == []

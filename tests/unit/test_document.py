@@ -9,11 +9,11 @@ import pytest
 from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, document, inventory, part
 from catalogues import load as load_yaml
 
-from modelyard.compiler import Compiled, compile_document, compile_inventory
-from modelyard.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
+from modelyard.catalogue.schema import Gateway
+from modelyard.compiler.compile import Compiled, compile_document, compile_inventory
+from modelyard.compiler.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
 from modelyard.names import REDIS_NAMESPACE, slugs
-from modelyard.render import render_plan, render_summary
-from modelyard.schema import Gateway
+from modelyard.output.render import render_plan, render_summary
 
 FLEET = {
     "llm_stack": ["gw1", "gw2", "gpu1", "gpu2"],
@@ -550,10 +550,10 @@ def test_shipped_catalogue_with_the_cloud() -> None:
 
 def test_shipped_chains_are_what_the_plan_promises() -> None:
     """Expanded over all models, as if every engine could be deployed."""
-    from modelyard.resolve import Resolved
-    from modelyard.routing import _Router
-    from modelyard.schema import Catalogue
-    from modelyard.sourcemap import SourceMap, plain
+    from modelyard.catalogue.schema import Catalogue
+    from modelyard.catalogue.sourcemap import SourceMap, plain
+    from modelyard.compiler.resolve import Resolved
+    from modelyard.compiler.routing import _Router
 
     tree = {key.removeprefix("llm_"): value for key, value in plain(load_yaml(shipped())).items()}
     router = _Router(Catalogue.model_validate(tree), Resolved(), frozenset(), frozenset(), SourceMap(tree))
@@ -571,7 +571,7 @@ def test_shipped_chains_are_what_the_plan_promises() -> None:
 
 
 def router_models(tree: dict[str, Any]) -> list[Any]:
-    from modelyard.schema import Catalogue
+    from modelyard.catalogue.schema import Catalogue
 
     return [p.models for p in Catalogue.model_validate(tree).providers.values()]
 

@@ -8,8 +8,8 @@ import pytest
 from catalogues import inventory
 from test_engines import ADDRESSES, CATALOGUE, GROUPS
 
-from modelyard.compiler import Compiled, compile_inventory
-from modelyard.drill import FAULTS, Drill, DrillError, drill
+from modelyard.compiler.compile import Compiled, compile_inventory
+from modelyard.operations.drill import FAULTS, Drill, DrillError, drill
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from modelyard.engines import ollama
-from modelyard.estimate import MIB, Estimate, estimate
-from modelyard.gpus import own_context
+from modelyard.gpu.estimate import MIB, Estimate, estimate
+from modelyard.gpu.preflight import own_context
 
 # Llama 3 8B. Published logs say of one: CPU buffer 281.81 MiB, CUDA0 buffer 4403.49 MiB; with 512 tokens KV buffer
 # 64.00 MiB, CUDA0 compute buffer 258.50 MiB; with 2048 tokens KV buffer 256.00 MiB.

@@ -17,7 +17,7 @@ from jsonschema import Draft7Validator
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
 from modelyard.importer import FILES, Imported, InputError, import_stack
 
 STACKS = ROOT / "tests/data/import"

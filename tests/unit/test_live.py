@@ -8,9 +8,9 @@ import pytest
 import yaml
 from catalogues import CATALOGUE, ROOT, change, compiled
 
-from modelyard.compiler import Compiled
-from modelyard.live import HostChanges, ServiceChange, compare, differences, observed, parts
-from modelyard.render import MOST_DETAILS, render_changes
+from modelyard.compiler.compile import Compiled
+from modelyard.operations.diff import HostChanges, ServiceChange, compare, differences, observed, parts
+from modelyard.output.render import MOST_DETAILS, render_changes
 
 SINCE = "2026-01-31T12:00:00Z"
 TWO = {"llm_stack": ["one", "two"], "llm_local": ["one", "two"]}

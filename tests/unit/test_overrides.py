@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from catalogues import change, compiled, document, inventory, load, part, places, probe, refused
 
-from modelyard.compiler import compile_inventory
-from modelyard.ineffective import Ineffective
-from modelyard.overrides import apply_overrides
-from modelyard.sourcemap import Origin, SourceMap
+from modelyard.catalogue.ineffective import Ineffective
+from modelyard.catalogue.overrides import apply_overrides
+from modelyard.catalogue.sourcemap import Origin, SourceMap
+from modelyard.compiler.compile import compile_inventory
 
 
 def over(text: str, file: str = "mine.yml") -> Any:

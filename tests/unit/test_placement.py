@@ -9,8 +9,8 @@ import test_engines as engines
 from catalogues import change, compiled, part
 
 from modelyard.engines.ollama import ENGINE as OLLAMA
-from modelyard.gpus import Fitted, fit_on_host
-from modelyard.tables import gpu_table
+from modelyard.gpu.preflight import Fitted, fit_on_host
+from modelyard.output.tables import gpu_table
 
 MIB = 1 << 20
 

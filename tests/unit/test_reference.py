@@ -18,10 +18,17 @@ from pydantic import TypeAdapter, ValidationError
 from test_document import SHIPPED_GROUPS
 from test_properties import SECRETS, SHIPPED, mutated
 
-from modelyard.compiler import CATALOGUE_VARIABLES, OTHER_VARIABLES, Compiled, Host, Inventory, compile_inventory
-from modelyard.overrides import SECTIONS
-from modelyard.reference import anchor, catalogue_text, definitions, schema_text, types, variables_schema
-from modelyard.schema import Catalogue, Strict
+from modelyard.catalogue.overrides import SECTIONS
+from modelyard.catalogue.reference import anchor, catalogue_text, definitions, schema_text, types, variables_schema
+from modelyard.catalogue.schema import Catalogue, Strict
+from modelyard.compiler.compile import (
+    CATALOGUE_VARIABLES,
+    OTHER_VARIABLES,
+    Compiled,
+    Host,
+    Inventory,
+    compile_inventory,
+)
 
 SCHEMA = variables_schema()
 VALIDATOR = Draft7Validator(SCHEMA)

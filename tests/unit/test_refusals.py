@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from catalogues import CATALOGUE, GROUPS, change, compiled, inventory, load, part, places, probe, refused
 
-from modelyard.compiler import Compiled, Host, Inventory, compile_inventory
+from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
 from modelyard.diagnostics import CODES
 
 # (name, old text, new text, code, line, part of the rendering)

@@ -182,8 +182,8 @@ llm_routing:
 SCRIPT = """\
 import json, sys
 from catalogues import compiled
-from modelyard.live import compare
-from modelyard.reference import catalogue_text, variables_schema
+from modelyard.operations.diff import compare
+from modelyard.catalogue.reference import catalogue_text, variables_schema
 
 texts = json.load(sys.stdin)
 groups = {"llm_stack": ["a", "g"], "llm_gateway": ["g"], "llm_shelf": ["a"], "llm_monitoring": ["g"]}

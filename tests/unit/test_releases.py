@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.releases import RollbackError, render, way_back
+from modelyard.operations.releases import RollbackError, render, way_back
 
 NOW = 1_800_000_000
 

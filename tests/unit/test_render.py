@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from catalogues import CATALOGUE, change, compiled
 
-from modelyard.compiler import Compiled
-from modelyard.render import render_plan
+from modelyard.compiler.compile import Compiled
+from modelyard.output.render import render_plan
 
 
 def plan(text: str = CATALOGUE, **arguments: object) -> str:

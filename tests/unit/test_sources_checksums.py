@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.sources import SourceError, fetch, sha256_of, with_checksum
+from modelyard.controller.sources import SourceError, fetch, sha256_of, with_checksum
 
 
 @pytest.fixture

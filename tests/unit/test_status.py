@@ -7,8 +7,8 @@ from typing import Any
 from test_engines import CATALOGUE
 from test_monitoring import plans
 
-from modelyard.live import parts
-from modelyard.status import NO_PLAN, render, status
+from modelyard.operations.diff import parts
+from modelyard.operations.status import NO_PLAN, render, status
 
 PLANS = plans(CATALOGUE)
 HOST = next(host for host, plan in PLANS.items() if plan["litellm"])

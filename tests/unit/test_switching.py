@@ -9,9 +9,9 @@ import pytest
 from catalogues import inventory, part
 from test_engines import ADDRESSES, CATALOGUE, GROUPS, change
 
-from modelyard.compiler import Inventory, compile_inventory
-from modelyard.overrides import SWITCHED
-from modelyard.switching import UPGRADED, Switch, SwitchError, rotation, switch, upgrade
+from modelyard.catalogue.overrides import SWITCHED
+from modelyard.compiler.compile import Inventory, compile_inventory
+from modelyard.operations.switching import UPGRADED, Switch, SwitchError, rotation, switch, upgrade
 
 
 def stack(text: str = CATALOGUE, **variables: Any) -> Inventory:

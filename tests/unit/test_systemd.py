@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelyard.systemd import fill_words, systemd_word
+from modelyard.output.systemd import fill_words, systemd_word
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from modelyard.dashboards.expressions import quantile
 from modelyard.dashboards.parts import above, board, listing, rate, series, states
-from modelyard.expressions import quantile
 
 ON = "{{instance}} {{service}}"
 GPU = "{{instance}} {{index}}"

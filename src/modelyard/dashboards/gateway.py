@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from modelyard.dashboards.parts import above, below, board, in_range, number, rate, series, states
-from modelyard.expressions import (
+from modelyard.dashboards.expressions import (
     ANSWERS,
     DOOR,
     DOOR_ERRORS,
@@ -19,6 +18,7 @@ from modelyard.expressions import (
     per_second,
     quantile,
 )
+from modelyard.dashboards.parts import above, below, board, in_range, number, rate, series, states
 
 UP = {0: ("down", "red"), 1: ("up", "green")}
 # After a restart of Prometheus, which a change of targets brings, one that is gone would be down for five minutes.

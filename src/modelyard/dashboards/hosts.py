@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from modelyard.dashboards.expressions import RELEASE
 from modelyard.dashboards.parts import above, below, board, listing, number, rate, series, states
-from modelyard.expressions import RELEASE
 
 HOST = "{{instance}}"
 DISK = 'fstype!~"tmpfs|ramfs|vfat|iso9660|squashfs"'

@@ -11,7 +11,7 @@ from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from modelyard.expressions import RELEASE, per_second, summed
+from modelyard.dashboards.expressions import RELEASE, per_second, summed
 
 DATASOURCE = model.DataSourceRef(type_val="prometheus", uid="modelyard-prometheus")
 """The one that the role provisions."""

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import yaml
 
-from modelyard import schema
+from modelyard.catalogue import schema
 from modelyard.importer.oldfiles import Node
 
 WIDTH = 120

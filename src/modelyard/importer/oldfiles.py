@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from modelyard.sourcemap import Path
+from modelyard.catalogue.sourcemap import Path
 
 MOST_VALUES = 200_000
 """Values of one file, aliases expanded. A hundred times a large stack; ten lines of nested aliases would be more."""

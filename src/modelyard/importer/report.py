@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from modelyard.catalogue.sourcemap import Path
 from modelyard.diagnostics import did_you_mean, show_path
 from modelyard.importer.oldfiles import Node
-from modelyard.sourcemap import Path
 
 
 class Outcome(StrEnum):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from modelyard.catalogue.schema import CLOUD_TYPES, PROVIDER_TYPES
+from modelyard.compiler.routing import RESERVED
 from modelyard.diagnostics import did_you_mean
 from modelyard.importer import keys
 from modelyard.importer.address import Address, convert
@@ -14,8 +16,6 @@ from modelyard.importer.report import Outcome, Report
 from modelyard.importer.values import fits, per_million, positive, text_of, whole_shares
 from modelyard.kinds import Identifier, Name, SecretName, Tag
 from modelyard.names import OWN_SECRETS, engine_secret
-from modelyard.routing import RESERVED
-from modelyard.schema import CLOUD_TYPES, PROVIDER_TYPES
 
 TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = Outcome.TAKEN, Outcome.CHANGED, Outcome.UNSUPPORTED, Outcome.NO_MEANING
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from modelyard.expressions import (
+from modelyard.dashboards.expressions import (
     FAILED,
     NOT_TAKEN,
     READ,

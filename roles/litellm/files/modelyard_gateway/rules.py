@@ -1,4 +1,4 @@
-"""What the compiler tells the guard: the file rules.json beside the gateway's document (src/modelyard/emit.py)."""
+"""What the compiler tells the guard: rules.json beside the document (src/modelyard/compiler/guard.py writes it)."""
 
 from __future__ import annotations
 

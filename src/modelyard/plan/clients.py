@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.compiler.resolve import Resolved
 from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean
 from modelyard.names import OWN_SECRETS, SHORTEST_CLIENT_KEY, engine_secret
-from modelyard.resolve import Resolved
-from modelyard.schema import Catalogue
-from modelyard.sourcemap import Path, SourceMap
 
 
 def client_plans(catalogue: Catalogue) -> dict[str, dict[str, Any]]:

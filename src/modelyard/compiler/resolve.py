@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelyard.catalogue.schema import ENGINE_KEYS, Catalogue, Model, Provider
+from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
 from modelyard.engines import ENGINES
 from modelyard.engines.base import Engine
 from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
-from modelyard.schema import ENGINE_KEYS, Catalogue, Model, Provider
-from modelyard.sourcemap import Path, SourceMap
 
 STACK, GATEWAY, REDIS, MONITORING = "llm_stack", "llm_gateway", "llm_redis", "llm_monitoring"
 

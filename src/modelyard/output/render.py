@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modelyard.compiler import Compiled
+from modelyard.compiler.compile import Compiled
 from modelyard.diagnostics import listing
-from modelyard.live import HostChanges
 from modelyard.names import url_host
-from modelyard.tables import gpu_table, table
+from modelyard.operations.diff import HostChanges
+from modelyard.output.tables import gpu_table, table
 
 MOST_DETAILS = 20
 """Differences shown per service; with a new catalogue there are thousands."""

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from modelyard.catalogue.overrides import as_override
+from modelyard.catalogue.schema import Catalogue, Chain
+from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.compiler.resolve import Resolved
 from modelyard.diagnostics import Diagnostic, Severity, diagnose, did_you_mean, listing
-from modelyard.overrides import as_override
-from modelyard.resolve import Resolved
-from modelyard.schema import Catalogue, Chain
-from modelyard.sourcemap import Path, SourceMap
 
 RESERVED = frozenset({"default"})
 """Names the gateway uses for itself."""

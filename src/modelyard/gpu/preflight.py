@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.estimate import Estimate, estimate
-from modelyard.fit import Card, Memory, Part, Process, largest, place
+from modelyard.gpu.estimate import Estimate, estimate
+from modelyard.gpu.fit import Card, Memory, Part, Process, largest, place
 
 OURS = "modelyard-"
 TOLERANCE = 0.05

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from modelyard.catalogue.sourcemap import Path
 from modelyard.diagnostics import show_path
 from modelyard.engines import ENGINES
 from modelyard.engines.base import DERIVED
-from modelyard.monitoring import WATCHERS
-from modelyard.sourcemap import Path
+from modelyard.plan.monitoring import WATCHERS
 
 NOT_ASKED = "not asked (--limit)"
 

@@ -12,8 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from modelyard.catalogue.sourcemap import Merged, Origin, Path, Probe, is_list
 from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line
-from modelyard.sourcemap import Merged, Origin, Path, Probe, is_list
 
 SWITCHED = "llm_overrides_switched"
 """What `playbooks/switch_model.yml` writes into the inventory. It comes last: who switches a model means it,

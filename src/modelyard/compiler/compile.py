@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.clients import check_clients
-from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
-from modelyard.engines import ROLES
-from modelyard.ineffective import Ineffective, check_effect
-from modelyard.overrides import SECTIONS, apply_overrides, is_override
-from modelyard.placement import place_on_gpus
-from modelyard.plan import Planner, Topology, check_ports
-from modelyard.resolve import (
+from modelyard.catalogue.ineffective import Ineffective, check_effect
+from modelyard.catalogue.overrides import SECTIONS, apply_overrides, is_override
+from modelyard.catalogue.schema import Catalogue, Gpu, HostVariables, below_floor
+from modelyard.catalogue.sourcemap import Merged, Origin, Path, Probe, SourceMap, is_list, no_origin, plain
+from modelyard.catalogue.validate import check, validate
+from modelyard.compiler.placement import place_on_gpus
+from modelyard.compiler.resolve import (
     GATEWAY,
     MONITORING,
     REDIS,
@@ -24,10 +23,11 @@ from modelyard.resolve import (
     is_own_address,
     resolve,
 )
-from modelyard.routing import Route, Routes, build_routes, declared_names, public_names
-from modelyard.schema import Catalogue, Gpu, HostVariables, below_floor
-from modelyard.sourcemap import Merged, Origin, Path, Probe, SourceMap, is_list, no_origin, plain
-from modelyard.validate import check, validate
+from modelyard.compiler.routing import Route, Routes, build_routes, declared_names, public_names
+from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
+from modelyard.engines import ROLES
+from modelyard.plan.clients import check_clients
+from modelyard.plan.planner import Planner, Topology, check_ports
 
 CATALOGUE_VARIABLES = tuple(f"llm_{section}" for section in SECTIONS)
 OTHER_VARIABLES = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-from modelyard.sourcemap import Origin
+from modelyard.catalogue.sourcemap import Origin
 
 
 def ansible_origin(value: object) -> Origin | None:

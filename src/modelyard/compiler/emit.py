@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from modelyard.catalogue.schema import Gateway
+from modelyard.compiler.resolve import Deployment
+from modelyard.compiler.routing import SECTIONS, Route, Section
 from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, url_host
-from modelyard.resolve import Deployment
-from modelyard.routing import SECTIONS, Route, Section
-from modelyard.schema import Gateway
 
 PARALLEL_WITH_LIMITS = 1000
 """`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or 6/1000 of

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modelyard.live import Live, compare
-from modelyard.schema import below_floor
-from modelyard.tables import table
+from modelyard.catalogue.schema import below_floor
+from modelyard.operations.diff import Live, compare
+from modelyard.output.tables import table
 
 NO_PLAN = "not compared"
 DOWN_STATES = ("failed", "inactive", "activating", "deactivating", "unknown")

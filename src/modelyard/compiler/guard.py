@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelyard.emit import View, api_base
+from modelyard.catalogue.schema import Gateway
+from modelyard.compiler.emit import View, api_base
+from modelyard.compiler.resolve import Deployment
+from modelyard.compiler.routing import Route
 from modelyard.names import GATEWAY_USER, REDIS_NAMESPACE, REDIS_PASSWORD
-from modelyard.resolve import Deployment
-from modelyard.routing import Route
-from modelyard.schema import Gateway
 
 
 def emit_rules(

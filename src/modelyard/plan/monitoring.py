@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard.catalogue.schema import Monitoring, Versions
 from modelyard.engines import ENGINES
 from modelyard.names import (
     GRAFANA_PASSWORD,
@@ -16,7 +17,6 @@ from modelyard.names import (
     journal,
     url_host,
 )
-from modelyard.schema import Monitoring, Versions
 
 Plans = Mapping[str, Mapping[str, Any]]
 

@@ -1,5 +1,5 @@
 """Which GPU each process gets, and whether it fits. One algorithm, asked twice: by the compiler about the GPUs that an
-inventory declares, before anything is contacted (placement.py), and by preflight about those of the host (gpus.py).
+inventory declares, before anything is contacted (compiler/placement.py), and by preflight about those of the host (preflight.py).
 It imports nothing of the compiler, because preflight's action runs in a process of its own for every host.
 """
 

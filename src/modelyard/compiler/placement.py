@@ -1,15 +1,15 @@
-"""Places the models of all hosts on the GPUs that the inventory declares (fit.py has the algorithm)."""
+"""Places the models of all hosts on the GPUs that the inventory declares (gpu/fit.py has the algorithm)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from modelyard.catalogue.schema import Gpu
+from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.diagnostics import Diagnostic, diagnose
-from modelyard.fit import Card, Memory, Part, Process, Refusal, largest, place
-from modelyard.resolve import Deployment, Resolved
-from modelyard.schema import Gpu
-from modelyard.sourcemap import Path, SourceMap
+from modelyard.gpu.fit import Card, Memory, Part, Process, Refusal, largest, place
 
 
 @dataclass(slots=True)

@@ -13,9 +13,9 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
 from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line, variable_path
-from modelyard.schema import Catalogue
-from modelyard.sourcemap import Path, SourceMap, is_list
 
 EXPECTED = {
     "string_type": "text",

@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema
 
+from modelyard.catalogue.overrides import is_atomic
+from modelyard.catalogue.schema import Catalogue, HostVariables
+from modelyard.catalogue.sourcemap import Path
 from modelyard.kinds import Strict
-from modelyard.overrides import is_atomic
-from modelyard.schema import Catalogue, HostVariables
-from modelyard.sourcemap import Path
 
 Node = dict[str, Any]
 
@@ -160,7 +160,7 @@ def variables_schema() -> Node:
     known = "|".join(sorted(name.removeprefix("llm_") for name in properties))
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "description": "Variables of Modelyard. Made by scripts/docs.py from src/modelyard/schema.py.",
+        "description": "Variables of Modelyard. Made by scripts/docs.py from src/modelyard/catalogue/schema.py.",
         "type": ["object", "null"],
         "properties": {name: _templated(node) for name, node in properties.items()},
         "patternProperties": {"^llm_overrides_": overrides, f"^llm_(?!({known})$|overrides_)": False},
@@ -172,7 +172,7 @@ def variables_schema() -> Node:
 
 
 class _Overrides:
-    """What overrides may say (`modelyard.overrides`): every key may be left out, and `null` removes it."""
+    """What overrides may say (`modelyard.catalogue.overrides`): every key may be left out, and `null` removes it."""
 
     def __init__(self, found: dict[str, Node]) -> None:
         self.found = found
@@ -272,7 +272,7 @@ def schema_text() -> str:
 INTRODUCTION = """\
 # The catalogue
 
-Every variable of Modelyard, with every key. Made by `make docs` from `src/modelyard/schema.py`: do not edit.
+Every variable of Modelyard, with every key. Made by `make docs` from `src/modelyard/catalogue/schema.py`: do not edit.
 
 Editors with yaml-language-server (VS Code with the YAML extension, Neovim, Emacs, ...) complete the keys, show this
 text and underline what is wrong in the shipped files. For a file of yours write its path to

@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.clients import client_plans
+from modelyard.catalogue.schema import Catalogue, HuggingFace, Monitoring, Provider, Versions
+from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.compiler.emit import View, api_base, emit_document, is_never_cooled, last_steps
+from modelyard.compiler.guard import emit_rules
+from modelyard.compiler.placement import Placement
+from modelyard.compiler.resolve import Deployment, LeftOut, Resolved
+from modelyard.compiler.routing import Route
 from modelyard.diagnostics import Diagnostic, diagnose, show_path, variable_path
-from modelyard.emit import View, api_base, emit_document, is_never_cooled, last_steps
 from modelyard.engines import ENGINES, ROLES, by_role, types_of
 from modelyard.engines.base import Engine, Process
-from modelyard.guard import emit_rules
-from modelyard.monitoring import WATCHERS, Watch
 from modelyard.names import (
     GATEWAY_USER,
     LOOPBACK,
@@ -27,11 +30,8 @@ from modelyard.names import (
     slugs,
     url_host,
 )
-from modelyard.placement import Placement
-from modelyard.resolve import Deployment, LeftOut, Resolved
-from modelyard.routing import Route
-from modelyard.schema import Catalogue, HuggingFace, Monitoring, Provider, Versions
-from modelyard.sourcemap import Path, SourceMap
+from modelyard.plan.clients import client_plans
+from modelyard.plan.monitoring import WATCHERS, Watch
 
 DOOR_UNIT = "modelyard-haproxy.service"
 

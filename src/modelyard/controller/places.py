@@ -14,10 +14,10 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.ineffective import Ineffective
-from modelyard.origins import ansible_origin, shorten
-from modelyard.overrides import SECTIONS
-from modelyard.sourcemap import Origin
+from modelyard.catalogue.ineffective import Ineffective
+from modelyard.catalogue.overrides import SECTIONS
+from modelyard.catalogue.sourcemap import Origin
+from modelyard.controller.origins import ansible_origin, shorten
 
 EXTENSIONS = (".yml", ".yaml", ".json")
 """Of the files that Ansible reads in group_vars and host_vars."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from modelyard.catalogue.overrides import SECTIONS, is_override
+from modelyard.catalogue.sourcemap import Origin
+from modelyard.compiler.resolve import STACK
 from modelyard.diagnostics import Diagnostic, did_you_mean
-from modelyard.overrides import SECTIONS, is_override
-from modelyard.resolve import STACK
-from modelyard.sourcemap import Origin
 
 HOST_VARIABLES = ("llm_address", "llm_gpus")
 """Variables that describe one host. An empty group may keep them for the hosts it will have."""

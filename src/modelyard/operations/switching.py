@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from modelyard.compiler import Compiled, Inventory, compile_inventory
+from modelyard.catalogue.overrides import SWITCHED, is_override
+from modelyard.catalogue.schema import COMPONENTS, Catalogue
+from modelyard.compiler.compile import Compiled, Inventory, compile_inventory
+from modelyard.compiler.resolve import is_keyed
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.names import MASTER_KEY, ROTATED, engine_secret
-from modelyard.overrides import SWITCHED, is_override
-from modelyard.resolve import is_keyed
-from modelyard.schema import COMPONENTS, Catalogue
 
 UPGRADED = "llm_overrides_upgraded"
 """What `playbooks/upgrade.yml` writes into the inventory. Unlike a switched model it does not win over `llm_overrides`:

@@ -1,0 +1,1 @@
+"""What touches the controller's files or the network: the only package of the core that may."""

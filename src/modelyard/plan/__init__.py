@@ -1,0 +1,1 @@
+"""One plan per host, and who makes its parts. Pure: no files, no network."""
