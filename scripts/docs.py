@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modelyard.catalogue.reference import catalogue_text, schema_text
+from modelyard.catalogue.editors import schema_text
+from modelyard.catalogue.reference import catalogue_text
 from modelyard.dashboards.boards import texts
 
 CLONE = Path(__file__).resolve().parent.parent

@@ -16,12 +16,11 @@ from ansible.utils.display import Display
 try:
     from modelyard.catalogue.overrides import SWITCHED
     from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
-    from modelyard.compiler.resolve import STACK
     from modelyard.controller.origins import ansible_origin
     from modelyard.controller.places import ineffective
     from modelyard.controller.secrets import find
     from modelyard.engines import ENGINES
-    from modelyard.names import SHORTEST_CLIENT_KEY
+    from modelyard.names import SHORTEST_CLIENT_KEY, STACK
     from modelyard.operations.switching import UPGRADED, SwitchError, rotation, switch, upgrade
     from modelyard.output.graph import graph_file
     from modelyard.output.render import render_plan, render_summary

@@ -7,6 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+STACK, GATEWAY, REDIS, MONITORING = "llm_stack", "llm_gateway", "llm_redis", "llm_monitoring"
+"""Groups of the inventory: all hosts of the stack, and those of its parts."""
+
 MASTER_KEY = "LITELLM_MASTER_KEY"
 REDIS_PASSWORD = "REDIS_PASSWORD"
 REDIS_MONITOR_PASSWORD = "REDIS_MONITOR_PASSWORD"

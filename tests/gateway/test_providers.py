@@ -11,7 +11,7 @@ import pytest
 from harness import Gateway, compiled, document, plan, secret
 from stubs import Stubs
 
-from modelyard.catalogue.schema import ProviderType
+from modelyard.catalogue.providers import ProviderType
 
 # Everything a model can say that is meant for the gateway stands here: none of it may reach an engine.
 CATALOGUE = """\

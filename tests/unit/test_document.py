@@ -9,7 +9,7 @@ import pytest
 from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, document, inventory, part
 from catalogues import load as load_yaml
 
-from modelyard.catalogue.schema import Gateway
+from modelyard.catalogue.gateway import Gateway
 from modelyard.compiler.compile import Compiled, compile_document, compile_inventory
 from modelyard.compiler.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
 from modelyard.names import REDIS_NAMESPACE, slugs

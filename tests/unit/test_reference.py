@@ -18,9 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 from test_document import SHIPPED_GROUPS
 from test_properties import SECRETS, SHIPPED, mutated
 
+from modelyard.catalogue.editors import definitions, schema_text, types, variables_schema
 from modelyard.catalogue.overrides import SECTIONS
-from modelyard.catalogue.reference import anchor, catalogue_text, definitions, schema_text, types, variables_schema
-from modelyard.catalogue.schema import Catalogue, Strict
+from modelyard.catalogue.reference import anchor, catalogue_text
+from modelyard.catalogue.schema import Catalogue
 from modelyard.compiler.compile import (
     CATALOGUE_VARIABLES,
     OTHER_VARIABLES,
@@ -29,6 +30,7 @@ from modelyard.compiler.compile import (
     Inventory,
     compile_inventory,
 )
+from modelyard.kinds import Strict
 
 SCHEMA = variables_schema()
 VALIDATOR = Draft7Validator(SCHEMA)

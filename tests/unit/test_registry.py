@@ -183,7 +183,8 @@ SCRIPT = """\
 import json, sys
 from catalogues import compiled
 from modelyard.operations.diff import compare
-from modelyard.catalogue.reference import catalogue_text, variables_schema
+from modelyard.catalogue.editors import variables_schema
+from modelyard.catalogue.reference import catalogue_text
 
 texts = json.load(sys.stdin)
 groups = {"llm_stack": ["a", "g"], "llm_gateway": ["g"], "llm_shelf": ["a"], "llm_monitoring": ["g"]}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from modelyard.catalogue.overrides import SECTIONS, is_override
 from modelyard.catalogue.sourcemap import Origin
-from modelyard.compiler.resolve import STACK
 from modelyard.diagnostics import Diagnostic, did_you_mean
+from modelyard.names import STACK
 
 HOST_VARIABLES = ("llm_address", "llm_gpus")
 """Variables that describe one host. An empty group may keep them for the hosts it will have."""

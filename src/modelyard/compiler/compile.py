@@ -6,26 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelyard.catalogue.hosts import Gpu, HostVariables
 from modelyard.catalogue.ineffective import Ineffective, check_effect
 from modelyard.catalogue.overrides import SECTIONS, apply_overrides, is_override
-from modelyard.catalogue.schema import Catalogue, Gpu, HostVariables, below_floor
+from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, Origin, Path, Probe, SourceMap, is_list, no_origin, plain
 from modelyard.catalogue.validate import check, validate
+from modelyard.catalogue.versions import below_floor
 from modelyard.compiler.placement import place_on_gpus
-from modelyard.compiler.resolve import (
-    GATEWAY,
-    MONITORING,
-    REDIS,
-    STACK,
-    Deployment,
-    LeftOut,
-    Resolved,
-    is_own_address,
-    resolve,
-)
+from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, is_own_address, resolve
 from modelyard.compiler.routing import Route, Routes, build_routes, declared_names, public_names
 from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
 from modelyard.engines import ROLES
+from modelyard.names import GATEWAY, MONITORING, REDIS, STACK
 from modelyard.plan.clients import check_clients
 from modelyard.plan.planner import Planner, Topology, check_ports
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelyard.catalogue.schema import Gateway
+from modelyard.catalogue.gateway import Gateway
 from modelyard.compiler.resolve import Deployment
 from modelyard.compiler.routing import SECTIONS, Route, Section
 from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, url_host

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelyard.catalogue.schema import Gateway
+from modelyard.catalogue.gateway import Gateway
 from modelyard.compiler.emit import View, api_base
 from modelyard.compiler.resolve import Deployment
 from modelyard.compiler.routing import Route

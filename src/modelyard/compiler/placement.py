@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from modelyard.catalogue.schema import Gpu
+from modelyard.catalogue.hosts import Gpu
 from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.diagnostics import Diagnostic, diagnose

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.catalogue.schema import ENGINE_KEYS, Catalogue, Model, Provider
+from modelyard.catalogue.models import ENGINE_KEYS, Model
+from modelyard.catalogue.providers import Provider
+from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
 from modelyard.engines import ENGINES
 from modelyard.engines.base import Engine
 from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
-
-STACK, GATEWAY, REDIS, MONITORING = "llm_stack", "llm_gateway", "llm_redis", "llm_monitoring"
 
 BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
 """Keys that a LoRA adapter shares with the model it belongs to."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from modelyard.catalogue.overrides import as_override
-from modelyard.catalogue.schema import Catalogue, Chain
+from modelyard.catalogue.routing import Chain
+from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.compiler.resolve import Resolved
 from modelyard.diagnostics import Diagnostic, Severity, diagnose, did_you_mean, listing

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from modelyard.kinds import Release, Strict
 
 if TYPE_CHECKING:
-    from modelyard.catalogue.schema import Model
+    from modelyard.catalogue.models import Model
 
 DERIVED = ("argv", "gpu_argv", "gpu_checks", "environment")
 """Keys of an instance that follow from its others: what differs in them alone is this bundle's doing, not a user's."""

@@ -25,7 +25,7 @@ from modelyard.kinds import (
 from modelyard.names import url_host
 
 if TYPE_CHECKING:
-    from modelyard.catalogue.schema import Model
+    from modelyard.catalogue.models import Model
 
 
 class OllamaSettings(Strict):

@@ -10,7 +10,7 @@ from modelyard.engines.base import ADAPTERS, MODEL, OPTIONS, Engine, Flag, Metri
 from modelyard.kinds import Release, Version, refused_below
 
 if TYPE_CHECKING:
-    from modelyard.catalogue.schema import Model
+    from modelyard.catalogue.models import Model
 
 
 class VllmVersion(Release):

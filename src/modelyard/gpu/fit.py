@@ -1,6 +1,8 @@
-"""Which GPU each process gets, and whether it fits. One algorithm, asked twice: by the compiler about the GPUs that an
-inventory declares, before anything is contacted (compiler/placement.py), and by preflight about those of the host (preflight.py).
-It imports nothing of the compiler, because preflight's action runs in a process of its own for every host.
+"""Which GPU each process gets, and whether it fits.
+
+One algorithm, asked twice: by the compiler about the GPUs that an inventory declares, before anything is contacted
+(compiler/placement.py), and by preflight about those of the host (preflight.py). It imports nothing of the compiler,
+because preflight's action runs in a process of its own for every host.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from decimal import Decimal
 
 import yaml
 
-from modelyard.catalogue import schema
+from modelyard.catalogue import models, providers
 from modelyard.importer.oldfiles import Node
 
 WIDTH = 120
 
-ORDER = [*schema.Provider.model_fields, *schema.Model.model_fields]
+ORDER = [*providers.Provider.model_fields, *models.Model.model_fields]
 """Keys stand in the order of the reference."""
 
 Value = str | int | float | list[str] | dict[str, float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from modelyard.catalogue.schema import CLOUD_TYPES, PROVIDER_TYPES
+from modelyard.catalogue.providers import CLOUD_TYPES, PROVIDER_TYPES
 from modelyard.compiler.routing import RESERVED
 from modelyard.diagnostics import did_you_mean
 from modelyard.importer import keys

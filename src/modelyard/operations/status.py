@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modelyard.catalogue.schema import below_floor
+from modelyard.catalogue.versions import below_floor
 from modelyard.operations.diff import Live, compare
 from modelyard.output.tables import table
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from modelyard.catalogue.overrides import SWITCHED, is_override
-from modelyard.catalogue.schema import COMPONENTS, Catalogue
+from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.versions import COMPONENTS
 from modelyard.compiler.compile import Compiled, Inventory, compile_inventory
 from modelyard.compiler.resolve import is_keyed
 from modelyard.diagnostics import did_you_mean, listing

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.catalogue.schema import Monitoring, Versions
+from modelyard.catalogue.monitoring import Monitoring
+from modelyard.catalogue.versions import Versions
 from modelyard.engines import ENGINES
 from modelyard.names import (
     GRAFANA_PASSWORD,

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.catalogue.schema import Catalogue, HuggingFace, Monitoring, Provider, Versions
+from modelyard.catalogue.monitoring import Monitoring
+from modelyard.catalogue.providers import Provider
+from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.catalogue.versions import HuggingFace, Versions
 from modelyard.compiler.emit import View, api_base, emit_document, is_never_cooled, last_steps
 from modelyard.compiler.guard import emit_rules
 from modelyard.compiler.placement import Placement

@@ -1,0 +1,32 @@
+"""`llm_clients`: applications with keys of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from modelyard.kinds import (
+    Name,
+    Positive,
+    SecretName,
+    Strict,
+    Unique,
+    distinct,
+    unit,
+)
+
+
+class Client(Strict):
+    """An application that asks the gateway with a key of its own."""
+
+    secret: SecretName = Field(examples=["CHAT_KEY"])
+    """Name of the secret that holds its key, never the key itself. Generated if nobody defines it. Hosts only get a
+    hash, so one that you choose must have 24 characters or more."""
+    models: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct), Unique] | None = Field(
+        None, examples=[["chat", "qwen2.5-coder:7b"]]
+    )
+    """Names it may ask for: models, aliases and capabilities. Whoever steps in for one of them may answer, too.
+    Default: all."""
+    rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
+    """In any 60 seconds; more are answered with 429. Default: no limit."""

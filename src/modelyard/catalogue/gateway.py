@@ -1,0 +1,111 @@
+"""`llm_gateway`: the gateway, its front door and its Redis."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from modelyard.kinds import (
+    IPAddress,
+    Port,
+    Positive,
+    Seconds,
+    Strict,
+    Unique,
+    listen_addresses,
+    unit,
+)
+
+
+class Slots(Strict):
+    """Ports of the two gateway slots behind the door, on loopback. One of them runs."""
+
+    blue: Port = Field(4001, examples=[4001])
+    """The first slot."""
+    green: Port = Field(4002, examples=[4002])
+    """The second slot."""
+
+
+class Timeouts(Strict):
+    """How long the gateway and its door wait."""
+
+    request_s: Seconds = Field(600, examples=[600], json_schema_extra=unit("seconds"))
+    """One attempt may take this long. Long, because a long answer of a slow local model is no fault."""
+    stream_s: Seconds = Field(120, examples=[120], json_schema_extra=unit("seconds"))
+    """A stream may be silent this long, the wait for its first token included. Then the next step of the chain
+    answers."""
+    door_s: Positive = Field(3600, examples=[3600], json_schema_extra=unit("seconds"))
+    """A connection may be silent this long before the door gives up on it. Longer than any attempt of the gateway."""
+
+
+class Limits(Strict):
+    """What one request, one address and one worker may take."""
+
+    body_mib: Annotated[int, Field(ge=1, le=1024)] = Field(32, examples=[64], json_schema_extra=unit("MiB"))
+    """The largest body of a request. Pictures and sound are in it, a third larger than their files."""
+    body_s: Positive = Field(60, examples=[300], json_schema_extra=unit("seconds"))
+    """A body has to be whole after this long. Slow clients with large bodies need more."""
+    connections_per_address: Annotated[int, Field(ge=1, le=4000)] = Field(400, examples=[1000])
+    """Connections that the front end holds for one address at once. It holds 4000 in all."""
+    worker_mib: Annotated[int, Field(ge=600, le=65536)] = Field(1200, examples=[2000], json_schema_extra=unit("MiB"))
+    """A worker that has more memory finishes its requests and is replaced. The unit of a slot may have twice as much
+    for each of its workers."""
+
+
+class Cache(Strict):
+    """Whether a repeated question may be answered from Redis."""
+
+    enabled: bool = Field(False, examples=[True])
+    """`true`: the same request of the same client within `ttl_s` gets the same answer, from memory. Off, because
+    someone who asks again in a chat wants another answer. Needs a host in `llm_redis`."""
+    ttl_s: Positive = Field(600, examples=[600], json_schema_extra=unit("seconds"))
+    """An answer is kept this long."""
+
+
+class Redis(Strict):
+    """The Redis the gateways share, if `llm_redis` has a host."""
+
+    port: Port = Field(6379, examples=[6379])
+    """What it listens on."""
+    maxmemory_mib: Annotated[int, Field(ge=16)] = Field(256, examples=[256], json_schema_extra=unit("MiB"))
+    """It holds counters, some kilobytes each, and cached answers if `cache` is on."""
+    maxmemory_policy: Literal[
+        "noeviction",
+        "allkeys-lru",
+        "allkeys-lfu",
+        "allkeys-random",
+        "volatile-lru",
+        "volatile-lfu",
+        "volatile-random",
+        "volatile-ttl",
+    ] = Field("allkeys-lru", examples=["allkeys-lru"])
+    """What happens when it is full. By default the oldest go; the gateway never stops because of it."""
+    persistence: Literal["none", "rdb", "aof"] = Field("none", examples=["none"])
+    """Counters of the last minute are not worth a disk write; a restart begins at zero."""
+
+
+class Gateway(Strict):
+    """The gateway (LiteLLM) and its front door (HAProxy)."""
+
+    listen: Annotated[list[IPAddress], Field(min_length=1), AfterValidator(listen_addresses), Unique] = Field(
+        ["127.0.0.1"], examples=[["192.0.2.10"]]
+    )
+    """IP addresses the front door listens on, on every host of `llm_gateway`. The door has no TLS yet."""
+    port: Port = Field(4000, examples=[4000])
+    """The front door's port: LiteLLM's own default."""
+    slots: Slots = Field(Slots(), examples=[{"blue": 4001, "green": 4002}])
+    """Ports behind the door."""
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(2, examples=[4])
+    """Processes per gateway. One answers about 100 requests a second on one core and takes 400 MiB. Two, so that one
+    that is busy or dies leaves another."""
+    timeouts: Timeouts = Field(Timeouts(), examples=[{"request_s": 300}])
+    """How long the gateway and its door wait."""
+    limits: Limits = Field(Limits(), examples=[{"body_mib": 64}])
+    """What one request, one address and one worker may take."""
+    cooldown_s: Seconds = Field(30, examples=[30], json_schema_extra=unit("seconds"))
+    """A deployment is left alone this long after two failures in a row. The last step of a chain never is."""
+    cache: Cache = Field(Cache(), examples=[{"enabled": True}])
+    """Whether a repeated question may be answered from Redis."""
+    redis: Redis = Field(Redis(), examples=[{"port": 6380}])
+    """The Redis the gateways share."""

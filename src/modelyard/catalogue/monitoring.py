@@ -1,0 +1,114 @@
+"""`llm_monitoring`: Prometheus, Alertmanager, Grafana and exporters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from modelyard.kinds import (
+    EmailAddress,
+    HttpUrl,
+    MailServer,
+    Port,
+    Positive,
+    SecretName,
+    Strict,
+    unit,
+)
+
+
+class PrometheusSettings(Strict):
+    """Prometheus, which keeps the metrics."""
+
+    port: Port = Field(9090, examples=[9090])
+    """What it listens on, on loopback of the host of `llm_monitoring`."""
+    scrape_interval_s: Annotated[int, Field(ge=10, le=30)] = Field(15, examples=[15], json_schema_extra=unit("seconds"))
+    """How often everything is asked. At least as long as an answer may take (10 s), and alerts look at two minutes."""
+    retention_days: Positive = Field(30, examples=[90], json_schema_extra=unit("days"))
+    """What is older is deleted."""
+    retention_gib: Positive = Field(10, examples=[50], json_schema_extra=unit("GiB"))
+    """The oldest is deleted earlier if there is more than this."""
+
+
+class Webhook(Strict):
+    """Where alerts are posted to."""
+
+    url: HttpUrl = Field(examples=["https://alerts.example.org/modelyard"])
+    """The address. It can be read in the configuration on the host, so it must not be a key itself."""
+    token_env: SecretName | None = Field(None, examples=["ALERT_TOKEN"])
+    """Name of the secret that is sent as bearer token."""
+
+
+class Email(Strict):
+    """Who gets alerts as mail."""
+
+    to: EmailAddress = Field(examples=["ops@example.org"])
+    """Recipient."""
+    sender: EmailAddress = Field(examples=["modelyard@example.org"])
+    """What stands in From."""
+    smarthost: MailServer = Field(examples=["mail.example.org:587"])
+    """The mail server. TLS is required."""
+    username: str | None = Field(None, examples=["modelyard"])
+    """The user there, if it wants one."""
+    password_env: SecretName | None = Field(None, examples=["SMTP_PASSWORD"])
+    """Name of the secret that holds the user's password."""
+
+    @model_validator(mode="after")
+    def _login(self) -> Self:
+        if (self.username is None) != (self.password_env is None):
+            raise ValueError("username and password_env belong together")
+        return self
+
+
+class AlertmanagerSettings(Strict):
+    """Alertmanager, which sends alerts on. Without a receiver it only shows them."""
+
+    port: Port = Field(9093, examples=[9093])
+    """What it listens on, on loopback of the host of `llm_monitoring`."""
+    webhook: Webhook | None = Field(None, examples=[{"url": "https://alerts.example.org/modelyard"}])
+    """Alerts are posted there as JSON."""
+    email: Email | None = Field(
+        None,
+        examples=[{"to": "ops@example.org", "sender": "modelyard@example.org", "smarthost": "mail.example.org:587"}],
+    )
+    """Alerts are mailed."""
+
+
+class GrafanaSettings(Strict):
+    """Grafana, which shows dashboards. It runs if `llm_versions` says where its archive is."""
+
+    port: Port = Field(3000, examples=[3000])
+    """What it listens on, on loopback of the host of `llm_monitoring`."""
+
+
+class ExporterPorts(Strict):
+    """Ports of what gives Prometheus its metrics. Loopback, or `llm_address` if Prometheus is on another host."""
+
+    gateway: Port = Field(8405, examples=[8405])
+    """The door's own metrics and, under `/litellm`, those of the slot that answers."""
+    node: Port = Field(9100, examples=[9100])
+    """Processors, memory, disks and network of every host."""
+    host: Port = Field(9117, examples=[9117])
+    """Releases, units, GPUs and measured first tokens of every host."""
+    blackbox: Port = Field(9115, examples=[9115])
+    """Asks what has no metrics of its own."""
+    redis: Port = Field(9121, examples=[9121])
+    """Redis."""
+
+
+class Monitoring(Strict):
+    """Prometheus, Alertmanager and Grafana on the host of `llm_monitoring`, and exporters on all."""
+
+    prometheus: PrometheusSettings = Field(PrometheusSettings(), examples=[{"retention_days": 90}])
+    """Keeps the metrics."""
+    alertmanager: AlertmanagerSettings = Field(AlertmanagerSettings(), examples=[{"port": 9094}])
+    """Sends alerts on."""
+    grafana: GrafanaSettings = Field(GrafanaSettings(), examples=[{"port": 3000}])
+    """Shows dashboards."""
+    exporters: ExporterPorts = Field(ExporterPorts(), examples=[{"node": 9101}])
+    """Where metrics are had."""
+    probe_interval_s: Annotated[int, Field(ge=30)] | None = Field(
+        300, examples=[300], json_schema_extra=unit("seconds")
+    )
+    """How often every engine is asked for a few tokens, to measure the time to the first. `null`: never."""

@@ -1,0 +1,165 @@
+"""`llm_providers`: where models run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from pydantic import Field, create_model, model_validator
+
+from modelyard.catalogue.models import Model
+from modelyard.engines import ENGINES, FLAVOURS, TYPES, engine_of, types_of
+from modelyard.engines.base import Engine
+from modelyard.kinds import (
+    BaseUrl,
+    GroupName,
+    Identifier,
+    Name,
+    Port,
+    Seconds,
+    SecretName,
+    Strict,
+    unit,
+)
+
+CLOUD_TYPES = ("ollama_cloud", "openai", "anthropic")
+"""Types that cannot be used without a key."""
+
+PROVIDER_TYPES = (*TYPES, *CLOUD_TYPES, "openai_compatible")
+
+if TYPE_CHECKING:
+    ProviderType: TypeAlias = str
+    Flavour: TypeAlias = str
+else:
+    ProviderType, Flavour = Literal[PROVIDER_TYPES], Literal[FLAVOURS]
+
+ON_DEMAND = types_of(lambda engine: engine.on_demand)
+
+WITH_FLAVOURS = types_of(lambda engine: engine.flavour is not None)
+
+
+class _Placed(Strict):
+    """The first keys of a provider: what it is, where it is, and when it runs."""
+
+    type: ProviderType = Field(
+        examples=[TYPES[0]],
+        description=f"What kind of API it is. {types_of(bool)} can be deployed to hosts (`group`).",
+    )
+    flavour: Flavour | None = Field(
+        None,
+        examples=[FLAVOURS[0]],
+        description=f"{WITH_FLAVOURS} only: which of its servers. "
+        f"{', '.join(f'`{e.flavour}` is {e.title}' for e in ENGINES if e.flavour)}. Default: `{FLAVOURS[0]}`.",
+    )
+    status: Literal["active", "disabled"] = Field("active", examples=["disabled"])
+    """A disabled provider is left out, and listed as left out."""
+    group: GroupName | None = Field(None, examples=["llm_gpus"])
+    """The inventory group this bundle deploys to: every host in it serves every model. Exactly one of `group` and
+    `base_url`. An empty group leaves the provider out; a group the inventory does not define is refused."""
+    base_url: BaseUrl | None = Field(
+        None,
+        examples=["https://api.example.org/v1"],
+        description="The address of something that runs elsewhere, without credentials. For "
+        f"{types_of(bool)} `/v1` is added if it has no path.",
+    )
+    port: Port | None = Field(None, examples=[8080])
+    """What the engine listens on. Needed with `group`."""
+    api_key_env: SecretName | None = Field(
+        None,
+        examples=["OPENAI_API_KEY"],
+        description="Name of the secret that holds the key, never the key itself. Cloud types need it; engines we "
+        "deploy get a generated one (`<PROVIDER>_API_KEY`) unless this names another. An "
+        f"{types_of(lambda engine: not engine.keyed)} of ours has none: it knows no keys.",
+    )
+    when_secret_missing: Literal["error", "skip"] = Field("error", examples=["skip"])
+    """`skip` leaves the provider out while its secret is not defined, and says so."""
+    exclusive_group: Identifier | None = Field(None, examples=["gpu"])
+    """Of the providers with this word one may be active on a host (where one takes a whole GPU, say). Starting one
+    stops the other. `playbooks/switch_model.yml` changes which; names of the others are answered by whoever steps in
+    for them."""
+    active: Name | None = Field(None, examples=["qwen-coder"])
+    """Of its models only this one runs; the names of the others are answered by whoever steps in for them.
+    `playbooks/switch_model.yml` changes it. Default: all run."""
+
+
+if TYPE_CHECKING:
+    _WithSections = _Placed
+else:
+    # An engine with settings of its own has a section here, under its type.
+    _WithSections = create_model(
+        "_WithSections",
+        __base__=_Placed,
+        **{
+            engine.provider_type: (
+                engine.settings | None,
+                Field(
+                    None,
+                    examples=[engine.settings_example],
+                    description=f"`{engine.provider_type}` with a `group` only: how the server runs.",
+                ),
+            )
+            for engine in ENGINES
+            if engine.settings
+        },
+    )
+
+
+class Provider(_WithSections):
+    """Where models run: on the hosts of a `group`, or elsewhere at a `base_url`."""
+
+    timeout: Seconds | None = Field(None, examples=[120], json_schema_extra=unit("seconds"))
+    """One attempt may take this long. Default: `llm_gateway.timeouts.request_s`."""
+    stream_timeout: Seconds | None = Field(
+        None,
+        examples=[300],
+        json_schema_extra=unit("seconds"),
+        description="A stream may be silent this long, the wait for its first token included. Default: "
+        f"`llm_gateway.timeouts.stream_s`, at least 300 for {ON_DEMAND}, which reads a cold model from disk first; "
+        "never more than the model's `timeout`.",
+    )
+    models: list[Model] = Field([], examples=[[{"name": "qwen2.5-coder:7b"}]])
+    """What it serves, by public name."""
+
+    @property
+    def engine(self) -> Engine | None:
+        """What runs on the hosts of `group`, or at a `base_url` of an engine's type."""
+        return engine_of(self.type, self.flavour)
+
+    @property
+    def settings(self) -> Any:
+        """The section for its engine, or the defaults of one; None if the engine has none."""
+        given = getattr(self, self.type, None)
+        kind = self.engine.settings if self.engine else None
+        return given if given is not None or kind is None else kind()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        engine = self.engine
+        sections = [
+            one.provider_type for one in ENGINES if one.settings and getattr(self, one.provider_type) is not None
+        ]
+        if (self.group is None) == (self.base_url is None):
+            raise ValueError("a provider has exactly one of group and base_url")
+        if self.group is not None and self.type not in TYPES:
+            raise ValueError(f"{self.type} runs elsewhere: it has a base_url, not a group")
+        if self.group is not None and self.port is None:
+            raise ValueError("a provider with a group needs a port")
+        if self.base_url is not None:
+            only_ours = ("port", "exclusive_group", "active", "flavour", *sections)
+            unused = [key for key in only_ours if getattr(self, key) is not None]
+            if unused:
+                raise ValueError(f"{unused[0]} has no effect on a provider with a base_url")
+        if self.flavour is not None and (engine is None or engine.flavour is None):
+            raise ValueError(f"only {WITH_FLAVOURS.replace('`', '')} has flavours")
+        for section in sections:
+            if section != self.type:
+                raise ValueError(f"the key {section} has no effect on a provider of type {self.type}")
+        if engine is not None and self.group is not None:
+            if not engine.keyed and self.api_key_env is not None:
+                raise ValueError(f"{engine.title} has no keys of its own: api_key_env has no effect on one of ours")
+            if engine.per_provider and self.active is not None:
+                raise ValueError(f"one {engine.title} serves all its models: active has no effect on it")
+        if self.type in CLOUD_TYPES and self.api_key_env is None:
+            raise ValueError(f"{self.type} needs api_key_env, the name of the secret that holds its key")
+        if self.api_key_env is None and self.when_secret_missing == "skip":
+            raise ValueError("when_secret_missing has no effect without api_key_env")
+        return self

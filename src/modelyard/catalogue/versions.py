@@ -1,0 +1,114 @@
+"""`llm_versions`: what is deployed of every component, and where it comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field, create_model
+
+from modelyard.engines import ENGINES
+from modelyard.kinds import (
+    SHA256_EXAMPLE,
+    AbsolutePath,
+    Archive,
+    BaseUrl,
+    HttpUrl,
+    Release,
+    SecretName,
+    Strict,
+    Version,
+    refused_below,
+    too_old,
+)
+
+
+class LitellmVersion(Release):
+    """The gateway's release."""
+
+    floor = (1, 83, 7)  # 1.82.7 and 1.82.8 were compromised releases
+    version: Version = Field(
+        examples=["1.106.2"],
+        description=f"A hashed lock of this version lies in roles/litellm/files/locks. {refused_below(floor)}",
+    )
+
+
+class GrafanaArchive(Archive):
+    """Where Grafana's archive comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
+
+    url: HttpUrl | None = Field(None, examples=["https://example.org/grafana-{version}.linux-amd64.tar.gz"])
+    """An address the controller fetches from: the project's own, or a mirror."""
+    path: AbsolutePath | None = Field(None, examples=["/srv/grafana.linux-amd64.tar.gz"])
+    """A file on the controller."""
+
+
+class GrafanaVersion(Release):
+    """Grafana's release."""
+
+    version: Version = Field(examples=["12.3.0"])
+    """Names it in the store."""
+    source: GrafanaArchive = Field(examples=[{"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": SHA256_EXAMPLE}])
+    """Its archive."""
+
+
+class HuggingFace(Strict):
+    """Where repositories of models are."""
+
+    endpoint: BaseUrl = Field("https://huggingface.co", examples=["https://hub.example.org"])
+    """Hugging Face, or a mirror of it."""
+    token_env: SecretName | None = Field(None, examples=["HF_TOKEN"])
+    """Name of the secret that holds the token, for repositories that want one."""
+
+
+class _GatewayVersion(Strict):
+    litellm: LitellmVersion = Field(examples=[{"version": "1.106.2"}])
+    """The gateway."""
+
+
+if TYPE_CHECKING:
+    _EngineVersions = _GatewayVersion
+else:
+    # An engine's entry has the name of its role.
+    _EngineVersions = create_model(
+        "_EngineVersions",
+        __base__=_GatewayVersion,
+        **{
+            engine.role: (
+                engine.version | None,
+                Field(None, examples=[engine.version_example], description=engine.version.__doc__),
+            )
+            for engine in sorted(ENGINES, key=lambda engine: engine.role)
+        },
+    )
+
+
+class Versions(_EngineVersions):
+    """Every component's version and checksum."""
+
+    grafana: GrafanaVersion | None = Field(
+        None,
+        examples=[
+            {"version": "12.3.0", "source": {"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": SHA256_EXAMPLE}}
+        ],
+    )
+    """Grafana. Without it dashboards are left out."""
+    hugging_face: HuggingFace = Field(HuggingFace(), examples=[{"endpoint": "https://hub.example.org"}])
+    """Where `source: {repo: ...}` is fetched from."""
+
+    def of(self, component: str) -> Release | None:
+        """The entry of a component that has a version; None if it has none here, or if there is no such component."""
+        entry = getattr(self, component, None)
+        return entry if isinstance(entry, Release) else None
+
+
+COMPONENTS: dict[str, type[Release]] = {
+    "litellm": LitellmVersion,
+    **{engine.role: engine.version for engine in sorted(ENGINES, key=lambda engine: engine.role)},
+    "grafana": GrafanaVersion,
+}
+"""What has a version in the catalogue."""
+
+
+def below_floor(component: str, version: str) -> str:
+    """The oldest version of a component without known holes, if `version` is older; else an empty string."""
+    kind = COMPONENTS.get(component)
+    return too_old(version, kind.floor) if kind else ""
