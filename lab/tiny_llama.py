@@ -115,7 +115,7 @@ def _matrix(random: np.random.Generator, rows: int, columns: int) -> Matrix:
 
 
 def _tokenizer() -> dict[str, Any]:
-    """The vocabulary of the GGUF model: words, and bytes for what is none of them."""
+    """Return the vocabulary of the GGUF model: words, and bytes for what is none of them."""
     space = "\u2581"
     return {
         "version": "1.0",
@@ -159,7 +159,7 @@ def _tokenizer() -> dict[str, Any]:
 
 
 def _safetensors(tensors: Mapping[str, Matrix]) -> bytes:
-    """The tensors as bfloat16: a length, a JSON header, the bytes."""
+    """Return the tensors as bfloat16: a length, a JSON header, the bytes."""
     header: dict[str, Any] = {}
     body = b""
     for name, tensor in tensors.items():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A stand-in for Hugging Face: repositories are directories ROOT/OWNER/NAME/COMMIT.
 
-It answers what `modelyard_hf_snapshot` asks: the list of a commit's files with their checksums, and the files, big ones
+It answers what `modelyard_model` asks: the list of a commit's files with their checksums, and the files, big ones
 by a redirect to another host name as the real one does. Nothing here is Hugging Face's.
 """
 

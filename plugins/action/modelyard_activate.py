@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible import context
-from ansible.plugins.action import ActionBase
-
-from modelyard.controller.runs import whoever_runs
+from modelyard_ansible.action import Action
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Adds who runs what to the arguments of the module."""
 
-    _supports_check_mode = True
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the action."""
-        super().run(tmp, task_vars)
-        by = whoever_runs(context.CLIARGS.get("args", ()))
-        return self._execute_module(module_args={**self._task.args, "by": by}, task_vars=task_vars)
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return the module's result."""
+        return self._module(variables, {**self._task.args, "by": self._runner()})

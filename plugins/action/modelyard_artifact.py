@@ -11,26 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-try:
-    from modelyard.controller import sources
-except ImportError as error:
-    raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
+from modelyard.controller import sources
+from modelyard_ansible.action import Action
 
 display = Display()
 POLL_S = 3.0
 SHOW_EVERY_S = 10.0
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Drives the module's steps and moves archives between the controller and the host."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the action."""
-        super().run(tmp, task_vars)
-        self._vars = task_vars or {}
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return where the artifact is and what was done for it. Raises AnsibleActionFail."""
+        self._vars = variables
         arguments = self._task.args
         try:
             wanted = [self._with_checksum(dict(source)) for source in arguments.get("sources") or []]
@@ -46,7 +42,7 @@ class ActionModule(ActionBase):
         if state["present"]:
             return result
         result["changed"] = True
-        if self._task.check_mode:
+        if not self._writes:
             result["msg"] = f"{identifier} would be built or copied"
             return result
         started = time.monotonic()
@@ -65,17 +61,13 @@ class ActionModule(ActionBase):
     def _with_checksum(self, source: dict[str, str]) -> dict[str, str]:
         """Resolve `checksums`; what it gave is in a file beside the inventory from then on."""
         lock = Path(self._vars.get("inventory_dir") or ".") / sources.LOCK_FILE
-        source, note = sources.with_checksum(source, lock, write=not self._task.check_mode)
+        source, note = sources.with_checksum(source, lock, write=self._writes)
         if note:
             display.display(note)
         return source
 
     def _step(self, step: str, identifier: str, **arguments: Any) -> dict[str, Any]:
-        result = self._execute_module(
-            module_name="modelyard_artifact",
-            module_args={"step": step, "identifier": identifier, **arguments},
-            task_vars=self._vars,
-        )
+        result = self._module(self._vars, {"step": step, "identifier": identifier, **arguments}, "modelyard_artifact")
         if result.get("failed"):
             raise AnsibleActionFail(str(result.get("msg")), result=result)
         return result
@@ -114,16 +106,16 @@ class ActionModule(ActionBase):
             return
         result: dict[str, Any] = {}
         for valid_s in (86400, 0):  # lists can look fresh and be empty, as in a new image: then fetch them
-            result = self._execute_module(
-                module_name="ansible.builtin.apt",
-                module_args={
+            result = self._module(
+                self._vars,
+                {
                     "name": packages,
                     "install_recommends": False,
                     "update_cache": True,
                     "cache_valid_time": valid_s,
                     "lock_timeout": 300,
                 },
-                task_vars=self._vars,
+                "ansible.builtin.apt",
             )
             if not result.get("failed"):
                 return

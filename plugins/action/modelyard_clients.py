@@ -8,38 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
-try:
-    from modelyard.controller.secrets import SecretError, find, resolve
-    from modelyard.names import SHORTEST_CLIENT_KEY
-except ImportError as error:
-    raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
+from modelyard.controller.secrets import SecretError, find, resolve
+from modelyard.names import SHORTEST_CLIENT_KEY
+from modelyard_ansible.action import Action
 
 SALT = b"modelyard client key\0"
 """The same as in roles/litellm/files/modelyard_clients.py."""
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Gives the module hashes: no host ever sees a client's key."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the action."""
-        super().run(tmp, task_vars)
-        variables = task_vars or {}
-        given = self._templar.template(variables.get("llm_secrets") or {})
-        store = Path(variables["inventory_dir"] or ".") / ".credentials"
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return the module's result, and which secrets were generated. Raises AnsibleActionFail."""
+        given, store = self._secrets(variables)
         arguments = self._task.args
         clients = {str(name): dict(client) for name, client in arguments["clients"].items()}
         taken = {value: name for name in arguments.get("others", ()) if (value := find(str(name), given, store))}
         try:
-            hashes, generated = keys(clients, taken, given, store, write=not self._task.check_mode)
+            hashes, generated = keys(clients, taken, given, store, write=self._writes)
         except SecretError as error:
             raise AnsibleActionFail(str(error)) from error
         known = {name: {key: client.get(key) for key in ("models", "rpm")} for name, client in clients.items()}
-        result = self._execute_module(
-            module_args={"user": arguments["user"], "clients": known, "hashes": hashes}, task_vars=task_vars
-        )
+        result = self._module(variables, {"user": arguments["user"], "clients": known, "hashes": hashes})
         return {**result, "generated": generated}
 
 

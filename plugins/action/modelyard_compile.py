@@ -4,66 +4,75 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-try:
-    from modelyard.catalogue.overrides import SWITCHED
-    from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
-    from modelyard.controller.origins import ansible_origin
-    from modelyard.controller.places import ineffective
-    from modelyard.controller.secrets import find
-    from modelyard.engines import ENGINES
-    from modelyard.names import SHORTEST_CLIENT_KEY, STACK
-    from modelyard.operations.switching import UPGRADED, SwitchError, rotation, switch, upgrade
-    from modelyard.output.graph import graph_file
-    from modelyard.output.render import render_plan, render_summary
-except ImportError as error:
-    IMPORT_ERROR: ImportError | None = error
-else:
-    IMPORT_ERROR = None
+from modelyard.catalogue.overrides import SWITCHED
+from modelyard.compiler.compile import compile_inventory
+from modelyard.compiler.inventory import Compiled, Host, Inventory
+from modelyard.controller.origins import ansible_origin
+from modelyard.controller.places import ineffective
+from modelyard.controller.secrets import find
+from modelyard.engines import ENGINES
+from modelyard.names import SHORTEST_CLIENT_KEY, STACK
+from modelyard.operations.switching import (
+    UPGRADED,
+    Rotation,
+    Switch,
+    SwitchError,
+    Upgrade,
+    rotation,
+    switch,
+    upgrade,
+)
+from modelyard.output.graph import graph_file
+from modelyard.output.render import render_plan, render_summary
+from modelyard_ansible.action import ControllerAction, Refusal, store_of, write_whole
 
 display = Display()
 
+LOCKED = ("litellm", *(engine.role for engine in ENGINES if engine.locked))
+"""Roles that install Python packages, from a lock of theirs."""
+
 ROLES = Path(__file__).parents[2] / "roles"
 
+REQUIRED = {"type": "str", "required": True}
+OPERATIONS: dict[str, dict[str, Any]] = {
+    "compile": {},
+    "switch": {"provider": REQUIRED, "model": REQUIRED},
+    "upgrade": {"component": REQUIRED, "version": REQUIRED, "source": {"type": "dict"}},
+    "rotate": {"secret": REQUIRED},
+}
+"""The arguments of each operation. Those of another one are refused."""
 
-class Refusal(AnsibleActionFail):
-    """Fails with its result alone: Ansible would print the message twice, the first time as a fault of the playbook."""
 
-    omit_exception_key = True
-
-
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Hands the `llm_*` variables of every host in llm_stack to the compiler. Contacts nobody."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the compiled plan, or fail with every diagnostic."""
-        super().run(tmp, task_vars)
-        if IMPORT_ERROR is not None:
-            raise AnsibleActionFail(
-                f"{IMPORT_ERROR}. This Python ({sys.executable}) is not Modelyard's: run `make env`, then "
-                "`.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
-            )
-        variables = task_vars or {}
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return the compiled plans. Raises Refusal with everything that is wrong."""
+        operation = str(self._task.args.get("operation", "compile"))
+        choices = {"type": "str", "choices": list(OPERATIONS), "default": "compile"}
+        options = self._options({"operation": choices, **OPERATIONS.get(operation, {})})
         inventory = snapshot(variables)
-        if "component" in self._task.args:
-            return self._upgrade(inventory)
-        if "secret" in self._task.args:
-            return self._rotation(inventory)
-        if self._task.args:
-            return self._switch(inventory)
+        try:
+            if operation == "switch":
+                return switched(switch(inventory, options["provider"], options["model"]))
+            if operation == "upgrade":
+                wanted = options["component"], options["version"], options["source"]
+                return upgraded(upgrade(inventory, *wanted))
+            if operation == "rotate":
+                return rotated(rotation(inventory, options["secret"]))
+        except SwitchError as error:
+            raise Refusal(str(error)) from error
+        return self._compile(inventory, variables)
+
+    def _compile(self, inventory: Inventory, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Compile what is there, and write the files that were asked for."""
         compiled = compile_inventory(inventory)
         if path := self._templar.template(variables.get("llm_report")):
             write("llm_report", str(path), report(compiled))
@@ -75,55 +84,36 @@ class ActionModule(ActionBase):
             write("llm_graph", str(path), graph_file(compiled, str(path)))
         return result(compiled)
 
-    def _switch(self, inventory: Inventory) -> dict[str, Any]:
-        """The plans of a choice that is not made yet."""
-        _validated, wanted = self.validate_argument_spec(
-            {"provider": {"type": "str", "required": True}, "model": {"type": "str", "required": True}}
-        )
-        try:
-            found = switch(inventory, wanted["provider"], wanted["model"])
-        except SwitchError as error:
-            raise Refusal(str(error)) from error
-        return {
-            **result(found.final),
-            "away": result(found.away),
-            "switch": {
-                "overrides": {SWITCHED: found.overrides},
-                "hosts": list(found.hosts),
-                "differs": found.changed,
-                "uncovered": list(found.uncovered),
-            },
-        }
 
-    def _rotation(self, inventory: Inventory) -> dict[str, Any]:
-        """The plans for a secret that gets another value."""
-        _validated, wanted = self.validate_argument_spec({"secret": {"type": "str", "required": True}})
-        try:
-            found = rotation(inventory, wanted["secret"])
-        except SwitchError as error:
-            raise Refusal(str(error)) from error
-        told = {"kind": found.kind, "hosts": list(found.hosts), "uncovered": list(found.uncovered)}
-        return {**result(found.final), "away": result(found.away), "rotation": told}
+def switched(found: Switch) -> dict[str, Any]:
+    """Return the task's result for a choice of a model that is not made yet."""
+    told = {
+        "overrides": {SWITCHED: found.overrides},
+        "hosts": list(found.hosts),
+        "differs": found.changed,
+        "uncovered": list(found.uncovered),
+    }
+    return {**result(found.final), "away": result(found.away), "switch": told}
 
-    def _upgrade(self, inventory: Inventory) -> dict[str, Any]:
-        """The plans with a version that is not chosen yet."""
-        _validated, wanted = self.validate_argument_spec(
-            {
-                "component": {"type": "str", "required": True},
-                "version": {"type": "str", "required": True},
-                "source": {"type": "dict"},
-            }
-        )
-        try:
-            found = upgrade(inventory, wanted["component"], wanted["version"], wanted["source"])
-        except SwitchError as error:
-            raise Refusal(str(error)) from error
-        chosen = {"overrides": {UPGRADED: found.overrides}, "former": found.former, "hosts": list(found.hosts)}
-        return {**result(found.final), "upgrade": chosen}
+
+def upgraded(found: Upgrade) -> dict[str, Any]:
+    """Return the task's result for a version that is not chosen yet."""
+    told = {
+        "overrides": {UPGRADED: found.overrides},
+        "former": found.former,
+        "hosts": list(found.hosts),
+    }
+    return {**result(found.final), "upgrade": told}
+
+
+def rotated(found: Rotation) -> dict[str, Any]:
+    """Return the task's result for a secret that gets another value."""
+    told = {"kind": found.kind, "hosts": list(found.hosts), "uncovered": list(found.uncovered)}
+    return {**result(found.final), "away": result(found.away), "rotation": told}
 
 
 def result(compiled: Compiled) -> dict[str, Any]:
-    """What the task returns of a compiled catalogue."""
+    """Return the task's result for a compiled catalogue."""
     return {
         "changed": False,
         **compiled.as_dict(),
@@ -133,14 +123,14 @@ def result(compiled: Compiled) -> dict[str, Any]:
 
 
 def refusal(compiled: Compiled) -> str:
-    """Everything that is wrong, one diagnostic after the other, each beginning on a line of its own."""
+    """Return the message about all that is wrong; each diagnostic begins on a line of its own."""
     count = len(compiled.errors)
     head = f"The catalogue has {count} error{'s' if count > 1 else ''}. No host was contacted."
     return "\n".join([head, *(diagnostic.render() for diagnostic in compiled.errors), "Codes: docs/diagnostics.md"])
 
 
 def snapshot(variables: Mapping[str, Any]) -> Inventory:
-    """What the compiler needs to know of the inventory, from the variables of any one host."""
+    """Return what the compiler needs to know of the inventory, from the variables of any one host."""
     groups = {str(name): [str(host) for host in hosts] for name, hosts in variables["groups"].items()}
     hostvars = variables["hostvars"]
     fixed: dict[int, Any] = {}
@@ -151,7 +141,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     for name, host in hosts.items():
         mine = host.variables.get("llm_secrets")
         given |= {str(key): value for key, value in mine.items() if value} if isinstance(mine, Mapping) else {}
-        store = Path(str(hostvars[name].get("inventory_dir") or "."), ".credentials")
+        store = store_of(hostvars[name])
         if store not in stores:
             stores[store] = stored_secrets(store)
     secrets = {*given, *(name for name, value in os.environ.items() if value)}.union(*stores.values())
@@ -163,18 +153,16 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         frozenset(secrets),
         ansible_origin,
         ineffective(hostvars, groups, written),
-        {role: found for role in roles_with_locks() if (found := locked_versions(role))},
+        {role: found for role in LOCKED if (found := locked_versions(role))},
         short=frozenset(short),
     )
 
 
-def roles_with_locks() -> list[str]:
-    """Roles that install Python packages, from a lock of theirs."""
-    return ["litellm", *(engine.role for engine in ENGINES if engine.locked)]
-
-
 def locked_versions(role: str) -> frozenset[str]:
-    """Versions a role has locks of, e.g. from vllm-0.32.0-cuda.txt. The plugins may be used without the roles."""
+    """Return the versions a role has locks of, e.g. from vllm-0.32.0-cuda.txt.
+
+    Empty where the role is missing: the plugins may be used without the roles.
+    """
     name = role.replace("_", "-")
     return frozenset(
         path.stem.removeprefix(f"{name}-").split("-")[0]
@@ -183,15 +171,16 @@ def locked_versions(role: str) -> frozenset[str]:
 
 
 def read_raw(name: str, hostvars: Any) -> dict[str, Any]:
-    """The `llm_*` variables of one host as they are written. The keys, too, know where that was."""
+    """Return the `llm_*` variables of one host as they are written. The keys, too, know where that was."""
     return {variable: value for variable, value in hostvars.raw_get(name).items() if variable.startswith("llm_")}
 
 
 def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int, Any]) -> Host:
-    """The `llm_*` variables of one host, templated in its own context. `raw` is what `read_raw` says of it.
+    """Return the `llm_*` variables of one host, templated in its own context.
 
-    `fixed` holds values without templates by identity: hosts share what group_vars says, and templating it
-    again for each of them is what takes the time in a large inventory.
+    `raw` is what `read_raw` says of it. `fixed` holds values without templates by identity: hosts
+    share what group_vars says, and templating it again for each of them is what takes the time in
+    a large inventory.
     """
     mine = hostvars[name]
     values: dict[str, Any] = {}
@@ -215,7 +204,7 @@ def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int,
 
 
 def is_fixed(value: Any) -> bool:
-    """True for a value that templating cannot change: no templates and nothing encrypted in it."""
+    """Return whether templating cannot change a value: no templates and nothing encrypted in it."""
     if value is None or isinstance(value, bool | int | float):
         return True
     if isinstance(value, str):
@@ -226,22 +215,18 @@ def is_fixed(value: Any) -> bool:
 
 
 def stored_secrets(store: Path) -> set[str]:
-    """Names of the secrets kept beside the inventory."""
+    """Return the names of the secrets kept beside the inventory."""
     return {entry.name for entry in store.iterdir() if not entry.name.startswith(".")} if store.is_dir() else set()
 
 
 def report(compiled: Compiled) -> str:
-    """All diagnostics as JSON."""
+    """Return all diagnostics as JSON."""
     return json.dumps([diagnostic.as_dict() for diagnostic in compiled.diagnostics], indent=2) + "\n"
 
 
 def write(variable: str, target: str, text: str) -> None:
-    """Write the file that a variable asks for. Who reads it never sees half of it."""
-    path = Path(target).expanduser()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write the file that a variable asks for. Raises AnsibleActionFail."""
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.rename(path)
+        write_whole(Path(target).expanduser(), text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise AnsibleActionFail(f"{variable} cannot be written: {error}") from error

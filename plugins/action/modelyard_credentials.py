@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
-try:
-    from modelyard.controller.secrets import SecretError, resolve
-except ImportError as error:
-    raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
+from modelyard.controller.secrets import SecretError, resolve
+from modelyard_ansible.action import Action
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Gives the module values; a value is never a variable of Ansible's, so it cannot be printed as one."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the action."""
-        super().run(tmp, task_vars)
-        variables = task_vars or {}
-        given = self._templar.template(variables.get("llm_secrets") or {})
-        store = Path(variables["inventory_dir"] or ".") / ".credentials"
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return the module's result, and which secrets were generated. Raises AnsibleActionFail."""
+        given, store = self._secrets(variables)
         values: dict[str, str] = {}
         generated: list[str] = []
         for name, secret in self._task.args["secrets"].items():
             try:
-                value, fresh = resolve(str(secret), given, store, write=not self._task.check_mode)
+                values[name], fresh = resolve(str(secret), given, store, write=self._writes)
             except SecretError as error:
                 raise AnsibleActionFail(str(error)) from error
-            values[name] = value
             if fresh:
                 generated.append(str(secret))
-        result = self._execute_module(
-            module_args={"service": self._task.args["service"], "values": values}, task_vars=task_vars
-        )
+        result = self._module(variables, {"service": self._task.args["service"], "values": values})
         return {**result, "generated": generated}

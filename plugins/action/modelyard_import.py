@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
-try:
-    from modelyard.importer import FILES, REPORT, InputError, import_stack
-except ImportError as error:
-    IMPORT_ERROR: ImportError | None = error
-else:
-    IMPORT_ERROR = None
+from modelyard.importer import FILES, REPORT, InputError, import_stack
+from modelyard_ansible.action import ControllerAction
 
 SCHEMA = Path(__file__).parents[2] / "docs/catalogue.schema.json"
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Reads the two files, writes an inventory. Contacts no host."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the report, or fail with everything that is wrong with the input."""
-        super().run(tmp, task_vars)
-        if IMPORT_ERROR is not None:
-            raise AnsibleActionFail(
-                f"{IMPORT_ERROR}. This Python ({sys.executable}) is not Modelyard's: run `make env`, then "
-                "`.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
-            )
-        _, arguments = self.validate_argument_spec(
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return the report. Raises AnsibleActionFail with everything that is wrong with the input."""
+        arguments = self._options(
             {"source": {"type": "str", "required": True}, "destination": {"type": "path", "required": True}}
         )
         if not arguments["source"]:
@@ -60,7 +43,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("\n".join(line for line in lines if line))
         if not imported.public_names:
             raise AnsibleActionFail(f"No active provider can be taken over. Nothing was written.\n{imported.report}")
-        if not self._task.check_mode:
+        if self._writes:
             write(imported.files, destination)
         return {
             "changed": True,
@@ -79,7 +62,7 @@ class ActionModule(ActionBase):
 
 
 def read(source: Path) -> dict[str, bytes]:
-    """The files that exist. Raises AnsibleActionFail if one cannot be read."""
+    """Return the files that exist. Raises AnsibleActionFail if one cannot be read."""
     try:
         return {name: (source / name).read_bytes() for name in FILES if (source / name).is_file()}
     except OSError as error:
@@ -87,7 +70,7 @@ def read(source: Path) -> dict[str, bytes]:
 
 
 def nearest(source: Path) -> str:
-    """Where the files lie, if they are not in `source` itself."""
+    """Say where the files lie, if they are not in `source` itself."""
     if (source / FILES[0]).is_file() or not source.is_dir():
         return ""
     found = sorted(source.glob(f"*/{FILES[0]}"))
@@ -95,7 +78,7 @@ def nearest(source: Path) -> str:
 
 
 def occupied(destination: Path) -> list[str]:
-    """Why nothing can be written there, if so: what exists is never overwritten."""
+    """Say why nothing can be written there, if so: what exists is never overwritten."""
     if destination.is_dir() and not any(destination.iterdir()):
         return []
     if not os.path.lexists(destination):

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
-from ansible.plugins.action import ActionBase
+
+from modelyard_ansible.action import Action
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Runs the module; a host that cannot be asked is a result like any other, with the reason in `unknown`."""
 
-    _supports_check_mode = True
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the action."""
-        super().run(tmp, task_vars)
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return the module's result, or why there is none in `unknown`."""
         try:
-            result = self._execute_module(module_args=self._task.args, task_vars=task_vars)
+            result = self._module(variables, self._task.args)
         except AnsibleError as error:
             how = "not reachable" if isinstance(error, AnsibleConnectionFailure) else "cannot be asked"
             return {"changed": False, "unknown": f"{how}: {brief(error.message)}"}
@@ -27,5 +25,5 @@ class ActionModule(ActionBase):
 
 
 def brief(message: str) -> str:
-    """The last line of an error, which is the reason, without what every error of ssh begins with."""
+    """Return the last line of an error, which is the reason, without what each of ssh begins with."""
     return (message.strip().splitlines() or ["no reason given"])[-1].rpartition("ssh: ")[2]

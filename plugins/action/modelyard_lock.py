@@ -10,29 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-
 from modelyard.controller.runs import started
+from modelyard_ansible.action import ControllerAction, Refusal
 
 
-class Held(AnsibleActionFail):
-    """Fails with its result alone: it is no fault of the playbook."""
-
-    omit_exception_key = True
-
-
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Writes who runs what since when. The lock ends with the process that took it."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Take the lock, or fail with who has it."""
-        super().run(tmp, task_vars)
-        _validated, wanted = self.validate_argument_spec(
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Take the lock, and return what it says of us. Raises Refusal with who has it."""
+        wanted = self._options(
             {"path": {"type": "path", "required": True}, "purpose": {"type": "str", "required": True}}
         )
         # Tasks run in children of the process that the user started.
@@ -49,12 +36,12 @@ class ActionModule(ActionBase):
         try:
             take(path, mine)
         except OSError as error:
-            raise Held(f"the lock {path} cannot be written: {error.strerror}") from error
+            raise Refusal(f"the lock {path} cannot be written: {error.strerror}") from error
         return {"changed": False, **mine}
 
 
 def take(path: Path, mine: dict[str, Any]) -> None:
-    """Make `path` ours; raises Held while its owner is alive, OSError if it cannot be written."""
+    """Make `path` ours; raises Refusal while its owner is alive, OSError if it cannot be written."""
     own = path.with_name(f"{path.name}.{mine['pid']}")
     own.write_text(json.dumps(mine) + "\n", encoding="utf-8")
     try:
@@ -67,9 +54,9 @@ def take(path: Path, mine: dict[str, Any]) -> None:
             if owner and (owner["host"], owner["pid"]) == (mine["host"], mine["pid"]):
                 return
             if owner and owner["host"] != mine["host"]:
-                raise Held(f"{told(owner)} Whether it still runs cannot be seen from here; if not, remove {path}.")
+                raise Refusal(f"{told(owner)} Whether it still runs cannot be seen from here; if not, remove {path}.")
             if owner and started(owner["pid"]) == owner["started"]:
-                raise Held(f"{told(owner)} Wait for its end (ps {owner['pid']}).")
+                raise Refusal(f"{told(owner)} Wait for its end (ps {owner['pid']}).")
             # Its owner has ended without a word: an interrupted run, or simply the last one.
             path.unlink(missing_ok=True)
     finally:
@@ -77,7 +64,7 @@ def take(path: Path, mine: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What a lock says; None if it is gone, or damaged, which only a full disk does."""
+    """Return what a lock says; None if it is gone, or damaged, which only a full disk does."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -86,6 +73,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def told(owner: dict[str, Any]) -> str:
+    """Say who has the lock."""
     return (
         f"{owner['purpose']} changes the hosts of this inventory since {owner['since']}: "
         f"{owner['user']}@{owner['host']}, process {owner['pid']}."

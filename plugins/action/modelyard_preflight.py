@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-try:
-    from modelyard.gpu.preflight import fit_on_host
-    from modelyard.output.tables import gpu_table
-except ImportError as error:
-    raise ImportError("the controller's environment lacks the package modelyard: run `make env`") from error
+from modelyard.gpu.preflight import fit_on_host
+from modelyard.output.tables import gpu_table
+from modelyard_ansible.action import Action
 
 display = Display()
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Runs the module; places the models on the GPUs that the host has told."""
 
-    _supports_check_mode = True
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the action."""
-        super().run(tmp, task_vars)
-        result = self._execute_module(task_vars=task_vars)
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return the module's result with the placement, failed if there are problems."""
+        result = self._module(variables, self._task.args)
         if result.get("failed"):
             return result
         arguments = self._task.args
-        host = str((task_vars or {})["inventory_hostname"])
+        host = str(variables["inventory_hostname"])
         fitted = fit_on_host(
             host,
             arguments.get("engines") or [],

@@ -3,55 +3,33 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
+from plotly.offline import get_plotlyjs
 
-try:
-    from plotly.offline import get_plotlyjs
-
-    from modelyard.catalogue.sourcemap import plain
-    from modelyard.names import journal
-    from modelyard.report.page import page
-    from modelyard.report.queries import AT_THE_END, ReportError, over_time, span
-    from modelyard.report.sections import Author
-    from modelyard.report.told import read
-except ImportError as error:
-    IMPORT_ERROR: ImportError | None = error
-else:
-    IMPORT_ERROR = None
+from modelyard.catalogue.sourcemap import plain
+from modelyard.names import journal
+from modelyard.report.page import page
+from modelyard.report.queries import AT_THE_END, ReportError, over_time, span
+from modelyard.report.sections import Author
+from modelyard.report.told import read
+from modelyard_ansible.action import Action, Refusal, write_whole
 
 CLONE = Path(__file__).parents[2]
 
 
-class Refusal(AnsibleActionFail):
-    """Fails with its result alone: Ansible would print the message twice, the first time as a fault of the playbook."""
-
-    omit_exception_key = True
-
-
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Runs on the host that has Prometheus; the page is written on the controller."""
 
     TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_async = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return where the page is, or fail and leave what was there."""
-        super().run(tmp, task_vars)
-        if IMPORT_ERROR is not None:
-            raise AnsibleActionFail(
-                f"{IMPORT_ERROR}. This Python ({sys.executable}) is not Modelyard's: run `make env`, then "
-                "`.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
-            )
-        _, arguments = self.validate_argument_spec(
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Return where the page is. Raises Refusal, and leaves what was there."""
+        arguments = self._options(
             {
                 "plans": {"type": "dict", "required": True},
                 "public_names": {"type": "list", "elements": "str", "required": True},
@@ -65,9 +43,9 @@ class ActionModule(ActionBase):
             period = span(arguments["hours"], settings["retention_days"])
         except ReportError as error:
             raise Refusal(str(error)) from None
-        answer = self._execute_module(
-            module_name="modelyard_prometheus",
-            module_args={
+        answer = self._module(
+            variables,
+            {
                 "url": f"http://{settings['listen'][0]}:{settings['port']}",
                 "points": period.points,
                 "step_s": period.step_s,
@@ -75,7 +53,7 @@ class ActionModule(ActionBase):
                 "at_the_end": AT_THE_END,
                 "hint": f"{journal('modelyard-prometheus.service')}    (on {host})",
             },
-            task_vars=task_vars,
+            "modelyard_prometheus",
         )
         if "over_time" not in answer:
             return answer
@@ -90,24 +68,27 @@ class ActionModule(ActionBase):
         path = Path(
             os.path.abspath(os.path.expanduser(arguments["destination"] or f"report-{clock(now):%Y-%m-%d}.html"))
         )
-        if not self._task.check_mode:
-            write(path, text)
+        if self._writes:
+            try:
+                write_whole(path, text)
+            except OSError as error:
+                raise Refusal(f"the report cannot be written to {path}: {error.strerror}") from None
         figures = ", ".join(f"{name.lower()} {value}" for name, value in report.headline.items())
         lines = [
             f"{clock(told.begin):%Y-%m-%d %H:%M} to {clock(told.end):%Y-%m-%d %H:%M %Z}: {figures}",
             *report.missing,
         ]
-        lines.append("Check mode: nothing was written." if self._task.check_mode else path.as_uri())
+        lines.append(path.as_uri() if self._writes else "Check mode: nothing was written.")
         return {"changed": True, "path": str(path), "summary": "\n".join(lines)}
 
 
 def clock(moment: float) -> datetime:
-    """The controller's time, where the report is read."""
+    """Return a time, in seconds since 1970, as the controller's: the report is read there."""
     return datetime.fromtimestamp(moment).astimezone()
 
 
 def watcher(plans: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The host that has Prometheus, and its part of the plan."""
+    """Return the host that has Prometheus, and its part of the plan. Raises Refusal if there is none."""
     for host, plan in plans.items():
         if plan["prometheus"] is not None:
             return host, plain(plan["prometheus"])
@@ -119,17 +100,9 @@ def watcher(plans: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def shown(inventory: str) -> str:
-    """The inventory's directory as it is named in the clone; of any other its last part, which is no path of a user."""
+    """Return the inventory's directory as it is named in the clone.
+
+    Of any other it is the last part: a path of the user's stays out of a page that is passed on.
+    """
     path = Path(inventory)
     return str(path.relative_to(CLONE)) if path.is_relative_to(CLONE) else path.name
-
-
-def write(path: Path, text: str) -> None:
-    """Who reads it never sees half of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.rename(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise Refusal(f"the report cannot be written to {path}: {error.strerror}") from None

@@ -8,71 +8,57 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-try:
-    from modelyard.catalogue.sourcemap import plain
-    from modelyard.compiler.compile import compile_document
-    from modelyard.controller.origins import ansible_origin
-    from modelyard.gpu.cuda import CudaError, choose_build
-    from modelyard.operations.diff import compare, observed
-    from modelyard.operations.drill import DrillError, drill
-    from modelyard.operations.releases import RollbackError, way_back
-    from modelyard.operations.releases import render as render_releases
-    from modelyard.operations.status import render as render_status
-    from modelyard.operations.status import status
-    from modelyard.output.render import render_changes
-    from modelyard.output.systemd import fill_words, systemd_word
-except ImportError as error:
-    IMPORT_ERROR: ImportError | None = error
-else:
-    IMPORT_ERROR = None
+from modelyard.catalogue.sourcemap import plain
+from modelyard.gpu.cuda import CudaError, choose_build
+from modelyard.operations.diff import compare, observed
+from modelyard.operations.drill import DrillError, drill
+from modelyard.operations.releases import RollbackError, way_back
+from modelyard.operations.releases import render as render_releases
+from modelyard.operations.status import render as render_status
+from modelyard.operations.status import status
+from modelyard.output.render import render_changes
+from modelyard.output.systemd import fill_words, systemd_word
 
 
-def litellm_config(
-    catalogue: Mapping[str, Any],
-    groups: Mapping[str, Sequence[str]],
-    addresses: Mapping[str, str] | None = None,
-    secrets: Sequence[str] = (),
-    gateway_host: str | None = None,
-) -> dict[str, Any]:
-    """The gateway's document for one gateway host. Raises AnsibleFilterError with every diagnostic."""
-    if IMPORT_ERROR is not None:
-        raise AnsibleFilterError(f"{IMPORT_ERROR}. Run `make env`, then use .venv/bin/ansible-playbook.")
-    for name, value in (("the catalogue", catalogue), ("groups", groups), ("addresses", addresses or {})):
-        if not isinstance(value, Mapping):
-            raise AnsibleFilterError(f"{name} must be a mapping, not {type(value).__name__}")
-    document, diagnostics = compile_document(
-        catalogue,
-        plain(groups),
-        plain(addresses or {}),
-        frozenset(plain(list(secrets))),
-        gateway_host,
-        ansible_origin,
-    )
-    errors = [diagnostic.render() for diagnostic in diagnostics if diagnostic.severity == "error"]
-    if errors:
-        raise AnsibleFilterError("\n".join([f"the catalogue has {len(errors)} error(s)", *errors]))
+def litellm_config(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the gateway on the host that `plan` is of.
+
+    Raises AnsibleFilterError if there is none.
+    """
+    gateway = plan.get("litellm") if isinstance(plan, Mapping) else None
+    if not gateway:
+        raise AnsibleFilterError("a plan of a host with a gateway is wanted: one of modelyard_compile's `plans`")
+    document: dict[str, Any] = gateway["document"]
     return document
 
 
-def litellm_model_list(*args: Any, **kwargs: Any) -> list[dict[str, Any]]:
-    """`model_list` of the document. Arguments and errors as litellm_config."""
-    return litellm_config(*args, **kwargs)["model_list"]
+def litellm_model_list(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the deployments of that configuration. Raises AnsibleFilterError."""
+    deployments: list[dict[str, Any]] = litellm_config(plan)["model_list"]
+    return deployments
 
 
-def litellm_fallbacks(*args: Any, **kwargs: Any) -> list[dict[str, list[str]]]:
-    """The flat chains of the document. Arguments and errors as litellm_config."""
-    return litellm_config(*args, **kwargs)["router_settings"]["fallbacks"]
+def litellm_fallbacks(plan: Mapping[str, Any]) -> list[dict[str, list[str]]]:
+    """Return the flat chains of that configuration. Raises AnsibleFilterError."""
+    chains: list[dict[str, list[str]]] = litellm_config(plan)["router_settings"]["fallbacks"]
+    return chains
 
 
 def modelyard_changes(plans: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """What would change on every host of `plans`, as text; `results` are those of modelyard_live by host."""
+    """Return what would change on every host of `plans`, as text.
+
+    `results` are by host those of modelyard_live.
+    """
     return render_changes(compare(plain(plans), {host: observed(result) for host, result in plain(results).items()}))
 
 
 def modelyard_drill(
     compiled: Mapping[str, Any], fault: str, model: str, environment: str, confirmed: bool
 ) -> dict[str, Any]:
-    """What a fault means for the compiled plans: fault, model, shell, units by host. Raises AnsibleFilterError."""
+    """Return what a fault means for the compiled plans: fault, model, shell, units by host.
+
+    Raises AnsibleFilterError where it is refused.
+    """
     plans, models = plain(compiled["plans"]), plain(compiled["local_chat_models"])
     try:
         return asdict(drill(plans, models, str(fault), str(model), str(environment), bool(confirmed)))
@@ -81,12 +67,15 @@ def modelyard_drill(
 
 
 def modelyard_releases(results: Mapping[str, Any], now: int) -> str:
-    """What is live and what can be gone back to, as text; `results` are those of modelyard_live with `history`."""
+    """Return what is live and what can be gone back to, as text.
+
+    `results` are by host those of modelyard_live with `history`, `now` is in seconds since 1970.
+    """
     return render_releases({host: _history(result) for host, result in plain(results).items()}, int(now))
 
 
 def modelyard_way_back(results: Mapping[str, Any], service: str = "", release: str = "") -> list[dict[str, Any]]:
-    """The steps of a rollback: host, service, release (null: it goes away), stage, and text that says so.
+    """Return the steps of a rollback: host, service, release (null: it goes away), stage, text.
 
     Hosts that could not be asked have no steps. Raises AnsibleFilterError where there is no way back.
     """
@@ -102,13 +91,18 @@ def modelyard_way_back(results: Mapping[str, Any], service: str = "", release: s
 
 
 def _history(result: Mapping[str, Any]) -> Any:
+    """Return the history that a host told, or why it could not be asked."""
     return result["history"] if "history" in result else observed(result)
 
 
 def modelyard_status(
     plans: Mapping[str, Any] | None, lives: Mapping[str, Any], founds: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """How everything is, from the compiled plans (none: the catalogue has errors) and what the hosts said, by host."""
+    """Return how everything is, as data.
+
+    `plans` are None if the catalogue has errors; `lives` and `founds` are by host the results of
+    modelyard_live and modelyard_status.
+    """
     live = {host: observed(result) for host, result in plain(lives).items()}
     found = {
         host: result if "services" in result else live[host] if isinstance(live[host], str) else str(result.get("msg"))
@@ -117,40 +111,52 @@ def modelyard_status(
     return status(plain(plans) if plans else None, live, found)
 
 
+def modelyard_status_text(found: Mapping[str, Any]) -> str:
+    """Return the result of modelyard_status as text."""
+    return render_status(plain(found))
+
+
 def modelyard_fill_words(words: Sequence[str], given: Mapping[str, Sequence[str]]) -> list[str]:
-    """The command line of a plan's instance with placeholders replaced by the words that `given` has for them."""
+    """Return a plan's command line with its placeholders replaced by the words that `given` has for them."""
     return fill_words(plain(words), plain(given))
 
 
 def modelyard_systemd_word(word: object) -> str:
-    """A word of a unit's command line, quoted as systemd wants it. Numbers are words too."""
+    """Return a word of a unit's command line, quoted as systemd wants it. Numbers are words too."""
     return systemd_word(str(word))
 
 
 def modelyard_cuda_build(facts: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    """What decides the bytes of an engine's build, from the facts of modelyard_gpu_facts."""
+    """Return what decides the bytes of an engine's build, from the facts of modelyard_gpu_facts.
+
+    The options are those of modelyard.cuda.choose_build. Raises AnsibleFilterError.
+    """
     try:
         return choose_build(facts=plain(facts), **plain(options))
     except CudaError as error:
         raise AnsibleFilterError(str(error)) from error
 
 
+FILTERS: tuple[Callable[..., Any], ...] = (
+    litellm_config,
+    litellm_fallbacks,
+    litellm_model_list,
+    modelyard_changes,
+    modelyard_cuda_build,
+    modelyard_drill,
+    modelyard_fill_words,
+    modelyard_releases,
+    modelyard_status,
+    modelyard_status_text,
+    modelyard_systemd_word,
+    modelyard_way_back,
+)
+"""Each is called like its function, and documented in a file of that name beside this one."""
+
+
 class FilterModule:
     """What Ansible asks for."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Filter name: function."""
-        return {
-            "litellm_config": litellm_config,
-            "litellm_model_list": litellm_model_list,
-            "litellm_fallbacks": litellm_fallbacks,
-            "modelyard_changes": modelyard_changes,
-            "modelyard_cuda_build": modelyard_cuda_build,
-            "modelyard_drill": modelyard_drill,
-            "modelyard_fill_words": modelyard_fill_words,
-            "modelyard_releases": modelyard_releases,
-            "modelyard_status": modelyard_status,
-            "modelyard_status_text": lambda found: render_status(plain(found)),
-            "modelyard_systemd_word": modelyard_systemd_word,
-            "modelyard_way_back": modelyard_way_back,
-        }
+        """Return the filters by name."""
+        return {function.__name__: function for function in FILTERS}

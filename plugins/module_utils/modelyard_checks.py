@@ -14,9 +14,17 @@ import re
 import socket
 import time
 import urllib.parse
+from collections.abc import Iterator
+from typing import Any
 
 from ansible.module_utils.modelyard_services import CREDENTIALS, ServiceError, run, unit_state
 
+GATEWAY_OPTIONS = {
+    "url": {"type": "str", "required": True},
+    "bearer": {"type": "str", "default": "litellm/LITELLM_MASTER_KEY", "no_log": False},
+    "model": {"type": "str", "required": True},
+}
+"""Options of modules that ask the gateway; the documentation fragment modelyard_gateway describes them."""
 DEFAULT_TIMEOUT_S = 5.0
 
 
@@ -36,7 +44,7 @@ def read_credential(reference: str, generations: dict[str, str] | None = None) -
     """Return the secret that `SERVICE/NAME` refers to.
 
     `generations` maps a service to the generation to read instead of its live one: a candidate is checked with the
-    secrets it was started with.
+    secrets it was started with. Raises CheckError.
     """
     service, _, name = reference.rpartition("/")
     generation = (generations or {}).get(service, "current")
@@ -48,7 +56,7 @@ def read_credential(reference: str, generations: dict[str, str] | None = None) -
         raise CheckError(f"credential {reference} cannot be read: {error.strerror}") from error
 
 
-def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
+def run_check(check: dict[str, Any], generations: dict[str, str] | None = None) -> dict[str, Any]:
     """Run one check; never raises.
 
     Returns {name, service, kind, hint, status: ok|failed|skipped, detail, seconds, final}; `final`: waiting is no use.
@@ -70,7 +78,7 @@ def run_check(check: dict, generations: dict[str, str] | None = None) -> dict:
     return {**result, "status": status, "detail": detail, "seconds": round(time.monotonic() - started, 3)}
 
 
-def run_checks(checks: list[dict], generations: dict[str, str] | None = None) -> list[dict]:
+def run_checks(checks: list[dict[str, Any]], generations: dict[str, str] | None = None) -> list[dict[str, Any]]:
     """Run every check, also after failures: one run shows all that is wrong."""
     return [run_check(check, generations) for check in checks]
 
@@ -86,7 +94,7 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def table(results: list[dict]) -> list[str]:
+def table(results: list[dict[str, Any]]) -> list[str]:
     """Return the lines of a table of results, with the hint under everything that failed."""
     if not results:
         return ["no check was run"]
@@ -107,7 +115,9 @@ def table(results: list[dict]) -> list[str]:
 
 
 @contextlib.contextmanager
-def sent(check: dict, generations: dict[str, str] | None, body: dict | None = None):
+def sent(
+    check: dict[str, Any], generations: dict[str, str] | None, body: dict[str, Any] | None = None
+) -> Iterator[http.client.HTTPResponse]:
     """Send the request that a check describes, and give the response while its connection is open.
 
     Raises OSError, HTTPException or CheckError.
@@ -132,13 +142,15 @@ def sent(check: dict, generations: dict[str, str] | None, body: dict | None = No
         connection.close()
 
 
-def request(check: dict, generations: dict[str, str] | None, body: dict | None = None) -> tuple[int, bytes]:
+def request(
+    check: dict[str, Any], generations: dict[str, str] | None, body: dict[str, Any] | None = None
+) -> tuple[int, bytes]:
     """Send the request that a check describes; returns the status and the body. Raises as `sent`."""
     with sent(check, generations, body) as response:
         return response.status, response.read()
 
 
-def speed(check: dict, tokens: int) -> dict:
+def speed(check: dict[str, Any], tokens: int) -> dict[str, Any]:
     """Stream one answer of the model of a `chat` check; never raises.
 
     Returns {model, first_token_s, tokens_per_s (after the first one), problem}; what is not known is None.
@@ -175,7 +187,7 @@ def speed(check: dict, tokens: int) -> dict:
     return found
 
 
-def _has_token(event: dict) -> bool:
+def _has_token(event: dict[str, Any]) -> bool:
     deltas = [choice.get("delta") or {} for choice in event.get("choices") or []]
     return any(delta.get("content") or delta.get("reasoning_content") for delta in deltas)
 
@@ -184,7 +196,7 @@ def _excerpt(body: bytes) -> str:
     return " ".join(body.decode("utf-8", "replace").split())[:200]
 
 
-def _check_unit(check: dict, _generations: dict[str, str] | None) -> str:
+def _check_unit(check: dict[str, Any], _generations: dict[str, str] | None) -> str:
     states = {}
     for unit in check["units"]:
         properties = unit_state(unit)
@@ -197,7 +209,7 @@ def _check_unit(check: dict, _generations: dict[str, str] | None) -> str:
     return f"{active[0]} is active"
 
 
-def _check_http(check: dict, generations: dict[str, str] | None) -> str:
+def _check_http(check: dict[str, Any], generations: dict[str, str] | None) -> str:
     status, body = request(check, generations, check.get("body"))
     if status not in check.get("expect_status", [200]):
         expected = " or ".join(str(code) for code in check.get("expect_status", [200]))
@@ -205,7 +217,7 @@ def _check_http(check: dict, generations: dict[str, str] | None) -> str:
     return f"answered {status}"
 
 
-def _check_models(check: dict, generations: dict[str, str] | None) -> str:
+def _check_models(check: dict[str, Any], generations: dict[str, str] | None) -> str:
     status, body = request(check, generations)
     if status != 200:
         raise CheckError(f"answered {status}: {_excerpt(body)}")
@@ -223,7 +235,7 @@ def _check_models(check: dict, generations: dict[str, str] | None) -> str:
     return f"{count} as compiled, and {len(more)} more" if more else f"{count}, exactly as compiled"
 
 
-def _check_chat(check: dict, generations: dict[str, str] | None) -> str:
+def _check_chat(check: dict[str, Any], generations: dict[str, str] | None) -> str:
     stream = bool(check.get("stream"))
     question = {
         "model": check["model"],
@@ -245,7 +257,7 @@ def _check_chat(check: dict, generations: dict[str, str] | None) -> str:
     return f"{check['model']} streamed {len(events) - 1} events and [DONE]"
 
 
-def _check_key(check: dict, generations: dict[str, str] | None) -> str:
+def _check_key(check: dict[str, Any], generations: dict[str, str] | None) -> str:
     """Names the secret, never its value; so without what the provider says, which may repeat a part of it."""
     name = (check.get("bearer") or check["x_api_key"]).rpartition("/")[2]
     try:
@@ -288,7 +300,7 @@ class _Redis:
         self._socket.close()
 
 
-def _check_redis(check: dict, generations: dict[str, str] | None) -> str:
+def _check_redis(check: dict[str, Any], generations: dict[str, str] | None) -> str:
     client = _Redis(check["host"], int(check["port"]), float(check.get("timeout_s", DEFAULT_TIMEOUT_S)))
     try:
         client.call("AUTH", check["username"], read_credential(check["password"], generations))
@@ -311,7 +323,7 @@ _NO_CUDA = re.compile(r"failed to initialize CUDA: .*")
 _FIRST_LINES = 5000
 
 
-def _check_gpu(check: dict, _generations: dict[str, str] | None) -> str:
+def _check_gpu(check: dict[str, Any], _generations: dict[str, str] | None) -> str:
     unit = check["unit"]
     journal = _first_lines(unit)
     held, others = _gpu_memory(_processes(unit))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 PATH = "/var/lib/modelyard/litellm/clients.json"
 
 
-def content(clients: dict, hashes: dict) -> str:
+def content(clients: dict[str, Any], hashes: dict[str, Any]) -> str:
     """Return the file's text for clients by name and the hashes of their keys."""
     entries = [
         {"name": name, "sha256": hashes[name], "models": client["models"], "rpm": client["rpm"]}
@@ -20,7 +21,7 @@ def content(clients: dict, hashes: dict) -> str:
     return json.dumps({"version": 1, "clients": entries}, indent=1) + "\n"
 
 
-def there() -> tuple[dict, dict]:
+def there() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the clients of this host and the hashes of their keys, both by name; none if the file is damaged."""
     try:
         with open(PATH, encoding="utf-8") as handle:
@@ -31,7 +32,7 @@ def there() -> tuple[dict, dict]:
         return {}, {}
 
 
-def describe(clients: dict, hashes: dict, former: dict) -> str:
+def describe(clients: dict[str, Any], hashes: dict[str, Any], former: dict[str, Any]) -> str:
     """Return one line for every client, for a diff. A hash is not shown: a key that is another one is said to be."""
     lines = []
     for name, client in sorted(clients.items()):

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from typing import Any, Callable
 
 CHUNK_BYTES = 1 << 20
@@ -26,6 +27,21 @@ class ModelError(Exception):
 
 class RetryableError(Exception):
     """The connection broke or the server was not able to answer; worth another attempt."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """How files are fetched."""
+
+    token: str | None = None
+    """The hub's access token."""
+    margin_mib: int = 1024
+    """MiB that must stay free on the disk."""
+    attempts: int = 5
+    """How many of them in a row may bring no data."""
+    log: Callable[[str], None] = lambda line: None
+    free_bytes: Callable[[str], int] = lambda path: shutil.disk_usage(path).free
+    sleep: Callable[[float], None] = time.sleep
 
 
 def gib(size: int) -> str:
@@ -56,6 +72,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects; a token stays with the host that it was meant for."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Return the request that follows, None if none does. Called by urllib."""
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and not same_host(req.full_url, newurl):
             following.headers.pop("Authorization", None)
@@ -140,9 +157,17 @@ def retried(
             sleep(min(2.0**failures, 30.0))
 
 
-def check_space(directory: str, missing: int, margin: int, free_bytes: Callable[[str], int]) -> None:
-    """Raise ModelError unless `missing` bytes fit below `directory` and `margin` bytes stay free."""
-    free = free_bytes(directory)
+def write_text(path: str, text: str) -> None:
+    """Write a file that appears whole under its name, with the directory that it is in."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    with open(f"{path}.new", "w", encoding="utf-8") as handle:
+        handle.write(text)
+    os.replace(f"{path}.new", path)
+
+
+def check_space(directory: str, missing: int, means: Means) -> None:
+    """Raise ModelError unless `missing` bytes fit below `directory` and the margin stays free."""
+    free, margin = means.free_bytes(directory), means.margin_mib << 20
     if free < missing + margin:
         raise ModelError(
             f"no room for the model in {directory}: {gib(missing)} are missing and {gib(margin)} must stay free, but "
@@ -153,34 +178,25 @@ def check_space(directory: str, missing: int, margin: int, free_bytes: Callable[
 class Transfer:
     """One file that is fetched into `partial`, continued where an earlier attempt or run ended."""
 
-    def __init__(
-        self,
-        url: str,
-        partial: str,
-        token: str | None = None,
-        margin_bytes: int = 0,
-        attempts: int = 5,
-        log: Callable[[str], None] = lambda line: None,
-        free_bytes: Callable[[str], int] = lambda path: shutil.disk_usage(path).free,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.url, self.partial, self.token = url, partial, token
-        self.margin_bytes, self.attempts = margin_bytes, attempts
-        self.log, self.free_bytes, self.sleep = log, free_bytes, sleep
+    def __init__(self, url: str, partial: str, means: Means) -> None:
+        self.url, self.partial, self.means = url, partial, means
 
     def size(self) -> int:
-        """Bytes that are in the partial file."""
+        """Return how many bytes are in the partial file."""
         return os.path.getsize(self.partial) if os.path.exists(self.partial) else 0
 
     def run(self) -> None:
-        """Bring the partial file to its full length, over as many connections as it takes."""
+        """Bring the partial file to its full length, over as many connections as it takes.
+
+        Raises ModelError.
+        """
         try:
             retried(
                 self._one_connection,
                 self.size,
-                self.attempts,
-                self.sleep,
-                lambda line: self.log(f"{self.partial}: {line}"),
+                self.means.attempts,
+                self.means.sleep,
+                lambda line: self.means.log(f"{self.partial}: {line}"),
             )
         except RetryableError as error:
             raise ModelError(
@@ -192,12 +208,12 @@ class Transfer:
         """Ask for what is missing and append it. Raises RetryableError if another attempt may help."""
         have = self.size()
         try:
-            with opened(self.url, self.token, have) as response:
+            with opened(self.url, self.means.token, have) as response:
                 if response.status != 206:
                     have = 0  # The server knows no ranges and sends the file from its start.
                 length = response.headers.get("Content-Length")
                 total = have + int(length) if length else None
-                check_space(os.path.dirname(self.partial), (total or 0) - have, self.margin_bytes, self.free_bytes)
+                check_space(os.path.dirname(self.partial), (total or 0) - have, self.means)
                 with open(self.partial, "ab" if have else "wb") as output:
                     self._copy(response, output, total)
         except urllib.error.HTTPError as error:
@@ -215,6 +231,6 @@ class Transfer:
             if time.monotonic() - reported >= PROGRESS_EVERY_S:
                 reported = time.monotonic()
                 share = f" of {gib(total)} ({100 * output.tell() // total} %)" if total else ""
-                self.log(f"{self.partial}: {gib(output.tell())}{share}")
+                self.means.log(f"{self.partial}: {gib(output.tell())}{share}")
         if total is not None and output.tell() < total:
             raise RetryableError(f"the connection ended after {gib(output.tell())} of {gib(total)}")

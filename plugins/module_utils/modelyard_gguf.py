@@ -71,7 +71,7 @@ class Header:
             raise GgufError("it ends within its header")
 
     def number(self, form: str) -> Any:
-        """Return one number of a struct's form."""
+        """Return one number of a struct's form. Raises GgufError."""
         packed = struct.Struct(f"<{form}")
         self.have(packed.size)
         (value,) = packed.unpack_from(self.data, self.at)
@@ -79,7 +79,7 @@ class Header:
         return value
 
     def text(self, longest: int = LIMIT_BYTES) -> str:
-        """Return one string."""
+        """Return one string. Raises GgufError."""
         size = self.number("Q")
         if size > longest:
             raise GgufError(f"it has a string of {size} bytes in its header")
@@ -88,7 +88,10 @@ class Header:
         return self.data[self.at - size : self.at].decode("utf-8", "replace")
 
     def value(self) -> Any:
-        """Return the value that comes next: a number, a string, a list of numbers, or for other lists their length."""
+        """Return the value that comes next: a number, a string, a list of numbers, or for other lists their length.
+
+        Raises GgufError.
+        """
         kind = self.number("I")
         if kind in NUMBERS:
             return self.number(NUMBERS[kind])
@@ -110,7 +113,10 @@ class Header:
         return [value for (value,) in packed.iter_unpack(self.data[start : self.at])]
 
     def skip_strings(self, count: int) -> None:
-        """Pass over a list of strings. A vocabulary has hundreds of thousands, so this loop has to be a plain one."""
+        """Pass over a list of strings. A vocabulary has hundreds of thousands, so this loop has to be a plain one.
+
+        Raises GgufError.
+        """
         if count * 8 > LIMIT_BYTES:
             raise GgufError(f"it has a list of {count} strings in its header")
         unpack = struct.Struct("<Q").unpack_from
@@ -155,7 +161,7 @@ def read(path: str) -> dict[str, Any]:
 
 
 def parts_of(path: str) -> list[str]:
-    """Return the files of the model whose (first) file is `path`."""
+    """Return the files of the model whose (first) file is `path`. Raises GgufError."""
     match = PART.search(path)
     if not match:
         return [path]
@@ -166,7 +172,10 @@ def parts_of(path: str) -> list[str]:
 
 
 def read_file(path: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the keys of one file with their values, and the sizes of its tensors in bytes."""
+    """Return the keys of one file with their values, and the sizes of its tensors in bytes.
+
+    Raises GgufError.
+    """
     with open(path, "rb") as handle:
         size = os.fstat(handle.fileno()).st_size
         header = Header(handle)

@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
+from typing import Any
 
 SERVICES = "/opt/modelyard/services"
 CREDENTIALS = "/etc/modelyard/credentials"
@@ -42,10 +43,10 @@ class ServiceError(Exception):
     """Something on the host is not as it must be; the text is for the user."""
 
 
-def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess:
+def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
     """Run a program and return its result, whatever its exit status.
 
-    It runs in `/`, because a service user may not enter /root.
+    It runs in `/`, because a service user may not enter /root. Raises ServiceError.
     """
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     try:
@@ -118,7 +119,7 @@ def sha256_of(path: str) -> str:
 class Release:
     """One immutable version of a service. Its identity is its content, before placeholders are filled in."""
 
-    def __init__(self, service: str, spec: dict) -> None:
+    def __init__(self, service: str, spec: dict[str, Any]) -> None:
         self.service = service
         self.spec = spec
         identity = {key: spec[key] for key in ("user", "files", "units", "store", "generation")}
@@ -137,18 +138,22 @@ class Release:
 
     @property
     def path(self) -> str:
+        """The release's directory."""
         return os.path.join(SERVICES, self.service, "releases", self.id)
 
     @property
     def credentials(self) -> str:
+        """The directory of the generation of credentials that it is started with."""
         return os.path.join(CREDENTIALS, self.service, self.spec["generation"] or "none")
 
     @property
     def strategy(self) -> str:
+        """How it goes live: `restart`, `reload` or `slots`."""
         return str(self.spec["activation"].get("strategy", "restart"))
 
     @property
     def slots(self) -> dict[str, int]:
+        """The ports of its slots by their names; none unless that is its strategy."""
         return {str(name): int(port) for name, port in self.spec["activation"].get("slots", {}).items()}
 
     def fill(self, text: str, slot: str | None = None, path: str | None = None) -> str:
@@ -166,7 +171,7 @@ class Release:
             files[installed] = self.fill(content, slot)
         return files
 
-    def checks(self, slot: str | None = None) -> list[dict]:
+    def checks(self, slot: str | None = None) -> list[dict[str, Any]]:
         """Return the checks of this release, filled in for a slot."""
         return list(json.loads(self.fill(json.dumps(self.spec["checks"]), slot)))
 
@@ -188,6 +193,7 @@ class Release:
         return {self.service: self.spec["generation"]} if self.spec["generation"] else {}
 
     def manifest(self) -> str:
+        """Return the text of its manifest.json."""
         return json.dumps({**self.spec, "service": self.service, "id": self.id}, indent=2, sort_keys=True) + "\n"
 
 
@@ -214,7 +220,7 @@ def missing(release: Release) -> list[str]:
     return [path for path in needed if not os.path.exists(path)]
 
 
-def public_names(manifest: dict) -> list[str]:
+def public_names(manifest: dict[str, Any]) -> list[str]:
     """Return the model names that a release's checks want listed: of the gateway's, its public names."""
     return [name for check in manifest["checks"] if check["kind"] == "models" for name in check["names"]]
 
@@ -234,10 +240,12 @@ class Service:
             return None
 
     def load(self, link: str) -> Release | None:
+        """Return the release that a link points to; None if there is none."""
         identifier = self.linked(link)
         return Release.load(self.name, identifier) if identifier else None
 
     def point(self, link: str, release: Release) -> None:
+        """Let a link point to a release."""
         if self.linked(link) != release.id:
             link_atomically(os.path.join(self.root, link), os.path.join("releases", release.id))
 
@@ -268,7 +276,7 @@ class Service:
         found.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
         return [entry.name for entry in found]
 
-    def history(self) -> list[dict]:
+    def history(self) -> list[dict[str, Any]]:
         """Return what happened to it, the oldest first. A line that a full disk cut off is left out."""
         found = []
         for line in (read_text(os.path.join(self.root, "history.jsonl")) or "").splitlines():
@@ -339,7 +347,7 @@ def retired_long_ago(now: float) -> list[str]:
 
 
 def unit_state(unit: str) -> dict[str, str]:
-    """Return the properties of a unit that activation needs."""
+    """Return the properties of a unit that activation needs. Raises ServiceError."""
     shown = run(
         [
             "systemctl",
@@ -352,7 +360,10 @@ def unit_state(unit: str) -> dict[str, str]:
 
 
 def try_units(units: dict[str, str]) -> None:
-    """Have systemd use these units, {name: content}, until `keep_units` or the next boot."""
+    """Have systemd use these units, {name: content}, until `keep_units` or the next boot.
+
+    Raises ServiceError.
+    """
     os.makedirs(TRIED_UNITS, exist_ok=True)
     for name, content in units.items():
         write_atomically(os.path.join(TRIED_UNITS, name), content)
@@ -360,7 +371,10 @@ def try_units(units: dict[str, str]) -> None:
 
 
 def keep_units(units: dict[str, str]) -> None:
-    """Install units, {name: content}, so that a boot starts them. What is there already is not written again."""
+    """Install units, {name: content}, so that a boot starts them. What is there already is not written again.
+
+    Raises ServiceError.
+    """
     for name, content in units.items():
         path = os.path.join(UNITS, name)
         if read_text(path) != content:
@@ -372,13 +386,18 @@ def keep_units(units: dict[str, str]) -> None:
 
 
 def uninstall(*units: str) -> None:
-    """Stop and disable units and take their files away."""
+    """Stop and disable units and take their files away. Raises ServiceError."""
     systemctl("disable", "--now", "--quiet", *units)
+    delete_unit_files(*units)
+    systemctl("daemon-reload")
+
+
+def delete_unit_files(*units: str) -> None:
+    """Delete units, those that are tried and those that are kept."""
     for unit in units:
         for directory in (UNITS, TRIED_UNITS):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, unit))
-    systemctl("daemon-reload")
 
 
 def process_release(pid: str) -> str | None:
@@ -402,10 +421,11 @@ class Door:
     BACKEND = "gateway"
 
     def exists(self) -> bool:
+        """Return whether the socket is there, as it is while HAProxy runs."""
         return os.path.exists(self.SOCKET)
 
     def ask(self, command: str) -> str:
-        """Send one command to the admin socket and return the answer."""
+        """Send one command to the admin socket and return the answer. Raises ServiceError."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(5)
             try:
@@ -419,13 +439,13 @@ class Door:
         return answer.decode().strip()
 
     def set_state(self, slot: str, state: str) -> None:
-        """Set a slot to ready, drain or maint."""
+        """Set a slot to ready, drain or maint. Raises ServiceError."""
         answer = self.ask(f"set server {self.BACKEND}/{slot} state {state}")
         if answer:
             raise ServiceError(f"the front door refused `{slot} {state}`: {answer}")
 
     def slot(self, slot: str) -> dict[str, str]:
-        """Return HAProxy's statistics row of a slot."""
+        """Return HAProxy's statistics row of a slot. Raises ServiceError."""
         lines = self.ask("show stat").lstrip("# ").splitlines()
         names = lines[0].split(",")
         for line in lines[1:]:
@@ -435,7 +455,10 @@ class Door:
         raise ServiceError(f"the front door has no slot {self.BACKEND}/{slot}")
 
     def release(self) -> str | None:
-        """Return the release id of the running configuration, from its `description`."""
+        """Return the release id of the running configuration, from its `description`.
+
+        Raises ServiceError.
+        """
         for line in self.ask("show info").splitlines():
             if line.startswith("description:"):
                 return os.path.basename(line.split(":", 1)[1].strip())
@@ -445,7 +468,7 @@ class Door:
 def running_release(unit: str, release: Release) -> str | None:
     """Return the id of the release that a unit really runs, None when it does not run.
 
-    `release` is any release of the service: it says how what runs is read.
+    `release` is any release of the service: it says how what runs is read. Raises ServiceError.
     """
     state = unit_state(unit)
     if state.get("ActiveState") != "active":
@@ -466,7 +489,10 @@ def running_release(unit: str, release: Release) -> str | None:
 
 
 def differences(release: Release, service: Service) -> list[str]:
-    """Say in words how what runs differs from `release`; an empty list means that nothing has to be done."""
+    """Say in words how what runs differs from `release`; an empty list means that nothing has to be done.
+
+    Raises ServiceError.
+    """
     found = []
     if service.linked("current") != release.id:
         found.append(f"release {release.id} is not live (live: {service.linked('current') or 'none'})")
@@ -502,7 +528,10 @@ def slot_unit(release: Release, slot: str) -> str:
 
 
 def active_slots(release: Release) -> list[str]:
-    """Return the slots whose unit is active (or on its way), in the order of the release."""
+    """Return the slots whose unit is active (or on its way), in the order of the release.
+
+    Raises ServiceError.
+    """
     return [
         slot
         for slot in release.slots

@@ -34,7 +34,7 @@ def unit_name(identifier: str) -> str:
 
 
 def building(identifier: str) -> bool:
-    """Say whether a build of the artifact is under way."""
+    """Say whether a build of the artifact is under way. Raises ServiceError."""
     shown = run(["systemctl", "show", "--property=ActiveState", unit_name(identifier)]).stdout
     return shown.strip() in ("ActiveState=active", "ActiveState=activating")
 
@@ -44,6 +44,7 @@ def unneeded(now: float, forgotten: Collection[str] = ()) -> list[str]:
 
     The day is for what a run asks for now and stages later, for a run that was interrupted and for whoever reads the
     log of a build. `now` is in seconds since 1970; releases of the services in `forgotten` no longer count.
+    Raises ServiceError.
     """
     found = {}
     for directory in (STORE, WORK):
@@ -57,7 +58,10 @@ def unneeded(now: float, forgotten: Collection[str] = ()) -> list[str]:
 
 
 def delete_unneeded(now: float, forgotten: Collection[str] = ()) -> list[str]:
-    """Delete what `unneeded` returns. Returns what was deleted; what cannot be deleted stops nobody's run."""
+    """Delete what `unneeded` returns. Returns what was deleted; what cannot be deleted stops nobody's run.
+
+    Raises ServiceError.
+    """
     deleted = []
     for path in unneeded(now, forgotten):
         if _asked_for_lately(path, now):

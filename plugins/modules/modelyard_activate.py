@@ -101,9 +101,9 @@ import os
 import pwd
 import signal
 import socket
-import sys
 import time
 import traceback
+from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import run_checks, table
@@ -148,7 +148,7 @@ class Activation:
         service: Service,
         release: Release,
         displaces: list[str],
-        by: dict | None = None,
+        by: dict[str, Any] | None = None,
         after: dict[str, int] | None = None,
     ) -> None:
         self.service = service
@@ -160,17 +160,18 @@ class Activation:
         self.former: Release | None = None
         self.started = time.monotonic()
         self.steps: list[str] = []
-        self.checks: list[dict] = []
+        self.checks: list[dict[str, Any]] = []
 
     def look(self) -> None:
         """Note what is live before anything changes."""
         self.former = self.service.load("current")
 
     def note(self, step: str) -> None:
+        """Add a step to the report, with the seconds since the beginning."""
         self.steps.append(f"{time.monotonic() - self.started:6.1f} s  {step}")
 
-    def execute(self) -> dict:
-        """Switch, or do nothing when the release runs already."""
+    def execute(self) -> dict[str, Any]:
+        """Switch, or do nothing when the release runs already. Raises ServiceError."""
         marker = os.path.join(self.release.path, ".restart")
         reasons = differences(self.release, self.service)
         if os.path.exists(marker):
@@ -190,15 +191,16 @@ class Activation:
             self.note(f"old release {identifier} deleted")
         return self._report(changed=True)
 
-    def recover(self) -> dict:
+    def recover(self) -> dict[str, Any]:
         """Put right what an `execute` left that was killed; raises ServiceError with the report of it."""
         killed = ServiceError("The process that switched was killed.")
         if self.release.strategy == "slots":
             self.look()
             door = Door() if Door().exists() else None
             live = self._live_slot(door)
-            for slot in self.release.slots if door else ():
-                door.set_state(slot, "ready")
+            if door:
+                for slot in self.release.slots:
+                    door.set_state(slot, "ready")
             raise ServiceError(f"{self.service.name}: {killed} Slot {live or 'none'} serves.")
         self.displaced = [other for other in map(Service, sorted(self._in_the_way())) if other.displaced]
         if self.former and not differences(self.former, self.service):
@@ -207,14 +209,13 @@ class Activation:
             report = self._put_back(killed)
         raise ServiceError("\n".join([report, *self._give_back()]))
 
-    def told(self, work) -> dict:
+    def told(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the report of `work`, which is `execute` or `recover`."""
         try:
-            report = work()
+            return work()
         except ServiceError as error:
-            report = {"failed": True, "msg": str(error), "steps": self.steps, "release": self.release.id}
             self._record("failed", why=str(error).partition("\n")[0])
-        return report
+            return {"failed": True, "msg": str(error), "steps": self.steps, "release": self.release.id}
 
     def _record(self, outcome: str, **more: object) -> None:
         checks = sum(result["status"] == "ok" for result in self.checks)
@@ -222,7 +223,7 @@ class Activation:
         with contextlib.suppress(OSError):  # a full disk: what happened matters more than that it is remembered
             self.service.record(outcome, self.release.id, checks=checks, seconds=seconds, **self.by, **more)
 
-    def _report(self, changed: bool) -> dict:
+    def _report(self, changed: bool) -> dict[str, Any]:
         return {
             "changed": changed,
             "release": self.release.id,
@@ -440,7 +441,7 @@ class Activation:
                 raise ServiceError(f"{unit}: it ended {time.monotonic() - started:.0f} s after it was ready.")
         self.note(f"{unit} is a new program and stayed up")
 
-    def _fails_too(self, live: str, failed: list[dict]) -> bool:
+    def _fails_too(self, live: str, failed: list[dict[str, Any]]) -> bool:
         """Say whether the live slot fails the same checks, by name, with its own secrets."""
         former = self.former
         if former is None:
@@ -547,7 +548,7 @@ def _reset_failures(*units: str) -> None:
     run(["systemctl", "reset-failed", *units])
 
 
-def _wait_for(condition, limit: float, message: str) -> None:
+def _wait_for(condition: Callable[[], object], limit: float, message: str) -> None:
     deadline = time.monotonic() + limit
     while not condition():
         if time.monotonic() > deadline:
@@ -575,7 +576,7 @@ def _answers(host: str, port: int) -> bool:
         return False
 
 
-def in_a_child(work) -> tuple[int, int]:
+def in_a_child(work: Callable[[], dict[str, Any]]) -> tuple[int, int]:
     """Run `work`, which returns a report, in a process of its own. Returns its id and where the report can be read."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -592,7 +593,7 @@ def in_a_child(work) -> tuple[int, int]:
     os._exit(0)
 
 
-def outcome(child: int, reading: int) -> dict | None:
+def outcome(child: int, reading: int) -> dict[str, Any] | None:
     """Wait for the end of a child; returns its report, None if it was killed before it had one."""
     with os.fdopen(reading, "rb") as pipe:
         text = pipe.read()
@@ -603,13 +604,13 @@ def outcome(child: int, reading: int) -> dict | None:
         return None
 
 
-def detached(activation: Activation, report_path: str) -> dict:
+def detached(activation: Activation, report_path: str) -> dict[str, Any]:
     """Switch in two processes that outlive this one: the second puts right what the first leaves if it is killed.
 
     An SSH connection that breaks ends this process, not the switch: the report stays on the host.
     """
 
-    def supervise() -> dict:
+    def supervise() -> dict[str, Any]:
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -652,7 +653,7 @@ def main() -> None:
         if release is None:
             if module.check_mode:
                 module.exit_json(changed=True, steps=[], msg="nothing is staged yet, check mode stages nothing")
-            module.fail_json(msg=f"{service.name} has no release {wanted or 'staged'} on this host")
+            raise ServiceError(f"{service.name} has no release {wanted or 'staged'} on this host")
         if module.check_mode:
             module.exit_json(changed=bool(differences(release, service)), release=release.id, steps=[])
         if wanted:
@@ -675,4 +676,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

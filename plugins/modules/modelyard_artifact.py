@@ -86,6 +86,7 @@ import contextlib
 import json
 import os
 import shutil
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_services import ServiceError, read_text, run, sha256_of, write_atomically
@@ -94,8 +95,11 @@ from ansible.module_utils.modelyard_store import CACHE, COMPLETE, STORE, WORK, b
 BUILD_USER = "modelyard-build"
 
 
-def query(identifier: str, check_mode: bool) -> dict:
-    """Say whether the artifact is there and whole, and whether a build of it is under way. Marks it as asked for."""
+def query(identifier: str, check_mode: bool) -> dict[str, Any]:
+    """Say whether the artifact is there and whole, and whether a build of it is under way. Marks it as asked for.
+
+    Raises ServiceError.
+    """
     marker = os.path.join(STORE, identifier, COMPLETE)
     present = os.path.exists(marker)
     if present and not check_mode:
@@ -104,8 +108,11 @@ def query(identifier: str, check_mode: bool) -> dict:
     return {"present": present, "building": building(identifier), "cores": os.cpu_count() or 1}
 
 
-def start(identifier: str, sources: dict, script: str, environment: dict) -> dict:
-    """Start the build in a unit of its own: no network session, no terminal and no Ansible holds it."""
+def start(identifier: str, sources: dict[str, Any], script: str, environment: dict[str, Any]) -> dict[str, Any]:
+    """Start the build in a unit of its own: no network session, no terminal and no Ansible holds it.
+
+    Raises ServiceError.
+    """
     destination, work = os.path.join(STORE, identifier), os.path.join(WORK, identifier)
     for directory in (destination, work):
         shutil.rmtree(directory, ignore_errors=True)
@@ -151,8 +158,11 @@ def start(identifier: str, sources: dict, script: str, environment: dict) -> dic
     return {}
 
 
-def poll(identifier: str) -> dict:
-    """Return the last line of the build's log, and its exit status once it ended."""
+def poll(identifier: str) -> dict[str, Any]:
+    """Return the last line of the build's log, and its exit status once it ended.
+
+    Raises ServiceError.
+    """
     work = os.path.join(WORK, identifier)
     log = (read_text(os.path.join(work, "build.log")) or "").rstrip().splitlines()
     status = read_text(os.path.join(work, "status"))
@@ -165,8 +175,8 @@ def poll(identifier: str) -> dict:
     }
 
 
-def finish(identifier: str) -> dict:
-    """Seal a finished build and pack it for the controller's cache."""
+def finish(identifier: str) -> dict[str, Any]:
+    """Seal a finished build and pack it for the controller's cache. Raises ServiceError."""
     destination, work = os.path.join(STORE, identifier), os.path.join(WORK, identifier)
     log = os.path.join(work, "build.log")
     if os.path.exists(log):
@@ -180,8 +190,8 @@ def finish(identifier: str) -> dict:
     return {"archive": archive, "sha256": sha256_of(archive)}
 
 
-def unpack(identifier: str, archive: str, sha256: str) -> dict:
-    """Unpack the controller's copy beside its place, then rename it there."""
+def unpack(identifier: str, archive: str, sha256: str) -> dict[str, Any]:
+    """Unpack the controller's copy beside its place, then rename it there. Raises ServiceError."""
     if sha256_of(archive) != sha256:
         raise ServiceError(f"the copy of {identifier} arrived damaged; run again")
     staging = os.path.join(STORE, f".{identifier}.new")

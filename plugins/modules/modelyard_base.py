@@ -61,6 +61,7 @@ import pwd
 import shutil
 import stat
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_services import (
@@ -106,7 +107,10 @@ def directories(check_mode: bool) -> list[str]:
 
 
 def build_user(name: str, check_mode: bool) -> list[str]:
-    """Make the system user that builds artifacts: no home, no shell, no password."""
+    """Make the system user that builds artifacts: no home, no shell, no password.
+
+    Raises ServiceError.
+    """
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -120,7 +124,7 @@ def build_user(name: str, check_mode: bool) -> list[str]:
 
 
 def target(content: str, check_mode: bool) -> list[str]:
-    """Install, enable and start the target that wants every service."""
+    """Install, enable and start the target that wants every service. Raises ServiceError."""
     path = os.path.join(UNITS, TARGET)
     changes = []
     if read_text(path) != content:
@@ -142,7 +146,10 @@ def target(content: str, check_mode: bool) -> list[str]:
 
 
 def cleaned(check_mode: bool) -> list[str]:
-    """Forget what left the plan long ago, and delete what nothing needs any more."""
+    """Forget what left the plan long ago, and delete what nothing needs any more.
+
+    Raises ServiceError.
+    """
     now = time.time()
     retired = retired_long_ago(now)
     for name in [] if check_mode else retired:
@@ -174,7 +181,7 @@ def main() -> None:
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     missing = [program for program in module.params["programs"] if shutil.which(program) is None]
-    result = {"changes": changes, "missing_programs": missing, "services": services()}
+    result: dict[str, Any] = {"changes": changes, "missing_programs": missing, "services": services()}
     if changes:
         result["diff"] = {"prepared": "\n".join(changes)}
     module.exit_json(changed=bool(changes), **result)

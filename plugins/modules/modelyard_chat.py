@@ -48,16 +48,14 @@ import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_checks import CheckError, describe, request
+from ansible.module_utils.modelyard_checks import GATEWAY_OPTIONS, CheckError, describe, request
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "required": True},
-            "bearer": {"type": "str", "default": "litellm/LITELLM_MASTER_KEY", "no_log": False},
-            "model": {"type": "str", "required": True},
+            **GATEWAY_OPTIONS,
             "prompt": {"type": "str", "default": "Say hello."},
             "max_tokens": {"type": "int", "default": 32, "no_log": False},
         },

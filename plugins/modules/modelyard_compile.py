@@ -26,38 +26,44 @@ description:
     an empty list if there are none. A relative PATH begins where the command is run.
   - With C(-e llm_graph=PATH) who steps in for whom is written to PATH on the controller as a Mermaid flowchart, for
     Markdown in a fence if PATH ends in C(.md).
-  - With O(provider) and O(model) it compiles what the catalogue becomes when that model is chosen. Nothing is chosen by
-    that; C(playbooks/switch_model.yml) carries it out.
-  - With O(component) and O(version) it compiles what the catalogue becomes with that version, for
-    C(playbooks/upgrade.yml).
-  - With O(secret) it compiles the plans of the time in which that secret gets another value, for
-    C(playbooks/rotate_secrets.yml).
 options:
-  secret:
-    description: Name of a secret that can be rotated.
+  operation:
+    description:
+      - V(compile) compiles the catalogue as it is.
+      - V(switch) compiles what it becomes when O(model) of O(provider) is chosen. Nothing is chosen by
+        that; C(playbooks/switch_model.yml) carries it out.
+      - V(upgrade) compiles what it becomes with O(version) of O(component), for
+        C(playbooks/upgrade.yml).
+      - V(rotate) compiles the plans of the time in which O(secret) gets another value, for
+        C(playbooks/rotate_secrets.yml).
+      - Arguments of another operation are refused.
     type: str
-  component:
-    description: A key of C(llm_versions).
-    type: str
-  version:
-    description: The version of O(component) that shall run.
-    type: str
-  source:
-    description: Where O(version) is had, as in C(llm_versions); by default where the catalogue says.
-    type: dict
+    choices: [compile, switch, upgrade, rotate]
+    default: compile
   provider:
-    description: The provider whose O(model) shall run, instead of its other models and of its exclusive group's.
+    description: The provider whose O(model) shall run, instead of its other models and of its
+      exclusive group's. Required for V(switch).
     type: str
   model:
-    description: Public name of a model of O(provider).
+    description: Public name of a model of O(provider). Required for V(switch).
+    type: str
+  component:
+    description: A key of C(llm_versions). Required for V(upgrade).
+    type: str
+  version:
+    description: The version of O(component) that shall run. Required for V(upgrade).
+    type: str
+  source:
+    description: Where O(version) is had, as in C(llm_versions); by default where the catalogue
+      says. For V(upgrade).
+    type: dict
+  secret:
+    description: Name of a secret that can be rotated. Required for V(rotate).
     type: str
 requirements:
   - modelyard (this project's package, C(make env) installs it)
   - pydantic >= 2.14
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 """
 
 EXAMPLES = r"""
@@ -128,16 +134,21 @@ text:
   type: str
 away:
   description: The same results for the time of a switch, in which nobody is sent to the providers concerned.
-  returned: with O(provider) or O(secret)
+  returned: with O(operation=switch) and O(operation=rotate)
   type: dict
 rotation:
   description: What the secret is (C(kind), V(gateway), V(redis) or V(engine)), and of an engine's key C(hosts), the
     engine's, and C(uncovered), names that nobody answers meanwhile.
-  returned: with O(secret)
+  returned: with O(operation=rotate)
+  type: dict
+upgrade:
+  description: The version. C(overrides) are the variables that choose it, C(former) is the one before,
+    C(hosts) are those whose plan changes.
+  returned: with O(operation=upgrade)
   type: dict
 switch:
   description: The choice. C(overrides) are the variables that make it, C(hosts) the hosts of the providers concerned,
     C(differs) is false if the model runs already, C(uncovered) are names that nobody answers meanwhile.
-  returned: with O(provider)
+  returned: with O(operation=switch)
   type: dict
 """

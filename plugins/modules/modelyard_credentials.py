@@ -51,6 +51,7 @@ generated:
 import os
 import secrets
 import shutil
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_services import (
@@ -63,7 +64,7 @@ from ansible.module_utils.modelyard_services import (
 )
 
 
-def environment_file(values: dict) -> str:
+def environment_file(values: dict[str, Any]) -> str:
     """Return the values in systemd's EnvironmentFile format, quoted so that any text survives."""
     lines = []
     for name, value in sorted(values.items()):

@@ -68,9 +68,10 @@ import http.client
 import json
 import threading
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_checks import CheckError, describe, read_credential, sent
+from ansible.module_utils.modelyard_checks import GATEWAY_OPTIONS, CheckError, describe, read_credential, sent
 
 
 class Client:
@@ -79,9 +80,9 @@ class Client:
     def __init__(self, url: str, bearer: str, model: str, timeout_s: float) -> None:
         self.check = {"url": f"{url}/v1/chat/completions", "bearer": bearer, "timeout_s": timeout_s}
         self.body = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
-        self.answers: list = []
+        self.answers: list[Any] = []
         """(when it was there, in seconds; how long it took; who gave it)"""
-        self.failed: collections.Counter = collections.Counter()
+        self.failed: collections.Counter[str] = collections.Counter()
 
     def ask(self) -> None:
         """Ask once. Nothing is raised."""
@@ -114,8 +115,8 @@ class Client:
         return time.monotonic()
 
 
-def summary(asked: int, client: Client, started: float, ended: float) -> dict:
-    """What a client saw."""
+def summary(asked: int, client: Client, started: float, ended: float) -> dict[str, Any]:
+    """Return what a client saw between `started` and `ended`, in seconds of the monotonic clock."""
     moments = [started, *sorted(moment for moment, _took, _by in client.answers), ended]
     by = collections.Counter(by for _moment, _took, by in client.answers)
     found = {
@@ -137,9 +138,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "required": True},
-            "bearer": {"type": "str", "default": "litellm/LITELLM_MASTER_KEY", "no_log": False},
-            "model": {"type": "str", "required": True},
+            **GATEWAY_OPTIONS,
             "rate": {"type": "float", "default": 4},
             "seconds": {"type": "int", "default": 40},
             "timeout_s": {"type": "float", "default": 60},

@@ -12,10 +12,7 @@ description:
     C(reason) says why. The module does not fail.
   - Nothing is ever changed.
 options: {}
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 notes:
   - Its name begins like those of all modules of this bundle, because modules of a playbook's directory share one
     namespace with everybody else's.

@@ -15,10 +15,7 @@ options:
     description: Whether to tell what happened to every service, retired ones too, and what it can go back to.
     type: bool
     default: false
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
 
@@ -65,6 +62,7 @@ history:
 
 import json
 import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_clients import there as clients_there
@@ -73,7 +71,7 @@ from ansible.module_utils.modelyard_services import SERVICES, Service, changed_a
 ENTRIES = 50
 
 
-def live(root: str = SERVICES) -> dict[str, dict]:
+def live(root: str = SERVICES) -> dict[str, dict[str, Any]]:
     """Return what is live, by service. Raises OSError or ValueError where a manifest cannot be read."""
     found = {}
     for name in sorted(os.listdir(root)) if os.path.isdir(root) else []:
@@ -93,7 +91,7 @@ def live(root: str = SERVICES) -> dict[str, dict]:
     return found
 
 
-def history() -> dict[str, dict]:
+def history() -> dict[str, dict[str, Any]]:
     """Return what happened to every service that is or was on the host."""
     found = {}
     for name in sorted(os.listdir(SERVICES)) if os.path.isdir(SERVICES) else []:

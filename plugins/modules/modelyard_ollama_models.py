@@ -133,6 +133,7 @@ import urllib.request
 from typing import Any, Callable, Generator
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.modelyard_download import RetryableError, gib
 from ansible.module_utils.modelyard_services import read_text, sha256_of, write_atomically
 
 OWN_REGISTRY = "registry.ollama.ai"
@@ -158,15 +159,6 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 class OllamaError(Exception):
     """The server or its registry refused; the text says what, where, why and the likely fix."""
-
-
-class RetryableError(Exception):
-    """The connection broke or brought nothing; worth another attempt."""
-
-
-def size_text(size: int) -> str:
-    """Return bytes as a text in MiB or GiB."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def display_name(name: str) -> str:
@@ -210,7 +202,9 @@ class Server:
         connection.request(method, path, body, {"User-Agent": "modelyard", **headers})
         return connection, connection.getresponse()
 
-    def call(self, method: str, path: str, body: dict | None = None, timeout: float = TIMEOUT_S) -> tuple[int, dict]:
+    def call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, timeout: float = TIMEOUT_S
+    ) -> tuple[int, dict[str, Any]]:
         """Send a request; returns the status and the answer. Raises OSError or HTTPException."""
         payload = json.dumps(body).encode() if body is not None else None
         connection, response = self._request(method, path, payload, {"Content-Type": "application/json"}, timeout)
@@ -223,14 +217,14 @@ class Server:
         except ValueError:
             return response.status, {"error": text.decode("utf-8", "replace").strip()}
 
-    def must(self, method: str, path: str, body: dict | None = None) -> dict:
-        """Send a request that has to succeed."""
+    def must(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send a request that has to succeed. Raises OllamaError."""
         status, answer = self.call(method, path, body, SILENCE_S)
         if status >= 300:
             raise OllamaError(f"{method} {self.url}{path} answered {status}: {answer.get('error')}")
         return answer
 
-    def events(self, path: str, body: dict) -> Generator[dict, None, None]:
+    def events(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Send a request and yield the lines of its answer as they come; one with `error` is the last."""
         payload = json.dumps(body).encode()
         connection, response = self._request("POST", path, payload, {"Content-Type": "application/json"}, SILENCE_S)
@@ -241,7 +235,7 @@ class Server:
             connection.close()
 
     def send_file(self, path: str, digest: str) -> None:
-        """Give the server a file's content under its digest."""
+        """Give the server a file's content under its digest. Raises OllamaError."""
         headers = {"Content-Length": str(os.path.getsize(path))}
         with open(path, "rb") as handle:
             connection, response = self._request("POST", f"/api/blobs/{digest}", handle, headers, SILENCE_S)
@@ -253,8 +247,8 @@ class Server:
             finally:
                 connection.close()
 
-    def models(self) -> dict[str, dict]:
-        """Return {key: {name, digest}} of every model there is."""
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Return {key: {name, digest}} of every model there is. Raises OllamaError."""
         entries = self.must("GET", "/api/tags")["models"]
         return {key(entry["name"]): {"name": entry["name"], "digest": entry["digest"]} for entry in entries}
 
@@ -279,8 +273,8 @@ class Space:
         free = self.free_bytes(self.path) if os.path.isdir(self.path) else size + self.margin
         if free < size + self.margin:
             raise OllamaError(
-                f"no room for {name} in {self.path}: {size_text(size)} are missing and {size_text(self.margin)} must "
-                f"stay free, but only {size_text(free)} are. Free some space, or put the models elsewhere (models_path)"
+                f"no room for {name} in {self.path}: {gib(size)} are missing and {gib(self.margin)} must "
+                f"stay free, but only {gib(free)} are. Free some space, or put the models elsewhere (models_path)"
             )
 
 
@@ -315,7 +309,7 @@ class Pull:
                 failures = failures + 1 if done <= before else 0
                 before = max(before, done)
                 if failures >= self.options["attempts"]:
-                    kept = f"{size_text(done)} of {size_text(total)} are kept in the model store; " if total else ""
+                    kept = f"{gib(done)} of {gib(total)} are kept in the model store; " if total else ""
                     raise OllamaError(
                         f"{self.name} could not be pulled: {reason}. {kept}run again to continue"
                     ) from error
@@ -325,7 +319,7 @@ class Pull:
     def _attempt(self) -> None:
         shown = moved = time.monotonic()
         body = {"model": self.name, "insecure": self.options["insecure"]}
-        event: dict = {}
+        event: dict[str, Any] = {}
         try:
             # Closed at once when an attempt ends: that is how the server learns that it has to stop and note its place.
             with contextlib.closing(self.server.events("/api/pull", body)) as events:
@@ -342,7 +336,7 @@ class Pull:
                         raise RetryableError(f"no data for {self.options['stall_s']} s")
                     if now - shown >= PROGRESS_EVERY_S:
                         shown = now
-                        self.log(f"{self.name}: {event.get('status')}: {size_text(done)} of {size_text(total)}")
+                        self.log(f"{self.name}: {event.get('status')}: {gib(done)} of {gib(total)}")
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise RetryableError(f"the connection to Ollama failed ({error or type(error).__name__})") from error
         if event.get("status") != "success":
@@ -365,11 +359,11 @@ class Models:
         self.options, self.log = options, log
         self.server = Server(options["url"])
         self.space = Space(options["models_path"], options["margin_mib"])
-        self.there: dict[str, dict] = {}
+        self.there: dict[str, dict[str, Any]] = {}
         text = read_text(options["record"])
-        self.records: dict[str, dict] = json.loads(text) if text else {}
+        self.records: dict[str, dict[str, Any]] = json.loads(text) if text else {}
 
-    def wanted(self, model: dict) -> dict:
+    def wanted(self, model: dict[str, Any]) -> dict[str, Any]:
         """Return what a model has to be made from: comparable with a record."""
         file = self.options["files"].get(model["served_name"])
         parameters = dict(model.get("parameters") or {})
@@ -377,7 +371,7 @@ class Models:
             parameters["num_ctx"] = model["context_length"]
         return {"file": file["fingerprint"] if file else None, "parameters": parameters}
 
-    def current(self, name: str) -> dict | None:
+    def current(self, name: str) -> dict[str, Any] | None:
         """Return what a model is made from, None if it is not there. One that nobody noted was pulled by hand."""
         found = self.there.get(key(name))
         if found is None:
@@ -387,7 +381,7 @@ class Models:
             return {"file": None, "parameters": {}}
         return {"file": record["file"], "parameters": record["parameters"]}
 
-    def steps(self, model: dict) -> list[str]:
+    def steps(self, model: dict[str, Any]) -> list[str]:
         """Return what has to be done for a model: `pull`, `create` (from a file), `adjust` (its parameters)."""
         wanted, current = self.wanted(model), self.current(model["served_name"])
         if current == wanted:
@@ -416,8 +410,11 @@ class Models:
         }
         return sorted(entry["name"] for found, entry in self.there.items() if found not in known)
 
-    def apply(self, model: dict, steps: list[str]) -> None:
-        """Take the steps for one model. The former version stays until the new one is there."""
+    def apply(self, model: dict[str, Any], steps: list[str]) -> None:
+        """Take the steps for one model. The former version stays until the new one is there.
+
+        Raises OllamaError.
+        """
         name = model["served_name"]
         replaced = key(name) in self.there
         if replaced:
@@ -433,7 +430,7 @@ class Models:
         self.write_records()
 
     def remove(self, name: str) -> None:
-        """Delete a model and the data that no other one uses."""
+        """Delete a model and the data that no other one uses. Raises OllamaError."""
         self.server.must("DELETE", "/api/delete", {"model": name})
 
     def write_records(self) -> None:
@@ -448,7 +445,7 @@ class Models:
             self.records = {name: record for name, record in self.records.items() if name not in stale}
             self.write_records()
 
-    def _pull(self, model: dict) -> None:
+    def _pull(self, model: dict[str, Any]) -> None:
         name = remote_name(model["served_name"], self.options["registry"])
         missing = self._missing(name)
         if missing is not None:
@@ -470,7 +467,7 @@ class Models:
             self.log(f"{name}: its size is not known before the pull ({error})")
             return None
 
-    def _create(self, model: dict) -> None:
+    def _create(self, model: dict[str, Any]) -> None:
         file = self.options["files"][model["served_name"]]
         path = file["path"]
         if len(file.get("files") or [path]) > 1:
@@ -484,17 +481,17 @@ class Models:
             self.server.send_file(path, digest)
         self._make(model, {"files": {os.path.basename(path): digest}})
 
-    def _adjust(self, model: dict) -> None:
+    def _adjust(self, model: dict[str, Any]) -> None:
         self._make(model, {"from": model["served_name"]})
 
-    def _make(self, model: dict, base: dict) -> None:
+    def _make(self, model: dict[str, Any], base: dict[str, Any]) -> None:
         body = {"model": model["served_name"], "parameters": self.wanted(model)["parameters"], **base}
         for event in self.server.events("/api/create", body):
             if "error" in event:
                 raise OllamaError(f"{model['served_name']} could not be created: {event['error']}")
 
 
-def describe(made: dict[str, dict]) -> str:
+def describe(made: dict[str, dict[str, Any]]) -> str:
     """Return a line per model, for the diff."""
     lines = []
     for name, given in sorted(made.items()):

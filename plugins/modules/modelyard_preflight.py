@@ -115,10 +115,7 @@ options:
     type: list
     elements: dict
     default: []
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
 
@@ -201,7 +198,6 @@ gpu_table:
   returned: always
 """
 
-import hashlib
 import ipaddress
 import json
 import os
@@ -209,16 +205,21 @@ import re
 import socket
 import struct
 import time
-import urllib.parse
 from dataclasses import dataclass
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_gguf import GgufError, read
 from ansible.module_utils.modelyard_gpus import find, survey
+from ansible.module_utils.modelyard_model_file import (
+    MODELS,
+    hub_url,
+    place_of,
+    published_record,
+)
 from ansible.module_utils.modelyard_services import public_names, read_text, unit_state
 from ansible.module_utils.modelyard_store import size_of, unneeded
 
-MODELS = "/var/lib/modelyard/models"  # where modelyard_model puts what it fetches
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
 TCP_LISTEN = "0A"
 FOREIGN = {
@@ -293,6 +294,7 @@ def disk_problems(needed: dict[str, int]) -> list[str]:
     """Compare the free space with what is needed (MiB), per file system: paths on one share its space.
 
     What role base is about to delete counts as free: a host that is full of it could not be helped otherwise.
+    Raises ServiceError.
     """
     by_device: dict[int, list[str]] = {}
     free: dict[int, int] = {}
@@ -399,7 +401,7 @@ def clashes(address: str, listener: Listener) -> bool:
     return address in everywhere or listener.address in everywhere or address == listener.address
 
 
-def port_problems(services: list[dict], found: list[Listener], who: dict[str, Holder]) -> list[str]:
+def port_problems(services: list[dict[str, Any]], found: list[Listener], who: dict[str, Holder]) -> list[str]:
     """Say for every planned listener who else is in its place.
 
     An engine of ours that the plan no longer contains (a renamed model, say) is not in the way: it makes room.
@@ -438,13 +440,13 @@ def kind(name: str) -> str:
     return name.removeprefix("modelyard-").removesuffix(".service").partition("@")[0]
 
 
-def foreign(planned: dict) -> tuple[str, int] | None:
+def foreign(planned: dict[str, Any]) -> tuple[str, int] | None:
     """Return the unit and the port of the same program as others set it up; None if that is not known."""
     told = planned.get("foreign")
     return (told["unit"], told["port"]) if told else FOREIGN.get(kind(planned["service"]))
 
 
-def adoption(planned: dict, program: str | None = None) -> str:
+def adoption(planned: dict[str, Any], program: str | None = None) -> str:
     """Say how an engine takes over from its own program as others set it up; empty if there is nothing to say.
 
     `program` is what holds the port, if something does.
@@ -453,7 +455,7 @@ def adoption(planned: dict, program: str | None = None) -> str:
     return f". {told['adoption']}" if told.get("adoption") and program in (None, told["program"]) else ""
 
 
-def boot_problems(services: list[dict], states: dict[str, dict[str, str]]) -> list[str]:
+def boot_problems(services: list[dict[str, Any]], states: dict[str, dict[str, str]]) -> list[str]:
     """Say which units that are not ours are stopped now and would take a planned port at the next boot.
 
     `states` is what systemd says of the units of `foreign`. One that is set up for another port cannot be told from
@@ -474,7 +476,7 @@ def boot_problems(services: list[dict], states: dict[str, dict[str, str]]) -> li
     return list(problems.values())
 
 
-def removal_problems(planned: list[str], live: dict | None) -> list[str]:
+def removal_problems(planned: list[str], live: dict[str, Any] | None) -> list[str]:
     """Say which public names are live (`live` is the manifest of the gateway's live release) and planned nowhere."""
     if not planned or live is None:
         return []
@@ -488,7 +490,7 @@ def removal_problems(planned: list[str], live: dict | None) -> list[str]:
     ]
 
 
-def gpu_facts(path: str | None, proc: str = "/proc") -> dict:
+def gpu_facts(path: str | None, proc: str = "/proc") -> dict[str, Any]:
     """Return what modelyard_gpu_facts does; every process has its unit, too."""
     facts = survey(path)
     for gpu in facts["gpus"]:
@@ -497,7 +499,7 @@ def gpu_facts(path: str | None, proc: str = "/proc") -> dict:
     return facts
 
 
-def model_file(engine: dict, endpoint: str, directory: str = MODELS) -> str:
+def model_file(engine: dict[str, Any], endpoint: str, directory: str = MODELS) -> str:
     """Return where the GGUF file of a model is; raises GgufError with the reason where there is none (yet)."""
     source = engine.get("source") or {}
     if engine.get("unestimated"):
@@ -506,20 +508,17 @@ def model_file(engine: dict, endpoint: str, directory: str = MODELS) -> str:
         raise GgufError("it has no file")
     if source.get("path"):
         return str(source["path"])
-    sha256, url = source.get("sha256"), source.get("url")
+    sha256, url = str(source.get("sha256") or ""), str(source.get("url"))
     if source.get("repo"):
-        path = urllib.parse.quote(f"{source['repo']}/resolve/{source['revision']}/{source['file']}")
-        url = f"{endpoint.rstrip('/')}/{path}"
-        published = os.path.join(directory, "published", hashlib.sha256(url.encode()).hexdigest()[:16])
-        sha256 = sha256 or (read_text(published) or "").strip()
-    name = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
-    place = os.path.join(directory, sha256[:16], name)
+        url = hub_url(endpoint, source["repo"], source["revision"], source["file"])
+        sha256 = sha256 or (read_text(published_record(url, directory)) or "").strip()
+    place = place_of(url, sha256, directory)
     if not sha256 or not os.path.exists(place):
         raise GgufError("its file is not on the host yet")
     return place
 
 
-def headers(engines: list[dict], endpoint: str, directory: str = MODELS) -> list[dict]:
+def headers(engines: list[dict[str, Any]], endpoint: str, directory: str = MODELS) -> list[dict[str, Any]]:
     """Return for every model that does not declare its need the header of its file, or the reason why there is none."""
     found = []
     for engine in engines:
@@ -570,7 +569,12 @@ def main() -> None:
     if not module.params["allow_removal"]:
         manifest = read_text("/opt/modelyard/services/litellm/current/manifest.json")
         problems += removal_problems(module.params["public_names"], json.loads(manifest) if manifest else None)
-    facts: dict = {"gpus": [], "driver_version": None, "cuda_version": None, "reason": "no engine runs on this host"}
+    facts: dict[str, Any] = {
+        "gpus": [],
+        "driver_version": None,
+        "cuda_version": None,
+        "reason": "no engine runs on this host",
+    }
     if engines:
         facts = gpu_facts(find(module.get_bin_path))
     module.exit_json(

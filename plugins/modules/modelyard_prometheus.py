@@ -39,10 +39,7 @@ options:
     description: What to try when it does not answer; part of the message.
     type: str
     default: journalctl -u modelyard-prometheus -n 50
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
 
@@ -79,6 +76,7 @@ import http.client
 import json
 import time
 import urllib.parse
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import describe, request
@@ -91,7 +89,7 @@ class AnswerError(Exception):
     """Prometheus does not answer, or refuses."""
 
 
-def ask(url: str, path: str, timeout_s: int, **query: object) -> list[dict]:
+def ask(url: str, path: str, timeout_s: int, **query: object) -> list[dict[str, Any]]:
     """Return the series of one answer. Raises AnswerError."""
     words = urllib.parse.urlencode({**query, "timeout": f"{timeout_s}s"})
     try:
@@ -101,7 +99,7 @@ def ask(url: str, path: str, timeout_s: int, **query: object) -> list[dict]:
     try:
         answer = json.loads(body)
         if answer["status"] == "success":
-            return answer["data"]["result"]
+            return list(answer["data"]["result"])
         reason = answer["error"]
     except (ValueError, LookupError, TypeError):
         reason = " ".join(body.decode("utf-8", "replace").split())[:200] or "nothing"
@@ -126,7 +124,7 @@ def main() -> None:
     url, timeout_s, step = params["url"], params["timeout_s"], params["step_s"]
     end = int(time.time())
     first = end - (params["points"] - 1) * step
-    told: dict[str, dict] = {"over_time": {}, "at_the_end": {}}
+    told: dict[str, dict[str, Any]] = {"over_time": {}, "at_the_end": {}}
     name = ""
     try:
         for name, expression in params["over_time"].items():

@@ -117,6 +117,7 @@ import os
 import pwd
 import shutil
 import tempfile
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_services import (
@@ -148,7 +149,7 @@ ARGUMENTS = {
 }
 
 
-def build(params: dict) -> Release:
+def build(params: dict[str, Any]) -> Release:
     """Make the release that the parameters describe."""
     return Release(
         params["service"],
@@ -200,7 +201,7 @@ def validate(release: Release, directory: str, commands: list[list[str]]) -> Non
             )
 
 
-def difference(old: Release | None, new: Release) -> list[dict]:
+def difference(old: Release | None, new: Release) -> list[dict[str, Any]]:
     """Return the diffs between two releases, placeholders not filled in, so that only real changes show."""
     before = {**old.spec["files"], **old.spec["units"]} if old else {}
     after = {**new.spec["files"], **new.spec["units"]}
@@ -217,7 +218,10 @@ def difference(old: Release | None, new: Release) -> list[dict]:
 
 
 def dry_run(release: Release, commands: list[list[str]]) -> list[str]:
-    """Validate in a throw-away directory what can be validated already; return what could not be checked."""
+    """Validate in a throw-away directory what can be validated already; return what could not be checked.
+
+    Raises ServiceError.
+    """
     try:
         gid = pwd.getpwnam(release.spec["user"]).pw_gid
     except KeyError:
@@ -234,12 +238,12 @@ def dry_run(release: Release, commands: list[list[str]]) -> list[str]:
     return []
 
 
-def present(module: AnsibleModule) -> dict:
-    """Stage the release; see DOCUMENTATION."""
+def present(module: AnsibleModule) -> dict[str, Any]:
+    """Stage the release; see DOCUMENTATION. Raises ServiceError."""
     release = build(module.params)
     service = Service(release.service)
     live = service.load("current")
-    result: dict = {"id": release.id, "path": release.path, "unchecked": []}
+    result: dict[str, Any] = {"id": release.id, "path": release.path, "unchecked": []}
     known = Release.load(release.service, release.id)
     spoiled = spoiled_files(known) if known else []
     reasons = differences(release, service)
@@ -274,8 +278,8 @@ def present(module: AnsibleModule) -> dict:
     return result
 
 
-def absent(module: AnsibleModule) -> dict:
-    """Take the service away; see DOCUMENTATION."""
+def absent(module: AnsibleModule) -> dict[str, Any]:
+    """Take the service away; see DOCUMENTATION. Raises ServiceError."""
     service = Service(module.params["service"])
     # A slot's unit is named after its slot, so look for what is installed and not only for the release's names.
     units = [f"modelyard-{service.name}.service"]

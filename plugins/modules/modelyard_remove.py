@@ -54,7 +54,7 @@ import pwd
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import TRIED_UNITS, UNITS, ServiceError, run, systemctl
+from ansible.module_utils.modelyard_services import TRIED_UNITS, UNITS, ServiceError, delete_unit_files, run, systemctl
 from ansible.module_utils.modelyard_store import CACHE
 
 PROGRAMS = "/opt/modelyard"
@@ -123,9 +123,7 @@ def take_away(data: bool) -> list[str]:
     installed = units()
     for unit in installed:
         systemctl("disable", "--now", "--quiet", unit)
-        for directory in (UNITS, TRIED_UNITS):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(directory, unit))
+        delete_unit_files(unit)
     systemctl("daemon-reload")
     run(["systemctl", "reset-failed", "modelyard*"])
     stays = []

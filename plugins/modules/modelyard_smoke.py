@@ -41,15 +41,16 @@ checks:
 """
 
 from itertools import groupby
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import run_checks, table
 from ansible.module_utils.modelyard_services import Service
 
 
-def with_gpu_checks(checks: list[dict]) -> list[dict]:
+def with_gpu_checks(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the checks with those of GPUs that live releases have, each after the checks of its service."""
-    everything = []
+    everything: list[dict[str, Any]] = []
     for service, own in groupby(checks, key=lambda check: check["service"]):
         everything += own
         live = Service(service).load("current")

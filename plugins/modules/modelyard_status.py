@@ -21,10 +21,7 @@ options:
     description: How many tokens an answer may have.
     type: int
     default: 32
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
+extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
 
@@ -58,6 +55,7 @@ engines:
 
 import json
 import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import CheckError, describe, request, speed
@@ -77,14 +75,14 @@ from ansible.module_utils.modelyard_services import (
 
 
 def main_unit(release: Release) -> str:
-    """Return the unit of a release, of slots the one that is active."""
+    """Return the unit of a release, of slots the one that is active. Raises ServiceError."""
     if release.strategy != "slots":
         return next(iter(release.unit_files()))
     active = active_slots(release)
     return slot_unit(release, (active or list(release.slots))[0])
 
 
-def service_status(name: str) -> dict:
+def service_status(name: str) -> dict[str, Any]:
     """Return how a service is; never raises."""
     service = Service(name)
     try:
@@ -106,7 +104,7 @@ def service_status(name: str) -> dict:
         return {"state": "unknown", "differences": [str(error)], "edited": []}
 
 
-def engine_status(check: dict, tokens: int) -> dict:
+def engine_status(check: dict[str, Any], tokens: int) -> dict[str, Any]:
     """Ask one engine; never raises."""
     found = {"service": check["service"], "model": check["model"], "skipped": check.get("skip") or None}
     if not found["skipped"] and check.get("loaded_url"):
@@ -114,7 +112,7 @@ def engine_status(check: dict, tokens: int) -> dict:
     return {**found, **({} if found["skipped"] else speed(check, tokens))}
 
 
-def unloaded(check: dict) -> str | None:
+def unloaded(check: dict[str, Any]) -> str | None:
     """Say why an engine is not asked that would load the model for it, which is for its users to decide."""
     try:
         status, body = request({"url": check["loaded_url"]}, None)

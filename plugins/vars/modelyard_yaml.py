@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from ansible.inventory.group import InventoryObjectType
 from ansible.plugins.vars import BaseVarsPlugin
@@ -27,7 +29,7 @@ class VarsModule(BaseVarsPlugin):
     # Ansible asks for the variables of every host many times, and makes a new plugin each time without this.
     is_stateless = True
 
-    def get_vars(self, loader, path, entities, cache=True):
+    def get_vars(self, loader: Any, path: str, entities: Sequence[Any]) -> dict[str, Any]:
         """Return nothing; raise AnsibleError for a file that cannot be read."""
         for entity in entities:
             kind = "host_vars" if entity.base_type is InventoryObjectType.HOST else "group_vars"

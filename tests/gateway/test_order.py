@@ -16,7 +16,7 @@ from routes import KNOCKS, STOPPED_PORTS, Seen, ask, catalogue, is_silent, liste
 from stubs import OK, Knocks, Stubs
 from tables import SECONDS, Tables
 
-from modelyard.compiler.compile import Compiled
+from modelyard.compiler.inventory import Compiled
 
 T = TypeVar("T")
 

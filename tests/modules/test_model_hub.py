@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import modelyard_model as model
 import pytest
+from ansible.module_utils import modelyard_model_file as model
+from ansible.module_utils.modelyard_download import Means
 
 MODEL = b"GGUF" + bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(MODEL).hexdigest()
@@ -123,15 +124,11 @@ def fetch(hub: Server, tmp_path: Path) -> Callable[..., Any]:
     def run(
         repo: str = "owner/tiny-GGUF", file: str = "Q4 K/tiny-q4.gguf", sha256: str = "", token: str = "", **more: Any
     ) -> Any:
-        source = model.Hub(hub.address, repo, COMMIT, file, token or None)
+        means = {"margin_mib": 0, "attempts": 2, "token": token or None, "sleep": lambda seconds: None, **more}
+        source = model.Hub(hub.address, repo, COMMIT, file, Means(**{**means, "attempts": 3}))
         directory = str(tmp_path / "models")
-        sha256 = sha256 or source.published_sha256(directory, 3, False, lambda seconds: None)
-        job = model.Download(
-            source.url,
-            sha256,
-            directory,
-            **{"margin_mib": 0, "attempts": 2, "token": token or None, "sleep": lambda seconds: None, **more},
-        )
+        sha256 = sha256 or source.published_sha256(directory, False)
+        job = model.Download(source.url, sha256, directory, Means(**means))
         job.resumed_from = job.fetch()
         return job
 
@@ -152,8 +149,8 @@ def test_the_checksum_is_the_hubs_and_is_asked_once(
 
 
 def test_check_mode_asks_and_keeps_nothing(hub: Server, tmp_path: Path) -> None:
-    source = model.Hub(f"{hub.address}/", "owner/tiny-GGUF", COMMIT, "Q4 K/tiny-q4.gguf")
-    assert source.published_sha256(str(tmp_path / "models"), 1, True, lambda seconds: None) == SHA256
+    source = model.Hub(f"{hub.address}/", "owner/tiny-GGUF", COMMIT, "Q4 K/tiny-q4.gguf", Means())
+    assert source.published_sha256(str(tmp_path / "models"), True) == SHA256
     assert list(tmp_path.iterdir()) == []
 
 
@@ -247,4 +244,4 @@ def test_a_hub_that_is_away(fetch: Callable[..., Any], hub: Server) -> None:
 )
 def test_what_names_no_one_file_is_refused(repo: str, revision: str, message: str) -> None:
     with pytest.raises(model.ModelError, match=message):
-        model.Hub("https://huggingface.co", repo, revision, "tiny.gguf")
+        model.Hub("https://huggingface.co", repo, revision, "tiny.gguf", Means())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -11,10 +10,10 @@ import sys
 from pathlib import Path
 
 import ansible.module_utils
-import modelyard_model
 import modelyard_preflight as preflight
 import pytest
-from ansible.module_utils import modelyard_gguf
+from ansible.module_utils import modelyard_gguf, modelyard_model_file
+from ansible.module_utils.modelyard_download import Means
 from modelyard_preflight import Holder, Listener
 
 REDIS = {
@@ -286,13 +285,13 @@ def test_file_of_a_model_is_found_where_it_is_fetched_to(tmp_path: Path) -> None
     home.mkdir()
     for name in ("m+1.gguf", "m.gguf"):
         (home / name).touch()
-    hub = modelyard_model.Hub("https://hub.example/", **repo)
-    record = tmp_path / "published" / hashlib.sha256(hub.url.encode()).hexdigest()[:16]
+    hub = modelyard_model_file.Hub("https://hub.example/", **repo, means=Means())
+    record = Path(modelyard_model_file.published_record(hub.url, str(tmp_path)))
     record.parent.mkdir()
     record.write_text(f"{SHA256}\n", encoding="utf-8")
     found = [preflight.model_file(one, "https://hub.example/", str(tmp_path)) for one in both]
     assert found == [f"{home}/m+1.gguf", f"{home}/m.gguf", f"{home}/m.gguf"]
-    download = modelyard_model.Download(url["source"]["url"], SHA256, str(tmp_path))
+    download = modelyard_model_file.Download(url["source"]["url"], SHA256, str(tmp_path), Means())
     assert download.path == found[0], "the very place where modelyard_model puts it"
 
 

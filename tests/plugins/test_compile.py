@@ -197,13 +197,23 @@ def test_every_verb_sees_the_shipped_catalogue() -> None:
     assert (link / "all/providers.yml").is_file()
 
 
-@pytest.mark.parametrize("name", ["litellm_config", "litellm_model_list", "litellm_fallbacks"])
-def test_documentation_of_filters(ansible: Run, name: str) -> None:
-    done = ansible("ansible-doc", "-t", "filter", "-j", name)
-    documented = json.loads(done.stdout)[name]
-    assert set(documented["doc"]["options"]) == {"_input", "groups", "addresses", "secrets", "gateway_host"}
-    assert documented["examples"].count("ansible.builtin") >= 1
-    assert documented["return"]["_value"]["type"] in ("dict", "list")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "local_chat_models"),
+        ("operation=switch provider=llama_cpp_native model=llama-cpp-native", "run at the same time"),
+        ("operation=upgrade component=llama_cpp version=999", "The checksum of llama_cpp"),
+        ("operation=rotate secret=LITELLM_MASTER_KEY", "kind: gateway"),
+        ("operation=rotate", "missing required arguments: secret"),
+        ("operation=switch provider=a model=b secret=c", "Unsupported parameters"),
+        ("secret=LITELLM_MASTER_KEY", "Unsupported parameters"),
+        ("operation=turn", "value of operation must be one of: compile, switch, upgrade, rotate"),
+    ],
+)
+def test_operations(ansible: Run, stack: Path, arguments: str, told: str) -> None:
+    """Each has arguments of its own, and refuses those of another."""
+    done = ansible("ansible", "gw", "-i", stack, "-m", "modelyard_compile", "-a", arguments)
+    assert told in done.stdout
 
 
 def test_documentation_of_the_action(ansible: Run) -> None:
@@ -218,31 +228,28 @@ PLAYBOOK = """\
   hosts: gw
   gather_facts: false
   tasks:
+    - modelyard_compile:
+      register: compiled
     - name: Use them
       ansible.builtin.debug:
         msg:
-          - "{{ catalogue | litellm_model_list(groups, addresses) | map(attribute='model_info.id') }}"
-          - "{{ catalogue | litellm_fallbacks(groups, addresses, ['OLLAMA_CLOUD_API_KEY']) | length }}"
-          - "{{ (catalogue | litellm_config(groups, addresses)).router_settings.redis_host }}"
-      vars:
-        addresses: {gpu: 192.0.2.2}
-        catalogue:
-          providers: "{{ llm_providers }}"
-          routing: "{{ llm_routing }}"
-          gateway: "{{ llm_gateway }}"
+          - "{{ compiled.plans.gw | litellm_model_list | map(attribute='model_info.id') }}"
+          - "{{ compiled.plans.gw | litellm_fallbacks | length }}"
+          - "{{ (compiled.plans.gw | litellm_config).router_settings.redis_host }}"
 """
 
 
 def test_filters(ansible: Run, stack: Path, tmp_path: Path) -> None:
+    """What site.yml hands the gateway, whole and in parts."""
     (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
     playbook = tmp_path / "filters.yml"
     playbook.write_text(PLAYBOOK, encoding="utf-8")
-    done = ansible("ansible-playbook", "-i", stack, playbook)
+    done = ansible("ansible-playbook", "-i", stack, playbook, OLLAMA_CLOUD_API_KEY="k")
     assert done.returncode == 0, done.stdout
     assert "llama_cpp_native/gpu/llama-cpp-native" in done.stdout
     assert "- '6'" in done.stdout or "- 6" in done.stdout
     assert "127.0.0.1" in done.stdout
-    playbook.write_text(PLAYBOOK.replace("routing:", "routig:"), encoding="utf-8")
+    playbook.write_text(PLAYBOOK.replace("plans.gw ", "plans.gpu "), encoding="utf-8")
     done = ansible("ansible-playbook", "-i", stack, playbook)
     assert done.returncode != 0
-    assert 'did you mean "routing"?' in done.stdout
+    assert "a plan of a host with a gateway is wanted" in done.stdout

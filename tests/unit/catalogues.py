@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from modelyard.catalogue.sourcemap import Origin
-from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
+from modelyard.compiler.compile import compile_inventory
+from modelyard.compiler.inventory import Compiled, Host, Inventory
 
 ROOT = Path(__file__).parents[2]
 

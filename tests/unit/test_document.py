@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, document, inventory, part
+from catalogues import ROOT, change, compiled, document, inventory, part
 from catalogues import load as load_yaml
 
 from modelyard.catalogue.gateway import Gateway
-from modelyard.compiler.compile import Compiled, compile_document, compile_inventory
+from modelyard.compiler.compile import compile_inventory
 from modelyard.compiler.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
+from modelyard.compiler.inventory import Compiled
 from modelyard.names import REDIS_NAMESPACE, slugs
 from modelyard.output.render import render_plan, render_summary
 
@@ -456,13 +457,6 @@ llm_routing:
         )
     ]
     assert not any(check["kind"] == "key" for check in plan["litellm"]["checks"]), "no release waits for a provider"
-
-
-def test_filter_and_action_make_the_same_document() -> None:
-    catalogue = {key.removeprefix("llm_"): value for key, value in load_yaml(CATALOGUE).items()}
-    found, diagnostics = compile_document(catalogue, GROUPS, {}, frozenset({"CLOUD_KEY"}))
-    assert diagnostics == []
-    assert found == document(compiled())
 
 
 def test_render() -> None:

@@ -17,7 +17,8 @@ from jsonschema import Draft7Validator
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
+from modelyard.compiler.compile import compile_inventory
+from modelyard.compiler.inventory import Compiled, Host, Inventory
 from modelyard.importer import FILES, Imported, InputError, import_stack
 
 STACKS = ROOT / "tests/data/import"

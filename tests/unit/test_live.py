@@ -8,7 +8,7 @@ import pytest
 import yaml
 from catalogues import CATALOGUE, ROOT, change, compiled
 
-from modelyard.compiler.compile import Compiled
+from modelyard.compiler.inventory import Compiled
 from modelyard.operations.diff import HostChanges, ServiceChange, compare, differences, observed, parts
 from modelyard.output.render import MOST_DETAILS, render_changes
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from catalogues import CATALOGUE, GROUPS, change, compiled, inventory, load, part, places, probe, refused
 
-from modelyard.compiler.compile import Compiled, Host, Inventory, compile_inventory
+from modelyard.compiler.compile import compile_inventory
+from modelyard.compiler.inventory import Compiled, Host, Inventory
 from modelyard.diagnostics import CODES
 
 # (name, old text, new text, code, line, part of the rendering)

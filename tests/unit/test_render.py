@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from catalogues import CATALOGUE, change, compiled
 
-from modelyard.compiler.compile import Compiled
+from modelyard.compiler.inventory import Compiled
 from modelyard.output.render import render_plan
 
 

@@ -6,10 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from modelyard.kinds import (
-    Name,
-    Strict,
-)
+from modelyard.kinds import Name, Strict
 
 
 class Chain(Strict):

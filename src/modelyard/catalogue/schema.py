@@ -15,11 +15,7 @@ from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.routing import Routing
 from modelyard.catalogue.versions import Versions
 from modelyard.engines import TYPES
-from modelyard.kinds import (
-    ClientName,
-    Identifier,
-    Strict,
-)
+from modelyard.kinds import ClientName, Identifier, Strict
 
 
 class Catalogue(Strict):

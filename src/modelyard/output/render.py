@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modelyard.compiler.compile import Compiled
+from modelyard.compiler.inventory import Compiled
 from modelyard.diagnostics import listing
 from modelyard.names import url_host
 from modelyard.operations.diff import HostChanges

@@ -1,95 +1,9 @@
-#!/usr/bin/python
-"""Put a model's directory in place on the host: one that is there, or a whole repository of a hub at one commit."""
+"""A model's directory on the host: one that is there, or a whole repository of a hub at one commit.
+
+Standard library only, because this runs with the target's Python.
+"""
 
 from __future__ import annotations
-
-DOCUMENTATION = r"""
-module: modelyard_hf_snapshot
-short_description: Put a model's directory in place on the host
-description:
-  - Either accepts a directory that the host already has (O(path)), or lets the host itself fetch a repository of models
-    as it was at one commit (O(repo) and O(revision)) from Hugging Face or from a mirror of it.
-  - Fetched are weights in the C(safetensors) format, and the small files that describe the model and its words.
-    Weights in other formats can run programs when they are loaded; a repository that has no others is refused.
-  - A download lies in a directory of its own until every file is there and has the checksum that the hub publishes.
-    Then that gets its final name, so a model is seen whole or not at all.
-  - A second run continues where the first was cut off. Space on the disk is checked before the first byte is written.
-  - Verified files are not hashed again. Their sizes and modification times are recorded beside the directory.
-  - While it downloads it writes a line to the host's journal every ten seconds.
-options:
-  path:
-    description: A directory on the host, with the files of a model or of an adapter.
-    type: path
-  repo:
-    description: A repository of models, C(OWNER/NAME). O(revision) is then required.
-    type: str
-  revision:
-    description: The commit, 40 hexadecimal digits. A branch or a tag may name something else tomorrow.
-    type: str
-  endpoint:
-    description: The hub that has the repository, or a mirror of it.
-    type: str
-    default: https://huggingface.co
-  token_secret:
-    description: Name of the secret with the hub's access token, for a repository that wants one. It is looked up on the
-      controller and reaches the module as O(token).
-    type: str
-  token:
-    description: The access token itself. It is sent to O(endpoint) only, not to where that redirects.
-    type: str
-  directory:
-    description: Repositories lie below this directory, as C(OWNER--NAME/REVISION).
-    type: path
-    default: /var/lib/modelyard/models/hf
-  reader:
-    description: The user that must be able to read the files. Not checked while that user does not exist.
-    type: str
-  margin_mib:
-    description: MiB that must stay free on the disk beside the model.
-    type: int
-    default: 1024
-  attempts:
-    description: How many attempts in a row may bring no data before the run fails.
-    type: int
-    default: 5
-attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-author: Modelyard
-"""
-
-EXAMPLES = r"""
-- name: 1. A model that the host already has
-  modelyard_hf_snapshot:
-    path: /srv/models/qwen2.5-7b-instruct
-    reader: modelyard-vllm
-
-- name: 2. A repository at Hugging Face, whose owner wants to know who fetches it
-  modelyard_hf_snapshot:
-    repo: example/tiny-llama
-    revision: 0123456789abcdef0123456789abcdef01234567
-    token_secret: HF_TOKEN
-"""
-
-RETURN = r"""
-path:
-  description: The directory of the model. In check mode, where it would be.
-  returned: success
-  type: str
-files:
-  description: What a sandbox has to show so that the model can be read, the directory and what its links lead to.
-  returned: success
-  type: list
-  elements: str
-fingerprint:
-  description: Changes when the model does. The commit, or made of the names, sizes and times of the files.
-  returned: success
-  type: str
-resumed_from:
-  description: How many bytes an earlier run had left.
-  returned: when something was downloaded
-  type: int
-"""
 
 import fcntl
 import hashlib
@@ -97,12 +11,11 @@ import json
 import os
 import re
 import shutil
-import time
 import urllib.parse
-from typing import Any, Callable
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_download import (
+    Means,
     ModelError,
     RetryableError,
     Transfer,
@@ -112,6 +25,7 @@ from ansible.module_utils.modelyard_download import (
     may_read,
     read,
     retried,
+    write_text,
 )
 
 DESCRIPTIONS = ("config.json", "params.json", "adapter_config.json")
@@ -169,12 +83,7 @@ class Snapshot:
         repo: str,
         revision: str,
         directory: str,
-        token: str | None = None,
-        margin_mib: int = 1024,
-        attempts: int = 5,
-        log: Callable[[str], None] = lambda line: None,
-        free_bytes: Callable[[str], int] = lambda path: shutil.disk_usage(path).free,
-        sleep: Callable[[float], None] = time.sleep,
+        means: Means,
     ) -> None:
         check_repository(repo, revision)
         self.endpoint, self.repo, self.revision = endpoint.rstrip("/"), repo, revision
@@ -182,8 +91,7 @@ class Snapshot:
         self.path = os.path.join(self.home, revision)
         self.partial = f"{self.path}.partial"
         self.record = f"{self.path}.verified"
-        self.token, self.margin_bytes, self.attempts = token, margin_mib << 20, attempts
-        self.log, self.free_bytes, self.sleep = log, free_bytes, sleep
+        self.means = means
 
     def is_there(self) -> bool:
         """Whether the verified files are in place, and have not changed since."""
@@ -205,14 +113,12 @@ class Snapshot:
             os.makedirs(self.partial, mode=0o755, exist_ok=True)
             left = sum(size for size, _ in states(self.partial).values())
             missing = sum(file.size for file in files) - left
-            check_space(self.home, max(missing, 0), self.margin_bytes, self.free_bytes)
+            check_space(self.home, max(missing, 0), self.means)
             for file in files:
                 self._fetch(file)
             shutil.rmtree(self.path, ignore_errors=True)  # somebody changed it
             os.replace(self.partial, self.path)
-            with open(f"{self.record}.new", "w", encoding="utf-8") as handle:
-                json.dump(states(self.path), handle)
-            os.replace(f"{self.record}.new", self.record)
+            write_text(self.record, json.dumps(states(self.path)))
             return left
 
     def _files(self) -> list[File]:
@@ -220,7 +126,13 @@ class Snapshot:
         url = f"{self.endpoint}/api/models/{self.repo}/revision/{self.revision}?blobs=true"
 
         try:
-            answer = retried(lambda: read(url, self.token), lambda: 0, self.attempts, self.sleep, self.log)
+            answer = retried(
+                lambda: read(url, self.means.token),
+                lambda: 0,
+                self.means.attempts,
+                self.means.sleep,
+                self.means.log,
+            )
             described = {str(entry["rfilename"]): entry for entry in json.loads(answer)["siblings"]}
         except RetryableError as error:
             raise ModelError(f"{url} could not be asked for the files of the model: {error}") from error
@@ -241,12 +153,7 @@ class Snapshot:
         transfer = Transfer(
             f"{self.endpoint}/{self.repo}/resolve/{self.revision}/{name}",
             f"{target}.partial",
-            self.token,
-            self.margin_bytes,
-            self.attempts,
-            self.log,
-            self.free_bytes,
-            self.sleep,
+            self.means,
         )
         transfer.run()
         try:
@@ -259,7 +166,7 @@ class Snapshot:
             ) from error
         os.chmod(transfer.partial, 0o644)
         os.replace(transfer.partial, target)
-        self.log(f"{target}: {gib(file.size)} fetched and verified")
+        self.means.log(f"{target}: {gib(file.size)} fetched and verified")
 
 
 def states(directory: str) -> dict[str, list[int]]:
@@ -273,7 +180,7 @@ def states(directory: str) -> dict[str, list[int]]:
     return found
 
 
-def local(path: str, reader: str | None) -> dict[str, Any]:
+def local_directory(path: str, reader: str | None) -> dict[str, Any]:
     """Accept a directory that is on the host. Returns the module's result; raises ModelError."""
     path = os.path.realpath(path)  # the service is shown this directory, and no link to it
     if not os.path.isdir(path):
@@ -296,57 +203,3 @@ def local(path: str, reader: str | None) -> dict[str, Any]:
         "files": [path, *(file for file in real if not file.startswith(f"{path}/"))],
         "fingerprint": hashlib.sha256(marks.encode()).hexdigest()[:16],
     }
-
-
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path"},
-            "repo": {"type": "str"},
-            "revision": {"type": "str"},
-            "endpoint": {"type": "str", "default": "https://huggingface.co"},
-            "token_secret": {"type": "str", "no_log": False},
-            "token": {"type": "str", "no_log": True},
-            "directory": {"type": "path", "default": "/var/lib/modelyard/models/hf"},
-            "reader": {"type": "str"},
-            "margin_mib": {"type": "int", "default": 1024},
-            "attempts": {"type": "int", "default": 5},
-        },
-        required_one_of=[("path", "repo")],
-        mutually_exclusive=[("path", "repo")],
-        required_by={"repo": ("revision",)},
-        supports_check_mode=True,
-    )
-    options = module.params
-    try:
-        if options["path"]:
-            module.exit_json(**local(options["path"], options["reader"]))
-        snapshot = Snapshot(
-            options["endpoint"],
-            options["repo"],
-            options["revision"],
-            options["directory"],
-            token=options["token"],
-            margin_mib=options["margin_mib"],
-            attempts=options["attempts"],
-            log=module.log,
-        )
-        result: dict[str, Any] = {
-            "path": snapshot.path,
-            "files": [snapshot.path],
-            "fingerprint": options["revision"],
-        }
-        if snapshot.is_there():
-            module.exit_json(changed=False, **result)
-        if not module.check_mode:
-            result["resumed_from"] = snapshot.fetch()
-        module.exit_json(changed=True, **result)
-    except ModelError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"the model could not be put in place: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""modelyard_hf_snapshot against a stand-in for Hugging Face (molecule/vllm/hub.py): killed, damaged, no room."""
+"""modelyard_model and a directory; Hugging Face is a stand-in (molecule/vllm/hub.py): killed, damaged, no room."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import modelyard_hf_snapshot as snapshot
 import pytest
+from ansible.module_utils import modelyard_model_directory as snapshot
+from ansible.module_utils.modelyard_download import Means
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -77,11 +78,10 @@ def job(hub: Any, tmp_path: Path) -> Callable[..., Any]:
             "repo": "owner/tiny",
             "revision": COMMIT,
             "directory": str(tmp_path / "models"),
-            "margin_mib": 0,
-            "attempts": 2,
-            "sleep": lambda seconds: None,
         }
-        return snapshot.Snapshot(**{**values, **changes})
+        means = {"margin_mib": 0, "attempts": 2, "sleep": lambda seconds: None, **changes}
+        changed = {name: means.pop(name) for name in values if name in means}
+        return snapshot.Snapshot(**{**values, **changed}, means=Means(**means))
 
     return make
 
@@ -147,10 +147,10 @@ def test_a_killed_fetch_is_continued(
         import sys
         import ansible.module_utils
         ansible.module_utils.__path__.append({str(ROOT / "plugins/module_utils")!r})
-        sys.path.insert(0, {str(ROOT / "plugins/modules")!r})
-        import modelyard_hf_snapshot
-        one = modelyard_hf_snapshot.Snapshot(*{(one.endpoint, "owner/tiny", COMMIT, str(tmp_path / "models"))!r})
-        one.margin_bytes = 0
+        from ansible.module_utils.modelyard_download import Means
+        from ansible.module_utils.modelyard_model_directory import Snapshot
+        where = {(one.endpoint, "owner/tiny", COMMIT, str(tmp_path / "models"))!r}
+        one = Snapshot(*where, Means(margin_mib=0))
         one.fetch()
     """
     partial = Path(one.partial) / "model-00001-of-00001.safetensors.partial"
@@ -254,12 +254,12 @@ def test_something_else_than_a_hub(job: Callable[..., Any], monkeypatch: pytest.
 
 
 def test_a_directory_on_the_host_is_accepted_as_it_is(repository: Path) -> None:
-    found = snapshot.local(str(repository), None)
+    found = snapshot.local_directory(str(repository), None)
     assert found["path"] == str(repository)
     assert found["files"] == [str(repository)]
-    assert found["fingerprint"] == snapshot.local(str(repository), None)["fingerprint"]
+    assert found["fingerprint"] == snapshot.local_directory(str(repository), None)["fingerprint"]
     os.utime(repository / "tokenizer.json", ns=(0, 0))
-    assert found["fingerprint"] != snapshot.local(str(repository), None)["fingerprint"]
+    assert found["fingerprint"] != snapshot.local_directory(str(repository), None)["fingerprint"]
 
 
 def test_a_cache_of_links_is_shown_with_what_they_lead_to(repository: Path, tmp_path: Path) -> None:
@@ -268,25 +268,25 @@ def test_a_cache_of_links_is_shown_with_what_they_lead_to(repository: Path, tmp_
     links.mkdir()
     (repository / "config.json").rename(blobs / "abc")
     (links / "config.json").symlink_to("../blobs/abc")
-    assert snapshot.local(str(links), None)["files"] == [str(links), str(blobs / "abc")]
+    assert snapshot.local_directory(str(links), None)["files"] == [str(links), str(blobs / "abc")]
 
 
 def test_what_is_no_model_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         snapshot.ModelError, match=r"is not on this host\. Copy it there, correct `path`, or give `repo`"
     ):
-        snapshot.local(str(tmp_path / "none"), None)
+        snapshot.local_directory(str(tmp_path / "none"), None)
     with pytest.raises(snapshot.ModelError, match="holds neither a model nor an adapter"):
-        snapshot.local(str(tmp_path), None)
+        snapshot.local_directory(str(tmp_path), None)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root sees files that others may not read")
 def test_a_directory_that_the_service_may_not_read_is_refused(repository: Path) -> None:
     (repository / "tokenizer.json").chmod(0o600)
     with pytest.raises(snapshot.ModelError, match=r"tokenizer\.json is not readable by nobody\. Run: chmod -R o\+rX"):
-        snapshot.local(str(repository), "nobody")
+        snapshot.local_directory(str(repository), "nobody")
     (repository / "tokenizer.json").chmod(0o644)
-    assert snapshot.local(str(repository), "nobody")["path"] == str(repository)
+    assert snapshot.local_directory(str(repository), "nobody")["path"] == str(repository)
     repository.chmod(0o744)
     with pytest.raises(snapshot.ModelError, match="is not readable by nobody"):
-        snapshot.local(str(repository), "nobody")
+        snapshot.local_directory(str(repository), "nobody")

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible.module_utils import modelyard_model_file as model
+from ansible.module_utils.modelyard_download import Means
 
-ROOT = Path(__file__).parents[2]
 MODEL = b"GGUF" + os.urandom(3 << 20)
 SHA256 = hashlib.sha256(MODEL).hexdigest()
-
-
-def load() -> ModuleType:
-    """Import the module from its file, as Ansible would find it."""
-    spec = importlib.util.spec_from_file_location("modelyard_model", ROOT / "plugins/modules/modelyard_model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-model = load()
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -94,10 +80,10 @@ def download(server: Server, tmp_path: Path) -> Callable[..., Any]:
             "url": f"http://127.0.0.1:{server.server_port}/dir/tiny.gguf?download=true",
             "sha256": SHA256,
             "directory": str(tmp_path / "models"),
-            "margin_mib": 0,
-            "sleep": lambda seconds: None,
         }
-        return model.Download(**{**values, **changes})
+        means = {"margin_mib": 0, "sleep": lambda seconds: None, **changes}
+        changed = {name: means.pop(name) for name in values if name in means}
+        return model.Download(**{**values, **changed}, means=Means(**means))
 
     return make
 
@@ -237,11 +223,11 @@ def test_a_missing_file_is_not_asked_for_again(download: Callable[..., Any], ser
 )
 def test_an_address_that_cannot_be_used_is_refused(url: str, message: str) -> None:
     with pytest.raises(model.ModelError, match=message):
-        model.Download(url, SHA256, "/nowhere")
+        model.Download(url, SHA256, "/nowhere", Means())
 
 
 def local(path: Path, sha256: str | None = None, reader: str | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = model.local_model(str(path), sha256, reader, str(path.parent / "state"), False)
+    found: dict[str, Any] = model.local_file(str(path), sha256, reader, str(path.parent / "state"), False)
     return found
 
 

@@ -1,1 +1,0 @@
-modelyard_model.py

@@ -1,0 +1,130 @@
+"""What the compiler refuses or warns of that concerns several parts of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.sourcemap import Path
+from modelyard.catalogue.versions import below_floor
+from modelyard.compiler.inventory import Inventory
+from modelyard.compiler.resolve import Resolved
+from modelyard.compiler.topology import Topology
+from modelyard.diagnostics import Report, did_you_mean, listing
+from modelyard.engines import ROLES
+from modelyard.names import GATEWAY, MONITORING, REDIS, STACK
+
+REMEMBERED = 80
+"""Deployments with which a gateway without Redis still remembers failures: measured, 80 work and 100 do not."""
+
+
+def check_secrets(model: Catalogue, secrets: frozenset[str], report: Report) -> None:
+    """Secrets that something else than a provider names."""
+    wanted: list[tuple[str | None, str, Path]] = []
+    if model.versions:
+        path: Path = ("versions", "hugging_face", "token_env")
+        wanted.append((model.versions.hugging_face.token_env, "repositories are asked with", path))
+    if model.monitoring:
+        settings = model.monitoring.alertmanager
+        if settings.webhook:
+            path = ("monitoring", "alertmanager", "webhook", "token_env")
+            wanted.append((settings.webhook.token_env, "alerts are posted with", path))
+        if settings.email:
+            path = ("monitoring", "alertmanager", "email", "password_env")
+            wanted.append((settings.email.password_env, "alerts are mailed with", path))
+    for name, what, path in wanted:
+        if name is not None and name not in secrets:
+            hint = did_you_mean(name, secrets) or f"export {name}, or put it in llm_secrets; or remove {path[-1]}"
+            report.error("secret-undefined", f"{what} secret {name}, which is not defined", path, hint)
+
+
+def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, report: Report) -> None:
+    """Settings of the gateway that need something else."""
+    if model.gateway.cache.enabled and topology.redis is None:
+        report.error(
+            "cache-without-redis",
+            f"answers shall be kept in Redis, but no host is in group {REDIS}",
+            ("gateway", "cache", "enabled"),
+            f"put a host in {REDIS}, or set enabled: false",
+        )
+    timeouts = model.gateway.timeouts
+    attempts: dict[Path, float] = {("gateway", "timeouts", "request_s"): timeouts.request_s}
+    for member in resolved.all():
+        if member.model.timeout:
+            attempts[(*member.path, "timeout")] = member.model.timeout
+        elif member.provider.timeout:
+            attempts[("providers", member.provider_name, "timeout")] = member.provider.timeout
+    for path, seconds in attempts.items():
+        if seconds > timeouts.door_s:
+            report.error(
+                "invalid-value",
+                f"an attempt may take {seconds:g} s, but the door gives up after {timeouts.door_s} s",
+                path,
+                "raise llm_gateway.timeouts.door_s, or lower this",
+            )
+
+
+def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, report: Report) -> None:
+    """What only works as written with a Redis that all processes of the gateway share."""
+    if topology.redis is not None:
+        return
+    members = resolved.all()
+    processes = len(topology.gateways) * model.gateway.workers
+    limited = [member for member in members if member.model.rpm or member.model.tpm]
+    clients = [name for name, client in model.clients.items() if client.rpm]
+    warnings: list[tuple[Path, str]] = []
+    if processes > 1 and clients:
+        message = f'each of the gateway\'s {processes} processes lets rpm of client "{clients[0]}" through: '
+        warnings.append((("clients", clients[0], "rpm"), f"{message}they count for themselves"))
+    if processes > 1 and limited:
+        key = "rpm" if limited[0].model.rpm else "tpm"
+        message = f'each of the gateway\'s {processes} processes lets {key} of "{limited[0].model.name}" through: '
+        warnings.append(((*limited[0].path, key), f"{message}they count for themselves"))
+    if len(members) >= REMEMBERED:
+        message = f"with {len(members)} deployments the gateway forgets failures before it can act on them: "
+        warnings.append((("providers",), f"{message}what is down is asked again and again"))
+    for path, message in warnings:
+        hint = f"put a host in {REDIS}"
+        report.warning("redis-advised", message, path, hint, key=True)
+
+
+def check_stack(model: Catalogue, stack: Sequence[str], inventory: Inventory, report: Report) -> None:
+    """Hosts of our groups that are outside the top group: they would be compiled for, but never reached."""
+    members = set(stack)
+    groups: dict[str, Path] = {GATEWAY: (), REDIS: (), MONITORING: ()}
+    for name, provider in model.providers.items():
+        if provider.group is not None and provider.status == "active":
+            groups.setdefault(provider.group, ("providers", name, "group"))
+    for group, path in groups.items():
+        outside = [host for host in inventory.groups.get(group, ()) if host not in members]
+        if outside:
+            message = f"{listing(outside)} of group {group} is not in {STACK}"
+            hint = f"make {group} a child of {STACK} in the inventory"
+            report.error("host-outside-stack", message, path, hint)
+
+
+def check_versions(
+    model: Catalogue, resolved: Resolved, locks: Mapping[str, frozenset[str]], report: Report, *, sound: bool
+) -> None:
+    """Versions that are too old, cannot be checked, or are not said of an engine that is deployed."""
+    if model.versions is None:
+        return
+    deployed = {member.engine.role for member in resolved.all() if member.host}
+    for component in ("litellm", *ROLES):
+        entry = model.versions.of(component)
+        path: Path = ("versions", component)
+        if entry is None:
+            if component in deployed and sound:
+                message = f"{component} is deployed, but its version is not said"
+                report.error("missing-key", message, path, "see group_vars/all/versions.yml")
+            continue
+        version, path = entry.version, (*path, "version")
+        known = locks.get(component)
+        if least := below_floor(component, version):
+            message = f"{component} {version} is below {least}: it has known holes"
+            report.error("version-unsafe", message, path, f"use {least} or newer")
+        elif known is not None and version not in known:
+            message = f"{component} {version} has no lock, so its packages could not be checked"
+            listed = ", ".join(sorted(known)) or "none"
+            hint = f"locked: {listed}; roles/{component}/README.md says how to lock another one"
+            report.error("version-without-lock", message, path, hint)

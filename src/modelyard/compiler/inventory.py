@@ -1,0 +1,99 @@
+"""What the compiler is given, a snapshot of an inventory, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelyard.catalogue.ineffective import Ineffective
+from modelyard.catalogue.overrides import SECTIONS
+from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_origin
+from modelyard.diagnostics import Diagnostic
+from modelyard.engines import ROLES
+
+CATALOGUE_VARIABLES = tuple(f"llm_{section}" for section in SECTIONS)
+OTHER_VARIABLES = (
+    "llm_overrides",
+    "llm_address",
+    "llm_gpus",
+    "llm_allow_removal",
+    "llm_environment",
+    "llm_secrets",
+    "llm_report",
+    "llm_graph",
+)
+"""llm_* variables that are not part of the catalogue: overrides, a host's address and GPUs, and settings of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is known of one host: its `llm_*` variables and the address Ansible reaches it at.
+
+    `unreadable` are variables that could not be templated, with the reason and the origin.
+    """
+
+    variables: Mapping[str, Any]
+    address: str
+    unreadable: Mapping[str, tuple[str, Origin | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """A snapshot of an inventory.
+
+    `secrets` are the names of the secrets that are defined somewhere, `short` those that are too short for a client's
+    key, `ineffective` the places that set a variable for nobody, `locks` by role the versions whose packages can be
+    checked (a role that is missing: not known).
+    `away` are providers nobody is sent to for now, as if none of their models ran.
+    """
+
+    groups: Mapping[str, Sequence[str]]
+    hosts: Mapping[str, Host]
+    secrets: frozenset[str] = frozenset()
+    probe: Probe = no_origin
+    ineffective: Sequence[Ineffective] = ()
+    locks: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    away: frozenset[str] = frozenset()
+    short: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Compiled:
+    """The result. With any error in `diagnostics` there are no plans."""
+
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
+    public_names: list[str] = field(default_factory=list)
+    routes: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    local_chat_models: list[str] = field(default_factory=list)
+    """Public names of chat models that run on hosts of ours."""
+    catalogue: Catalogue | None = None
+    """What was compiled, if it has no errors."""
+
+    def refuse(self, code: str, message: str, path: Path = (), origin: Origin | None = None, hint: str = "") -> None:
+        """Add an error about something else than a place in the catalogue; `path` begins with a variable."""
+        self.diagnostics.append(Diagnostic(code, "error", message, path, origin, hint))
+
+    @property
+    def errors(self) -> list[Diagnostic]:
+        return [d for d in self.diagnostics if d.severity == "error"]
+
+    @property
+    def warnings(self) -> list[Diagnostic]:
+        return [d for d in self.diagnostics if d.severity == "warning"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The structure of docs/architecture.md, "The compiled plan"."""
+        return {
+            "plans": self.plans,
+            "engine_roles": list(ROLES),
+            "public_names": self.public_names,
+            "routes": self.routes,
+            "left_out": self.left_out,
+            "local_chat_models": self.local_chat_models,
+            "warnings": [diagnostic.render() for diagnostic in self.warnings],
+            "report": [diagnostic.as_dict() for diagnostic in self.diagnostics],
+        }

@@ -1,0 +1,121 @@
+"""Which host is what, and how hosts reach each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from modelyard.catalogue.sourcemap import plain
+from modelyard.compiler.emit import View
+from modelyard.compiler.inventory import Compiled, Inventory
+from modelyard.compiler.resolve import Resolved, is_own_address
+from modelyard.diagnostics import did_you_mean, listing
+from modelyard.names import GATEWAY, LOOPBACK, MONITORING, REDIS
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Which host is what, and how hosts reach each other."""
+
+    hosts: tuple[str, ...]
+    gateways: tuple[str, ...]
+    redis: str | None
+    addresses: Mapping[str, str]
+    monitoring: str | None = None
+
+    def callers(self, host: str) -> list[str]:
+        """Other hosts that call an engine of this one: gateways, and the Prometheus that watches it."""
+        watching = () if self.monitoring is None else (self.monitoring,)
+        return [caller for caller in dict.fromkeys((*self.gateways, *watching)) if caller != host]
+
+    def engine_address(self, host: str) -> str:
+        """The one address an engine listens on and is called at. llama-server listens on a single one."""
+        return self.addresses[host] if self.callers(host) else LOOPBACK
+
+    def redis_listen(self, host: str) -> list[str]:
+        if self.gateways in ((), (host,)):
+            return [LOOPBACK]
+        return [LOOPBACK, self.addresses[host]] if host in self.gateways else [self.addresses[host]]
+
+    def view(self, gateway: str, engines: Sequence[str]) -> View:
+        """The network as the gateway on one host sees it."""
+        redis = self.redis
+        return View(
+            gateway,
+            {host: self.engine_address(host) for host in engines},
+            None if redis is None else LOOPBACK if redis == gateway else self.addresses[redis],
+        )
+
+
+def build_topology(inventory: Inventory, stack: Sequence[str], out: Compiled, *, watched: bool) -> Topology:
+    gateways = tuple(dict.fromkeys(inventory.groups.get(GATEWAY, ())))
+    redis = list(dict.fromkeys(inventory.groups.get(REDIS, ())))
+    monitoring = list(dict.fromkeys(inventory.groups.get(MONITORING, ()))) if watched else []
+    if not gateways:
+        near = did_you_mean(GATEWAY, [group for group in inventory.groups if group.startswith("llm_")])
+        known = GATEWAY in inventory.groups
+        out.refuse(
+            "no-gateway",
+            f"no host is in group {GATEWAY}: there would be nothing to send requests to",
+            hint="put at least one host in it" if known or not near else near,
+        )
+    if len(redis) > 1:
+        out.refuse(
+            "too-many-redis",
+            f"group {REDIS} has {listing(redis)}: the gateways share one Redis",
+            hint="leave one host in it, or none",
+        )
+    if len(monitoring) > 1:
+        out.refuse(
+            "too-many-monitoring",
+            f"group {MONITORING} has {listing(monitoring)}: one Prometheus watches the whole inventory",
+            hint="leave one host in it, or none",
+        )
+    addresses: dict[str, str] = {}
+    for name in stack:
+        host = inventory.hosts[name]
+        own = host.variables.get("llm_address")
+        if own is not None and not (isinstance(own, str) and is_own_address(str(own))):
+            out.refuse(
+                "address-unusable",
+                f"llm_address of {name} is not an IP address that other hosts can reach: {plain(own)!r}",
+                ("llm_address",),
+                inventory.probe(own),
+                "give the host's address in the network the stack shares, without a port",
+            )
+        addresses[name] = str.__str__(own) if isinstance(own, str) else str.__str__(host.address)
+    return Topology(
+        tuple(stack), gateways, redis[0] if redis else None, addresses, monitoring[0] if monitoring else None
+    )
+
+
+def check_addresses(topology: Topology, resolved: Resolved, inventory: Inventory, out: Compiled) -> None:
+    """Addresses that other hosts need: of what is called, and of the gateways that are let in."""
+    needed: dict[str, str] = {}
+    for deployment in resolved.all():
+        if deployment.host is not None:
+            needed.setdefault(deployment.host, f'"{deployment.model.name}"')
+    if topology.redis is not None:
+        needed.setdefault(topology.redis, "redis")
+    problems: dict[str, str] = {}
+    for host, what in needed.items():
+        others = [gateway for gateway in topology.gateways if gateway != host]
+        if host in topology.addresses and others:
+            problems.setdefault(host, f"{what} on {host} is called by the gateway on {others[0]}")
+            for caller in others:
+                problems.setdefault(caller, f"the gateway on {caller} is let in to {what} on {host} by its address")
+    watching = topology.monitoring
+    for host in topology.hosts if watching is not None else ():
+        if host != watching:
+            problems.setdefault(host, f"{host} is watched by the Prometheus on {watching}")
+            problems.setdefault(str(watching), f"the Prometheus on {watching} is let in to {host} by its address")
+    for host, problem in problems.items():
+        address = topology.addresses[host]
+        if not is_own_address(address) and inventory.hosts[host].variables.get("llm_address") is None:
+            out.refuse(
+                "address-unusable",
+                f'{problem}, but "{address}" is not an IP address that other hosts can reach',
+                ("llm_address",),
+                None,
+                f"set llm_address for {host} in the inventory",
+            )

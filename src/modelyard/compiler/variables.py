@@ -1,0 +1,102 @@
+"""The `llm_*` variables of all hosts: known, readable, and the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelyard.catalogue.overrides import is_override
+from modelyard.catalogue.sourcemap import Origin, Path, SourceMap, is_list, plain
+from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Compiled, Inventory
+from modelyard.diagnostics import did_you_mean, listing
+from modelyard.names import STACK
+
+
+def check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) -> None:
+    """Unknown and unreadable variables, catalogues that differ: each told once, not per host."""
+    known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
+    unknown: dict[str, Origin | None] = {}
+    unreadable: dict[tuple[str, str], tuple[Origin | None, list[str]]] = {}
+    for name in stack:
+        host = inventory.hosts[name]
+        for variable in host.variables:
+            if variable not in known and not is_override(variable):
+                value = host.variables[variable]
+                unknown.setdefault(variable, inventory.probe(variable) or inventory.probe(value))
+        for variable, (reason, origin) in host.unreadable.items():
+            unreadable.setdefault((variable, reason), (origin, []))[1].append(name)
+    for variable, origin in unknown.items():
+        hint = did_you_mean(variable, known) or f"variables of Modelyard are {', '.join(known)} and llm_overrides_*"
+        out.refuse("unknown-variable", f"{variable} is no variable of Modelyard", (variable,), origin, hint)
+    for (variable, reason), (origin, hosts) in unreadable.items():
+        out.refuse(
+            "unreadable-variable",
+            f"{variable} cannot be read for {listing(hosts)}: {reason}",
+            (variable,),
+            origin,
+            "the catalogue is compiled before any host is contacted: it cannot use facts or registers",
+        )
+    given = inventory.hosts[stack[0]].variables.get("llm_secrets")
+    if given is not None and not isinstance(given, Mapping):
+        out.refuse(
+            "invalid-value",
+            "llm_secrets is not a mapping of names to values",
+            ("llm_secrets",),
+            inventory.probe(given),
+            "write NAME: value, with the value encrypted by ansible-vault",
+        )
+    _check_same(inventory, stack, out)
+
+
+def _check_same(inventory: Inventory, stack: Sequence[str], out: Compiled) -> None:
+    first_name = stack[0]
+    first = inventory.hosts[first_name]
+    compared = [*CATALOGUE_VARIABLES]
+    for name in stack:
+        compared += sorted(v for v in inventory.hosts[name].variables if is_override(v) and v not in compared)
+    for variable in compared:
+        mine = first.variables.get(variable)
+        mine_plain: Any = plain(mine)
+        differing: dict[str, tuple[Origin | None, Origin | None, Path, list[str]]] = {}
+        for name in stack[1:]:
+            host = inventory.hosts[name]
+            if variable in host.unreadable or variable in first.unreadable:
+                continue
+            theirs = host.variables.get(variable)
+            if theirs is mine:
+                continue
+            theirs_plain = plain(theirs)
+            if theirs_plain == mine_plain:
+                continue
+            path = (variable, *_first_difference(mine_plain, theirs_plain))
+            here = SourceMap(first.variables, inventory.probe).origin(path)
+            there = SourceMap(host.variables, inventory.probe).origin(path)
+            differing.setdefault(repr((path, str(there))), (here, there, path, []))[3].append(name)
+        for here, there, path, names in differing.values():
+            out.refuse(
+                "differing-catalogues",
+                f"{listing(names)} and {first_name} do not see the same {variable}: "
+                f"{_where(there, variable in inventory.hosts[names[0]].variables)} and "
+                f"{_where(here, variable in first.variables)}",
+                path,
+                there or here,
+                f"the catalogue is one for the inventory: set it for all of {STACK}",
+            )
+
+
+def _where(origin: Origin | None, defined: bool) -> str:
+    return str(origin) if origin else "(a place without origin)" if defined else "(not defined)"
+
+
+def _first_difference(left: Any, right: Any) -> Path:
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in [*left, *(key for key in right if key not in left)]:
+            if key not in left or key not in right:
+                return (key,)
+            if left[key] != right[key]:
+                return (key, *_first_difference(left[key], right[key]))
+    if is_list(left) and is_list(right):
+        for position, (one, two) in enumerate(zip(left, right, strict=False)):
+            if one != two:
+                return (position, *_first_difference(one, two))
+    return ()
