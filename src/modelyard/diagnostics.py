@@ -127,6 +127,36 @@ def diagnose(
     return Diagnostic(code, severity, message, variable_path(path), source.origin(path, key=key), hint)
 
 
+class Report:
+    """Collects what is wrong with a catalogue, in the order in which it is found: one for each step of the compiler."""
+
+    def __init__(self, source: SourceMap) -> None:
+        self.source = source
+        self.found: list[Diagnostic] = []
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether something is refused, and not only warned of."""
+        return any(one.severity == "error" for one in self.found)
+
+    def error(self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
+        """Refuse what stands at a place in the catalogue. `key` and the origin are as in `SourceMap.origin`."""
+        self.found.append(diagnose(self.source, code, message, path, hint, key=key))
+
+    def warning(self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
+        """Warn of what stands at a place in the catalogue."""
+        self.found.append(diagnose(self.source, code, message, path, hint, key=key, severity="warning"))
+
+    def outside(self, broken: frozenset[Path]) -> list[Diagnostic]:
+        """What was found, but for what is about something that the schema has refused a part of (`broken`)."""
+        return [one for one in self.found if not _is_within(one.path, broken)]
+
+
+def _is_within(path: Path, broken: frozenset[Path]) -> bool:
+    inside = (str(path[0]).removeprefix("llm_"), *path[1:]) if path else ()
+    return any(len(place) > 1 and inside[: len(place)] == place for place in broken)
+
+
 def show_path(path: Path) -> str:
     """Render `("llm_providers", "a", "models", 0)` as `llm_providers.a.models[0]`."""
     text = ""

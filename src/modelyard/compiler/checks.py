@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.catalogue.sourcemap import Path
 from modelyard.catalogue.versions import below_floor
-from modelyard.compiler.inventory import Compiled, Inventory
+from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved
 from modelyard.compiler.topology import Topology
-from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
+from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines import ROLES
 from modelyard.names import GATEWAY, MONITORING, REDIS, STACK
 
@@ -18,7 +18,7 @@ REMEMBERED = 80
 """Deployments with which a gateway without Redis still remembers failures: measured, 80 work and 100 do not."""
 
 
-def check_secrets(model: Catalogue, secrets: frozenset[str], source: SourceMap) -> Iterator[Diagnostic]:
+def check_secrets(model: Catalogue, secrets: frozenset[str], report: Report) -> None:
     """Secrets that something else than a provider names."""
     wanted: list[tuple[str | None, str, Path]] = []
     if model.versions:
@@ -35,14 +35,13 @@ def check_secrets(model: Catalogue, secrets: frozenset[str], source: SourceMap) 
     for name, what, path in wanted:
         if name is not None and name not in secrets:
             hint = did_you_mean(name, secrets) or f"export {name}, or put it in llm_secrets; or remove {path[-1]}"
-            yield diagnose(source, "secret-undefined", f"{what} secret {name}, which is not defined", path, hint)
+            report.error("secret-undefined", f"{what} secret {name}, which is not defined", path, hint)
 
 
-def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap) -> Iterator[Diagnostic]:
+def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, report: Report) -> None:
     """Settings of the gateway that need something else."""
     if model.gateway.cache.enabled and topology.redis is None:
-        yield diagnose(
-            source,
+        report.error(
             "cache-without-redis",
             f"answers shall be kept in Redis, but no host is in group {REDIS}",
             ("gateway", "cache", "enabled"),
@@ -57,8 +56,7 @@ def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, sour
             attempts[("providers", member.provider_name, "timeout")] = member.provider.timeout
     for path, seconds in attempts.items():
         if seconds > timeouts.door_s:
-            yield diagnose(
-                source,
+            report.error(
                 "invalid-value",
                 f"an attempt may take {seconds:g} s, but the door gives up after {timeouts.door_s} s",
                 path,
@@ -66,7 +64,7 @@ def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, sour
             )
 
 
-def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap) -> Iterator[Diagnostic]:
+def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, report: Report) -> None:
     """What only works as written with a Redis that all processes of the gateway share."""
     if topology.redis is not None:
         return
@@ -87,10 +85,10 @@ def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, sourc
         warnings.append((("providers",), f"{message}what is down is asked again and again"))
     for path, message in warnings:
         hint = f"put a host in {REDIS}"
-        yield diagnose(source, "redis-advised", message, path, hint, key=True, severity="warning")
+        report.warning("redis-advised", message, path, hint, key=True)
 
 
-def check_stack(model: Catalogue, stack: Sequence[str], inventory: Inventory, source: SourceMap, out: Compiled) -> None:
+def check_stack(model: Catalogue, stack: Sequence[str], inventory: Inventory, report: Report) -> None:
     """Hosts of our groups that are outside the top group: they would be compiled for, but never reached."""
     members = set(stack)
     groups: dict[str, Path] = {GATEWAY: (), REDIS: (), MONITORING: ()}
@@ -102,12 +100,12 @@ def check_stack(model: Catalogue, stack: Sequence[str], inventory: Inventory, so
         if outside:
             message = f"{listing(outside)} of group {group} is not in {STACK}"
             hint = f"make {group} a child of {STACK} in the inventory"
-            out.diagnostics.append(diagnose(source, "host-outside-stack", message, path, hint))
+            report.error("host-outside-stack", message, path, hint)
 
 
 def check_versions(
-    model: Catalogue, resolved: Resolved, locks: Mapping[str, frozenset[str]], source: SourceMap, *, sound: bool
-) -> Iterator[Diagnostic]:
+    model: Catalogue, resolved: Resolved, locks: Mapping[str, frozenset[str]], report: Report, *, sound: bool
+) -> None:
     """Versions that are too old, cannot be checked, or are not said of an engine that is deployed."""
     if model.versions is None:
         return
@@ -118,15 +116,15 @@ def check_versions(
         if entry is None:
             if component in deployed and sound:
                 message = f"{component} is deployed, but its version is not said"
-                yield diagnose(source, "missing-key", message, path, "see group_vars/all/versions.yml")
+                report.error("missing-key", message, path, "see group_vars/all/versions.yml")
             continue
         version, path = entry.version, (*path, "version")
         known = locks.get(component)
         if least := below_floor(component, version):
             message = f"{component} {version} is below {least}: it has known holes"
-            yield diagnose(source, "version-unsafe", message, path, f"use {least} or newer")
+            report.error("version-unsafe", message, path, f"use {least} or newer")
         elif known is not None and version not in known:
             message = f"{component} {version} has no lock, so its packages could not be checked"
             listed = ", ".join(sorted(known)) or "none"
             hint = f"locked: {listed}; roles/{component}/README.md says how to lock another one"
-            yield diagnose(source, "version-without-lock", message, path, hint)
+            report.error("version-without-lock", message, path, hint)

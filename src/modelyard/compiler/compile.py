@@ -9,16 +9,17 @@ from modelyard.catalogue.hosts import Gpu, HostVariables
 from modelyard.catalogue.ineffective import check_effect
 from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.sourcemap import Merged, Path, SourceMap, plain
+from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.validate import check, validate
 from modelyard.compiler.checks import check_gateway, check_memory, check_secrets, check_stack, check_versions
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, Compiled, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
-from modelyard.compiler.routing import Route, Routes, build_routes, declared_names, public_names
+from modelyard.compiler.routing import Route, build_routes, declared_names, public_names
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
+from modelyard.diagnostics import Report
 from modelyard.names import MONITORING, STACK
 from modelyard.plan.clients import check_clients
 from modelyard.plan.planner import Planner
@@ -59,13 +60,63 @@ def compile_catalogue(
     inventory: Inventory,
     stack: Sequence[str],
     out: Compiled,
-    *,
-    hosts: bool = True,
 ) -> None:
-    """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`.
+    """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
+    source, tree = _merge(sections, overrides, inventory, out)
+    declared = declared_names(tree)
+    model, problems, broken = validate(tree, source)
+    out.diagnostics += problems
+    sound = not out.errors
+    topology = build_topology(inventory, stack, out, watched=model is not None and model.monitoring is not None)
+    gpus = _declared_gpus(inventory, stack, out)
+    if model is None:
+        return
+    found = Report(source)
+    resolved = resolve(model, inventory.groups, inventory.secrets, found, away=inventory.away, sound=sound)
+    out.diagnostics += found.outside(broken)
+    checked = Report(source)
+    check_versions(model, resolved, inventory.locks, checked, sound=sound)
+    out.diagnostics += checked.found
+    routes: tuple[Route, ...] = ()
+    if tree.get("providers"):  # Without any, every name in the routing would be unknown.
+        routed = Report(source)
+        # While providers are away for a minute, nothing is said about chains that miss them.
+        whole = sound and not found.has_errors and not inventory.away
+        routes = build_routes(model, resolved, declared, frozenset(topology.gateways), routed, sound=whole)
+        out.diagnostics += routed.outside(broken)
+    checked = Report(source)
+    check_stack(model, stack, inventory, checked)
+    check_ports(model, resolved, topology, checked, broken)
+    placed = Report(source)
+    placement = place_on_gpus(resolved, gpus, placed)
+    checked.found += placed.outside(broken)
+    check_secrets(model, inventory.secrets, checked)
+    clients = Report(source)
+    check_clients(model, public_names(tree), resolved, inventory.short, clients)
+    checked.found += clients.outside(broken)
+    check_gateway(model, resolved, topology, checked)
+    check_memory(model, resolved, topology, checked)
+    out.diagnostics += checked.found
+    check_addresses(topology, resolved, inventory, out)
+    if not out.errors and not resolved.deployments:
+        reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in resolved.left_out)
+        out.refuse(
+            "no-deployment",
+            f"nothing is left that the gateway could serve ({reasons})",
+            ("llm_providers",),
+            source.origin(("providers",)),
+            "put a host in the group of a provider, or define the secret of one",
+        )
+    if not out.errors:
+        _note_absent_names(model, routes, resolved)
+        _note_monitoring(model, topology, resolved)
+        _fill(out, Scope(model, resolved, routes, topology, placement, inventory.groups, inventory.secrets), source)
 
-    Without `hosts` only the gateway's document is wanted, and nobody asks who may call whom.
-    """
+
+def _merge(
+    sections: Mapping[str, Any], overrides: Mapping[str, Any], inventory: Inventory, out: Compiled
+) -> tuple[SourceMap, dict[str, Any]]:
+    """The sections with the overrides merged over them: where each value stands, and all of it as plain data."""
     given = {key: value for key, value in sections.items() if value is not None}
     switch = given.get("monitoring")
     if isinstance(switch, bool):
@@ -77,7 +128,6 @@ def compile_catalogue(
     out.diagnostics += problems
     source = SourceMap(merged, inventory.probe, removed)
     tree = plain(merged)
-    declared = declared_names(tree)
     if not tree.get("providers"):
         out.refuse(
             "empty-catalogue",
@@ -87,55 +137,18 @@ def compile_catalogue(
             "declare llm_providers in group_vars, as group_vars/all/providers.yml does; "
             "a playbook outside playbooks/ does not see it",
         )
-    model, problems, broken = validate(tree, source)
-    out.diagnostics += problems
-    sound = not out.errors
-    topology = build_topology(inventory, stack, out, watched=model is not None and model.monitoring is not None)
-    gpus = _declared_gpus(inventory, stack, out)
-    if model is None:
-        return
-    resolved = resolve(model, inventory.groups, inventory.secrets, source, away=inventory.away, sound=sound)
-    out.diagnostics += [d for d in resolved.diagnostics if not _is_within(d.path, broken)]
-    out.diagnostics += check_versions(model, resolved, inventory.locks, source, sound=sound)
-    sound = sound and not any(problem.severity == "error" for problem in resolved.diagnostics)
-    routing = Routes((), ())
-    if tree.get("providers"):  # Without any, every name in the routing would be unknown.
-        # While providers are away for a minute, nothing is said about chains that miss them.
-        whole = sound and not inventory.away
-        routing = build_routes(model, resolved, declared, frozenset(topology.gateways), source, sound=whole)
-        out.diagnostics += [d for d in routing.diagnostics if not _is_within(d.path, broken)]
-    check_stack(model, stack, inventory, source, out)
-    out.diagnostics += check_ports(model, resolved, topology, source, broken)
-    placement = place_on_gpus(resolved, gpus, source)
-    out.diagnostics += [d for d in placement.diagnostics if not _is_within(d.path, broken)]
-    out.diagnostics += check_secrets(model, inventory.secrets, source)
-    clients = check_clients(model, public_names(tree), resolved, inventory.short, source)
-    out.diagnostics += [d for d in clients if not _is_within(d.path, broken)]
-    out.diagnostics += check_gateway(model, resolved, topology, source)
-    out.diagnostics += check_memory(model, resolved, topology, source)
-    check_addresses(topology, resolved, inventory, out, callers=hosts)
-    if not out.errors and not resolved.deployments:
-        reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in resolved.left_out)
-        out.refuse(
-            "no-deployment",
-            f"nothing is left that the gateway could serve ({reasons})",
-            ("llm_providers",),
-            source.origin(("providers",)),
-            "put a host in the group of a provider, or define the secret of one",
-        )
-    if out.errors:
-        return
-    out.catalogue = model
-    _note_absent_names(model, routing.routes, resolved)
-    _note_monitoring(model, topology, resolved)
-    scope = Scope(model, resolved, routing.routes, topology, placement, inventory.groups, inventory.secrets)
+    return source, tree
+
+
+def _fill(out: Compiled, scope: Scope, source: SourceMap) -> None:
+    """Make the plans, and what is said beside them."""
+    out.catalogue = scope.catalogue
     out.plans = Planner(scope).plans()
     out.public_names = scope.public_names
-    out.local_chat_models = [
-        name for name, members in resolved.deployments.items() if members[0].host and members[0].model.mode == "chat"
-    ]
-    out.routes = [_route(route, resolved) for route in routing.routes]
-    out.left_out = [entry.as_dict(source) for entry in resolved.left_out] + [
+    members = scope.resolved.deployments.items()
+    out.local_chat_models = [name for name, (first, *_) in members if first.host and first.model.mode == "chat"]
+    out.routes = [_route(route, scope.resolved) for route in scope.routes]
+    out.left_out = [entry.as_dict(source) for entry in scope.resolved.left_out] + [
         {
             "kind": "step",
             "name": step,
@@ -144,15 +157,9 @@ def compile_catalogue(
             "models": [step],
             "origin": "",
         }
-        for route in routing.routes
+        for route in scope.routes
         for step, reason in route.dropped
     ]
-
-
-def _is_within(path: Path, broken: frozenset[Path]) -> bool:
-    """True for a diagnostic about something the schema has already refused a part of."""
-    inside = (str(path[0]).removeprefix("llm_"), *path[1:]) if path else ()
-    return any(len(place) > 1 and inside[: len(place)] == place for place in broken)
 
 
 def _declared_gpus(inventory: Inventory, stack: Sequence[str], out: Compiled) -> dict[str, list[Gpu]]:

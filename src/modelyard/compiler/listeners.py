@@ -9,10 +9,10 @@ from typing import NamedTuple
 from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.monitoring import Monitoring
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.compiler.topology import Topology
-from modelyard.diagnostics import Diagnostic, diagnose, variable_path
+from modelyard.diagnostics import Report, variable_path
 from modelyard.engines import types_of
 from modelyard.plan.monitoring import WATCHERS
 
@@ -78,17 +78,17 @@ class _Clash:
     hosts: list[str]
     hint: str = ""
 
-    def diagnose(self, source: SourceMap) -> Diagnostic:
+    def tell(self, report: Report) -> None:
         more = f" and {len(self.hosts) - 1} more" if len(self.hosts) > 1 else ""
         message = f"{self.one} and {self.other.what} both want port {self.other.port} on {self.hosts[0]}{more}"
         own_ports = types_of(lambda engine: not engine.per_provider, "or").replace("`", "")
         hint = self.hint or f"give one of them another port; a model of {own_ports} can have a port of its own"
-        return diagnose(source, "port-clash", message, self.other.path, hint)
+        report.error("port-clash", message, self.other.path, hint)
 
 
 def check_ports(
-    catalogue: Catalogue, resolved: Resolved, topology: Topology, source: SourceMap, broken: frozenset[Path]
-) -> list[Diagnostic]:
+    catalogue: Catalogue, resolved: Resolved, topology: Topology, report: Report, broken: frozenset[Path]
+) -> None:
     """Two listeners on one host and port, whatever their addresses: in a log nobody can tell them apart."""
     by_host: dict[str, list[Deployment]] = {}
     for deployment in resolved.all():
@@ -115,4 +115,5 @@ def check_ports(
                 free = next(number for number in range(one.port + 1, 65536) if number not in taken)
                 clash.other = one._replace(path=one.model)
                 clash.hint = f"give {one.what} a port of its own, such as port: {free}"
-    return [clash.diagnose(source) for clash in clashes.values()]
+    for clash in clashes.values():
+        clash.tell(report)

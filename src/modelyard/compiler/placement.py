@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modelyard.catalogue.hosts import Gpu
-from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.resolve import Deployment, Resolved
-from modelyard.diagnostics import Diagnostic, diagnose
+from modelyard.diagnostics import Diagnostic, Report
 from modelyard.gpu.fit import Card, Memory, Part, Process, Refusal, largest, place
 
 
@@ -27,12 +27,12 @@ class Placement:
 
     loads: dict[str, list[Load]] = field(default_factory=dict)
     gpus: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-    diagnostics: list[Diagnostic] = field(default_factory=list)
 
 
-def place_on_gpus(resolved: Resolved, declared: Mapping[str, Sequence[Gpu]], source: SourceMap) -> Placement:
+def place_on_gpus(resolved: Resolved, declared: Mapping[str, Sequence[Gpu]], report: Report) -> Placement:
     """Place the models of every host of ours; on hosts that declare no GPUs only `gpus` as written is passed on."""
     out = Placement()
+    told = Report(report.source)
     by_host: dict[str, dict[tuple[str, str], list[Deployment]]] = {}
     for member in resolved.all():
         if member.host is not None:
@@ -53,8 +53,9 @@ def place_on_gpus(resolved: Resolved, declared: Mapping[str, Sequence[Gpu]], sou
             placed, refusals = {index: process.gpus for index, process in enumerate(processes) if process.gpus}, []
         for index, gpus in placed.items():
             out.gpus.update({member.id: gpus for member in served[index]})
-        out.diagnostics += [_diagnose(refusal, served[refusal.process], source) for refusal in refusals]
-    out.diagnostics = _once(out.diagnostics)
+        for refusal in refusals:
+            _tell(refusal, served[refusal.process], told)
+    report.found += _once(told.found)
     return out
 
 
@@ -74,13 +75,14 @@ def _declared_card(index: int, gpu: Gpu) -> Card:
     return Card(gpu.uuid if mig and gpu.uuid else index, f"GPU {index}", names, Memory(gpu.memory_mib))
 
 
-def _diagnose(refusal: Refusal, members: Sequence[Deployment], source: SourceMap) -> Diagnostic:
+def _tell(refusal: Refusal, members: Sequence[Deployment], report: Report) -> None:
     if refusal.code == "unknown-gpu":
         member = next(member for member in members if member.model.gpus)
         path: Path = (*member.path, "gpus", refusal.position or 0)
-        return diagnose(source, refusal.code, refusal.message, path, f"llm_gpus of {refusal.hint}")
+        report.error(refusal.code, refusal.message, path, f"llm_gpus of {refusal.hint}")
+        return
     member = max(members, key=lambda member: member.model.vram_mib or 0)
-    return diagnose(source, refusal.code, refusal.message, (*member.path, "vram_mib"), refusal.hint)
+    report.error(refusal.code, refusal.message, (*member.path, "vram_mib"), refusal.hint)
 
 
 def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:

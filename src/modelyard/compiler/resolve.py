@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.catalogue.models import ENGINE_KEYS, Model
+from modelyard.catalogue.models import Model
 from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap
-from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean, listing
-from modelyard.engines import ENGINES
+from modelyard.compiler.models import check_model
+from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines.base import Engine
 from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
-
-BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
-"""Keys that a LoRA adapter shares with the model it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,6 @@ class Resolved:
     inactive: list[str] = field(default_factory=list)
     """Names whose model is switched off for another one: whoever steps in for them answers."""
     left_out: list[LeftOut] = field(default_factory=list)
-    diagnostics: list[Diagnostic] = field(default_factory=list)
 
     def all(self) -> list[Deployment]:
         return [deployment for members in self.deployments.values() for deployment in members]
@@ -100,7 +96,7 @@ def resolve(
     catalogue: Catalogue,
     groups: Mapping[str, Sequence[str]],
     secrets: frozenset[str],
-    source: SourceMap,
+    report: Report,
     *,
     away: frozenset[str] = frozenset(),
     sound: bool,
@@ -110,60 +106,54 @@ def resolve(
     `secrets` are the names defined, `away` the providers nobody is sent to for now. `sound` is false if the schema
     refused something: then nothing is called missing that may only have been cut out.
     """
-    out = Resolved()
-    index = _model_indices(source.tree)
-    running = _running(catalogue, groups)
-    inactive: dict[str, None] = {}
-    first_path: dict[str, tuple[str, Model, Path]] = {}
-
-    def error(code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
-        out.diagnostics.append(diagnose(source, code, message, path, hint, key=key))
-
+    resolver = _Resolver(catalogue, groups, secrets, away, report, sound)
     for name, provider in catalogue.providers.items():
+        resolver.provider(name, provider)
+    out = resolver.out
+    out.inactive = [name for name in resolver.inactive if name not in out.deployments]
+    out.disabled -= resolver.inactive.keys()
+    _check_exclusive(catalogue, groups, report.error)
+    _check_weights(catalogue, resolver.index, report)
+    return out
+
+
+class _Resolver:
+    """What is known while the providers are placed, one after the other."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        groups: Mapping[str, Sequence[str]],
+        secrets: frozenset[str],
+        away: frozenset[str],
+        report: Report,
+        sound: bool,
+    ) -> None:
+        self.groups, self.secrets, self.away, self.report, self.sound = groups, secrets, away, report, sound
+        self.out = Resolved()
+        self.index = _model_indices(report.source.tree)
+        self.running = _running(catalogue, groups)
+        self.inactive: dict[str, None] = {}
+        self.first: dict[str, tuple[str, Model, Path]] = {}
+        """By public name, the first provider that has it, and where."""
+
+    def provider(self, name: str, provider: Provider) -> None:
+        """Place the models of one provider."""
         path: Path = ("providers", name)
         names = tuple(model.name for model in provider.models)
-        if not provider.models and sound:
-            error(
+        if not provider.models and self.sound:
+            self.report.error(
                 "no-models",
                 f'provider "{name}" has no models',
                 path,
                 "list at least one under models:, or remove it",
             )
-        hosts = _hosts(name, provider, groups, error)
-        reason, kind = "", "provider"
-        secret = provider.api_key_env
-        rival = running.get(provider.exclusive_group or "")
-        if name in away:
-            reason = "its model is being switched"
-        elif provider.status == "disabled":
-            reason = f'"{rival}" is the active one of {provider.exclusive_group}' if rival else "status: disabled"
-        elif provider.group is not None and not hosts:
-            reason = f"no host in group {provider.group}"
-        elif secret in OWN_SECRETS:
-            error(
-                "secret-reserved",
-                f'provider "{name}" would be given {secret}, a secret of Modelyard itself',
-                (*path, "api_key_env"),
-                "use a secret of the provider's own",
-            )
-        elif secret is not None and secret not in secrets:
-            if provider.when_secret_missing == "skip":
-                reason = f"secret {secret} is not defined (when_secret_missing: skip)"
-            else:
-                error(
-                    "secret-undefined",
-                    f'provider "{name}" needs secret {secret}, which is not defined',
-                    (*path, "api_key_env"),
-                    did_you_mean(secret, secrets)
-                    or f"export {secret}, put it in llm_secrets or in .credentials/{secret} beside the "
-                    "inventory, or set when_secret_missing: skip",
-                )
-        if is_keyed(provider) and provider.api_key_env is None:
-            secret = engine_secret(name)
+        hosts = _hosts(name, provider, self.groups, self.report.error)
+        reason = self.left_out(name, provider, hosts)
         if reason:
-            out.left_out.append(LeftOut(kind, name, reason, names, path))
-        if provider.active is not None and provider.active not in names and sound:
-            error(
+            self.out.left_out.append(LeftOut("provider", name, reason, names, path))
+        if provider.active is not None and provider.active not in names and self.sound:
+            self.report.error(
                 "unknown-model",
                 f'the active model of "{name}" is "{provider.active}", which is none of its models',
                 (*path, "active"),
@@ -171,54 +161,95 @@ def resolve(
             )
         seen: set[str] = set()
         for model in provider.models:
-            at: Path = (*path, "models", index.get((name, model.name), 0))
+            at: Path = (*path, "models", self.index.get((name, model.name), 0))
             if model.name in seen:
-                error("duplicate-model", f'provider "{name}" has "{model.name}" twice', at, "keep one of them")
+                message = f'provider "{name}" has "{model.name}" twice'
+                self.report.error("duplicate-model", message, at, "keep one of them")
                 continue
             seen.add(model.name)
-            _check_model(name, provider, model, at, sound, error)
-            asleep = reason
-            if not reason and provider.active is not None and (model.adapter_of or model.name) != provider.active:
-                asleep = f'"{provider.active}" is the active model of "{name}"'
-                out.left_out.append(LeftOut("model", model.name, asleep, (model.name,), at))
-            if provider.status == "disabled":
-                pass  # An alternative that is switched off may have the name of the one that is on.
-            elif model.name in first_path:
-                other, other_model, other_path = first_path[model.name]
-                if model.weight is None or other_model.weight is None:
-                    error(
-                        "duplicate-model",
-                        f'"{model.name}" is a model of "{other}" too ({source.origin(other_path) or "?"})',
-                        (*at, "name"),
-                        "rename one; or, if both shall share the requests for this name, give both a weight",
-                    )
-                elif model.mode != other_model.mode:
-                    error(
-                        "duplicate-model",
-                        f'"{model.name}" is {other_model.mode} at "{other}" but {model.mode} at "{name}"',
-                        (*at, "mode"),
-                        "rename one of them",
-                    )
-            else:
-                first_path[model.name] = (name, model, at)
-            if asleep:
-                if model.name not in out.deployments:
-                    out.absent[model.name] = f'provider "{name}": {asleep}'
-                    if asleep != reason or name in away or (rival and provider.status == "disabled"):
-                        inactive[model.name] = None
-                    elif provider.status == "disabled":
-                        out.disabled.add(model.name)
-                continue
-            members = _place(name, provider, model, hosts, secret, at, error)
-            if members:
-                out.deployments.setdefault(model.name, []).extend(members)
-                out.absent.pop(model.name, None)
-                out.disabled.discard(model.name)
-    out.inactive = [name for name in inactive if name not in out.deployments]
-    out.disabled -= inactive.keys()
-    _check_exclusive(catalogue, groups, error)
-    out.diagnostics += _lonely_weights(catalogue, index, source)
-    return out
+            self.model(name, provider, model, at, hosts, reason)
+
+    def left_out(self, name: str, provider: Provider, hosts: Sequence[str]) -> str:
+        """Why a provider is left out; empty if it is not. A secret that it lacks may be an error instead."""
+        secret, at = provider.api_key_env, ("providers", name, "api_key_env")
+        rival = self.running.get(provider.exclusive_group or "")
+        if name in self.away:
+            return "its model is being switched"
+        if provider.status == "disabled":
+            return f'"{rival}" is the active one of {provider.exclusive_group}' if rival else "status: disabled"
+        if provider.group is not None and not hosts:
+            return f"no host in group {provider.group}"
+        if secret in OWN_SECRETS:
+            self.report.error(
+                "secret-reserved",
+                f'provider "{name}" would be given {secret}, a secret of Modelyard itself',
+                at,
+                "use a secret of the provider's own",
+            )
+        elif secret is not None and secret not in self.secrets:
+            if provider.when_secret_missing == "skip":
+                return f"secret {secret} is not defined (when_secret_missing: skip)"
+            self.report.error(
+                "secret-undefined",
+                f'provider "{name}" needs secret {secret}, which is not defined',
+                at,
+                did_you_mean(secret, self.secrets)
+                or f"export {secret}, put it in llm_secrets or in .credentials/{secret} beside the "
+                "inventory, or set when_secret_missing: skip",
+            )
+        return ""
+
+    def model(self, name: str, provider: Provider, model: Model, at: Path, hosts: list[str], reason: str) -> None:
+        """Place one model, or note why it is not there: `reason` is that of its provider."""
+        check_model(name, provider, model, at, self.sound, self.report.error)
+        asleep = reason
+        if not reason and provider.active is not None and (model.adapter_of or model.name) != provider.active:
+            asleep = f'"{provider.active}" is the active model of "{name}"'
+            self.out.left_out.append(LeftOut("model", model.name, asleep, (model.name,), at))
+        # An alternative that is switched off may have the name of the one that is on.
+        if provider.status != "disabled":
+            self.check_name(name, model, at)
+        if asleep:
+            self.absent(name, provider, model.name, asleep, own=asleep != reason)
+            return
+        secret = provider.api_key_env or (engine_secret(name) if is_keyed(provider) else None)
+        members = _place(name, provider, model, hosts, secret, at, self.report.error)
+        if members:
+            self.out.deployments.setdefault(model.name, []).extend(members)
+            self.out.absent.pop(model.name, None)
+            self.out.disabled.discard(model.name)
+
+    def absent(self, name: str, provider: Provider, model: str, asleep: str, *, own: bool) -> None:
+        """Note a public name whose model does not run. `own`: it is the model that is left out, not its provider."""
+        if model in self.out.deployments:
+            return
+        self.out.absent[model] = f'provider "{name}": {asleep}'
+        disabled = provider.status == "disabled"
+        if own or name in self.away or (disabled and self.running.get(provider.exclusive_group or "")):
+            self.inactive[model] = None
+        elif disabled:
+            self.out.disabled.add(model)
+
+    def check_name(self, name: str, model: Model, at: Path) -> None:
+        """Two providers may share a public name if both say how much of the requests they take."""
+        if model.name not in self.first:
+            self.first[model.name] = (name, model, at)
+            return
+        other, other_model, other_path = self.first[model.name]
+        if model.weight is None or other_model.weight is None:
+            self.report.error(
+                "duplicate-model",
+                f'"{model.name}" is a model of "{other}" too ({self.report.source.origin(other_path) or "?"})',
+                (*at, "name"),
+                "rename one; or, if both shall share the requests for this name, give both a weight",
+            )
+        elif model.mode != other_model.mode:
+            self.report.error(
+                "duplicate-model",
+                f'"{model.name}" is {other_model.mode} at "{other}" but {model.mode} at "{name}"',
+                (*at, "mode"),
+                "rename one of them",
+            )
 
 
 def is_keyed(provider: Provider) -> bool:
@@ -226,23 +257,19 @@ def is_keyed(provider: Provider) -> bool:
     return provider.group is not None and provider.engine is not None and provider.engine.keyed
 
 
-def _lonely_weights(
-    catalogue: Catalogue, index: Mapping[tuple[str, str], int], source: SourceMap
-) -> Iterator[Diagnostic]:
+def _check_weights(catalogue: Catalogue, index: Mapping[tuple[str, str], int], report: Report) -> None:
     """Weights of names that no second provider serves, not even a disabled one."""
     served = Counter(model.name for provider in catalogue.providers.values() for model in provider.models)
     for name, provider in catalogue.providers.items():
         for model in provider.models:
             if model.weight is not None and served[model.name] == 1:
                 path: Path = ("providers", name, "models", index.get((name, model.name), 0), "weight")
-                yield diagnose(
-                    source,
+                report.warning(
                     "no-effect",
                     f'only "{name}" serves "{model.name}", so its weight changes nothing',
                     path,
                     "remove it; hosts of one group share the requests equally",
                     key=True,
-                    severity="warning",
                 )
 
 
@@ -286,94 +313,6 @@ def _hosts(name: str, provider: Provider, groups: Mapping[str, Sequence[str]], e
         )
         return []
     return list(dict.fromkeys(groups[provider.group]))
-
-
-def _check_model(name: str, provider: Provider, model: Model, at: Path, sound: bool, error: Any) -> None:
-    """Keys that need something else to make sense."""
-    written = model.model_fields_set
-    if provider.group is None:
-        for key in ("source", "options", "hosts", "port", "gpus", "vram_mib", *ENGINE_KEYS):
-            if key in written and getattr(model, key):
-                error(
-                    "invalid-value",
-                    f'{key} has no effect on "{model.name}": provider "{name}" runs elsewhere',
-                    (*at, key),
-                    "remove it",
-                    key=True,
-                )
-        return
-    engine = provider.engine
-    assert engine is not None, "the schema allows a group for types of engines only"
-    for key in ENGINE_KEYS:
-        if getattr(model, key) and key not in engine.keys:
-            others = " and ".join(one.name for one in ENGINES if key in one.keys)
-            error(
-                "invalid-value",
-                f'{key} has no effect on "{model.name}": it is for {others}, not {engine.name}',
-                (*at, key),
-                "remove it",
-                key=True,
-            )
-    if model.adapter_of is not None:
-        _check_adapter(name, provider, model, at, error)
-    _check_source(name, provider.type, engine, model, at, sound, error)
-    reserved = engine.reserved
-    for option in model.options:
-        if option in reserved:
-            error(
-                "invalid-value",
-                f'option "{option}" of "{model.name}" is set by the unit itself, or reaches outside its sandbox',
-                (*at, "options", option),
-                "use the model's own keys: port, source, served_name, context_length, quantization",
-                key=True,
-            )
-
-
-def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error: Any) -> None:
-    bases = [other.name for other in provider.models if other.adapter_of is None]
-    if model.adapter_of not in bases:
-        error(
-            "unknown-model",
-            f'"{model.name}" is an adapter of "{model.adapter_of}", which is no other model of "{name}"',
-            (*at, "adapter_of"),
-            did_you_mean(str(model.adapter_of), bases) or f"models of {name}: {listing(bases) or 'none'}",
-        )
-    for key in BASE_MODELS:
-        if getattr(model, key):
-            error(
-                "invalid-value",
-                f'{key} has no effect on "{model.name}": an adapter shares that of "{model.adapter_of}"',
-                (*at, key),
-                "remove it",
-                key=True,
-            )
-
-
-def _check_source(name: str, kind: str, engine: Engine, model: Model, at: Path, sound: bool, error: Any) -> None:
-    """A GGUF file or a directory, as the engine takes it."""
-    source, directory = model.source, engine.takes == "directory"
-    if source is None:
-        if not engine.pulls and sound:
-            error(
-                "missing-key",
-                f'model "{model.name}" of provider "{name}" has no source',
-                at,
-                "add source: {path: /...} or source: {repo: OWNER/NAME, revision: COMMIT}"
-                if directory
-                else "add source: {path: /...} or source: {url: ..., sha256: ...}",
-            )
-        return
-    problem = ""
-    if directory and source.url is not None:
-        problem, hint = f"{engine.title} takes a directory, not one file", "name a path or a repo"
-    elif directory and source.file is not None:
-        problem, hint = f"{engine.title} takes the whole repository, not one file of it", "remove file"
-    elif directory and source.sha256 is not None:
-        problem, hint = "a directory has no checksum", "remove sha256"
-    elif not directory and source.repo is not None and source.file is None:
-        problem, hint = f"{kind} takes one file of the repository", "add file, the name of a .gguf file in it"
-    if problem:
-        error("invalid-value", f'the source of "{model.name}": {problem}', (*at, "source"), hint, key=True)
 
 
 def _place(

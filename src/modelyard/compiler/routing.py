@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 from modelyard.catalogue.overrides import as_override
 from modelyard.catalogue.routing import Chain
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.resolve import Resolved
-from modelyard.diagnostics import Diagnostic, Severity, diagnose, did_you_mean, listing
+from modelyard.diagnostics import Report, did_you_mean, listing
 
 RESERVED = frozenset({"default"})
 """Names the gateway uses for itself."""
@@ -65,14 +65,6 @@ class Route:
         return self.tried(section)[self.heads if section == "fallbacks" else 1 :]
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """All routes, in the order of the catalogue: models, aliases, capabilities."""
-
-    routes: tuple[Route, ...]
-    diagnostics: tuple[Diagnostic, ...]
-
-
 class _Router:
     def __init__(
         self,
@@ -80,13 +72,12 @@ class _Router:
         resolved: Resolved,
         declared: frozenset[str],
         gateways: frozenset[str],
-        source: SourceMap,
+        report: Report,
     ) -> None:
         self.routing = catalogue.routing
         self.gateways = gateways
         self.resolved = resolved
-        self.source = source
-        self.diagnostics: list[Diagnostic] = []
+        self.report = report
         # A disabled alternative may have the name of the one that is on: that one counts.
         providers = sorted(catalogue.providers.values(), key=lambda provider: provider.status == "active")
         self.models = {model.name: model for provider in providers for model in provider.models}
@@ -97,9 +88,8 @@ class _Router:
     def add(
         self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False, warning: bool = False
     ) -> None:
-        severity: Severity = "warning" if warning else "error"
-        at: Path = ("routing", *path)
-        self.diagnostics.append(diagnose(self.source, code, message, at, hint, key=key, severity=severity))
+        tell = self.report.warning if warning else self.report.error
+        tell(code, message, ("routing", *path), hint, key=key)
 
     # -- what is written ---------------------------------------------------------------------------------
 
@@ -202,7 +192,7 @@ class _Router:
                 models_only or (step not in self.routing.aliases and step not in self.routing.capabilities)
             ):
                 near = self.declared if models_only else self.names
-                rest = [step for step in steps if step not in self.source.removed]
+                rest = [step for step in steps if step not in self.report.source.removed]
                 if rest or len(path) < 3:
                     why, hint = self.unknown(step, near, path, json.dumps(rest))
                 else:
@@ -215,9 +205,9 @@ class _Router:
 
     def unknown(self, name: str, near: Iterable[str], path: Path, instead: str) -> tuple[str, str]:
         """Why nothing declares `name`, and the hint. An override that writes `instead` at `path` does without it."""
-        if name not in self.source.removed:
+        if name not in self.report.source.removed:
             return "which no provider declares", did_you_mean(name, near)
-        place = self.source.removed[name] or "an unknown place"
+        place = self.report.source.removed[name] or "an unknown place"
         return f"which was removed at {place}", f"to do without it, add to {as_override(('routing', *path), instead)}"
 
     def deployable(self, name: str, subject: str, path: Path) -> None:
@@ -477,24 +467,25 @@ def build_routes(
     resolved: Resolved,
     declared: frozenset[str],
     gateways: frozenset[str],
-    source: SourceMap,
+    report: Report,
     *,
     sound: bool,
-) -> Routes:
-    """Check the routing and expand it. `declared` are all model names written anywhere, refused ones too.
+) -> tuple[Route, ...]:
+    """Check the routing and expand it: all routes in the catalogue's order, models, then aliases, then capabilities.
+    `declared` are all model names written anywhere, refused ones too.
 
     With `sound` false (something was refused before), what is merely absent is not reported.
     """
-    router = _Router(catalogue, resolved, declared, gateways, source)
+    router = _Router(catalogue, resolved, declared, gateways, report)
     router.check_names()
     for section in SECTIONS:
         router.check_cycles(section)
     routes: list[Route] = []
-    if not router.diagnostics:
+    if not report.found:
         routes = router.build()
         if sound:
             router.check_routes(routes)
-    return Routes(tuple(routes), tuple(router.diagnostics))
+    return tuple(routes)
 
 
 def declared_names(tree: Mapping[str, Any]) -> frozenset[str]:

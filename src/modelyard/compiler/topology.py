@@ -89,10 +89,8 @@ def build_topology(inventory: Inventory, stack: Sequence[str], out: Compiled, *,
     )
 
 
-def check_addresses(
-    topology: Topology, resolved: Resolved, inventory: Inventory, out: Compiled, *, callers: bool
-) -> None:
-    """Addresses that other hosts need: of what is called, and (`callers`) of the gateways that are let in."""
+def check_addresses(topology: Topology, resolved: Resolved, inventory: Inventory, out: Compiled) -> None:
+    """Addresses that other hosts need: of what is called, and of the gateways that are let in."""
     needed: dict[str, str] = {}
     for deployment in resolved.all():
         if deployment.host is not None:
@@ -104,7 +102,7 @@ def check_addresses(
         others = [gateway for gateway in topology.gateways if gateway != host]
         if host in topology.addresses and others:
             problems.setdefault(host, f"{what} on {host} is called by the gateway on {others[0]}")
-            for caller in others if callers else []:
+            for caller in others:
                 problems.setdefault(caller, f"the gateway on {caller} is let in to {what} on {host} by its address")
     watching = topology.monitoring
     for host in topology.hosts if watching is not None else ():

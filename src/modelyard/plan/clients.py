@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.resolve import Resolved
-from modelyard.diagnostics import Diagnostic, diagnose, did_you_mean
+from modelyard.diagnostics import Report, did_you_mean
 from modelyard.names import OWN_SECRETS, SHORTEST_CLIENT_KEY, engine_secret
 
 
@@ -18,8 +18,8 @@ def client_plans(catalogue: Catalogue) -> dict[str, dict[str, Any]]:
 
 
 def check_clients(
-    catalogue: Catalogue, public: Collection[str], resolved: Resolved, short: Collection[str], source: SourceMap
-) -> Iterator[Diagnostic]:
+    catalogue: Catalogue, public: Collection[str], resolved: Resolved, short: Collection[str], report: Report
+) -> None:
     """Names that do not exist, secrets that are somebody else's.
 
     `public` are all names that clients can ask for, those of refused models too, `short` the secrets that are defined
@@ -30,16 +30,14 @@ def check_clients(
         path: Path = ("clients", name)
         owner = owners.setdefault(client.secret, f'client "{name}"')
         if owner != f'client "{name}"':
-            yield diagnose(
-                source,
+            report.error(
                 "secret-shared",
                 f'the key of client "{name}" would be {client.secret}, which {owner} has',
                 (*path, "secret"),
                 "name another secret; it is generated if nobody defines it",
             )
         elif client.secret in short:
-            yield diagnose(
-                source,
+            report.error(
                 "secret-too-short",
                 f'{client.secret}, the key of client "{name}", has fewer than {SHORTEST_CLIENT_KEY} characters',
                 (*path, "secret"),
@@ -48,17 +46,17 @@ def check_clients(
             )
         for position, model in enumerate(client.models or ()):
             at = (*path, "models", position)
-            if model in source.removed:
-                place = source.removed[model] or "an unknown place"
+            if model in report.source.removed:
+                place = report.source.removed[model] or "an unknown place"
                 message = f'client "{name}" may ask for "{model}", which was removed at {place}'
-                yield diagnose(source, "unknown-model", message, at, "remove it here, too")
+                report.error("unknown-model", message, at, "remove it here, too")
             elif model not in public:
                 message = f'client "{name}" may ask for "{model}", which nobody declares'
-                yield diagnose(source, "unknown-model", message, at, did_you_mean(model, public))
+                report.error("unknown-model", message, at, did_you_mean(model, public))
             elif model in resolved.disabled:
                 message = f'client "{name}" may ask for "{model}", but {resolved.absent[model]}'
                 hint = "remove it here, or set the provider to status: active"
-                yield diagnose(source, "model-not-deployed", message, at, hint)
+                report.error("model-not-deployed", message, at, hint)
 
 
 def other_secrets(catalogue: Catalogue) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,103 @@
+"""Keys of a model that need something else to make sense: its provider, its engine, the model it belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelyard.catalogue.models import ENGINE_KEYS, Model
+from modelyard.catalogue.providers import Provider
+from modelyard.catalogue.sourcemap import Path
+from modelyard.diagnostics import did_you_mean, listing
+from modelyard.engines import ENGINES
+from modelyard.engines.base import Engine
+
+BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
+"""Keys that a LoRA adapter shares with the model it belongs to."""
+
+
+def check_model(name: str, provider: Provider, model: Model, at: Path, sound: bool, error: Any) -> None:
+    """Keys that need something else to make sense."""
+    written = model.model_fields_set
+    if provider.group is None:
+        for key in ("source", "options", "hosts", "port", "gpus", "vram_mib", *ENGINE_KEYS):
+            if key in written and getattr(model, key):
+                error(
+                    "invalid-value",
+                    f'{key} has no effect on "{model.name}": provider "{name}" runs elsewhere',
+                    (*at, key),
+                    "remove it",
+                    key=True,
+                )
+        return
+    engine = provider.engine
+    assert engine is not None, "the schema allows a group for types of engines only"
+    for key in ENGINE_KEYS:
+        if getattr(model, key) and key not in engine.keys:
+            others = " and ".join(one.name for one in ENGINES if key in one.keys)
+            error(
+                "invalid-value",
+                f'{key} has no effect on "{model.name}": it is for {others}, not {engine.name}',
+                (*at, key),
+                "remove it",
+                key=True,
+            )
+    if model.adapter_of is not None:
+        _check_adapter(name, provider, model, at, error)
+    _check_source(name, provider.type, engine, model, at, sound, error)
+    reserved = engine.reserved
+    for option in model.options:
+        if option in reserved:
+            error(
+                "invalid-value",
+                f'option "{option}" of "{model.name}" is set by the unit itself, or reaches outside its sandbox',
+                (*at, "options", option),
+                "use the model's own keys: port, source, served_name, context_length, quantization",
+                key=True,
+            )
+
+
+def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error: Any) -> None:
+    bases = [other.name for other in provider.models if other.adapter_of is None]
+    if model.adapter_of not in bases:
+        error(
+            "unknown-model",
+            f'"{model.name}" is an adapter of "{model.adapter_of}", which is no other model of "{name}"',
+            (*at, "adapter_of"),
+            did_you_mean(str(model.adapter_of), bases) or f"models of {name}: {listing(bases) or 'none'}",
+        )
+    for key in BASE_MODELS:
+        if getattr(model, key):
+            error(
+                "invalid-value",
+                f'{key} has no effect on "{model.name}": an adapter shares that of "{model.adapter_of}"',
+                (*at, key),
+                "remove it",
+                key=True,
+            )
+
+
+def _check_source(name: str, kind: str, engine: Engine, model: Model, at: Path, sound: bool, error: Any) -> None:
+    """A GGUF file or a directory, as the engine takes it."""
+    source, directory = model.source, engine.takes == "directory"
+    if source is None:
+        if not engine.pulls and sound:
+            error(
+                "missing-key",
+                f'model "{model.name}" of provider "{name}" has no source',
+                at,
+                "add source: {path: /...} or source: {repo: OWNER/NAME, revision: COMMIT}"
+                if directory
+                else "add source: {path: /...} or source: {url: ..., sha256: ...}",
+            )
+        return
+    problem = ""
+    if directory and source.url is not None:
+        problem, hint = f"{engine.title} takes a directory, not one file", "name a path or a repo"
+    elif directory and source.file is not None:
+        problem, hint = f"{engine.title} takes the whole repository, not one file of it", "remove file"
+    elif directory and source.sha256 is not None:
+        problem, hint = "a directory has no checksum", "remove sha256"
+    elif not directory and source.repo is not None and source.file is None:
+        problem, hint = f"{kind} takes one file of the repository", "add file, the name of a .gguf file in it"
+    if problem:
+        error("invalid-value", f'the source of "{model.name}": {problem}', (*at, "source"), hint, key=True)
