@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from modelyard.engines import ROLES as ENGINES
+
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 # Import makes an inventory of its own, whatever is wrong with the one that is there.
@@ -59,6 +61,17 @@ def test_units_say_only_what_is_their_own(template: Path) -> None:
     common = set(re.findall(r"^  '(\w+)': ", shared, re.MULTILINE)) | set(re.findall(r"^(\w+)=", shared, re.MULTILINE))
     own = {match[1] for line in lines if (match := re.match(r"(\w+)=", line))}
     assert own & common <= {"After", "Wants", "PartOf", "Environment"}
+
+
+def test_what_engines_share_names_none() -> None:
+    """A playbook or a shared role that names engines would have to be edited for a new one."""
+    shared = [ROOT / "site.yml", *(ROOT / "playbooks").rglob("*.yml")]
+    shared += [path for role in ("base", "service", "engine") for path in (ROOT / "roles" / role).rglob("*.*")]
+    names = re.compile("|".join(rf"\b{name}\b" for role in ENGINES for name in (role, role.replace("_", "-"))))
+    for path in shared:
+        if path.suffix in (".yml", ".j2"):
+            code = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
+            assert [line for line in code if names.search(line)] == [], path
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
