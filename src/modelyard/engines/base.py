@@ -35,6 +35,7 @@ DERIVED = ("argv", "gpu_argv", "gpu_checks", "environment")
 """Keys of an instance that follow from its others: what differs in them alone is this bundle's doing, not a user's."""
 
 MODEL, ADAPTERS, GPU, KEY_FILE = "@MODEL@", "@ADAPTERS@", "@GPU@", "@KEY_FILE@"
+PLACEHOLDERS = (MODEL, ADAPTERS, GPU, KEY_FILE)
 
 Option = str | int | float | bool
 
