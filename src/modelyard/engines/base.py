@@ -229,7 +229,7 @@ class Engine:
         model = process.model
         return {
             "served_name": model.served,
-            "source": model.source.model_dump(exclude_none=True) if model.source else None,
+            "source": model.planned_source,
             "context_length": model.context_length,
             "arguments": self.option_words(process),
             "argv": self.argv(process),

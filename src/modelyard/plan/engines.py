@@ -113,7 +113,7 @@ class EngineParts:
             "role": engine.role,
             "gpus": list(self.scope.placement.gpus.get(deployment.id, ())),
             "vram_mib": model.vram_mib,
-            "source": model.source.model_dump(exclude_none=True) if model.source else None,
+            "source": model.planned_source,
             "context_length": engine.context(model, settings),
             "options": dict(model.options),
             "max_loaded": engine.at_once(settings),
