@@ -95,7 +95,7 @@ def test_a_change_costs_no_request(host: Any, door: str, measured: Callable[[str
     assert after[0] != before[0]
     assert after[1] != before[1]
     assert traffic.failures == []
-    assert traffic.answered > 60, traffic.answered
+    assert traffic.answered > 30, traffic.answered
     assert traffic.streams >= 3, traffic.streams
     measured(f"{traffic.answered} requests and {traffic.streams} streams across the switch, none failed")
 
@@ -124,7 +124,7 @@ def test_a_worker_that_dies_leaves_another(host: Any, door: str, measured: Calla
     assert second in now
     assert live(host) == before
     assert len(traffic.failures) <= 3, traffic.failures
-    assert traffic.answered > 20, traffic.answered
+    assert traffic.answered > 5, traffic.answered
     measured(f"a killed worker cost {len(traffic.failures)} of {traffic.answered} requests and was replaced")
 
 

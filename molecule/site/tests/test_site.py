@@ -146,7 +146,7 @@ def test_a_change_of_the_gateway_costs_no_request(door: str, measured: Callable[
         applied = site(*override(gateway={"cooldown_s": 31}))
     assert applied.returncode == 0, applied.stdout
     assert traffic.failures == []
-    assert traffic.answered > 60, traffic.answered
+    assert traffic.answered > 30, traffic.answered
     assert traffic.streams > 3, traffic.streams
     measured(
         f"{traffic.answered} requests and {traffic.streams} streams while site.yml changed the gateway, none failed"
