@@ -48,6 +48,16 @@ def serves(host: Any, name: str, place: str) -> bool:
     return bool(host.run(f"curl -gsf -m 60 {header} -d '{body}' http://{place}/v1/chat/completions").rc == 0)
 
 
+def place(address: str, in_url: str, port: int) -> tuple[str, ...]:
+    """What says in an instance where it listens: to its checks, to preflight and on its command line."""
+    return (
+        f"{in_url}:{port}",
+        f'"listen": ["{address}"]',
+        f'"port": {port}',
+        f'"--host", "{address}", "--port", "{port}"',
+    )
+
+
 @pytest.fixture(scope="module")
 def instances(host: Any) -> dict[str, dict[str, Any]]:
     """The scenario's instances by name, and `uno`: the first one, renamed on its port."""
@@ -88,8 +98,7 @@ def test_a_rename_keeps_the_port(host: Any, instances: dict[str, dict[str, Any]]
 
 def test_two_swap_their_places(host: Any, instances: dict[str, dict[str, Any]]) -> None:
     """Either can only start where the other still listens."""
-    first = ("127.0.0.1:8080", '"listen": ["127.0.0.1"]', '"port": 8080')
-    second = ("[::1]:8081", '"listen": ["::1"]', '"port": 8081')
+    first, second = place("127.0.0.1", "127.0.0.1", 8080), place("::1", "[::1]", 8081)
     uno = replaced(instances["uno"], *zip(first, second, strict=True))
     two = replaced(instances["two"], *zip(second, first, strict=True))
     done = converge([uno, two])
