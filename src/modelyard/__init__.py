@@ -1,1 +1,6 @@
-"""The pure core of Modelyard: catalogue, resolving, routing and emitting, without any Ansible import."""
+"""The core of Modelyard, without any Ansible import.
+
+A catalogue (`catalogue`) becomes deployments, routes and the gateway's document (`compiler`, `engines`, `gpu`) and one
+plan per host (`plan`). What playbooks decide from plans is in `operations`, text in `output`. All of it is pure; what
+reaches files or the network is in `controller`.
+"""

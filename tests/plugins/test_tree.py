@@ -131,6 +131,13 @@ def test_the_pinned_gateway_has_a_lock() -> None:
     assert min(tuple(map(int, numbers)) for numbers in starlette) >= (1, 0, 1)
 
 
+def test_the_core_imports_no_ansible() -> None:
+    """It is pure, and can be used and tested without; what needs both is in src/modelyard_ansible."""
+    files = (ROOT / "src/modelyard").rglob("*.py")
+    importing = re.compile(r"^\s*(import|from) ansible\b", re.MULTILINE)
+    assert [str(file) for file in files if importing.search(file.read_text(encoding="utf-8"))] == []
+
+
 @pytest.mark.parametrize(("kind", "names"), [("module", MODULES), ("filter", FILTERS)])
 def test_every_plugin_is_documented(kind: str, names: list[str]) -> None:
     """As ansible-doc shows it, with an example and what it returns."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -173,3 +173,8 @@ class Model(Strict):
     def served(self) -> str:
         """The name the engine knows the model by. The unit and the route both read this."""
         return self.served_name or self.name
+
+    @property
+    def planned_source(self) -> dict[str, Any] | None:
+        """`source` as a plan says it."""
+        return self.source.model_dump(exclude_none=True) if self.source else None

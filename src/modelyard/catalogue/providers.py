@@ -131,12 +131,14 @@ class Provider(_WithSections):
         kind = self.engine.settings if self.engine else None
         return given if given is not None or kind is None else kind()
 
+    @property
+    def _sections(self) -> list[str]:
+        """The engines' sections that are given."""
+        sections = [engine.provider_type for engine in ENGINES if engine.settings]
+        return [section for section in sections if getattr(self, section) is not None]
+
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        engine = self.engine
-        sections = [
-            one.provider_type for one in ENGINES if one.settings and getattr(self, one.provider_type) is not None
-        ]
         if (self.group is None) == (self.base_url is None):
             raise ValueError("a provider has exactly one of group and base_url")
         if self.group is not None and self.type not in TYPES:
@@ -144,13 +146,18 @@ class Provider(_WithSections):
         if self.group is not None and self.port is None:
             raise ValueError("a provider with a group needs a port")
         if self.base_url is not None:
-            only_ours = ("port", "exclusive_group", "active", "flavour", *sections)
+            only_ours = ("port", "exclusive_group", "active", "flavour", *self._sections)
             unused = [key for key in only_ours if getattr(self, key) is not None]
             if unused:
                 raise ValueError(f"{unused[0]} has no effect on a provider with a base_url")
+        return self
+
+    @model_validator(mode="after")
+    def _its_engine(self) -> Self:
+        engine = self.engine
         if self.flavour is not None and (engine is None or engine.flavour is None):
             raise ValueError(f"only {WITH_FLAVOURS.replace('`', '')} has flavours")
-        for section in sections:
+        for section in self._sections:
             if section != self.type:
                 raise ValueError(f"the key {section} has no effect on a provider of type {self.type}")
         if engine is not None and self.group is not None:
@@ -158,6 +165,10 @@ class Provider(_WithSections):
                 raise ValueError(f"{engine.title} has no keys of its own: api_key_env has no effect on one of ours")
             if engine.per_provider and self.active is not None:
                 raise ValueError(f"one {engine.title} serves all its models: active has no effect on it")
+        return self
+
+    @model_validator(mode="after")
+    def _its_key(self) -> Self:
         if self.type in CLOUD_TYPES and self.api_key_env is None:
             raise ValueError(f"{self.type} needs api_key_env, the name of the secret that holds its key")
         if self.api_key_env is None and self.when_secret_missing == "skip":

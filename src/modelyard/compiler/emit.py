@@ -170,27 +170,10 @@ def is_never_cooled(members: Sequence[Deployment], lasts: Collection[str]) -> bo
     return len(members) == 1 and members[0].model.name in lasts
 
 
-def emit_document(
-    deployments: Mapping[str, Sequence[Deployment]],
-    routes: Sequence[Route],
-    gateway: Gateway,
-    view: View,
-    redis_port: int,
+def _router_settings(
+    routes: Sequence[Route], gateway: Gateway, view: View, redis_port: int, *, tagged: bool, limited: bool
 ) -> dict[str, Any]:
-    """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an invariant."""
-    model_list: list[dict[str, Any]] = []
-    lasts = last_steps(routes)
-    any_tags = any(member.model.tags for members in deployments.values() for member in members)
-    for members in deployments.values():
-        # One entry with a weight and one without: the gateway would never choose the latter. And where there
-        # are limits but no weights it takes the limits for weights.
-        weighted = len(members) > 1 and any(m.model.weight or m.model.rpm or m.model.tpm for m in members)
-        last = is_never_cooled(members, lasts)
-        tags = emit_tags(members) if any_tags else [[]] * len(members)
-        model_list.extend(
-            emit_deployment(member, view, gateway, weighted=weighted, last=last, tags=own)
-            for member, own in zip(members, tags, strict=True)
-        )
+    """The chains, and how the gateway tries their steps."""
     router: dict[str, Any] = {
         "num_retries": 0,
         "max_fallbacks": 1,
@@ -203,7 +186,7 @@ def emit_document(
         # For all names or for none: once the section is there, the gateway uses nothing else for these errors.
         if any(route.tried(section) != route.attempts for route in routes):
             router[section] = emit_chains(routes, section)
-    if any_tags:
+    if tagged:
         router["enable_tag_filtering"] = True
     aliases = {route.name: route.target for route in routes if route.kind == "alias"}
     if aliases:
@@ -220,7 +203,7 @@ def emit_document(
             }
             for route in capabilities
         ]
-    if any(member.model.rpm or member.model.tpm for members in deployments.values() for member in members):
+    if limited:
         router["optional_pre_call_checks"] = ["enforce_model_rate_limits"]
     if view.redis_address is not None:
         router["redis_host"] = view.redis_address
@@ -228,6 +211,11 @@ def emit_document(
         router["redis_password"] = f"os.environ/{REDIS_PASSWORD}"
         # The router has no redis_username of its own; what stands here reaches the Redis client as it is.
         router["cache_kwargs"] = {"username": GATEWAY_USER, "namespace": REDIS_NAMESPACE}
+    return router
+
+
+def _library_settings(gateway: Gateway, view: View, redis_port: int) -> dict[str, Any]:
+    """Settings of LiteLLM's library: metrics, messages, and the cache."""
     settings: dict[str, Any] = {
         "num_retries": 0,
         "expose_router_debug_in_errors": False,
@@ -250,6 +238,34 @@ def emit_document(
             "ttl": gateway.cache.ttl_s,
             "supported_call_types": list(CACHED_CALLS),
         }
+    return settings
+
+
+def emit_document(
+    deployments: Mapping[str, Sequence[Deployment]],
+    routes: Sequence[Route],
+    gateway: Gateway,
+    view: View,
+    redis_port: int,
+) -> dict[str, Any]:
+    """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an invariant."""
+    model_list: list[dict[str, Any]] = []
+    lasts = last_steps(routes)
+    everything = [member for members in deployments.values() for member in members]
+    any_tags = any(member.model.tags for member in everything)
+    any_limits = any(member.model.rpm or member.model.tpm for member in everything)
+    for members in deployments.values():
+        # One entry with a weight and one without: the gateway would never choose the latter. And where there
+        # are limits but no weights it takes the limits for weights.
+        weighted = len(members) > 1 and any(m.model.weight or m.model.rpm or m.model.tpm for m in members)
+        last = is_never_cooled(members, lasts)
+        tags = emit_tags(members) if any_tags else [[]] * len(members)
+        model_list.extend(
+            emit_deployment(member, view, gateway, weighted=weighted, last=last, tags=own)
+            for member, own in zip(members, tags, strict=True)
+        )
+    router = _router_settings(routes, gateway, view, redis_port, tagged=any_tags, limited=any_limits)
+    settings = _library_settings(gateway, view, redis_port)
     general: dict[str, Any] = {
         "master_key": f"os.environ/{MASTER_KEY}",
         # A file of role litellm, beside the document. What it allows, the gateway checks once more.
@@ -291,7 +307,14 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
     callable_names = [*models, *groups, *aliases]
     if sorted(callable_names) != sorted(public_names):
         raise AssertionError(f"callable are {sorted(callable_names)}, public are {sorted(public_names)}")
-    names = set(callable_names)
+    _assert_chains(router, set(callable_names), models)
+    taggable = {entry["model_name"] for entry in entries if UNTAGGED in entry["litellm_params"].get("tags", ())}
+    if router.get("enable_tag_filtering") and taggable != models:
+        raise AssertionError(f"a request with a tag is refused by {sorted(models - taggable)}")
+    _assert_entries(entries)
+
+
+def _assert_chains(router: Mapping[str, Any], names: set[str], models: set[str]) -> None:
     for section in SECTIONS:
         heads = [next(iter(entry)) for entry in router.get(section, [])]
         if len(heads) != len(set(heads)):
@@ -302,9 +325,9 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
                     raise AssertionError(f"chain of {head} is empty, repeats a step or contains itself: {chain}")
                 if not set(chain) <= models:
                     raise AssertionError(f"chain of {head} leaves model_list: {sorted(set(chain) - models)}")
-    taggable = {entry["model_name"] for entry in entries if UNTAGGED in entry["litellm_params"].get("tags", ())}
-    if router.get("enable_tag_filtering") and taggable != models:
-        raise AssertionError(f"a request with a tag is refused by {sorted(models - taggable)}")
+
+
+def _assert_entries(entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         params = entry["litellm_params"]
         if params["api_key"] != "none" and not params["api_key"].startswith("os.environ/"):

@@ -9,7 +9,7 @@ from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.sourcemap import Path
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.engines import ENGINES
-from modelyard.engines.base import Engine
+from modelyard.engines.base import PLACEHOLDERS, Engine
 
 BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
 """Keys that a LoRA adapter shares with the model it belongs to."""
@@ -44,6 +44,16 @@ def check_model(name: str, provider: Provider, model: Model, at: Path, sound: bo
     if model.adapter_of is not None:
         _check_adapter(name, provider, model, at, error)
     _check_source(name, provider.type, engine, model, at, sound, error)
+    called = "served_name" if model.served_name else "name"
+    for key, words in {called: [model.served], "options": model.options.values()}.items():
+        for word in PLACEHOLDERS:
+            if word in words:
+                error(
+                    "invalid-value",
+                    f'{key} of "{model.name}": {word} stands for what only the host knows',
+                    (*at, key),
+                    "write another text",
+                )
     reserved = engine.reserved
     for option in model.options:
         if option in reserved:

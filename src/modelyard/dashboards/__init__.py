@@ -1,4 +1,5 @@
-"""Grafana's dashboards, written in Python and generated as JSON (`make docs`); read by no plugin and no role.
+"""Grafana's dashboards, written in Python and generated as JSON (`make docs`).
 
-The files are in roles/grafana/files/dashboards. This package needs `grafana-foundation-sdk`, except for `queries`.
+The files are in roles/grafana/files/dashboards. Plugins read `expressions` alone, which the report has in common with
+the dashboards. All but `queries` and `expressions` needs `grafana-foundation-sdk`.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from modelyard.engines import llama_cpp, llama_cpp_python, ollama, vllm
 from modelyard.engines.base import Engine
@@ -17,6 +18,7 @@ FLAVOURS = tuple(dict.fromkeys(engine.flavour for engine in ENGINES if engine.fl
 ROLES = tuple(engine.role for engine in ENGINES)
 
 
+@cache
 def engine_of(kind: str, flavour: str | None = None) -> Engine | None:
     """The engine of a provider's type and flavour, the type's first by default; None for what only runs elsewhere."""
     mine = (engine for engine in ENGINES if engine.provider_type == kind)

@@ -35,6 +35,7 @@ DERIVED = ("argv", "gpu_argv", "gpu_checks", "environment")
 """Keys of an instance that follow from its others: what differs in them alone is this bundle's doing, not a user's."""
 
 MODEL, ADAPTERS, GPU, KEY_FILE = "@MODEL@", "@ADAPTERS@", "@GPU@", "@KEY_FILE@"
+PLACEHOLDERS = (MODEL, ADAPTERS, GPU, KEY_FILE)
 
 Option = str | int | float | bool
 
@@ -228,7 +229,7 @@ class Engine:
         model = process.model
         return {
             "served_name": model.served,
-            "source": model.source.model_dump(exclude_none=True) if model.source else None,
+            "source": model.planned_source,
             "context_length": model.context_length,
             "arguments": self.option_words(process),
             "argv": self.argv(process),

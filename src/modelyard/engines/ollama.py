@@ -124,7 +124,7 @@ def _model(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "served_name": model.served,
-        "source": model.source.model_dump(exclude_none=True) if model.source else None,
+        "source": model.planned_source,
         "context_length": model.context_length,
         "preload": model.preload,
         "parameters": {option.replace("-", "_"): value for option, value in model.options.items()},

@@ -34,11 +34,7 @@ class Vllm(Engine):
     """What vLLM does its own way."""
 
     def instance(self, process: Process) -> dict[str, Any]:
-        adapters = [
-            {"name": model.served, "source": model.source.model_dump(exclude_none=True)}
-            for model in process.adapters
-            if model.source is not None
-        ]
+        adapters = [{"name": model.served, "source": model.planned_source} for model in process.adapters]
         words = self.argv(process)
         return {**super().instance(process), "arguments": words[: words.index("--model")], "adapters": adapters}
 

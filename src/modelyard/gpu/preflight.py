@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.gpu.estimate import Estimate, estimate
-from modelyard.gpu.fit import Card, Memory, Part, Process, largest, place
+from modelyard.gpu.fit import Card, Memory, Part, Process, Refusal, largest, place
 
 OURS = "modelyard-"
 TOLERANCE = 0.05
@@ -63,6 +63,28 @@ def fit_on_host(
     if facts.get("reason"):
         out.notices.append(str(facts["reason"]))
     out.problems += disagreements(host, declared, found)
+    services = _parts(capable, models, found, out)
+    processes = [_process(members) for members in services.values()]
+    placed, refusals = place(processes, [one.card for one in found], host, "which it does not have")
+    _tell(refusals, processes, out)
+    for index, service in enumerate(services):
+        if index in placed and not processes[index].gpus and not processes[index].late:
+            out.placed[service] = list(placed[index])
+    for one in found:
+        if one.card.memory.mib is None and one.card.memory.ours:
+            names = ", ".join(f'"{part.model}"' for part in one.card.memory.ours)
+            out.notices.append(
+                f"{one.card.label} does not tell its memory (a GPU that shares the host's): "
+                f"whether {names} fits is not checked"
+            )
+    out.gpus = [_row(one) for one in found]
+    return out
+
+
+def _parts(
+    capable: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]], found: Sequence[Found], out: Fitted
+) -> dict[str, list[tuple[Part, bool, Mapping[str, Any]]]]:
+    """By service, its models with the memory they need, and whether that is known in every run."""
     headers = {(model["service"], model["model"]): model for model in models}
     services: dict[str, list[tuple[Part, bool, Mapping[str, Any]]]] = {}
     for engine in capable:
@@ -75,8 +97,11 @@ def fit_on_host(
             )
         part = Part(engine["model"], mib, estimated=engine.get("vram_mib") is None)
         services.setdefault(engine["service"], []).append((part, late, engine))
-    processes = [_process(members) for members in services.values()]
-    placed, refusals = place(processes, [one.card for one in found], host, "which it does not have")
+    return services
+
+
+def _tell(refusals: Sequence[Refusal], processes: Sequence[Process], out: Fitted) -> None:
+    """Say what does not fit: a problem, or a notice where the need is not known in every run."""
     for refusal in refusals:
         text = f"{refusal.message}: {refusal.hint}" if refusal.code == "unknown-gpu" else refusal.message
         how = [
@@ -93,18 +118,6 @@ def fit_on_host(
         else:
             measured = ", or say vram_mib as measured" if how else ""
             out.problems.append(f"{text}. Fix: {refusal.hint}{measured}")
-    for index, service in enumerate(services):
-        if index in placed and not processes[index].gpus and not processes[index].late:
-            out.placed[service] = list(placed[index])
-    for one in found:
-        if one.card.memory.mib is None and one.card.memory.ours:
-            names = ", ".join(f'"{part.model}"' for part in one.card.memory.ours)
-            out.notices.append(
-                f"{one.card.label} does not tell its memory (a GPU that shares the host's): "
-                f"whether {names} fits is not checked"
-            )
-    out.gpus = [_row(one) for one in found]
-    return out
 
 
 def find(facts: Mapping[str, Any]) -> list[Found]:

@@ -45,9 +45,12 @@ class EngineParts:
 
     def listeners(self, host: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """What listens, given the parts of a host."""
+        by_service: dict[str, list[Deployment]] = {}
+        for deployment in self.scope.by_host.get(host, []):
+            by_service.setdefault(self.service(deployment), []).append(deployment)
         for part in parts:
             for instance in part["instances"]:
-                served = [d for d in self.scope.by_host[host] if self.service(d) == instance["service"]]
+                served = by_service[instance["service"]]
                 own = listeners(
                     instance["service"],
                     part["role"],
@@ -110,7 +113,7 @@ class EngineParts:
             "role": engine.role,
             "gpus": list(self.scope.placement.gpus.get(deployment.id, ())),
             "vram_mib": model.vram_mib,
-            "source": model.source.model_dump(exclude_none=True) if model.source else None,
+            "source": model.planned_source,
             "context_length": engine.context(model, settings),
             "options": dict(model.options),
             "max_loaded": engine.at_once(settings),
