@@ -557,10 +557,15 @@ def _wait_for(condition: Callable[[], object], limit: float, message: str) -> No
 
 
 def _journal(unit: str) -> list[str]:
-    """Return the last lines that the unit's latest start wrote, so that the reader need not log in to see them."""
+    """Return the last lines of the unit's latest start, so that the reader need not log in to see them.
+
+    A start that has just begun has none: then they are those of the starts before it.
+    """
     invocation = run(["systemctl", "show", "--property=InvocationID", "--value", unit]).stdout.strip()
-    match = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else ["--unit", unit]
-    shown = run(["journalctl", *match, "--lines", "15", "--no-pager", "--output", "cat"]).stdout.rstrip()
+    shown = ""
+    for match in ([f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else [], ["--unit", unit]):
+        if match and not shown:
+            shown = run(["journalctl", *match, "--lines", "15", "--no-pager", "--output", "cat"]).stdout.rstrip()
     return [
         f"Last lines of its journal (journalctl -u {unit}):",
         *(f"  {line}" for line in shown.splitlines()),

@@ -18,6 +18,8 @@ import pytest
 import testinfra
 from modelyard_playbook import SCENARIO, ansible_module, ansible_playbook, said
 
+from modelyard.engines.ollama import ENGINE
+
 SERVICE = "ollama@local"
 UNIT = f"modelyard-{SERVICE}"
 URL = "http://127.0.0.1:11434"
@@ -347,8 +349,11 @@ def test_the_store_of_an_ollama_that_was_here_before_is_adopted_where_it_is() ->
     assert "ActiveState=active" in running
 
     # site.yml looks before anything changes.
+    assert ENGINE.foreign
     ours = {"service": SERVICE, "unit": f"{UNIT}.service", "address": "127.0.0.1", "port": 11434}
-    looked = {"services": [{**ours, "variable": "llm_providers.local.port"}], "free_mib": {}}
+    ours |= {"variable": "llm_providers.local.port"}
+    theirs_would_be = {**ENGINE.foreign._asdict(), "adoption": ENGINE.adoption("local")}
+    looked = {"services": [{**ours, "foreign": theirs_would_be}], "free_mib": {}}
     (problem,) = ansible_module("adopted", "modelyard_preflight", looked)["problems"]
     assert "127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid " in problem
     assert "`systemctl disable --now ollama.service`" in problem
