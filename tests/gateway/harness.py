@@ -43,6 +43,11 @@ from modelyard.names import MASTER_KEY
 CLONE = Path(__file__).resolve().parents[2]
 ROLE = CLONE / "roles/litellm"
 UNIT = ROLE / "templates/modelyard-litellm@.service.j2"
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader([UNIT.parent, CLONE / "roles/service/templates"]), trim_blocks=True
+)
+"""Templates as Ansible finds and reads them for the role."""
+TEMPLATES.filters["combine"] = lambda first, second: {**first, **second}
 
 CLONE_NEWNET = 0x40000000
 """From <linux/sched.h>."""
@@ -221,8 +226,10 @@ class Gateway:
 
     def command(self) -> tuple[list[str], dict[str, str]]:
         """The command line and the environment variables of the role's unit, with paths of this test."""
-        unit = jinja2.Template(UNIT.read_text()).render(
+        unit = TEMPLATES.get_template(UNIT.name).render(
             {
+                "service_name": "litellm",
+                "service_user": "modelyard-litellm",
                 "__litellm_artifact": {"path": self.environment},
                 "litellm_workers": self.workers,
                 "litellm_rules": self.plan["rules"],

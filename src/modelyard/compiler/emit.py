@@ -170,7 +170,7 @@ def is_never_cooled(members: Sequence[Deployment], lasts: Collection[str]) -> bo
     return len(members) == 1 and members[0].model.name in lasts
 
 
-def _router_settings(
+def emit_router_settings(
     routes: Sequence[Route], gateway: Gateway, view: View, redis_port: int, *, tagged: bool, limited: bool
 ) -> dict[str, Any]:
     """The chains, and how the gateway tries their steps."""
@@ -214,7 +214,7 @@ def _router_settings(
     return router
 
 
-def _library_settings(gateway: Gateway, view: View, redis_port: int) -> dict[str, Any]:
+def emit_library_settings(gateway: Gateway, view: View, redis_port: int) -> dict[str, Any]:
     """Settings of LiteLLM's library: metrics, messages, and the cache."""
     settings: dict[str, Any] = {
         "num_retries": 0,
@@ -264,8 +264,8 @@ def emit_document(
             emit_deployment(member, view, gateway, weighted=weighted, last=last, tags=own)
             for member, own in zip(members, tags, strict=True)
         )
-    router = _router_settings(routes, gateway, view, redis_port, tagged=any_tags, limited=any_limits)
-    settings = _library_settings(gateway, view, redis_port)
+    router = emit_router_settings(routes, gateway, view, redis_port, tagged=any_tags, limited=any_limits)
+    settings = emit_library_settings(gateway, view, redis_port)
     general: dict[str, Any] = {
         "master_key": f"os.environ/{MASTER_KEY}",
         # A file of role litellm, beside the document. What it allows, the gateway checks once more.
