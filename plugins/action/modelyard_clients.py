@@ -14,7 +14,7 @@ from modelyard.names import SHORTEST_CLIENT_KEY
 from modelyard_ansible.action import Action
 
 SALT = b"modelyard client key\0"
-"""The same as in roles/litellm/files/modelyard_clients.py."""
+"""The same as in roles/litellm/files/modelyard_gateway/clients.py."""
 
 
 class ActionModule(Action):

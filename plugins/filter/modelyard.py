@@ -129,7 +129,7 @@ def modelyard_systemd_word(word: object) -> str:
 def modelyard_cuda_build(facts: Mapping[str, Any], **options: Any) -> dict[str, Any]:
     """Return what decides the bytes of an engine's build, from the facts of modelyard_gpu_facts.
 
-    The options are those of modelyard.cuda.choose_build. Raises AnsibleFilterError.
+    The options are those of modelyard.gpu.cuda.choose_build. Raises AnsibleFilterError.
     """
     try:
         return choose_build(facts=plain(facts), **plain(options))

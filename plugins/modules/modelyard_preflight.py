@@ -132,9 +132,9 @@ EXAMPLES = r"""
   ansible.builtin.include_role:
     name: llama_cpp
   vars:
-    llama_cpp_instances: "{{ (plan.engines | selectattr('role', 'equalto', 'llama_cpp') | first).instances }}"
-    llama_cpp_placed_gpus: "{{ preflight.placed }}"
-    llama_cpp_host_gpus: "{{ preflight.gpus }}"
+    engine_plan: "{{ plan.engines | selectattr('role', 'equalto', 'llama_cpp') | first }}"
+    engine_placed_gpus: "{{ preflight.placed }}"
+    engine_host_gpus: "{{ preflight.gpus }}"
 
 - name: What preflight wants to know of a model
   modelyard_preflight:

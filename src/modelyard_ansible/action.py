@@ -58,7 +58,7 @@ class Action(ActionBase):
         return dict(self._execute_module(module_name=name, module_args=dict(arguments), task_vars=variables))
 
     def _secrets(self, variables: Mapping[str, Any]) -> tuple[Mapping[str, Any], Path]:
-        """Return what the functions of modelyard.secrets want: llm_secrets and the inventory's store.
+        """Return what the functions of modelyard.controller.secrets want: llm_secrets and the inventory's store.
 
         Their values must not get into variables of Ansible's, which can be printed.
         """

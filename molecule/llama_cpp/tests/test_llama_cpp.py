@@ -180,6 +180,7 @@ def test_the_program_is_stripped_and_needs_only_what_every_host_has(host: Any) -
     assert host.file(f"{os.path.dirname(os.path.dirname(program))}/build.log").size > 1000
 
 
+@pytest.mark.full
 def test_an_artifact_that_no_release_needs_goes(host: Any) -> None:
     live = host.check_output("ls -d /opt/modelyard/store/llama-cpp-*")
     old = "/opt/modelyard/store/llama-cpp-0.0.1-0123456789ab"
@@ -228,13 +229,15 @@ def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> N
             "there is no NVIDIA card to build for (nvidia-smi is not installed; it comes with the NVIDIA driver): "
             "set llama_cpp_cuda_architectures",
         ),
-        (
+        pytest.param(
             {"two_source": {"repo": "o/tiny-GGUF", "revision": "main", "file": "two.gguf"}},
             "revision must be a commit (40 hexadecimal digits), not 'main'",
+            marks=pytest.mark.full,
         ),
-        (
+        pytest.param(
             {"two_source": HUB_SOURCE, "engine_hugging_face": {"endpoint": HUB, "token": "NOBODYS_TOKEN"}},
             "the secret NOBODYS_TOKEN is not defined, but owner/tiny-GGUF is to be fetched with it",
+            marks=pytest.mark.full,
         ),
     ],
     ids=["wrong checksum", "argument the server does not know", "no card", "no commit", "no token"],
@@ -247,6 +250,7 @@ def test_what_is_wrong_is_refused_and_changes_nothing(host: Any, variables: dict
     assert fingerprint(host) == before
 
 
+@pytest.mark.full
 def test_a_model_of_a_hub(host: Any, restored: None) -> None:
     """The hub is a stand-in (files/hub.py). The model is fetched anew: that of the other source is moved away."""
     host.check_output(f"rm -rf {MODELS}/*/two.gguf* /srv/hub.log")

@@ -48,14 +48,9 @@ def serves(host: Any, name: str, place: str) -> bool:
     return bool(host.run(f"curl -gsf -m 60 {header} -d '{body}' http://{place}/v1/chat/completions").rc == 0)
 
 
-def place(address: str, in_url: str, port: int) -> tuple[str, ...]:
+def place(name: str, address: str, in_url: str, port: int) -> tuple[str, ...]:
     """What says in an instance where it listens: to its checks, to preflight and on its command line."""
-    return (
-        f"{in_url}:{port}",
-        f'"listen": ["{address}"]',
-        f'"port": {port}',
-        f'"--host", "{address}", "--port", "{port}"',
-    )
+    return f"{in_url}:{port}", f'"listen": ["{address}"]', f'"port": {port}', f"{name}_place"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +81,20 @@ def test_a_rename_that_fails_leaves_the_old_one_serving(host: Any, instances: di
     assert started(host, TWO) == two
 
 
+def test_one_that_fails_does_not_hold_up_another(host: Any, instances: dict[str, dict[str, Any]]) -> None:
+    """They are activated in one task, so that nothing of a failed change is left for the end of the play."""
+    one, two = started(host, ONE), started(host, TWO)
+    bad = replaced(instances["one"], ("one_place", "two_place"))
+    good = replaced(instances["two"], ("two_model", "two_model + ['--threads', '1']"))
+    done = converge([bad, good], llama_cpp_ready_timeout_s=20)
+    assert done.returncode != 0
+    assert "llama-cpp@one" in output(done)
+    assert serves(host, "one", "127.0.0.1:8080")
+    assert serves(host, "two", "[::1]:8081")
+    assert started(host, ONE) != one
+    assert started(host, TWO) != two
+
+
 def test_a_rename_keeps_the_port(host: Any, instances: dict[str, dict[str, Any]]) -> None:
     two = started(host, TWO)
     done = converge([instances["uno"], instances["two"]])
@@ -98,7 +107,7 @@ def test_a_rename_keeps_the_port(host: Any, instances: dict[str, dict[str, Any]]
 
 def test_two_swap_their_places(host: Any, instances: dict[str, dict[str, Any]]) -> None:
     """Either can only start where the other still listens."""
-    first, second = place("127.0.0.1", "127.0.0.1", 8080), place("::1", "[::1]", 8081)
+    first, second = place("one", "127.0.0.1", "127.0.0.1", 8080), place("two", "::1", "[::1]", 8081)
     uno = replaced(instances["uno"], *zip(first, second, strict=True))
     two = replaced(instances["two"], *zip(second, first, strict=True))
     done = converge([uno, two])
