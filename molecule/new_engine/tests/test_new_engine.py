@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -198,9 +199,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy / "src/modelyard/engines/shelf.py").write_text(MODULE, encoding="utf-8")
     registry = copy / "src/modelyard/engines/__init__.py"
     text = registry.read_text(encoding="utf-8")
-    entry = text.replace("vllm.ENGINE)", "vllm.ENGINE, shelf.ENGINE)", 1)
-    assert entry != text
-    entry = entry.replace("from modelyard.engines import ", "from modelyard.engines import shelf, ", 1)
+    base = "from modelyard.engines.base import "
+    entry, found = re.subn(r"(= \([\w., \n]*\.ENGINE),?\s*\)", r"\1, shelf.ENGINE)", text, count=1)
+    assert found
+    entry = entry.replace(base, f"from modelyard.engines import shelf\n{base}", 1)
     registry.write_text(entry, encoding="utf-8")
     for path, content in ROLE.items():
         file = copy / "roles/book_shelf" / path
