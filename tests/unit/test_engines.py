@@ -305,6 +305,7 @@ def test_what_preflight_is_told() -> None:
         ("temperature: 0.5", "num-ctx: 99", "invalid-value", 'option "num-ctx"'),
         ("{threads: 8", '{threads: "@GPU@"', "invalid-value", 'options of "Tiny.7b": @GPU@ stands for'),
         ("coder-7b", '"@MODEL@"', "invalid-value", 'served_name of "coder": @MODEL@ stands for'),
+        ("{threads: 8", '{threads: "8@KEY_FILE@"', "invalid-value", 'options of "Tiny.7b": @KEY_FILE@ stands for'),
         ("options: {n-threads", "options: {n-ctx", "invalid-value", 'option "n-ctx"'),
         ("preload: true,", "preload: true, quantization: q4,", "invalid-value", "it is for vllm"),
         ("port: 11434\n", "port: 11434\n    api_key_env: KEY\n", "invalid-value", "Ollama has no keys"),

@@ -45,9 +45,10 @@ def check_model(name: str, provider: Provider, model: Model, at: Path, sound: bo
         _check_adapter(name, provider, model, at, error)
     _check_source(name, provider.type, engine, model, at, sound, error)
     called = "served_name" if model.served_name else "name"
-    for key, words in {called: [model.served], "options": model.options.values()}.items():
+    texts = {called: [model.served], "options": model.options.values(), "quantization": [model.quantization]}
+    for key, values in texts.items():
         for word in PLACEHOLDERS:
-            if word in words:
+            if any(word in str(value) for value in values):
                 error(
                     "invalid-value",
                     f'{key} of "{model.name}": {word} stands for what only the host knows',
