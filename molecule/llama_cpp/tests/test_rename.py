@@ -93,6 +93,8 @@ def test_one_that_fails_does_not_hold_up_another(host: Any, instances: dict[str,
     assert serves(host, "two", "[::1]:8081")
     assert started(host, ONE) != one
     assert started(host, TWO) != two
+    restored = converge()
+    assert restored.returncode == 0, restored.stdout + restored.stderr
 
 
 def test_a_rename_keeps_the_port(host: Any, instances: dict[str, dict[str, Any]]) -> None:
