@@ -163,6 +163,7 @@ def test_a_dead_engine_does_not_hold_up_a_change(host: Any) -> None:
     assert "an engine does not answer" in host.check_output("cat /var/lib/modelyard/activations/litellm.json")
 
 
+@pytest.mark.full
 def test_a_run_that_dies_while_it_switches_is_finished(host: Any, door: str) -> None:
     """The controller is killed after staging; the switch goes on without it, and the next run agrees."""
     before = live(host)

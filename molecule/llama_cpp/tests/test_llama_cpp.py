@@ -210,6 +210,7 @@ def test_a_changed_instance_leaves_the_other_alone(host: Any, restored: None) ->
     assert json.loads(ask(host, "one", "/props")[1])["default_generation_settings"]["n_ctx"] == 256
 
 
+@pytest.mark.full
 def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> None:
     one, two = started(host, "one"), started(host, "two")
     host.check_output("touch /home/keeper/one.gguf")
@@ -325,6 +326,7 @@ def test_unit_of_an_instance_with_gpus(host: Any) -> None:
     assert "Unknown" not in verified.stdout, verified.stdout
 
 
+@pytest.mark.full
 def test_an_instance_that_is_no_longer_wanted_goes(host: Any, restored: None) -> None:
     one = started(host, "one")
     done = converge(wanted=["one"])

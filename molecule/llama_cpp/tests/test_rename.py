@@ -107,6 +107,7 @@ def test_a_rename_keeps_the_port(host: Any, instances: dict[str, dict[str, Any]]
     assert not host.file("/opt/modelyard/services/llama-cpp@one/current").exists
 
 
+@pytest.mark.full
 def test_two_swap_their_places(host: Any, instances: dict[str, dict[str, Any]]) -> None:
     """Either can only start where the other still listens."""
     first, second = place("one", "127.0.0.1", "127.0.0.1", 8080), place("two", "::1", "[::1]", 8081)

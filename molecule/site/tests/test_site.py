@@ -115,6 +115,7 @@ def test_redis_killed_then_the_gateway_still_answers(door: str, gateway: Any) ->
     assert gateway.service("modelyard-redis").is_running
 
 
+@pytest.mark.full
 def test_repeated_questions_are_answered_from_redis_if_wanted(door: str, measured: Callable[[str], None]) -> None:
     """Off by default. Streams are kept too; the gateway's own checks never take such an answer for a live engine."""
 
