@@ -16,7 +16,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.vars import BaseVarsPlugin
 
 try:
-    import modelyard  # noqa: F401
+    import modelyard  # noqa: F401 - whether it can be imported is the question
 except ImportError as error:
     MISSING = str(error)
 else:

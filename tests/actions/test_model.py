@@ -17,7 +17,7 @@ PLAYBOOK = """\
   tasks:
     - modelyard_model: "{{ item }}"
       loop: "{{ calls }}"
-      ignore_errors: true
+      ignore_errors: true # what is refused, and how, is compared in `results`
       check_mode: true
       register: found
     - ansible.builtin.copy: {content: "{{ found.results }}", dest: "{{ results }}"}
