@@ -226,7 +226,9 @@ def dry_run(release: Release, commands: list[list[str]]) -> list[str]:
         gid = pwd.getpwnam(release.spec["user"]).pw_gid
     except KeyError:
         return [f"{release.service}: the new release was not validated, user {release.spec['user']} does not exist yet"]
-    absent = [word for command in commands for word in command[:1] if not os.path.exists(release.fill(word))]
+    # A command may begin with env(1), so its first word does not tell whether its program is there.
+    needed = [*release.spec["store"], *(release.fill(command[0]) for command in commands)]
+    absent = [path for path in needed if not os.path.exists(path)]
     if absent:
         return [f"{release.service}: the new release was not validated, {absent[0]} does not exist yet"]
     directory = os.path.join(tempfile.gettempdir(), f"modelyard-check-{os.getpid()}")
