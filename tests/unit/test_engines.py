@@ -207,7 +207,7 @@ def test_name_of_an_inactive_member_is_answered_by_who_steps_in() -> None:
     assert [attempt["model"] for attempt in route["attempts"]] == ["coder", "ready", "chatty", "Tiny.7b", "snake"]
     assert route["left_out"][0] == {
         "model": "dolphin",
-        "reason": 'provider "dolphin": "qwen" is the active one of card',
+        "reason": 'provider "dolphin": "qwen" is active in card',
     }
     document = out.plans["g"]["litellm"]["document"]
     groups = document["router_settings"]["routing_groups"]
@@ -294,7 +294,7 @@ def test_what_preflight_is_told() -> None:
     [
         ("preload: true, ", "preload: true, port: 1234, ", "invalid-value", "port has no effect"),
         ("adapter_of: coder,", "adapter_of: codr,", "unknown-model", 'did you mean "coder"'),
-        ("adapter_of: coder,", "adapter_of: coder, gpus: [0],", "invalid-value", "an adapter shares that of"),
+        ("adapter_of: coder,", "adapter_of: coder, gpus: [0],", "invalid-value", "an adapter uses that of "),
         (
             "{path: /models/dolphin}",
             f"{{url: 'https://x.example/a', sha256: {'a' * 64}}}",
@@ -303,22 +303,55 @@ def test_what_preflight_is_told() -> None:
         ),
         ("{enforce-eager: true}", "{trust-remote-code: true}", "invalid-value", 'option "trust-remote-code"'),
         ("temperature: 0.5", "num-ctx: 99", "invalid-value", 'option "num-ctx"'),
-        ("{threads: 8", '{threads: "@GPU@"', "invalid-value", 'options of "Tiny.7b": @GPU@ stands for'),
-        ("coder-7b", '"@MODEL@"', "invalid-value", 'served_name of "coder": @MODEL@ stands for'),
-        ("{threads: 8", '{threads: "8@KEY_FILE@"', "invalid-value", 'options of "Tiny.7b": @KEY_FILE@ stands for'),
+        ("{threads: 8", '{threads: "@GPU@"', "invalid-value", 'options of "Tiny.7b": @GPU@ is a placeholder'),
+        ("coder-7b", '"@MODEL@"', "invalid-value", 'served_name of "coder": @MODEL@ is a placeholder'),
+        (
+            "{threads: 8",
+            '{threads: "8@KEY_FILE@"',
+            "invalid-value",
+            'options of "Tiny.7b": @KEY_FILE@ is a placeholder',
+        ),
         ("options: {n-threads", "options: {n-ctx", "invalid-value", 'option "n-ctx"'),
-        ("preload: true,", "preload: true, quantization: q4,", "invalid-value", "it is for vllm"),
-        ("port: 11434\n", "port: 11434\n    api_key_env: KEY\n", "invalid-value", "Ollama has no keys"),
+        ("preload: true,", "preload: true, quantization: q4,", "invalid-value", "it applies to vllm"),
+        ("port: 11434\n", "port: 11434\n    api_key_env: KEY\n", "invalid-value", "Ollama checks no keys"),
         ("port: 8001\n", "port: 8001\n    ollama: {prune: true}\n", "invalid-value", "the key ollama has no effect"),
         (f"revision: {COMMIT}", "revision: main", "invalid-value", "a revision is a commit"),
+        ("port: 8001\n", "port: 8001\n    vllm: {cpu_kv_cache_gb: 1}\n", "unknown-key", '"cpu_kv_cache_gib"?'),
+        ("port: 8001\n", "port: 8001\n    ready_timeout_s: 0\n", "invalid-value", "greater than 0"),
+        ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.32.0", bakend: cpu}', "unknown-key", '"backend"?'),
+        ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.32.0", backend: cdua}', "unknown-value", '"cuda"?'),
+        (
+            'vllm: {version: "0.32.0"}',
+            'vllm: {version: "0.32.0", index_url: "https://u:p@x.example"}',
+            "invalid-value",
+            "no credentials",
+        ),
+        (
+            'llama_cpp_python: {version: "0.3.36"}',
+            'llama_cpp_python: {version: "0.3.36", cuda_architectures: ["sm_89"]}',
+            "invalid-value",
+            "'8.9'",
+        ),
+        (
+            'llama_cpp_python: {version: "0.3.36"}',
+            'llama_cpp_python: {version: "0.3.36", cuda_toolkit: cuda-12}',
+            "invalid-value",
+            "absolute path",
+        ),
+        (
+            'llama_cpp_python: {version: "0.3.36"}',
+            'llama_cpp_python: {version: "0.3.36", source: {}}',
+            "invalid-value",
+            "exactly one of url and path",
+        ),
         ('ollama: {version: "0.17.4"', 'ollama: {version: "0.17.0"', "version-unsafe", "below 0.17.1"),
         ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.14.0"}', "version-unsafe", "below 0.14.1"),
-        ('  vllm: {version: "0.32.0"}\n', "", "missing-key", "vllm is deployed, but its version is not said"),
+        ('  vllm: {version: "0.32.0"}\n', "", "missing-key", "vllm is deployed, but llm_versions has no version of it"),
         (
             f"sha256: {'a' * 64}}}}}\n  llama_cpp:",
             "}}\n  llama_cpp:",
             "invalid-value",
-            "nothing downloaded runs unchecked",
+            "downloads are always verified",
         ),
         (
             '  vllm: {version: "0.32.0"}\n',
@@ -330,3 +363,55 @@ def test_what_preflight_is_told() -> None:
 )
 def test_refused(old: str, new: str, code: str, says: str) -> None:
     assert says in error(change(old, new), code)
+
+
+def test_what_decides_the_build_is_in_the_engines_part() -> None:
+    keys = {"cuda_toolkit": "auto", "cuda_architectures": [], "cmake_options": []}
+    python = part(plan("a"), "llama_cpp_python")
+    assert python == {
+        "role": "llama_cpp_python",
+        "version": "0.3.36",
+        "backend": "auto",
+        **keys,
+        "instances": python["instances"],
+    }
+    vllm = part(plan("b"), "vllm")
+    assert vllm == {
+        "role": "vllm",
+        "version": "0.32.0",
+        "backend": "cuda",
+        "instances": vllm["instances"],
+    }
+    index = 'vllm: {version: "0.32.0", backend: auto, index_url: "https://x.example/simple"}'
+    vllm = part(plan("b", change('vllm: {version: "0.32.0"}', index)), "vllm")
+    assert (vllm["backend"], vllm["index_url"]) == ("auto", "https://x.example/simple")
+
+
+def test_how_it_runs_is_in_the_instance() -> None:
+    ready = {role: instance(role)["ready_timeout_s"] for role in ("ollama", "llama_cpp", "vllm")}
+    assert ready == {"ollama": 60, "llama_cpp": 600, "vllm": 1800}
+    assert {instance(role)["model_margin_mib"] for role in ready} == {1024}
+    assert instance("vllm")["settings"] == {"cpu_kv_cache_gib": 4}
+    more = "port: 8001\n    ready_timeout_s: 9\n    model_margin_mib: 7\n    vllm: {cpu_kv_cache_gib: 1}\n"
+    vllm = instance("vllm", change("port: 8001\n", more))
+    assert (vllm["ready_timeout_s"], vllm["model_margin_mib"]) == (9, 7)
+    assert vllm["settings"] == {"cpu_kv_cache_gib": 1}
+
+
+@pytest.mark.parametrize("key", ["ready_timeout_s: 9", "model_margin_mib: 9", "vllm: {cpu_kv_cache_gib: 1}"])
+def test_how_it_runs_has_no_effect_elsewhere(key: str) -> None:
+    text = change("    group: llm_vllm\n    port: 8002\n", f"    base_url: https://x.example\n    {key}\n")
+    text = text.replace(
+        "    exclusive_group: card\n    models:\n      - {name: dolphin, source: {path: /models/dolphin}}",
+        "    models:\n      - {name: dolphin}",
+    )
+    assert f"{key.split(':')[0]} has no effect on a provider with a base_url" in str(
+        [error.render() for error in result(text).errors]
+    )
+
+
+def test_without_gpus_a_model_is_not_split_over_them() -> None:
+    text = change('vllm: {version: "0.32.0"}', 'vllm: {version: "0.32.0", backend: cpu}')
+    assert "--tensor-parallel-size" in instance("vllm")["argv"]
+    assert "--tensor-parallel-size" not in instance("vllm", text)["argv"]
+    assert instance("vllm", text)["gpus"] == []

@@ -19,7 +19,7 @@ from yamllint.config import YamlLintConfig
 
 from modelyard.compiler.compile import compile_inventory
 from modelyard.compiler.inventory import Compiled, Host, Inventory
-from modelyard.importer import FILES, Imported, InputError, import_stack
+from modelyard_importer import FILES, Imported, InputError, import_stack
 
 STACKS = ROOT / "tests/data/import"
 VERSIONS = (ROOT / "group_vars/all/versions.yml").read_text(encoding="utf-8")
@@ -330,8 +330,8 @@ def test_addresses(kind: str, old: str, new: str, reached: str) -> None:
         ("http://localhost:VLLM_PORT/v1", "http://localhost/v1", "the port is a placeholder"),
         ("http://localhost:${VLLM_PORT}", "http://localhost", "the port is a placeholder"),
         ("${VLLM_URL}", "http://set-me.invalid", "the address is a variable without a default"),
-        ("https://user:pass@h/v1", "http://set-me.invalid", "a base URL holds no credentials"),
-        ("localhost:8000", "http://set-me.invalid", "a base URL begins with http"),
+        ("https://user:pass@h/v1", "http://set-me.invalid", "a base URL must not contain credentials"),
+        ("localhost:8000", "http://set-me.invalid", "a base URL must begin with http"),
         ("''", "http://set-me.invalid", "it has no address"),
         ("'http://h/{{ x }}'", "http://set-me.invalid", "the address is a variable without a default"),
     ],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, create_model
 
 from modelyard.engines import ENGINES
+from modelyard.engines.base import Accelerated, Engine
 from modelyard.kinds import (
     SHA256_EXAMPLE,
     AbsolutePath,
@@ -93,6 +94,11 @@ class Versions(_EngineVersions):
     """Grafana. Without it dashboards are left out."""
     hugging_face: HuggingFace = Field(HuggingFace(), examples=[{"endpoint": "https://hub.example.org"}])
     """Where `source: {repo: ...}` is fetched from."""
+
+    def uses_gpus(self, engine: Engine) -> bool:
+        """Whether an engine may use GPUs: unless its build is the one for processors."""
+        entry = self.of(engine.role)
+        return not (isinstance(entry, Accelerated) and entry.backend == "cpu")
 
     def of(self, component: str) -> Release | None:
         """The entry of a component that has a version; None if it has none here, or if there is no such component."""

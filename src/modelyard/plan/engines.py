@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modelyard.catalogue.providers import Provider
+from modelyard.catalogue.providers import MODEL_MARGIN_MIB, Provider
 from modelyard.compiler.emit import is_never_cooled, last_steps
 from modelyard.compiler.listeners import port_path
 from modelyard.compiler.resolve import Deployment
@@ -111,6 +111,7 @@ class EngineParts:
             "service": self.service(deployment),
             "model": model.name,
             "role": engine.role,
+            "gpu": self.uses_gpus(engine),
             "gpus": list(self.scope.placement.gpus.get(deployment.id, ())),
             "vram_mib": model.vram_mib,
             "source": model.planned_source,
@@ -120,6 +121,10 @@ class EngineParts:
             "contexts": [list(entry) for entry in engine.contexts],
             "unestimated": engine.unestimated(model),
         }
+
+    def uses_gpus(self, engine: Engine) -> bool:
+        """Whether an engine may use GPUs, as its entry in `llm_versions` says."""
+        return self.scope.versions is None or self.scope.versions.uses_gpus(engine)
 
     def service(self, deployment: Deployment) -> str:
         """The name of the service whose process serves a deployment."""
@@ -147,10 +152,13 @@ class EngineParts:
         """One process: the deployments it serves, the first of which it is named after."""
         main = next((member for member in members if member.model.adapter_of is None), members[0])
         assert main.host is not None, "an instance is on a host"
+        models = [member.model for member in members]
+        if not self.uses_gpus(engine):
+            models = [model.model_copy(update={"gpus": None}) for model in models]
         process = Process(
             service,
             main.provider_name if engine.per_provider else main.model.name,
-            tuple(member.model for member in members),
+            tuple(models),
             self.scope.topology.engine_address(main.host),
             main.port,
             main.provider.settings,
@@ -164,6 +172,8 @@ class EngineParts:
             "gpus": list(gpus),
             "conflicts": self.conflicts(main.host, service, main),
             "secrets": {"API_KEY": main.secret} if main.secret else {},
+            "ready_timeout_s": main.provider.ready_timeout_s or engine.ready_timeout_s,
+            "model_margin_mib": main.provider.model_margin_mib or MODEL_MARGIN_MIB,
             **engine.instance(process),
         }
         return {**instance, "checks": engine_checks(engine, process, keyed=bool(main.secret))}
