@@ -117,7 +117,7 @@ def check_strays(
         if not hint and name in roles:
             hint = _of_a_role(variable, roles[name], declared.get(roles[name], frozenset()))
         if hint:
-            message = f"{name} is not a variable of Modelyard"
+            message = f"unknown variable {name}"
             found.append(Diagnostic("unknown-variable", "error", message, (name,), variable.origin, hint))
     return found
 

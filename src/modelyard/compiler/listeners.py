@@ -40,7 +40,7 @@ def _of_monitoring(settings: Monitoring | None, host: str, topology: Topology) -
     where = {"gateway": topology.gateways, "redis": (topology.redis,), "blackbox": (topology.monitoring,)}
     for kind, port in settings.exporters.model_dump().items():
         if host in where.get(kind, topology.hosts):
-            yield Wanted(port, f"the metrics of {kind}", ("monitoring", "exporters", kind))
+            yield Wanted(port, f"the exporter of {kind}", ("monitoring", "exporters", kind))
     if host == topology.monitoring:
         for role in WATCHERS:
             yield Wanted(getattr(settings, role).port, role, ("monitoring", role, "port"))
@@ -50,7 +50,7 @@ def _of_gateway(gateway: Gateway, host: str, topology: Topology) -> Iterator[Wan
     if host == topology.redis:
         yield Wanted(gateway.redis.port, "redis", ("gateway", "redis", "port"))
     if host in topology.gateways:
-        yield Wanted(gateway.port, "the gateway's door", ("gateway", "port"))
+        yield Wanted(gateway.port, "the front end", ("gateway", "port"))
         for slot, port in gateway.slots.model_dump().items():
             yield Wanted(port, f"gateway slot {slot}", ("gateway", "slots", slot))
 
@@ -80,9 +80,9 @@ class _Clash:
 
     def tell(self, report: Report) -> None:
         more = f" and {len(self.hosts) - 1} more" if len(self.hosts) > 1 else ""
-        message = f"{self.one} and {self.other.what} both want port {self.other.port} on {self.hosts[0]}{more}"
+        message = f"{self.one} and {self.other.what} both use port {self.other.port} on {self.hosts[0]}{more}"
         own_ports = types_of(lambda engine: not engine.per_provider, "or").replace("`", "")
-        hint = self.hint or f"give one of them another port; a model of {own_ports} can have a port of its own"
+        hint = self.hint or f"give one of them another port; a model of {own_ports} can have its own port"
         report.error("port-clash", message, self.other.path, hint)
 
 
@@ -114,6 +114,6 @@ def check_ports(
                 # Both take their provider's port: the second needs one of its own.
                 free = next(number for number in range(one.port + 1, 65536) if number not in taken)
                 clash.other = one._replace(path=one.model)
-                clash.hint = f"give {one.what} a port of its own, such as port: {free}"
+                clash.hint = f"give {one.what} its own port, such as port: {free}"
     for clash in clashes.values():
         clash.tell(report)

@@ -36,7 +36,7 @@ class Switch:
 
     `away` is for the gateways while the engines change: nobody is sent to the providers concerned; what runs now, where
     there is nobody else. `changed` is false if the model runs already. `uncovered` are public names that nobody answers
-    meanwhile.
+    meanwhile. `watching` are the hosts whose exporters or Prometheus change.
     """
 
     overrides: dict[str, Any]
@@ -45,6 +45,7 @@ class Switch:
     away: Compiled
     changed: bool
     uncovered: tuple[str, ...]
+    watching: tuple[str, ...]
 
 
 def switch(inventory: Inventory, provider: str, model: str) -> Switch:
@@ -60,7 +61,8 @@ def switch(inventory: Inventory, provider: str, model: str) -> Switch:
     away = _while_away(with_choice, affected, former)
     hosts = tuple(dict.fromkeys(h for name in affected for h in _hosts(former.catalogue, inventory.groups, name)))
     uncovered = _uncovered(final, away, former)
-    return Switch(chosen, hosts, final, away, final.plans != former.plans, uncovered)
+    watching = tuple(host for host, plan in final.plans.items() if _watched(plan) != _watched(former.plans.get(host)))
+    return Switch(chosen, hosts, final, away, final.plans != former.plans, uncovered, watching)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,11 @@ def _while_away(inventory: Inventory, providers: Sequence[str], former: Compiled
 def _uncovered(final: Compiled, away: Compiled, former: Compiled) -> tuple[str, ...]:
     """Public names that nobody answers meanwhile: all of them, where the gateway stays as it is."""
     return tuple(name for name in final.public_names if away is former or name not in away.public_names)
+
+
+def _watched(plan: Mapping[str, Any] | None) -> list[Any]:
+    """The parts of a plan that say what its host measures."""
+    return [plan[part] for part in ("exporters", "prometheus")] if plan else []
 
 
 def _hosts(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], provider: str) -> list[str]:
