@@ -30,6 +30,8 @@ class LitellmVersion(Release):
         examples=["1.106.2"],
         description=f"A hashed lock of this version lies in roles/litellm/files/locks. {refused_below(floor)}",
     )
+    index_url: BaseUrl | None = Field(None, examples=["https://pypi.example.org/simple"])
+    """A package index that hosts install from, such as a mirror. Default: that of the host's pip."""
 
 
 class GrafanaArchive(Archive):

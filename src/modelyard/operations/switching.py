@@ -60,7 +60,7 @@ def switch(inventory: Inventory, provider: str, model: str) -> Switch:
     away = _while_away(with_choice, affected, former)
     hosts = tuple(dict.fromkeys(h for name in affected for h in _hosts(former.catalogue, inventory.groups, name)))
     uncovered = _uncovered(final, away, former)
-    return Switch(chosen, hosts, final, away, final.plans != former.plans, uncovered)
+    return Switch(chosen, hosts, final, away, final.hosts != former.hosts, uncovered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
             f"The inventory's own overrides say {component} {planned.version}, and they win: change or remove "
             f"versions.{component} there ({listing(_who_says(inventory, component))})"
         )
-    hosts = tuple(host for host, plan in final.plans.items() if plan != before.plans.get(host))
+    hosts = tuple(host for host, plan in final.hosts.items() if plan != before.hosts.get(host))
     return Upgrade(overrides, former.version, final, hosts)
 
 
