@@ -10,8 +10,8 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from modelyard.importer import FILES, REPORT, InputError, import_stack
 from modelyard_ansible.action import ControllerAction
+from modelyard_importer import FILES, REPORT, InputError, import_stack
 
 SCHEMA = Path(__file__).parents[2] / "docs/catalogue.schema.json"
 

@@ -9,6 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from modelyard.catalogue.sourcemap import plain
+from modelyard.catalogue.versions import below_floor
 from modelyard.gpu.cuda import CudaError, choose_build
 from modelyard.operations.diff import compare, observed
 from modelyard.operations.drill import DrillError, drill
@@ -60,6 +61,11 @@ def litellm_fallbacks(plan: Mapping[str, Any]) -> list[dict[str, list[str]]]:
     """Return the flat chains of that configuration. Raises AnsibleFilterError."""
     chains: list[dict[str, list[str]]] = litellm_config(plan)["router_settings"]["fallbacks"]
     return chains
+
+
+def modelyard_below_floor(version: object, component: str) -> str:
+    """Return the oldest version of a component without known security holes, if `version` is older; else ""."""
+    return below_floor(str(component), str(version))
 
 
 def modelyard_changes(plans: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -161,6 +167,7 @@ FILTERS: tuple[Callable[..., Any], ...] = (
     litellm_config,
     litellm_fallbacks,
     litellm_model_list,
+    modelyard_below_floor,
     modelyard_changes,
     modelyard_cuda_build,
     modelyard_drill,

@@ -359,6 +359,23 @@ def unit_state(unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
 
+def directives(content: str) -> dict[tuple[str, str], list[str]]:
+    """Return what a unit file tells systemd: by section and key, the values in their order.
+
+    Comments, descriptions and the order of different keys change nothing (systemd.syntax(7)).
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    section = ""
+    # A line that ends in a backslash continues, past comments, on the next one.
+    for line in re.sub(r"\\\n(?:[#;].*\n)*", " ", content).splitlines():
+        key, _, value = line.partition("=")
+        if line.startswith("["):
+            section = line
+        elif line and line[0] not in "#;" and key not in ("Description", "Documentation"):
+            found.setdefault((section, key), []).append(value)
+    return found
+
+
 def try_units(units: dict[str, str]) -> None:
     """Have systemd use these units, {name: content}, until `keep_units` or the next boot.
 

@@ -16,7 +16,8 @@ description:
     the front door sends new requests to it, the old slot finishes its streams (bounded) and stops. A bad
     candidate never meets a client.
   - A program that did not run here before (another artifact) is watched for ten more seconds before it is kept.
-  - With the strategy C(reload) a running service is reloaded instead of restarted, unless its unit changed.
+  - With the strategy C(reload) a running service is reloaded instead of restarted, unless a directive
+    of its unit changed.
   - What must not run beside the new release is stopped before that starts, so that ports and memory are free. If the
     new release fails, it is started again and checked, and the report says so. It remembers on the host that it made
     room, so this holds for a run that was killed in between as well. With the strategy C(slots) nothing is displaced.
@@ -117,6 +118,7 @@ from ansible.module_utils.modelyard_services import (
     ServiceError,
     active_slots,
     differences,
+    directives,
     keep_units,
     link_atomically,
     mend,
@@ -329,7 +331,10 @@ class Activation:
         verb = "restart"
         if release.strategy == "reload":
             # What is reloaded is found through the link; its configuration was validated when it was staged.
-            unit_changed = any(read_text(os.path.join(UNITS, name)) != content for name, content in units.items())
+            unit_changed = any(
+                directives(read_text(os.path.join(UNITS, name)) or "") != directives(content)
+                for name, content in units.items()
+            )
             if not unit_changed and unit_state(main).get("ActiveState") == "active":
                 verb = "reload"
             self._keep(release)

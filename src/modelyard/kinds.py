@@ -228,6 +228,18 @@ OptionText = Annotated[
     str, Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters")
 ]
 CMakeOption = Annotated[str, Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")]
+CudaToolkit = Annotated[
+    str,
+    Matching(
+        "CUDA toolkit",
+        r"auto|/[^\x00-\x1f\x7f]*",
+        "a CUDA toolkit is auto, or the absolute path of an installed one",
+    ),
+]
+ComputeCapability = Annotated[
+    str,
+    Matching("compute capability", r"[0-9]+\.[0-9]", "a compute capability is written as in '8.9'"),
+]
 Tag = Annotated[
     str,
     Matching(
@@ -311,6 +323,15 @@ class Release(Strict):
     def build(self) -> dict[str, Any]:
         """What a plan says of the program itself."""
         return self.model_dump(exclude_none=True)
+
+
+class FromIndex(Release):
+    """A component whose packages come from a Python package index."""
+
+    index_url: HttpUrl | None = Field(None, examples=["https://index.example.org/simple"])
+    """The package index that the environment is built from, without credentials (these belong into
+    the `~/.netrc` of root on the host that builds). Default: the one that the host is set up
+    for."""
 
 
 def too_old(version: str, floor: tuple[int, ...]) -> str:

@@ -55,8 +55,7 @@ def configuring(toolkit: Path) -> str:
     build = choose_build("cuda", {}, toolkit=str(toolkit), nvcc=version, architectures=["8.9"])
     script = environment.from_string((ROLE / "templates/build.sh.j2").read_text(encoding="utf-8")).render(
         engine_build=build,
-        llama_cpp_cuda_toolkit=str(toolkit),
-        engine_plan={"version": "test"},
+        engine_plan={"version": "test", "cuda_toolkit": str(toolkit), "cmake_options": []},
     )
     before, _, after = script.partition("cmake --build build")
     assert "--target llama-server" in after

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness import CLONE, Gateway, compiled, plan
 
-from modelyard.importer import FILES, import_stack
+from modelyard_importer import FILES, import_stack
 
 CLOUDS = ("OLLAMA_CLOUD_API_KEY", "OLLAMA_API_KEY")
 

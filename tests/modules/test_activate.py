@@ -53,7 +53,7 @@ class Host:
             if f"{verb} {unit}" == self.kill_before:
                 raise KilledError
             self.said.append(f"{verb} {unit}")
-            if verb in ("restart", "start"):
+            if verb in ("restart", "start", "reload"):
                 for other in re.findall(r"^Conflicts=modelyard-(\S+)\.service", self.installed(unit), re.M):
                     self.active.pop(f"modelyard-{other}.service", None)
                 self.active.pop(unit, None)
@@ -75,9 +75,19 @@ class Host:
     def answers(self, _name: str, port: int) -> bool:
         return str(port) in [self.port(unit) for unit in self.active]
 
-    def stage(self, name: str, port: int, status: str = "ok", conflicts: str = "", store: Sequence[str] = ()) -> str:
-        """Stage a release as modelyard_release does; returns its id."""
+    def stage(
+        self,
+        name: str,
+        port: int,
+        status: str = "ok",
+        conflicts: str = "",
+        store: Sequence[str] = (),
+        reloaded: str | None = None,
+    ) -> str:
+        """Stage a release as modelyard_release does; returns its id. `reloaded`: unit of one that can be reloaded."""
         unit = f"Environment=MODELYARD_RELEASE=@RELEASE@ port={port} {status}\n"
+        if reloaded is not None:
+            unit = f"# @RELEASE@ port={port}\n{reloaded}"
         unit = (f"Conflicts=modelyard-{conflicts}.service\n" if conflicts else "") + unit
         check = {"name": "answers", "service": name, "kind": "http", "url": f"http://127.0.0.1:{port}/"}
         spec = {
@@ -86,7 +96,7 @@ class Host:
             "units": {f"modelyard-{name}.service": unit},
             "store": list(store),
             "generation": "",
-            "activation": {"strategy": "restart", "ready_timeout_s": 0},
+            "activation": {"strategy": "restart" if reloaded is None else "reload", "ready_timeout_s": 0},
             "checks": [{**check, "status": status}],
             "plan": {},
         }
@@ -436,3 +446,51 @@ def test_what_does_not_run_waits_for_nobody(host: Host, monkeypatch: pytest.Monk
     host.stage("llama-cpp@new", 8081)
     activation = host.begin("llama-cpp@new", after={"llama-cpp@old": 31})
     assert activation.told(activation.execute)["changed"]
+
+
+UNIT = """\
+[Unit]
+Description=Modelyard: the front end
+[Service]
+User=proxy
+ExecStart=/usr/sbin/haproxy \\
+  -f haproxy.cfg
+ExecReload=/bin/check
+ExecReload=/bin/kill -USR2 $MAINPID
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verb"),
+    [
+        ("", "", "reload"),
+        ("[Service]", "; comment\n\n[Service]", "reload"),
+        ("the front end", "another text", "reload"),
+        ("  -f", "# comment\n  -f", "reload"),
+        ("User=proxy\nExecStart", "ExecStart", "restart"),
+        ("User=proxy", "User=root", "restart"),
+        ("User=proxy", "User=proxy\nPrivateTmp=true", "restart"),
+        ("ExecReload=/bin/kill", "ExecReload=\nExecReload=/bin/kill", "restart"),
+        ("-f haproxy.cfg", "-f other.cfg", "restart"),
+        ("[Service]\nUser", "User", "restart"),
+    ],
+)
+def test_only_a_changed_directive_restarts_a_service_that_can_be_reloaded(
+    host: Host, old: str, new: str, verb: str
+) -> None:
+    """A restart cuts in-flight streams."""
+    host.stage("haproxy", 4000, reloaded=UNIT)
+    assert host.activate("haproxy")["changed"]
+    host.said.clear()
+    identifier = host.stage("haproxy", 4000, reloaded=UNIT.replace(old, new, 1) + "\n# changed\n")
+    assert host.activate("haproxy")["release"] == identifier
+    assert [said for said in host.said if said.endswith("load modelyard-haproxy.service") or "restart" in said] == [
+        f"{verb} modelyard-haproxy.service"
+    ]
+    assert "# changed" in host.installed("modelyard-haproxy.service")
+
+
+def test_the_order_of_different_directives_does_not_count() -> None:
+    lines = UNIT.splitlines(keepends=True)
+    assert services.directives("".join([*lines[:3], *lines[4:], lines[3]])) == services.directives(UNIT)
+    assert services.directives("".join([*lines[:-2], lines[-1], lines[-2]])) != services.directives(UNIT)

@@ -402,9 +402,9 @@ def test_plan_of_one_host() -> None:
         ("redis", 6379, "llm_gateway.redis.port"),
         ("llama-cpp@small", 8080, "llm_providers.local.port"),
         ("llama-cpp@large-7b", 8081, "llm_providers.local.models[1].port"),
-        ("haproxy", 4000, "llm_gateway.port"),
         ("litellm@blue", 4001, "llm_gateway.slots.blue"),
         ("litellm@green", 4002, "llm_gateway.slots.green"),
+        ("haproxy", 4000, "llm_gateway.port"),
     ]
     assert plan["litellm"]["secrets"] == {
         name: name for name in ("CLOUD_KEY", "LITELLM_MASTER_KEY", "LOCAL_API_KEY", "REDIS_PASSWORD")

@@ -311,6 +311,34 @@ def test_what_preflight_is_told() -> None:
         ("port: 11434\n", "port: 11434\n    api_key_env: KEY\n", "invalid-value", "Ollama has no keys"),
         ("port: 8001\n", "port: 8001\n    ollama: {prune: true}\n", "invalid-value", "the key ollama has no effect"),
         (f"revision: {COMMIT}", "revision: main", "invalid-value", "a revision is a commit"),
+        ("port: 8001\n", "port: 8001\n    vllm: {cpu_kv_cache_gb: 1}\n", "unknown-key", '"cpu_kv_cache_gib"?'),
+        ("port: 8001\n", "port: 8001\n    ready_timeout_s: 0\n", "invalid-value", "greater than 0"),
+        ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.32.0", bakend: cpu}', "unknown-key", '"backend"?'),
+        ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.32.0", backend: cdua}', "unknown-value", '"cuda"?'),
+        (
+            'vllm: {version: "0.32.0"}',
+            'vllm: {version: "0.32.0", index_url: "https://u:p@x.example"}',
+            "invalid-value",
+            "no credentials",
+        ),
+        (
+            'llama_cpp_python: {version: "0.3.36"}',
+            'llama_cpp_python: {version: "0.3.36", cuda_architectures: ["sm_89"]}',
+            "invalid-value",
+            "'8.9'",
+        ),
+        (
+            'llama_cpp_python: {version: "0.3.36"}',
+            'llama_cpp_python: {version: "0.3.36", cuda_toolkit: cuda-12}',
+            "invalid-value",
+            "absolute path",
+        ),
+        (
+            'llama_cpp_python: {version: "0.3.36"}',
+            'llama_cpp_python: {version: "0.3.36", source: {}}',
+            "invalid-value",
+            "exactly one of url and path",
+        ),
         ('ollama: {version: "0.17.4"', 'ollama: {version: "0.17.0"', "version-unsafe", "below 0.17.1"),
         ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.14.0"}', "version-unsafe", "below 0.14.1"),
         ('  vllm: {version: "0.32.0"}\n', "", "missing-key", "vllm is deployed, but its version is not said"),
@@ -330,3 +358,55 @@ def test_what_preflight_is_told() -> None:
 )
 def test_refused(old: str, new: str, code: str, says: str) -> None:
     assert says in error(change(old, new), code)
+
+
+def test_what_decides_the_build_is_in_the_engines_part() -> None:
+    keys = {"cuda_toolkit": "auto", "cuda_architectures": [], "cmake_options": []}
+    python = part(plan("a"), "llama_cpp_python")
+    assert python == {
+        "role": "llama_cpp_python",
+        "version": "0.3.36",
+        "backend": "auto",
+        **keys,
+        "instances": python["instances"],
+    }
+    vllm = part(plan("b"), "vllm")
+    assert vllm == {
+        "role": "vllm",
+        "version": "0.32.0",
+        "backend": "cuda",
+        "instances": vllm["instances"],
+    }
+    index = 'vllm: {version: "0.32.0", backend: auto, index_url: "https://x.example/simple"}'
+    vllm = part(plan("b", change('vllm: {version: "0.32.0"}', index)), "vllm")
+    assert (vllm["backend"], vllm["index_url"]) == ("auto", "https://x.example/simple")
+
+
+def test_how_it_runs_is_in_the_instance() -> None:
+    ready = {role: instance(role)["ready_timeout_s"] for role in ("ollama", "llama_cpp", "vllm")}
+    assert ready == {"ollama": 60, "llama_cpp": 600, "vllm": 1800}
+    assert {instance(role)["model_margin_mib"] for role in ready} == {1024}
+    assert instance("vllm")["settings"] == {"cpu_kv_cache_gib": 4}
+    more = "port: 8001\n    ready_timeout_s: 9\n    model_margin_mib: 7\n    vllm: {cpu_kv_cache_gib: 1}\n"
+    vllm = instance("vllm", change("port: 8001\n", more))
+    assert (vllm["ready_timeout_s"], vllm["model_margin_mib"]) == (9, 7)
+    assert vllm["settings"] == {"cpu_kv_cache_gib": 1}
+
+
+@pytest.mark.parametrize("key", ["ready_timeout_s: 9", "model_margin_mib: 9", "vllm: {cpu_kv_cache_gib: 1}"])
+def test_how_it_runs_has_no_effect_elsewhere(key: str) -> None:
+    text = change("    group: llm_vllm\n    port: 8002\n", f"    base_url: https://x.example\n    {key}\n")
+    text = text.replace(
+        "    exclusive_group: card\n    models:\n      - {name: dolphin, source: {path: /models/dolphin}}",
+        "    models:\n      - {name: dolphin}",
+    )
+    assert f"{key.split(':')[0]} has no effect on a provider with a base_url" in str(
+        [error.render() for error in result(text).errors]
+    )
+
+
+def test_without_gpus_a_model_is_not_split_over_them() -> None:
+    text = change('vllm: {version: "0.32.0"}', 'vllm: {version: "0.32.0", backend: cpu}')
+    assert "--tensor-parallel-size" in instance("vllm")["argv"]
+    assert "--tensor-parallel-size" not in instance("vllm", text)["argv"]
+    assert instance("vllm", text)["gpus"] == []

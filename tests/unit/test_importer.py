@@ -19,7 +19,7 @@ from yamllint.config import YamlLintConfig
 
 from modelyard.compiler.compile import compile_inventory
 from modelyard.compiler.inventory import Compiled, Host, Inventory
-from modelyard.importer import FILES, Imported, InputError, import_stack
+from modelyard_importer import FILES, Imported, InputError, import_stack
 
 STACKS = ROOT / "tests/data/import"
 VERSIONS = (ROOT / "group_vars/all/versions.yml").read_text(encoding="utf-8")

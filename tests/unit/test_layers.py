@@ -10,6 +10,7 @@ import pytest
 from catalogues import ROOT
 
 CORE = ROOT / "src/modelyard"
+IMPORTER = ROOT / "src/modelyard_importer"
 
 OUTSIDE = frozenset("asyncio fcntl http io os pathlib secrets shutil socket subprocess tempfile threading".split())
 """Modules of the standard library that reach files, the network or other processes; and urllib.request."""
@@ -29,7 +30,6 @@ ASKS = {
     "controller": {"catalogue"},
     "dashboards": set(),
     "report": {"dashboards"},
-    "importer": {"catalogue", "compiler", "diagnostics"},
 }
 """By folder (or module), whose modules it imports beside its own and those of TOP."""
 
@@ -61,3 +61,17 @@ def test_folders_ask_those_they_may(module: str) -> None:
     asked = {name.split(".")[1] for name in imports(CORE / module) if name.startswith("modelyard.")}
     assert asked - {own} - TOP - ASKS.get(own, set()) == set()
     assert "ansible" not in {name.split(".")[0] for name in imports(CORE / module)}
+
+
+@pytest.mark.parametrize("module", sorted(path.name for path in IMPORTER.glob("*.py")))
+def test_importer_asks_the_core(module: str) -> None:
+    found = set(imports(IMPORTER / module))
+    assert {name for name in found if name.split(".")[0] in OUTSIDE | {"ansible"}} == set()
+    asked = {name.split(".")[1] for name in found if name.startswith("modelyard.")}
+    assert asked <= {"catalogue", "compiler", "diagnostics"} | TOP
+
+
+def test_nothing_asks_the_importer_but_its_verb() -> None:
+    modules = [path for part in (CORE, ROOT / "src/modelyard_ansible", ROOT / "plugins") for path in part.rglob("*.py")]
+    asking = [path.name for path in modules if any(name.startswith("modelyard_importer") for name in imports(path))]
+    assert asking == ["modelyard_import.py"]

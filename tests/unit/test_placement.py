@@ -8,6 +8,7 @@ import pytest
 import test_engines as engines
 from catalogues import change, compiled, part
 
+from modelyard.diagnostics import show_path
 from modelyard.engines.ollama import ENGINE as OLLAMA
 from modelyard.gpu.preflight import Fitted, fit_on_host
 from modelyard.output.tables import gpu_table
@@ -336,3 +337,29 @@ def test_one_ollama_of_the_catalogue_counts_as_many_models_as_it_may_hold() -> N
     text = text.replace("port: 11434\n", "port: 11434\n    ollama: {max_loaded_models: 2}\n")
     (error,) = [error for error in engines.result(text, llm_gpus=gpus).errors if error.code == "vram-exceeded"]
     assert '"chatty" and "ready" need 21000 MiB (together 9000 + 12000) on one GPU of a: GPU 0 has' in error.render()
+
+
+GPUS = [{"memory_mib": 8192}]
+
+
+@pytest.mark.parametrize(("backend", "uses"), [("cpu", False), ("auto", True), ("cuda", True)])
+def test_a_build_for_processors_takes_no_gpu(backend: str, uses: bool) -> None:
+    """More memory than the host's only GPU has is no problem for what does not use it."""
+    text = change("- name: small", "- name: small\n        vram_mib: 9000\n        gpus: [0]")
+    text = change("    source: {sdist", f"    backend: {backend}\n    source: {{sdist", text)
+    found = compiled(text, llm_gpus=GPUS)
+    if uses:
+        assert [error.code for error in found.errors] == ["vram-exceeded"]
+        return
+    assert found.errors == []
+    assert [(one.code, show_path(one.path)) for one in found.warnings if one.code == "no-effect"] == [
+        ("no-effect", "llm_providers.local.models[0].gpus"),
+        ("no-effect", "llm_providers.local.models[0].vram_mib"),
+    ]
+    plan = found.plans["one"]
+    assert plan["gpus"][0]["models"] == []
+    assert part(plan, "llama_cpp")["backend"] == "cpu"
+    assert [instance["gpus"] for instance in part(plan, "llama_cpp")["instances"]] == [[], []]
+    assert {demand["gpu"] for demand in plan["demands"]} == {False}
+    fitted = fit_on_host("one", plan["demands"], facts(), plan["gpus"], [])
+    assert fitted == Fitted()

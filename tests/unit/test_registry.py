@@ -18,8 +18,8 @@ from modelyard.engines import ENGINES, by_role
 from modelyard.engines.base import ADAPTERS, GPU, KEY_FILE, MODEL
 
 CORE = ROOT / "src/modelyard"
-NAMING = ("engines", "dashboards", "importer")
-"""Folders that name engines: what they are, what their metrics are called, and what an old stack called them."""
+NAMING = ("engines", "dashboards")
+"""Folders that name engines: what they are, and what their metrics are called."""
 
 
 def test_no_other_module_names_an_engine() -> None:

@@ -21,10 +21,10 @@ SILENT_SMI = "#!/bin/sh\nexit 0\n"
 def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
     """Run the scenario's playbook for CUDA."""
     options = {
-        "llama_cpp_backend": "cuda",
-        "llama_cpp_cuda_architectures": CAPABILITIES,
+        "backend": "cuda",
+        "cuda_architectures": CAPABILITIES,
         # Without a card nothing lasts long, but the machine may be busy.
-        "llama_cpp_ready_timeout_s": 120,
+        "ready_timeout_s": 120,
         **variables,
     }
     return ansible_playbook("converge.yml", "-e", json.dumps(options))

@@ -226,9 +226,9 @@ def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> N
         ({"two_sha256": "0" * 64}, "wrong checksum"),
         ({"one_arguments": ["--flash-atn", "on"]}, "invalid argument: --flash-atn"),
         (
-            {"llama_cpp_backend": "cuda"},
+            {"backend": "cuda"},
             "there is no NVIDIA card to build for (nvidia-smi is not installed; it comes with the NVIDIA driver): "
-            "set llama_cpp_cuda_architectures",
+            "set llm_versions.llama_cpp.cuda_architectures",
         ),
         pytest.param(
             {"two_source": {"repo": "o/tiny-GGUF", "revision": "main", "file": "two.gguf"}},
@@ -302,7 +302,7 @@ def test_unit_of_an_instance_with_gpus(host: Any) -> None:
         "wanted_instances": [instance],
         "engine_host_gpus": {"gpus": [{"index": 0}, {"index": 1}]},
         "engine_placed_gpus": {GPU: [1]},
-        "llama_cpp_cuda_architectures": ["8.9"],
+        "cuda_architectures": ["8.9"],
     }
     done = ansible_playbook("converge.yml", "--check", "--diff", "-e", json.dumps(variables))
     assert done.returncode == 0, done.stdout + done.stderr

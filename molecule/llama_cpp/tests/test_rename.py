@@ -73,7 +73,7 @@ def test_a_rename_that_fails_leaves_the_old_one_serving(host: Any, instances: di
     """The new one offers another name than the plan says, so its checks never pass, however quickly it starts."""
     two = started(host, TWO)
     bad = replaced(instances["uno"], ('"names": ["vendor/one"]', '"names": ["vendor/uno"]'))
-    done = converge([bad, instances["two"]], llama_cpp_ready_timeout_s=30)
+    done = converge([bad, instances["two"]], ready_timeout_s=30)
     assert done.returncode != 0
     assert "llama-cpp@one made room and serves again, its checks pass." in output(done)
     assert (state(host, ONE), state(host, UNO)) == ("active", "inactive")
@@ -86,7 +86,7 @@ def test_one_that_fails_does_not_hold_up_another(host: Any, instances: dict[str,
     one, two = started(host, ONE), started(host, TWO)
     bad = replaced(instances["one"], ("one_place", "two_place"))
     good = replaced(instances["two"], ("two_model", "two_model + ['--threads', '1']"))
-    done = converge([bad, good], llama_cpp_ready_timeout_s=20)
+    done = converge([bad, good], ready_timeout_s=20)
     assert done.returncode != 0
     assert "llama-cpp@one" in output(done)
     assert serves(host, "one", "127.0.0.1:8080")

@@ -190,7 +190,10 @@ def test_the_checksum_that_was_published_is_recorded(host: Any) -> None:
     ("variables", "message"),
     [
         ({"archive_sha256": "0" * 64}, f"pinned is {'0' * 64}; either the file was changed"),
-        ({"version": "0.17.0"}, "Ollama 0.17.0 has known security holes. Set its version to 0.17.1 or newer"),
+        (
+            {"version": "0.17.0"},
+            "Ollama 0.17.0 has known security holes: set llm_versions.ollama.version to 0.17.1 or newer",
+        ),
     ],
     ids=["wrong checksum", "below the floor"],
 )

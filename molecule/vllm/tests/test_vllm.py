@@ -91,7 +91,7 @@ def test_sandbox_score_of_the_unit_for_gpus(host: Any, measured: Callable[[str],
     model = {"source": {"path": "/srv/a model"}, "conflicts": ["modelyard-vllm@other.service"]}
     host.check_output("cp -r /srv/lab/models/tiny-llama '/srv/a model'")
     variables = {
-        "vllm_build": "cuda",
+        "backend": "cuda",
         "wanted_instances": [{**json.loads(text), **model, "adapters": []}],
         "engine_host_gpus": {"gpus": [{"index": 0}, {"index": 1}]},
         "engine_placed_gpus": {GPU: [1]},
@@ -225,8 +225,11 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
         # vLLM understands abbreviations.
         ({"arguments": ["--trust-rem"]}, "--trust-remote-code runs programs that lie beside a model"),
         ({"commit": "damaged"}, "model.safetensors delivers has the wrong checksum: the hub publishes"),
-        ({"version": "0.14.0"}, "vLLM before 0.14.1 has known holes"),
-        ({"vllm_build": "cuda"}, "an NVIDIA GPU (nvidia-smi"),
+        (
+            {"version": "0.14.0"},
+            "vLLM 0.14.0 has known security holes: set llm_versions.vllm.version to 0.14.1 or newer",
+        ),
+        ({"backend": "cuda"}, "an NVIDIA GPU (nvidia-smi"),
     ],
     ids=[
         "unknown argument",

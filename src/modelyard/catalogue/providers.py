@@ -15,6 +15,7 @@ from modelyard.kinds import (
     Identifier,
     Name,
     Port,
+    Positive,
     Seconds,
     SecretName,
     Strict,
@@ -33,6 +34,11 @@ else:
     ProviderType, Flavour = Literal[PROVIDER_TYPES], Literal[FLAVOURS]
 
 ON_DEMAND = types_of(lambda engine: engine.on_demand)
+
+READY = ", ".join(f"{engine.ready_timeout_s} ({engine.title})" for engine in ENGINES)
+
+MODEL_MARGIN_MIB = 1024
+"""What stays free on the disk beside a model that is fetched, unless the provider says otherwise."""
 
 WITH_FLAVOURS = types_of(lambda engine: engine.flavour is not None)
 
@@ -116,6 +122,20 @@ class Provider(_WithSections):
         f"`llm_gateway.timeouts.stream_s`, at least 300 for {ON_DEMAND}, which reads a cold model from disk first; "
         "never more than the model's `timeout`.",
     )
+    ready_timeout_s: Positive | None = Field(
+        None,
+        examples=[1200],
+        json_schema_extra=unit("seconds"),
+        description="With a `group` only: a process may take this long until it is ready, before the "
+        f"former release is restored. Default: {READY}.",
+    )
+    model_margin_mib: Positive | None = Field(
+        None,
+        examples=[4096],
+        json_schema_extra=unit("MiB"),
+        description="With a `group` only: what must stay free on the disk beside a model that is "
+        f"fetched. Default: {MODEL_MARGIN_MIB}.",
+    )
     models: list[Model] = Field([], examples=[[{"name": "qwen2.5-coder:7b"}]])
     """What it serves, by public name."""
 
@@ -146,7 +166,8 @@ class Provider(_WithSections):
         if self.group is not None and self.port is None:
             raise ValueError("a provider with a group needs a port")
         if self.base_url is not None:
-            only_ours = ("port", "exclusive_group", "active", "flavour", *self._sections)
+            running = ("ready_timeout_s", "model_margin_mib", *self._sections)
+            only_ours = ("port", "exclusive_group", "active", "flavour", *running)
             unused = [key for key in only_ours if getattr(self, key) is not None]
             if unused:
                 raise ValueError(f"{unused[0]} has no effect on a provider with a base_url")

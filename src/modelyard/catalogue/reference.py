@@ -178,6 +178,8 @@ def flow(value: Any) -> str:
 
 
 def _plural(word: str) -> str:
+    if word.endswith("y"):
+        return f"{word[:-1]}ies"
     return f"{word}es" if word.endswith("s") else f"{word}s"
 
 

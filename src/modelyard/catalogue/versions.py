@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field, create_model
 
 from modelyard.engines import ENGINES
+from modelyard.engines.base import Accelerated, Engine
 from modelyard.kinds import (
     SHA256_EXAMPLE,
     AbsolutePath,
     Archive,
     BaseUrl,
+    FromIndex,
     HttpUrl,
     Release,
     SecretName,
@@ -22,7 +24,7 @@ from modelyard.kinds import (
 )
 
 
-class LitellmVersion(Release):
+class LitellmVersion(FromIndex):
     """The gateway's release."""
 
     floor = (1, 83, 7)  # 1.82.7 and 1.82.8 were compromised releases
@@ -30,8 +32,6 @@ class LitellmVersion(Release):
         examples=["1.106.2"],
         description=f"A hashed lock of this version lies in roles/litellm/files/locks. {refused_below(floor)}",
     )
-    index_url: BaseUrl | None = Field(None, examples=["https://pypi.example.org/simple"])
-    """A package index that hosts install from, such as a mirror. Default: that of the host's pip."""
 
 
 class GrafanaArchive(Archive):
@@ -95,6 +95,11 @@ class Versions(_EngineVersions):
     """Grafana. Without it dashboards are left out."""
     hugging_face: HuggingFace = Field(HuggingFace(), examples=[{"endpoint": "https://hub.example.org"}])
     """Where `source: {repo: ...}` is fetched from."""
+
+    def uses_gpus(self, engine: Engine) -> bool:
+        """Whether an engine may use GPUs: unless its build is the one for processors."""
+        entry = self.of(engine.role)
+        return not (isinstance(entry, Accelerated) and entry.backend == "cpu")
 
     def of(self, component: str) -> Release | None:
         """The entry of a component that has a version; None if it has none here, or if there is no such component."""

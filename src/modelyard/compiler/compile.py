@@ -88,7 +88,7 @@ def compile_catalogue(
     check_stack(model, stack, inventory, checked)
     check_ports(model, resolved, topology, checked, broken)
     placed = Report(source)
-    placement = place_on_gpus(resolved, gpus, placed)
+    placement = place_on_gpus(resolved, gpus, model.versions, placed)
     checked.found += placed.outside(broken)
     check_secrets(model, inventory.secrets, checked)
     clients = Report(source)

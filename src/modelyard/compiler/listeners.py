@@ -115,10 +115,10 @@ def _of_engines(
 def _of_gateway(gateway: Gateway, host: str, topology: Topology) -> Iterator[Listener]:
     if host not in topology.gateways:
         return
-    yield Listener("haproxy", "haproxy", "the gateway's door", gateway.listen, gateway.port, ("gateway", "port"))
     for slot, port in gateway.slots.model_dump().items():
         path = ("gateway", "slots", slot)
         yield Listener(f"litellm@{slot}", "litellm", f"gateway slot {slot}", [LOOPBACK], port, path)
+    yield Listener("haproxy", "haproxy", "the gateway's door", gateway.listen, gateway.port, ("gateway", "port"))
 
 
 def _of_monitoring(catalogue: Catalogue, host: str, topology: Topology) -> Iterator[Listener]:

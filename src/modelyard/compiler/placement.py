@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from modelyard.catalogue.hosts import Gpu
 from modelyard.catalogue.sourcemap import Path
+from modelyard.catalogue.versions import Versions
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.diagnostics import Diagnostic, Report
 from modelyard.gpu.fit import Card, Memory, Part, Process, Refusal, largest, place
@@ -29,13 +30,23 @@ class Placement:
     gpus: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
 
 
-def place_on_gpus(resolved: Resolved, declared: Mapping[str, Sequence[Gpu]], report: Report) -> Placement:
-    """Place the models of every host of ours; on hosts that declare no GPUs only `gpus` as written is passed on."""
+def place_on_gpus(
+    resolved: Resolved,
+    declared: Mapping[str, Sequence[Gpu]],
+    versions: Versions | None,
+    report: Report,
+) -> Placement:
+    """Place the models of every host of ours; on hosts that declare no GPUs only `gpus` as written is passed on.
+
+    A model whose engine is built for processors (`versions`) is not placed.
+    """
     out = Placement()
     told = Report(report.source)
     by_host: dict[str, dict[tuple[str, str], list[Deployment]]] = {}
     for member in resolved.all():
-        if member.host is not None:
+        if member.host is not None and versions and not versions.uses_gpus(member.engine):
+            _warn(member, told)
+        elif member.host is not None:
             # An adapter lives in the process of its base model.
             of = "" if member.engine.per_provider else member.base.name
             by_host.setdefault(member.host, {}).setdefault((member.provider_name, of), []).append(member)
@@ -57,6 +68,20 @@ def place_on_gpus(resolved: Resolved, declared: Mapping[str, Sequence[Gpu]], rep
             _tell(refusal, served[refusal.process], told)
     report.found += _once(told.found)
     return out
+
+
+def _warn(member: Deployment, report: Report) -> None:
+    """Say which keys of a model change nothing because its engine uses no GPUs."""
+    role = member.engine.role
+    for key in ("gpus", "vram_mib"):
+        if getattr(member.model, key) is not None:
+            report.warning(
+                "no-effect",
+                f'{key} of "{member.model.name}" has no effect: llm_versions.{role}.backend is cpu',
+                (*member.path, key),
+                f"remove it, or set llm_versions.{role}.backend to auto or cuda",
+                key=True,
+            )
 
 
 def _process(members: Sequence[Deployment]) -> Process:

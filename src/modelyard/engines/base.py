@@ -26,6 +26,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pydantic import Field
+
 from modelyard.kinds import Release, Strict
 
 if TYPE_CHECKING:
@@ -38,6 +40,17 @@ MODEL, ADAPTERS, GPU, KEY_FILE = "@MODEL@", "@ADAPTERS@", "@GPU@", "@KEY_FILE@"
 PLACEHOLDERS = (MODEL, ADAPTERS, GPU, KEY_FILE)
 
 Option = str | int | float | bool
+
+
+Backend = Literal["auto", "cuda", "cpu"]
+
+
+class Accelerated(Release):
+    """The entry in `llm_versions` of an engine that has a build for NVIDIA GPUs, and one without."""
+
+    backend: Backend = Field("auto", examples=["cpu"])
+    """`cuda`: for NVIDIA GPUs; hosts without one are refused. `cpu`: without GPUs, wherever it runs:
+    its models are then not placed on GPUs. `auto`: each host gets the build that suits it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +147,9 @@ class Engine:
     settings: type[Strict] | None = None
     """A section of the provider for it, whose key is the type."""
     settings_example: Mapping[str, Any] = field(default_factory=dict)
+    ready_timeout_s: int = 600
+    """Seconds a process may take until it is ready, unless the provider says otherwise. Large models
+    take minutes to load from a disk."""
     locked: bool = False
     """The role installs Python packages, from locks in its files/locks."""
     per_provider: bool = False

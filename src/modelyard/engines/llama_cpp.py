@@ -6,8 +6,25 @@ from typing import Any
 
 from pydantic import Field
 
-from modelyard.engines.base import KEY_FILE, MODEL, OPTIONS, Engine, Flag, Metrics, Process
-from modelyard.kinds import SHA256_EXAMPLE, CMakeOption, Release, SourceArchive, Version
+from modelyard.engines.base import (
+    KEY_FILE,
+    MODEL,
+    OPTIONS,
+    Accelerated,
+    Engine,
+    Flag,
+    Metrics,
+    Process,
+)
+from modelyard.kinds import (
+    SHA256_EXAMPLE,
+    CMakeOption,
+    ComputeCapability,
+    CudaToolkit,
+    FromIndex,
+    SourceArchive,
+    Version,
+)
 
 SIGHT = ("mm", "clip")
 """How the options begin that give a model eyes or ears: `mmproj`, and `clip_model_path` of the server in Python."""
@@ -16,15 +33,27 @@ LAYERS = ("n-gpu-layers", "gpu-layers")
 """The option that says how many layers are on GPUs, by its two names."""
 
 
-class LlamaCppVersion(Release):
+class LlamaCppBuild(Accelerated, FromIndex):
+    """How either server of llama.cpp is built. What differs here is another build."""
+
+    cuda_toolkit: CudaToolkit = Field("auto", examples=["/usr/local/cuda-12.9"])
+    """The CUDA toolkit of the build. `auto` makes one of packages (13.0, for compute capability 7.5
+    and later and a driver from 580 on) in the directory of the build. Older GPUs or drivers need
+    one of version 12, which no packages hold: the path of one that is installed on each host."""
+    cuda_architectures: list[ComputeCapability] = Field([], examples=[["8.6", "8.9"]])
+    """Compute capabilities to build for. Without any, those of the host's GPUs; with those of all
+    hosts, one build serves all of them."""
+    cmake_options: list[CMakeOption] = Field([], examples=[["-DGGML_AVX512=ON"]])
+    """Further options for CMake, which overrule those of the role."""
+
+
+class LlamaCppVersion(LlamaCppBuild):
     """The llama.cpp release and how it is built."""
 
     version: Version = Field(examples=["0.3.36"])
     """Names the build in the store."""
     source: SourceArchive = Field(examples=[{"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE}])
     """What it is built from."""
-    cmake_options: list[CMakeOption] = Field([], examples=[["-DGGML_AVX512=ON"]])
-    """Further options for CMake. Each pair of source and options is one build."""
 
 
 def layers_given(process: Process) -> bool:

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Probe, Process
-from modelyard.engines.llama_cpp import SIGHT, gpu_check
-from modelyard.kinds import Release, Version
+from modelyard.engines.llama_cpp import SIGHT, LlamaCppBuild, gpu_check
+from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version
 
 
-class LlamaCppPythonVersion(Release):
+class LockedArchive(Strict):
+    """Where an archive comes from whose checksum is in a lock; exactly one of `url` and `path`."""
+
+    url: HttpUrl | None = Field(None, examples=["https://example.org/source.tar.gz"])
+    """An address the controller fetches from."""
+    path: AbsolutePath | None = Field(None, examples=["/srv/source.tar.gz"])
+    """A file on the controller."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.url is None) == (self.path is None):
+            raise ValueError("a source has exactly one of url and path")
+        return self
+
+
+class LlamaCppPythonVersion(LlamaCppBuild):
     """The release of llama-cpp-python, llama.cpp's server in Python."""
 
     version: Version = Field(examples=["0.3.36"])
     """A hashed lock of this version lies in roles/llama_cpp_python/files/locks."""
+    source: LockedArchive | None = Field(None, examples=[{"path": "/srv/source.tar.gz"}])
+    """Its source archive, if that is not to come from the Python package index. The checksum is the
+    lock's."""
 
 
 class LlamaCppPython(Engine):

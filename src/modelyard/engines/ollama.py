@@ -53,6 +53,10 @@ class OllamaSettings(Strict):
     """The registry is asked without TLS."""
     prune: bool = Field(False, examples=[True])
     """Models on the host that the catalogue does not name are deleted."""
+    pull_attempts: Positive = Field(5, examples=[10], json_schema_extra=unit("attempts"))
+    """How many attempts in a row may bring no data before a pull fails."""
+    pull_stall_s: Positive = Field(120, examples=[600], json_schema_extra=unit("seconds"))
+    """Without data for so long an attempt ends."""
 
 
 class OllamaArchive(Archive):
@@ -142,6 +146,8 @@ ENGINE = Ollama(
     },
     settings=OllamaSettings,
     settings_example={"keep_alive": "24h"},
+    # It loads no model.
+    ready_timeout_s=60,
     per_provider=True,
     pulls=True,
     keys=frozenset({"preload"}),

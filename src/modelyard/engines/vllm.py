@@ -6,14 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from modelyard.engines.base import ADAPTERS, MODEL, OPTIONS, Engine, Flag, Metrics, Process
-from modelyard.kinds import Release, Version, refused_below
+from modelyard.engines.base import (
+    ADAPTERS,
+    MODEL,
+    OPTIONS,
+    Accelerated,
+    Backend,
+    Engine,
+    Flag,
+    Metrics,
+    Process,
+)
+from modelyard.kinds import FromIndex, Positive, Strict, Version, refused_below, unit
 
 if TYPE_CHECKING:
     from modelyard.catalogue.models import Model
 
 
-class VllmVersion(Release):
+class VllmSettings(Strict):
+    """How a vLLM of ours runs."""
+
+    cpu_kv_cache_gib: Positive = Field(4, examples=[8], json_schema_extra=unit("GiB"))
+    """Memory for the context of all requests, with the build for processors. On GPUs it is a share
+    of their memory, and an option of the model: `gpu-memory-utilization`."""
+
+
+class VllmVersion(Accelerated, FromIndex):
     """vLLM's release."""
 
     floor = (0, 14, 1)
@@ -21,6 +39,10 @@ class VllmVersion(Release):
         examples=["0.32.0"],
         description=f"Hashed locks of this version lie in roles/vllm/files/locks. {refused_below(floor)}",
     )
+    backend: Backend = Field("cuda", examples=["cpu"])
+    """`cuda`: vLLM's own build for NVIDIA GPUs; hosts without one are refused. `cpu`: a community's
+    rebuild of the same version, slow, to try things without GPUs: its models are not placed on
+    GPUs. `auto`: each host gets the build that suits it."""
 
 
 def _tensor_parallel(process: Process) -> int | None:
@@ -36,7 +58,12 @@ class Vllm(Engine):
     def instance(self, process: Process) -> dict[str, Any]:
         adapters = [{"name": model.served, "source": model.planned_source} for model in process.adapters]
         words = self.argv(process)
-        return {**super().instance(process), "arguments": words[: words.index("--model")], "adapters": adapters}
+        return {
+            **super().instance(process),
+            "arguments": words[: words.index("--model")],
+            "adapters": adapters,
+            "settings": process.settings.model_dump(),
+        }
 
     def unestimated(self, model: Model) -> str | None:
         return "vLLM takes the share of a GPU that its options say; vram_mib would say how much that is"
@@ -48,6 +75,10 @@ ENGINE = Vllm(
     role="vllm",
     version=VllmVersion,
     version_example={"version": "0.32.0"},
+    settings=VllmSettings,
+    settings_example={"cpu_kv_cache_gib": 8},
+    # Large models take many minutes: to read, to compile and to measure.
+    ready_timeout_s=1800,
     locked=True,
     takes="directory",
     keys=frozenset({"port", "quantization", "adapter_of"}),

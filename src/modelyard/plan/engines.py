@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from modelyard.catalogue.providers import MODEL_MARGIN_MIB
 from modelyard.compiler.emit import is_never_cooled, last_steps
 from modelyard.compiler.listeners import instance_names
 from modelyard.compiler.resolve import Deployment
@@ -86,6 +87,7 @@ class EngineParts:
             service=self.scope.services.of(deployment),
             model=model.name,
             role=engine.role,
+            gpu=self.scope.versions.uses_gpus(engine),
             gpus=list(self.scope.placement.gpus.get(deployment.id, ())),
             vram_mib=model.vram_mib,
             source=model.planned_source,
@@ -114,10 +116,13 @@ class EngineParts:
         """Return one process: the deployments it serves, the first of which it is named after."""
         main = next((member for member in members if member.model.adapter_of is None), members[0])
         assert main.host is not None, "an instance is on a host"
+        models = [member.model for member in members]
+        if not self.scope.versions.uses_gpus(engine):
+            models = [model.model_copy(update={"gpus": None}) for model in models]
         process = Process(
             service,
             main.provider_name if engine.per_provider else main.model.name,
-            tuple(member.model for member in members),
+            tuple(models),
             self.scope.topology.engine_address(main.host),
             main.port,
             main.provider.settings,
@@ -131,6 +136,8 @@ class EngineParts:
             gpus=list(gpus),
             conflicts=self.conflicts(main.host, service, main),
             secrets={"API_KEY": main.secret} if main.secret else {},
+            ready_timeout_s=main.provider.ready_timeout_s or engine.ready_timeout_s,
+            model_margin_mib=main.provider.model_margin_mib or MODEL_MARGIN_MIB,
             checks=engine_checks(engine, process, keyed=bool(main.secret)),
             **engine.instance(process),
         )

@@ -101,6 +101,8 @@ class Demand(Strict):
     """Public name."""
     role: str
     """Role of the engine."""
+    gpu: bool
+    """Whether the engine may use GPUs."""
     gpus: list[int | str]
     """GPUs it is placed on already."""
     vram_mib: float | None

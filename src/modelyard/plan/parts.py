@@ -317,6 +317,10 @@ class InstancePart(Part):
     """Units that must not run beside it."""
     secrets: Secrets
     """By name on the host, the name of a secret: the key that clients of the engine send."""
+    ready_timeout_s: int
+    """Seconds it may take until it is ready, before the former release is restored."""
+    model_margin_mib: int
+    """MiB that stay free on the disk beside a model that is fetched."""
     checks: list[Check]
     """What a new release has to pass."""
 

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from modelyard.diagnostics import listing
-from modelyard.importer import keys
-from modelyard.importer.catalogue import Provider, Routing, write_providers, write_routing
-from modelyard.importer.chains import Chains
-from modelyard.importer.oldfiles import InputError, Node, read
-from modelyard.importer.report import Entry, Outcome, Report, render_entries
-from modelyard.importer.servers import Servers
+from modelyard_importer import keys
+from modelyard_importer.catalogue import Provider, Routing, write_providers, write_routing
+from modelyard_importer.chains import Chains
+from modelyard_importer.matches import ExactMatches
+from modelyard_importer.models import finish_model
+from modelyard_importer.oldfiles import InputError, Node, read
+from modelyard_importer.report import Entry, Outcome, Report, render_entries
+from modelyard_importer.servers import Servers
+from modelyard_importer.weights import share
 
 __all__ = ["FILES", "REPORT", "Imported", "InputError", "import_stack"]
 
@@ -24,6 +27,9 @@ PROVIDERS, MAPPINGS = FILES = ("providers.yaml", "model-mappings.yaml")
 
 REPORT = "IMPORT-REPORT.md"
 """Ansible does not take a file of this extension for an inventory."""
+
+PROVIDER_KEYS = "type status base_url models requires_api_key env_var max_model_len cost_per_1k_tokens".split()
+"""Keys that become something."""
 
 MOST_URGENT = 20
 """Lines of a summary. More than a screen is not read."""
@@ -77,8 +83,7 @@ def import_stack(files: Mapping[str, bytes], directory: str, schema: str = "") -
     report = Report()
     for root in (providers, mappings):
         report.overwritten(root)
-    servers = Servers(providers, mappings, report)
-    servers.convert()
+    servers = _servers(providers, mappings, report)
     chains = Chains(mappings, servers, report)
     chains.convert()
     report.rest(providers, keys.TOP_PROVIDERS, ["providers"])
@@ -89,6 +94,21 @@ def import_stack(files: Mapping[str, bytes], directory: str, schema: str = "") -
     report.rest(mappings, keys.TOP_MAPPINGS, sections)
     report.finish([providers, mappings])
     return _result(servers, chains.routing, report, schema)
+
+
+def _servers(providers: Node, mappings: Node, report: Report) -> Servers:
+    """Return the providers and their models. All is read before what has no model is left out."""
+    servers = Servers(providers, report)
+    servers.read()
+    ExactMatches(mappings, servers, report).convert()
+    servers.finish()
+    share(mappings, servers, report)
+    active = servers.active
+    for provider in servers.providers.values():
+        for model in provider.models.values():
+            finish_model(provider, model, report, shared=len(active.get(model.name, ())) > 1)
+        report.rest(provider.node, keys.PROVIDER, PROVIDER_KEYS)
+    return servers
 
 
 def _read(files: Mapping[str, bytes], directory: str) -> tuple[Node, Node]:

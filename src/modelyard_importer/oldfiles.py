@@ -55,9 +55,11 @@ class Node:
         return "" if self.scalar is None else self.text
 
     def get(self, key: str) -> Node | None:
+        """Return the value of a key; None if it is missing, or this is no mapping."""
         return self.mapping.get(key)
 
     def children(self) -> list[Node]:
+        """Return the values and elements, overwritten ones included."""
         return [*self.overwritten, *self.mapping.values(), *self.sequence]
 
     def leaves(self) -> Iterator[Node]:
@@ -116,7 +118,7 @@ class _Reader:
         return out
 
     def pairs(self, node: yaml.MappingNode) -> tuple[dict[str, yaml.Node], list[tuple[str, yaml.Node]]]:
-        """What `<<` brings in, and the node's own pairs."""
+        """Return what `<<` brings in, and the node's own pairs."""
         merged: dict[str, yaml.Node] = {}
         own: list[tuple[str, yaml.Node]] = []
         for key, value in node.value:
@@ -137,7 +139,10 @@ class _Reader:
 
 
 def read(file: str, shown: str, data: bytes) -> Node:
-    """The tree of one YAML file. `file` is its name in reports, `shown` its path in messages. Raises InputError."""
+    """Return the tree of one YAML file.
+
+    `file` is its name in reports, `shown` its path in messages. Raises InputError.
+    """
     try:
         return _Reader(file, shown, data).read()
     except yaml.MarkedYAMLError as error:

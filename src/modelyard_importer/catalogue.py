@@ -11,7 +11,7 @@ from decimal import Decimal
 import yaml
 
 from modelyard.catalogue import models, providers
-from modelyard.importer.oldfiles import Node
+from modelyard_importer.oldfiles import Node
 
 WIDTH = 120
 
@@ -56,6 +56,7 @@ class Provider:
 
     @property
     def place(self) -> str:
+        """Its path in the catalogue."""
         return f"llm_providers.{self.name}"
 
 
@@ -78,7 +79,7 @@ class Routing:
 
 
 def write_providers(providers: Iterable[Provider], modeline: str) -> str:
-    """The file with `llm_providers`."""
+    """Return the file with `llm_providers`."""
     lines = [
         *_head(modeline),
         "# Who serves which model, and where. Imported from providers.yaml and model-mappings.yaml; the report says",
@@ -96,7 +97,7 @@ def write_providers(providers: Iterable[Provider], modeline: str) -> str:
 
 
 def write_routing(routing: Routing, modeline: str) -> str:
-    """The file with `llm_routing`."""
+    """Return the file with `llm_routing`."""
     lines = [
         *_head(modeline),
         "# Who steps in for whom. Imported from model-mappings.yaml; IMPORT-REPORT.md says what became of each line.",
@@ -162,7 +163,7 @@ def _flow(names: Iterable[str]) -> str:
 
 
 def text(value: str, plain: re.Pattern[str] = _BLOCK) -> str:
-    """A string as YAML, in quotes where it would be read as something else."""
+    """Write a string as YAML, quoted where it would be read as something else."""
     if plain.fullmatch(value) and value.lower() not in _WORDS:
         return value
     return str(yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))).rstrip("\n")

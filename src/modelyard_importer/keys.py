@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelyard.importer.report import Outcome
+from modelyard_importer.report import Outcome
 
 Known = dict[str, tuple[Outcome, str]]
 

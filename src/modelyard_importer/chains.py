@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelyard.diagnostics import did_you_mean
-from modelyard.importer import keys
-from modelyard.importer.catalogue import Commented, Routing
-from modelyard.importer.oldfiles import Node
-from modelyard.importer.report import Outcome, Report
-from modelyard.importer.servers import Servers, entries
-from modelyard.importer.values import text_of
+from modelyard_importer import keys
+from modelyard_importer.catalogue import Commented, Routing
+from modelyard_importer.oldfiles import Node
+from modelyard_importer.report import Outcome, Report
+from modelyard_importer.servers import Servers, entries
+from modelyard_importer.values import text_of
 
 TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = Outcome.TAKEN, Outcome.CHANGED, Outcome.UNSUPPORTED, Outcome.NO_MEANING
 
@@ -49,7 +49,7 @@ class Chains:
     # -- names -------------------------------------------------------------------------------------------------
 
     def _find(self, text: str) -> tuple[str, str]:
-        """The public name that `text` stands for in a chain, or else why there is none."""
+        """Return the public name that `text` stands for in a chain, or else why there is none."""
         name = self.servers.renamed.get(text, text)
         known = {**self._active, **self.routing.aliases, **self.routing.capabilities}
         if name in known:
@@ -63,7 +63,7 @@ class Chains:
         return "", f'nothing serves "{text}"; {did_you_mean(text, known)}'.rstrip("; ")
 
     def _models(self, name: str) -> list[str]:
-        """The models a public name stands for."""
+        """Return the models that a public name stands for."""
         name = self.routing.aliases.get(name, name)
         return self.routing.capabilities[name].names if name in self.routing.capabilities else [name]
 
@@ -71,7 +71,7 @@ class Chains:
         return any(provider.models[name].embeds for provider in self.servers.serving(name))
 
     def _flat(self, node: Node | None) -> Iterator[Node]:
-        """The steps of a chain in order; what is none is claimed."""
+        """Yield the steps of a chain in order; claim what is none."""
         if node is None:
             return
         if node.entries is not None:
@@ -90,7 +90,7 @@ class Chains:
             self.report.claim(node, UNSUPPORTED, "no name stands here")
 
     def _steps(self, node: Node, place: str, head: str = "") -> Iterator[str]:
-        """The steps of a chain that can be taken over, each once; all of them are claimed."""
+        """Yield the steps of a chain that can be imported, each once; claim all of them."""
         covered: set[str] = set()
         for leaf in self._flat(chain_of(node)):
             text = text_of(leaf)
@@ -116,7 +116,7 @@ class Chains:
                 yield name
 
     def _way(self, starts: list[str], goal: str) -> list[str]:
-        """The models from one of `starts` along the chains to `goal`; none if there is no way."""
+        """Return the models from one of `starts` along the chains to `goal`; none if there is no way."""
         stack = [[start] for start in starts]
         seen: set[str] = set()
         while stack:
@@ -131,7 +131,7 @@ class Chains:
     # -- what is written ---------------------------------------------------------------------------------------
 
     def _capability(self, text: str, node: Node, chains: dict[str, Node]) -> None:
-        """A capability; a chain for it becomes its last models, as only models have chains."""
+        """Add a capability. A chain for it becomes its last models: only models have chains."""
         claim = self.report.claim
         name, problem = self.servers.public_name(text)
         place = f"llm_routing.capabilities.{name}"

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from modelyard.catalogue.sourcemap import Path
 from modelyard.diagnostics import did_you_mean, show_path
-from modelyard.importer.oldfiles import Node
+from modelyard_importer.oldfiles import Node
 
 
 class Outcome(StrEnum):

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from modelyard.importer.report import Outcome
 from modelyard.kinds import BaseUrl
+from modelyard_importer.report import Outcome
 
 UNKNOWN = "http://set-me.invalid"
 """Stands where no address is known. No name server ever answers for `.invalid` (RFC 2606)."""

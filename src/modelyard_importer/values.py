@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from modelyard.importer.oldfiles import Node
 from modelyard.kinds import UsDollars
+from modelyard_importer.oldfiles import Node
 
 Share = Annotated[int | float, Field(gt=0, allow_inf_nan=False)]
 
@@ -38,12 +38,12 @@ def fits(kind: Any, value: object) -> str:
 
 
 def text_of(node: Node | None) -> str:
-    """The text of a scalar, without white space around it; empty for everything else."""
+    """Return the text of a scalar, without white space around it; empty for everything else."""
     return node.name.strip() if node else ""
 
 
 def positive(node: Node) -> int | None:
-    """A whole number above 0; None if the value is none."""
+    """Return a whole number above 0; None if the value is none."""
     value = node.scalar
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
@@ -59,7 +59,10 @@ def per_million(node: Node) -> float | None:
 
 
 def whole_shares(nodes: Sequence[Node | None]) -> list[int] | None:
-    """The same proportions in whole numbers (0.7 and 0.3: 7 and 3); None if a share is missing or not above 0."""
+    """Return the same proportions in whole numbers (0.7 and 0.3: 7 and 3).
+
+    None if a share is missing or not above 0.
+    """
     if any(node is None or fits(Share, node.scalar) for node in nodes):
         return None
     shares = [Fraction(repr(node.scalar)) for node in nodes if node is not None]
