@@ -56,9 +56,9 @@ def keys(
         value = value.strip()  # of a block in YAML the last line ends, too
         if len(value) < SHORTEST_CLIENT_KEY:
             raise SecretError(
-                f"{secret}, the key of client {name}, has fewer than {SHORTEST_CLIENT_KEY} characters: hosts keep a "
-                "hash of it, from which a short one could be guessed; remove it where it is defined, and one is "
-                "generated"
+                f"{secret}, the key of client {name}, has fewer than {SHORTEST_CLIENT_KEY} "
+                "characters: hosts store its hash, from which a short key could be guessed; "
+                "delete it where it is defined, and one is generated"
             )
         owner = owners.setdefault(value, f"that of client {name}")
         if owner != f"that of client {name}":

@@ -64,15 +64,15 @@ def _ip_address(value: str) -> str:
 
 def listen_addresses(value: list[str]) -> list[str]:
     if len(value) != len(set(value)):
-        raise ValueError("an address stands here twice")
+        raise ValueError("duplicate address")
     if len(value) > 1 and not {"0.0.0.0", "::"}.isdisjoint(value):
-        raise ValueError("0.0.0.0 and :: are all addresses: they stand alone")
+        raise ValueError("0.0.0.0 and :: mean all addresses: list no others beside them")
     return value
 
 
 def distinct(value: list[Any]) -> list[Any]:
     if len(value) != len(set(value)):
-        raise ValueError("something stands here twice")
+        raise ValueError("duplicate entry")
     return value
 
 
@@ -83,11 +83,11 @@ def _base_url(value: str) -> str:
     except ValueError:
         raise ValueError("not a URL") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ValueError("a base URL begins with http:// or https:// and names a host")
+        raise ValueError("a base URL must begin with http:// or https:// and name a host")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("a base URL holds no credentials; name the secret in api_key_env")
+        raise ValueError("a base URL must not contain credentials; name the secret in api_key_env")
     if parts.query or parts.fragment or re.search(r"\s", value):
-        raise ValueError("a base URL has no query, fragment or white space")
+        raise ValueError("a base URL must not have a query, a fragment or white space")
     return value.rstrip("/")
 
 
@@ -125,13 +125,15 @@ ClientName = Annotated[
     Matching(
         "client name",
         r"[a-z][a-z0-9-]{0,47}",
-        "a client's name has lower-case letters, digits and -, begins with a letter and is no longer than 48",
+        "a client's name has lower-case letters, digits and -, begins with a letter, and has at most 48 characters",
     ),
 ]
 GroupName = Annotated[
     str,
     Matching(
-        "group name", r"[A-Za-z_][A-Za-z0-9_]*", "a group name has letters, digits and _, and begins with no digit"
+        "group name",
+        r"[A-Za-z_][A-Za-z0-9_]*",
+        "a group name has letters, digits and _, and does not begin with a digit",
     ),
 ]
 SecretName = Annotated[
@@ -159,7 +161,7 @@ BaseUrl = Annotated[
         for_editors(
             "base URL",
             r"https?://[^\s@/?#]+(/[^\s?#]*)?",
-            "a base URL begins with http:// or https://, names a host and holds no credentials and no query",
+            "a base URL begins with http:// or https://, names a host, and has no credentials and no query",
         )
     ),
 ]
@@ -167,13 +169,13 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[int | float, Field(gt=0, le=86400)]
 UsDollars = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
-Sha256 = Annotated[str, Matching("SHA-256", r"[0-9a-f]{64}", "a sha256 has 64 digits of 0-9a-f")]
+Sha256 = Annotated[str, Matching("SHA-256", r"[0-9a-f]{64}", "a sha256 has 64 hexadecimal digits")]
 AbsolutePath = Annotated[
     str,
     Matching("absolute path", r"/[^\x00-\x1f\x7f]*", "an absolute path begins with / and has no control characters"),
 ]
 HttpUrl = Annotated[
-    str, Matching("URL", r"https?://[^\s/@]+/\S*", "a URL begins with http:// or https:// and holds no credentials")
+    str, Matching("URL", r"https?://[^\s/@]+/\S*", "a URL begins with http:// or https:// and has no credentials")
 ]
 EmailAddress = Annotated[
     str, Matching("mail address", r"[^\s@<>]+@[^\s@<>]+", "a mail address looks like ops@example.org")
@@ -190,9 +192,7 @@ Sdist = Annotated[
 ]
 Revision = Annotated[
     str,
-    Matching(
-        "commit", r"[0-9a-f]{40}", "a revision is a commit, 40 digits of 0-9a-f: a branch or tag would move under you"
-    ),
+    Matching("commit", r"[0-9a-f]{40}", "a revision is a commit, 40 hexadecimal digits; branches and tags can move"),
 ]
 Repository = Annotated[
     str, Matching("repository", r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "a repository is OWNER/NAME at Hugging Face")
@@ -281,7 +281,7 @@ class SourceArchive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if sum(place is not None for place in (self.sdist, self.url, self.path)) != 1:
-            raise ValueError("a source has exactly one of sdist, url and path")
+            raise ValueError("a source needs exactly one of sdist, url and path")
         return self
 
 
@@ -301,9 +301,9 @@ class Archive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.url is None) == (self.path is None):
-            raise ValueError("a source has exactly one of url and path")
+            raise ValueError("a source needs exactly one of url and path")
         if self.sha256 is None and (self.url is None or self.checksums is None):
-            raise ValueError("nothing downloaded runs unchecked: give the sha256, or for a url where checksums are")
+            raise ValueError("downloads are always verified: set sha256, or checksums for a url")
         return self
 
     def of(self, version: str) -> dict[str, str]:

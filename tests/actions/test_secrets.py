@@ -91,10 +91,10 @@ def test_check_mode_rotates_nothing(tmp_path: Path) -> None:
 
 
 def test_a_secret_of_the_user_is_the_users_to_change(tmp_path: Path) -> None:
-    with pytest.raises(SecretError, match=r"KEY comes from llm_secrets.*under KEY_FORMER"):
+    with pytest.raises(SecretError, match=r"KEY is defined in llm_secrets.*under KEY_FORMER"):
         begin_rotation("KEY", {"KEY": "new"}, tmp_path, write=True)
     assert not begin_rotation("KEY", {"KEY": "new", "KEY_FORMER": "old"}, tmp_path, write=True)
-    with pytest.raises(SecretError, match="KEY_FORMER comes from llm_secrets"):
+    with pytest.raises(SecretError, match="KEY_FORMER is defined in llm_secrets"):
         end_rotation("KEY", {"KEY": "new", "KEY_FORMER": "old"}, tmp_path, write=True)
     with pytest.raises(SecretError, match="put it back under KEY"):
         end_rotation("KEY", {"KEY": "new", "KEY_FORMER": "old"}, tmp_path, back=True, write=True)
@@ -104,5 +104,5 @@ def test_a_secret_of_the_user_is_the_users_to_change(tmp_path: Path) -> None:
 
 
 def test_a_secret_that_nobody_has_is_not_rotated(tmp_path: Path) -> None:
-    with pytest.raises(SecretError, match="there is no KEY yet"):
+    with pytest.raises(SecretError, match="KEY does not exist yet"):
         begin_rotation("KEY", {}, tmp_path, write=True)

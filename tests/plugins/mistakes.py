@@ -49,7 +49,7 @@ class Mistake:
 MISTAKES = (
     Mistake(
         "A typo in a key",
-        "Your values stand in the inventory, beside the shipped catalogue. One key is misspelt.",
+        "Your values are in the inventory, beside the shipped catalogue. One key is misspelt.",
         MINE,
         """\
         llm_overrides:
@@ -101,7 +101,7 @@ MISTAKES = (
         'did you mean "llama3.1:latest"?',
     ),
     Mistake(
-        "Two models that stand in for each other",
+        "Two models that are each other's fallback",
         "In the shipped catalogue `llama-cpp-default` already falls back to `llama-cpp-native`.",
         MINE,
         """\
@@ -145,7 +145,7 @@ MISTAKES = (
         """,
         "port-clash",
         5,
-        'give "small" a port of its own, such as port: 8081',
+        'give "small" its own port, such as port:  8081',
     ),
     Mistake(
         "A key where its name belongs",
@@ -160,11 +160,11 @@ MISTAKES = (
         """,
         "invalid-value",
         5,
-        "write the name here",
+        "write the secret's name here",
     ),
     Mistake(
         "Values in the inventory's group_vars/all",
-        "Ansible prefers the playbooks' own `group_vars/all`, and says nothing.",
+        "Ansible prefers the playbooks' own `group_vars/all`, and does not report it.",
         "inventories/workstation/group_vars/all/llm.yml",
         """\
         llm_gateway:
@@ -176,7 +176,7 @@ MISTAKES = (
     ),
     Mistake(
         "A typo in the name of the variable",
-        "Nobody would ever read it.",
+        "It would have no effect.",
         MINE,
         """\
         llm_overide:
@@ -188,7 +188,7 @@ MISTAKES = (
         'did you mean "llm_overrides"?',
     ),
     Mistake(
-        "Something was taken out, and is still asked for",
+        "A provider was removed, but chains still name it",
         "`null` removes a provider with its models. The chains of the shipped catalogue still name them.",
         MINE,
         """\
@@ -198,12 +198,12 @@ MISTAKES = (
         """,
         "unknown-model",
         None,
-        "to do without it, add to llm_overrides: {",
+        "to remove it here, too, add to llm_overrides: {",
         elsewhere=f"{SHIPPED}/routing.yml",
     ),
     Mistake(
         "Wrong indentation",
-        "This is no YAML, so Ansible itself stops, before anything of Modelyard runs.",
+        "This is not valid YAML, so Ansible itself stops before Modelyard runs.",
         MINE,
         """\
         llm_overrides:
@@ -220,10 +220,10 @@ MISTAKES = (
 HEAD = """\
 # Typical mistakes
 
-What a new user gets wrong, and what `ansible-playbook playbooks/validate.yml` says then, before any host is contacted.
-The output is real: `.venv/bin/python tests/plugins/mistakes.py` makes each mistake in a copy of this tree, with the
-shipped chains and llama.cpp on localhost beside Ollama, and writes this page.
-Shown is the message of the failed task. Every code is explained in [diagnostics.md](diagnostics.md).
+Typical mistakes of new users, and how `ansible-playbook playbooks/validate.yml` reports them before
+any host is contacted. The output is real: `make docs` makes each mistake in a copy of this tree,
+with the shipped chains and llama.cpp on localhost beside Ollama, and writes this page. Shown is the
+message of the failed task. Every code is explained in [diagnostics.md](diagnostics.md).
 """
 
 
@@ -280,7 +280,7 @@ def render(outputs: list[str]) -> str:
         said = textwrap.indent(message(output), "    ")
         parts.append(
             f"## {number}. {mistake.title}\n\n{mistake.story}\n\n`{mistake.file}`:\n\n{written.rstrip()}\n\n"
-            f"It says:\n\n{said}\n"
+            f"Output:\n\n{said}\n"
         )
     return "\n".join(parts)
 

@@ -52,7 +52,7 @@ def test_version_that_is_not_locked(ansible: Run) -> None:
     refused = ansible("ansible-playbook", "playbooks/validate.yml", "-e", version)
     assert refused.returncode == 2
     assert "error[version-without-lock]: litellm 1.999.0 has no lock" in refused.stdout
-    assert "hint: locked: 1.106.2;" in refused.stdout
+    assert "hint: versions with a lock file: 1.106.2;" in refused.stdout
 
 
 def test_typos_in_a_file_have_file_line_and_column(ansible: Run, stack: Path, variables: Write) -> None:

@@ -80,7 +80,8 @@ def test_every_place_that_loses(put: Callable[..., None], report: Callable[..., 
         (
             "group_vars/all/llm.yml:2:1",
             f"llm_gateway of group all has no effect: {shipped['gateway']} wins for gw",
-            "write what differs into group_vars/llm_stack/ of the inventory, as llm_overrides: {gateway: ...}",
+            "put your values into group_vars/llm_stack/ of the inventory, as llm_overrides: "
+            "{gateway: ...}",
         ),
         (
             "group_vars/llm_gateway.yml:2:1",
@@ -89,7 +90,7 @@ def test_every_place_that_loses(put: Callable[..., None], report: Callable[..., 
         ),
         (
             "group_vars/llm_ollama/llm.yml:3:1",
-            "llm_overrides_ollama of group llm_ollama reaches no host of llm_stack",
+            "llm_overrides_ollama of group llm_ollama applies to no host of llm_stack",
             "move it to group_vars/llm_stack/ of the inventory",
         ),
         (
@@ -100,7 +101,7 @@ def test_every_place_that_loses(put: Callable[..., None], report: Callable[..., 
         (
             "group_vars/llm_stack/a.yml:2:1",
             "llm_overrides of group llm_stack has no effect: group_vars/llm_stack/b.yml:2:1 wins for gw",
-            "give each a name of its own, such as llm_overrides_site: all llm_overrides_* are merged",
+            "give each its own name, such as llm_overrides_site; all llm_overrides_* are merged",
         ),
         (
             "group_vars/llm_stak/llm.yml:2:1",
@@ -114,18 +115,19 @@ def test_every_place_that_loses(put: Callable[..., None], report: Callable[..., 
         ),
         (
             "host_vars/web1.yml:2:1",
-            "llm_address of host web1 reaches no host of llm_stack",
-            "set it for a host of llm_stack, or take it out",
+            "llm_address of host web1 applies to no host of llm_stack",
+            "set it for a host of llm_stack, or remove it",
         ),
         (
             "hosts.yml:13:35",
-            "llm_overrides_web of group web reaches no host of llm_stack",
+            "llm_overrides_web of group web applies to no host of llm_stack",
             "move it to group_vars/llm_stack/ of the inventory",
         ),
         (
             "hosts.yml:15:5",
             f"llm_routing of group all has no effect: {shipped['routing']} wins for gw",
-            "write what differs into group_vars/llm_stack/ of the inventory, as llm_overrides: {routing: ...}",
+            "put your values into group_vars/llm_stack/ of the inventory, as llm_overrides: "
+            "{routing: ...}",
         ),
     ]  # fmt: skip
 
@@ -177,7 +179,7 @@ def test_an_override_beside_the_playbooks_loses_to_the_inventory(
         (
             f"{shipped}/ours.yml:1:1",
             "llm_overrides of group all has no effect: group_vars/llm_stack/llm.yml:2:1 wins for gw",
-            "give each a name of its own, such as llm_overrides_site: all llm_overrides_* are merged",
+            "give each its own name, such as llm_overrides_site; all llm_overrides_* are merged",
         )
     ]
 

@@ -183,7 +183,7 @@ def test_what_may_be_a_secret_is_not_shown(ansible: Run, stack: Path) -> None:
     done = ansible("ansible-playbook", "-i", stack, VALIDATE)
     assert done.stdout.count("(not shown)") == 2
     assert "planted" not in done.stdout
-    assert "write the name here, and the key under this name into" in done.stdout
+    assert "write the secret's name here, and define its value in" in done.stdout
 
 
 def test_each_diagnostic_is_printed_once(ansible: Run, stack: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_name_that_an_override_removed() -> None:
     override = load("routing: {aliases: {nickname: null}}", "mine.yml")
     result = compiled(CATALOGUE, llm_overrides=override)
     (error,) = result.errors
-    assert 'may ask for "nickname", which was removed at mine.yml:1:21' in error.render()
+    assert 'may use "nickname", which was removed at mine.yml:1:21' in error.render()
 
 
 def test_a_name_of_a_disabled_provider() -> None:

@@ -223,7 +223,7 @@ def test_default_chain_holds_models_of_one_mode() -> None:
     text = change("  fallbacks:\n", "  default_fallbacks: [big-cloud]\n  fallbacks:\n", text)
     result = compiled(text)
     assert chains(result) == {"large:7b": ["big-cloud"]}
-    assert [(d.code, d.message) for d in result.warnings] == [("chain-undeclared", 'nobody steps in for "small"')]
+    assert [(d.code, d.message) for d in result.warnings] == [("chain-undeclared", '"small" has no fallback')]
 
 
 @pytest.mark.parametrize("section", ["context_window_fallbacks", "content_policy_fallbacks"])

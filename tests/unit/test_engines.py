@@ -207,7 +207,7 @@ def test_name_of_an_inactive_member_is_answered_by_who_steps_in() -> None:
     assert [attempt["model"] for attempt in route["attempts"]] == ["coder", "ready", "chatty", "Tiny.7b", "snake"]
     assert route["left_out"][0] == {
         "model": "dolphin",
-        "reason": 'provider "dolphin": "qwen" is the active one of card',
+        "reason": 'provider "dolphin": "qwen" is active in card',
     }
     document = out.plans["g"]["litellm"]["document"]
     groups = document["router_settings"]["routing_groups"]
@@ -294,7 +294,7 @@ def test_what_preflight_is_told() -> None:
     [
         ("preload: true, ", "preload: true, port: 1234, ", "invalid-value", "port has no effect"),
         ("adapter_of: coder,", "adapter_of: codr,", "unknown-model", 'did you mean "coder"'),
-        ("adapter_of: coder,", "adapter_of: coder, gpus: [0],", "invalid-value", "an adapter shares that of"),
+        ("adapter_of: coder,", "adapter_of: coder, gpus: [0],", "invalid-value", "an adapter uses that of "),
         (
             "{path: /models/dolphin}",
             f"{{url: 'https://x.example/a', sha256: {'a' * 64}}}",
@@ -303,12 +303,17 @@ def test_what_preflight_is_told() -> None:
         ),
         ("{enforce-eager: true}", "{trust-remote-code: true}", "invalid-value", 'option "trust-remote-code"'),
         ("temperature: 0.5", "num-ctx: 99", "invalid-value", 'option "num-ctx"'),
-        ("{threads: 8", '{threads: "@GPU@"', "invalid-value", 'options of "Tiny.7b": @GPU@ stands for'),
-        ("coder-7b", '"@MODEL@"', "invalid-value", 'served_name of "coder": @MODEL@ stands for'),
-        ("{threads: 8", '{threads: "8@KEY_FILE@"', "invalid-value", 'options of "Tiny.7b": @KEY_FILE@ stands for'),
+        ("{threads: 8", '{threads: "@GPU@"', "invalid-value", 'options of "Tiny.7b": @GPU@ is a placeholder'),
+        ("coder-7b", '"@MODEL@"', "invalid-value", 'served_name of "coder": @MODEL@ is a placeholder'),
+        (
+            "{threads: 8",
+            '{threads: "8@KEY_FILE@"',
+            "invalid-value",
+            'options of "Tiny.7b": @KEY_FILE@ is a placeholder',
+        ),
         ("options: {n-threads", "options: {n-ctx", "invalid-value", 'option "n-ctx"'),
-        ("preload: true,", "preload: true, quantization: q4,", "invalid-value", "it is for vllm"),
-        ("port: 11434\n", "port: 11434\n    api_key_env: KEY\n", "invalid-value", "Ollama has no keys"),
+        ("preload: true,", "preload: true, quantization: q4,", "invalid-value", "it applies to vllm"),
+        ("port: 11434\n", "port: 11434\n    api_key_env: KEY\n", "invalid-value", "Ollama checks no keys"),
         ("port: 8001\n", "port: 8001\n    ollama: {prune: true}\n", "invalid-value", "the key ollama has no effect"),
         (f"revision: {COMMIT}", "revision: main", "invalid-value", "a revision is a commit"),
         ("port: 8001\n", "port: 8001\n    vllm: {cpu_kv_cache_gb: 1}\n", "unknown-key", '"cpu_kv_cache_gib"?'),
@@ -341,12 +346,12 @@ def test_what_preflight_is_told() -> None:
         ),
         ('ollama: {version: "0.17.4"', 'ollama: {version: "0.17.0"', "version-unsafe", "below 0.17.1"),
         ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.14.0"}', "version-unsafe", "below 0.14.1"),
-        ('  vllm: {version: "0.32.0"}\n', "", "missing-key", "vllm is deployed, but its version is not said"),
+        ('  vllm: {version: "0.32.0"}\n', "", "missing-key", "vllm is deployed, but llm_versions has no version of it"),
         (
             f"sha256: {'a' * 64}}}}}\n  llama_cpp:",
             "}}\n  llama_cpp:",
             "invalid-value",
-            "nothing downloaded runs unchecked",
+            "downloads are always verified",
         ),
         (
             '  vllm: {version: "0.32.0"}\n',

@@ -100,7 +100,7 @@ def test_every_engine_is_asked_for_a_token_unless_it_is_off() -> None:
     ("text", "groups", "left_out"),
     [
         (WATCHED, {}, ["no host in group llm_monitoring"]),
-        (WATCHED, {"llm_monitoring": ["g"]}, ["llm_versions does not say where its archive is"]),
+        (WATCHED, {"llm_monitoring": ["g"]}, ["llm_versions names no archive of it"]),
         (WATCHED.replace("llm_monitoring", f"{GRAFANA}llm_monitoring"), {"llm_monitoring": ["g"]}, []),
         (CATALOGUE + "llm_monitoring: true\n", {}, ["no host in group llm_monitoring"]),
         (CATALOGUE + "llm_monitoring: false\n", {"llm_monitoring": ["g"]}, []),
@@ -158,7 +158,11 @@ def test_grafana_is_had_from_where_the_catalogue_says() -> None:
         ("{exporters: {gateway: 4001}}", "port-clash", "gateway slot blue"),
         ("{alertmanager: {webhook: {url: 'http://x/', token_env: HOOK}}}", "secret-undefined", "HOOK"),
         ("{alertmanager: {webhook: {url: 'http://me:key@x/'}}}", "invalid-value", "credentials"),
-        ("{alertmanager: {email: {to: a@b, sender: a@b, smarthost: 'b:25', username: u}}}", "invalid-value", "belong"),
+        (
+            "{alertmanager: {email: {to: a@b, sender: a@b, smarthost: 'b:25', username: u}}}",
+            "invalid-value",
+            "or neither",
+        ),
         ("{prometheus: {scrape_interval_s: 60}}", "invalid-value", "scrape_interval_s"),
         ("{probe_interval_s: 1}", "invalid-value", "probe_interval_s"),
         ("[]", "invalid-value", "llm_monitoring"),

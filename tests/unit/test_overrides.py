@@ -153,7 +153,7 @@ def test_names_that_an_override_removed_are_no_typos(override: str, message: str
     result = compiled(llm_overrides=over(override))
     assert [d.code for d in result.errors] == ["unknown-model"]
     assert message in result.errors[0].message
-    assert result.errors[0].hint == f"to do without it, add to llm_overrides: {{routing: {instead}}}"
+    assert result.errors[0].hint == f"to remove it here, too, add to llm_overrides: {{routing: {instead}}}"
     repair = load(result.errors[0].hint.partition("llm_overrides: ")[2])
     assert compiled(llm_overrides_a=over(override), llm_overrides_b=repair).errors == []
 
@@ -194,7 +194,7 @@ def test_removed_names_elsewhere_in_the_routing(extra: str, override: str, code:
     result = compiled(text, llm_overrides=over(override))
     assert [d.code for d in result.errors] == [code]
     assert GONE in result.errors[0].message
-    assert result.errors[0].hint == f"to do without it, add to llm_overrides: {{routing: {instead}}}"
+    assert result.errors[0].hint == f"to remove it here, too, add to llm_overrides: {{routing: {instead}}}"
     repair = load(result.errors[0].hint.partition("llm_overrides: ")[2])
     assert compiled(text, llm_overrides_a=over(override), llm_overrides_b=repair).errors == []
 
@@ -224,8 +224,8 @@ MINE, THEIRS = Origin("all/mine.yml", 2, 1), Origin("stack/theirs.yml", 3, 1)
         (Ineffective("llm_overrides", MINE, "group", "llm_locl"), "no group of this name", 'did you mean "llm_local"?'),
         (Ineffective("llm_overrides", MINE, "group", "zzz"), "no group of this name", "group_vars/llm_stack/"),
         (Ineffective("llm_address", MINE, "host", "ones"), "no host of this name", 'did you mean "one"?'),
-        (Ineffective("llm_overrides", MINE, "group", "llm_empty"), "reaches no host of llm_stack", "move it"),
-        (Ineffective("llm_address", MINE, "host", "two"), "reaches no host of llm_stack", "for a host of llm_stack"),
+        (Ineffective("llm_overrides", MINE, "group", "llm_empty"), "applies to no host of llm_stack", "move it"),
+        (Ineffective("llm_address", MINE, "host", "two"), "applies to no host of llm_stack", "for a host of llm_stack"),
     ],
 )  # fmt: skip
 def test_variable_without_effect(place: Ineffective, message: str, hint: str) -> None:

@@ -24,8 +24,8 @@ EDITS = [
     ("text for a number", "port: 4000", 'port: "4000"', "invalid-value", 24, "without quotes"),
     ("number for text", '"1.106.2"', "1.106", "invalid-value", 26, "put it in quotes"),
     ("number too large", "port: 4000", "port: 70000", "invalid-value", 24, "65535"),
-    ("address twice", "port: 4000", "listen: [127.0.0.1, 127.0.0.1]", "invalid-value", 24, "twice"),
-    ("address beside all", "port: 4000", "listen: [0.0.0.0, 127.0.0.1]", "invalid-value", 24, "stand alone"),
+    ("address twice", "port: 4000", "listen: [127.0.0.1, 127.0.0.1]", "invalid-value", 24, "duplicate address"),
+    ("address beside all", "port: 4000", "listen: [0.0.0.0, 127.0.0.1]", "invalid-value", 24, "mean all addresses"),
     ("zero limit", "- name: small", "- name: small\n        rpm: 0", "invalid-value", 8, "greater than 0"),
     ("negative weight", "- name: small", "- name: small\n        weight: -1", "invalid-value", 8, "greater than 0"),
     ("credentials in a URL", "https://api", "https://u:p@api", "invalid-value", 14, "api_key_env"),
@@ -34,7 +34,7 @@ EDITS = [
     ("group and base_url", "base_url:", "group: llm_local\n    base_url:", "invalid-value", 12, "exactly one"),
     ("cloud without a key", "    api_key_env: CLOUD_KEY\n", "", "invalid-value", 12, "api_key_env"),
     ("url without sha256", "{path: /models/small.gguf}", "{url: https://e.org/m}", "invalid-value", 8, "sha256"),
-    ("option the unit sets", "port: 8081", "port: 8081\n        options: {host: x}", "invalid-value", 12, "itself"),
+    ("option the unit sets", "port: 8081", "port: 8081\n        options: {host: x}", "invalid-value", 12, "set by the unit"),
     ("source of a model elsewhere", "- name: big-cloud", "- name: big-cloud\n        source: {path: /x}",
      "invalid-value", 18, "runs elsewhere"),
     ("no type", "    type: openai\n", "", "missing-key", 12, '"type" is missing'),
@@ -46,14 +46,14 @@ EDITS = [
      'did you mean "small"?'),
     ("typo in a chain's head", "    small: {chain", "    smal: {chain", "unknown-model", 21, 'did you mean "small"?'),
     ("chain with itself", "small: {chain: [big-cloud]}", "small: {chain: [small]}", "chain-self", 21, "itself"),
-    ("duplicate step", "[small, big-cloud]", "[small, small]", "chain-duplicate", 20, "twice"),
+    ("duplicate step", "[small, big-cloud]", "[small, small]", "chain-duplicate", 20, "duplicate entry"),
     ("empty chain", "small: {chain: [big-cloud]}", "small: {chain: []}", "chain-empty", 21, "terminal: true"),
     ("empty entry", "small: {chain: [big-cloud]}", "small: {}", "chain-empty", 21, "terminal: true"),
     ("terminal with a chain", "{chain: [big-cloud]}", "{chain: [big-cloud], terminal: true}", "invalid-value", 21,
      "keep one"),
     ("cycle", "{terminal: true}", '{chain: ["large:7b"]}', "chain-cycle", 22, "small → big-cloud → large:7b"),
     ("port taken by the door", "port: 8081", "port: 4000", "port-clash", 11, '"large:7b"'),
-    ("two models on one port", "        port: 8081\n", "", "port-clash", 9, 'give "large:7b" a port of its own, such as port: 8081'),
+    ("two models on one port", "        port: 8081\n", "", "port-clash", 9, 'give "large:7b" its own port, such as port: 8081'),
     ("version with known holes", "1.106.2", "1.82.7", "version-unsafe", 26, "1.83.7"),
     ("typo in a context chain", "  fallbacks:", "  context_window_fallbacks: {small: {chain: [big-clod]}}\n  fallbacks:",
      "unknown-model", 19, 'did you mean "big-cloud"?'),
@@ -65,7 +65,7 @@ EDITS = [
     ("typo in the default chain", "  fallbacks:", "  default_fallbacks: [big-clod]\n  fallbacks:", "unknown-model", 19,
      'did you mean "big-cloud"?'),
     ("default chain with a step twice", "  fallbacks:", "  default_fallbacks: [small, small]\n  fallbacks:",
-     "chain-duplicate", 19, "twice"),
+     "chain-duplicate", 19, "duplicate entry"),
     ("tag of the gateway's own", "- name: small", "- name: small\n        tags: [default]", "invalid-value", 8, "tag"),
     ("negative price", "- name: big-cloud", "- name: big-cloud\n        price: {input: -1, output: 0}", "invalid-value", 18,
      "greater than or equal to 0"),
@@ -75,12 +75,12 @@ EDITS = [
     ("not a UUID", "- name: small", "- name: small\n        gpus: [first]", "invalid-value", 8, "nvidia-smi -L"),
     ("too much for the GPU", "- name: small", "- name: small\n        vram_mib: 9000", "vram-exceeded", 8,
      "needs 9000 MiB on one GPU of one: GPU 0 has 8192 of 8192 MiB left"),
-    ("too long for the door", "port: 4000", "timeouts: {door_s: 500}", "invalid-value", 24, "door gives up after 500 s"),
+    ("too long for the door", "port: 4000", "timeouts: {door_s: 500}", "invalid-value", 24, "front end gives up after 500 s"),
     ("model's time-out too long for the door", "- name: small", "- name: small\n        timeout: 4000", "invalid-value", 8, "3600 s"),
     ("cached without redis", "port: 4000", "cache: {enabled: true}", "cache-without-redis", 24, "llm_redis"),
-    ("secret of our own", "CLOUD_KEY", "LITELLM_MASTER_KEY", "secret-reserved", 15, "own"),
+    ("secret of our own", "CLOUD_KEY", "LITELLM_MASTER_KEY", "secret-reserved", 15, "Modelyard itself"),
     ("client with a provider's key", "llm_versions:", "llm_clients: {app: {secret: CLOUD_KEY}}\nllm_versions:",
-     "secret-shared", 25, 'which provider "cloud" has'),
+     "secret-shared", 25, 'also a secret of provider "cloud"'),
     ("client with the master key", "llm_versions:", "llm_clients: {app: {secret: LITELLM_MASTER_KEY}}\nllm_versions:",
      "secret-shared", 25, "Modelyard itself"),
     ("client with an engine's key", "llm_versions:", "llm_clients: {app: {secret: LOCAL_API_KEY}}\nllm_versions:",
@@ -95,7 +95,7 @@ EDITS = [
     ("client without models", "llm_versions:", "llm_clients: {app: {secret: KEY, models: []}}\nllm_versions:",
      "invalid-value", 25, "at least 1 item"),
     ("client with a model twice", "llm_versions:",
-     "llm_clients: {app: {secret: KEY, models: [small, small]}}\nllm_versions:", "invalid-value", 25, "twice"),
+     "llm_clients: {app: {secret: KEY, models: [small, small]}}\nllm_versions:", "invalid-value", 25, "duplicate entry"),
     ("client with a key instead of a secret's name", "llm_versions:",
      "llm_clients: {app: {secret: sk-12345}}\nllm_versions:", "invalid-value", 25, "never the key itself"),
     ("client's name", "llm_versions:", "llm_clients: {My App: {secret: KEY}}\nllm_versions:", "invalid-value", 25,
@@ -212,7 +212,7 @@ ROUTING = "llm_routing:\n"
         ("  capabilities: {small: {models: [big-cloud]}}\n", "shadowed-name", 19, "something else"),
         ("  capabilities: {code: {models: [smal]}}\n", "unknown-model", 19, 'did you mean "small"?'),
         ("  capabilities: {code: {models: []}}\n", "invalid-value", 19, "at least 1"),
-        ("  capabilities: {code: {models: [small, small]}}\n", "chain-duplicate", 19, "twice"),
+        ("  capabilities: {code: {models: [small, small]}}\n", "chain-duplicate", 19, "duplicate entry"),
     ],
 )
 def test_aliases_and_capabilities(extra: str, code: str, line: int, text: str) -> None:
@@ -278,7 +278,7 @@ def test_no_versions() -> None:
 
 def test_version_without_a_lock() -> None:
     inv = replace(inventory(), locks={"litellm": frozenset({"1.99.0"})})
-    assert "locked: 1.99.0" in refused(compile_inventory(inv), "version-without-lock", 26)
+    assert "with a lock file: 1.99.0" in refused(compile_inventory(inv), "version-without-lock", 26)
     assert compile_inventory(replace(inv, locks={"litellm": frozenset({"1.106.2"})})).errors == []
 
 
@@ -290,7 +290,7 @@ def test_host_outside_the_stack() -> None:
 def test_engine_whose_version_is_not_said() -> None:
     text = change("type: llama_cpp", "type: llama_cpp\n    flavour: python")
     message = refused(compiled(text), "missing-key", 27)
-    assert "llama_cpp_python is deployed, but its version is not said" in message
+    assert "llama_cpp_python is deployed, but llm_versions has no version of it" in message
     assert compiled(text, groups={"llm_local": []}).errors == []
 
 
@@ -309,7 +309,7 @@ def test_engine_that_a_gateway_elsewhere_cannot_reach() -> None:
     one, two = compiled(groups=groups).errors
     assert (one.code, two.code) == ("address-unusable", "address-unusable")
     assert "set llm_address for two" in one.render()
-    assert 'the gateway on one is let in to "small" on two by its address' in two.render()
+    assert 'the firewall admits the gateway on one to "small" on two by its address' in two.render()
     assert compiled(groups=groups, addresses={"one": "10.0.0.1", "two": "10.0.0.2"}).errors == []
     refused(compiled(groups=groups, addresses={"one": "10.0.0.1", "two": "127.0.0.1"}), "address-unusable", None)
 
@@ -397,7 +397,7 @@ def test_context_that_shrinks() -> None:
     text = change("- name: large:7b", "- name: large:7b\n        context_length: 32768")
     text = change("- name: small", "- name: small\n        context_length: 4096", text)
     message = warned(compiled(text), "context-shrinks", 22)
-    assert '"large:7b" (32768 tokens): "small" (4096)' in message
+    assert '"large:7b" (32768 tokens) has steps with a smaller context: "small" (4096)' in message
     text = change("context_length: 32768", "context_length: 4096", text)
     assert compiled(text).warnings == []
 
@@ -408,7 +408,7 @@ def test_single_point_of_failure() -> None:
         "    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n",
         "    large:7b: {chain: [small]}\n    small: {terminal: true}\n",
     )
-    assert compiled(here).warnings[0].message.endswith('is on provider "local": when it fails, all of them fail')
+    assert compiled(here).warnings[0].message.endswith('is on provider "local": if it fails, all of them fail')
     groups = {"llm_stack": ["one", "two"], "llm_local": ["two"]}
     addresses = {"one": "10.0.0.1", "two": "10.0.0.2"}
     message = warned(compiled(here, groups=groups, addresses=addresses), "single-point-of-failure", 20)
@@ -422,12 +422,12 @@ def test_single_point_of_failure() -> None:
 def test_what_needs_a_shared_redis() -> None:
     limited = change("- name: big-cloud", "- name: big-cloud\n        rpm: 9")
     message = warned(compiled(limited, groups={"llm_redis": []}), "redis-advised", 18)
-    assert 'each of the gateway\'s 2 processes lets rpm of "big-cloud" through' in message
+    assert 'each of the gateway\'s 2 processes counts rpm of "big-cloud" on its own' in message
     assert compiled(change("port: 4000", "workers: 1", limited), groups={"llm_redis": []}).warnings == []
     assert compiled(limited).warnings == []
     client = change("llm_versions:", "llm_clients: {app: {secret: KEY, rpm: 5}}\nllm_versions:")
     message = warned(compiled(client, groups={"llm_redis": []}), "redis-advised", 25)
-    assert 'lets rpm of client "app" through' in message
+    assert 'counts rpm of client "app" on its own' in message
     assert compiled(client).warnings == []
     many = change("- name: big-cloud\n", "- name: big-cloud\n" + "".join(f"      - name: m{n}\n" for n in range(80)))
     many = change("  fallbacks:\n", "  default_fallbacks: [big-cloud]\n  fallbacks:\n", many)

@@ -250,9 +250,9 @@ def test_a_new_engine_is_validated(made_up: dict[str, Any]) -> None:
     for errors, says in zip(
         wrong,
         [
-            "book_shelf 2.0.9 is below 2.1: it has known holes",
-            'option "burn" of "novels" is set by the unit itself, or reaches outside its sandbox',
-            'option "call" of "novels" is set by the unit itself',
+            "book_shelf 2.0.9 is below 2.1, the minimum version without known vulnerabilities",
+            'option "burn" of "novels" is set by the unit, or reaches outside its sandbox',
+            'option "call" of "novels" is set by the unit',
             'preload has no effect on "novels"',
             'model "novels" of provider "upstairs" has no source',
             "boards must be a whole number",

@@ -268,7 +268,7 @@ def test_plan_agrees_with_what_is_live() -> None:
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "  watcher: nothing, 9 services as planned\n" in shown.stdout.replace("        ", "")
     assert "  engine: nothing, 5 services as planned\n" in shown.stdout.replace("        ", "")
-    assert "monitoring grafana: llm_versions does not say where its archive is" in shown.stdout
+    assert "monitoring grafana: llm_versions names no archive of it" in shown.stdout
 
 
 def test_without_monitoring_it_goes_and_what_it_measured_stays(watcher: Any, engine: Any) -> None:

@@ -48,7 +48,7 @@ def check_effect(places: Iterable[Ineffective], groups: Mapping[str, Sequence[st
         elif place.variable in HOST_VARIABLES and place.kind == "group" and not groups[place.name]:
             continue
         else:
-            message, hint = f"{subject} reaches no host of {STACK}", _for_the_stack(place.variable)
+            message, hint = f"{subject} applies to no host of {STACK}", _for_the_stack(place.variable)
         found.append(Diagnostic("variable-without-effect", "error", message, (place.variable,), place.origin, hint))
     return found
 
@@ -56,13 +56,13 @@ def check_effect(places: Iterable[Ineffective], groups: Mapping[str, Sequence[st
 def _instead(variable: str) -> str:
     section = variable.removeprefix("llm_")
     if section in SECTIONS:
-        return f"write what differs into group_vars/{STACK}/ of the inventory, as llm_overrides: {{{section}: ...}}"
+        return f"put your values into group_vars/{STACK}/ of the inventory, as llm_overrides: {{{section}: ...}}"
     if is_override(variable):
-        return "give each a name of its own, such as llm_overrides_site: all llm_overrides_* are merged"
+        return "give each its own name, such as llm_overrides_site; all llm_overrides_* are merged"
     return "keep one of the two"
 
 
 def _for_the_stack(variable: str) -> str:
     if variable in HOST_VARIABLES:
-        return f"set it for a host of {STACK}, or take it out"
+        return f"set it for a host of {STACK}, or remove it"
     return f"move it to group_vars/{STACK}/ of the inventory"

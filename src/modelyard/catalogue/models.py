@@ -72,13 +72,13 @@ class ModelSource(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if sum(place is not None for place in (self.path, self.url, self.repo)) != 1:
-            raise ValueError("a source has exactly one of path, url and repo")
+            raise ValueError("a source needs exactly one of path, url and repo")
         if self.url is not None and self.sha256 is None:
-            raise ValueError("a url needs the sha256 of the file it delivers")
+            raise ValueError("a url needs sha256, the checksum of its file")
         if self.repo is not None and self.revision is None:
-            raise ValueError("a repo needs its revision, the commit to take")
+            raise ValueError("a repo needs revision, the commit to fetch")
         if self.repo is None and (self.revision is not None or self.file is not None):
-            raise ValueError("revision and file belong to a repo")
+            raise ValueError("revision and file are only valid with repo")
         return self
 
 

@@ -57,7 +57,7 @@ class Email(Strict):
     @model_validator(mode="after")
     def _login(self) -> Self:
         if (self.username is None) != (self.password_env is None):
-            raise ValueError("username and password_env belong together")
+            raise ValueError("set both username and password_env, or neither")
         return self
 
 

@@ -159,7 +159,7 @@ def apply_overrides(
                         f'unknown key "{key}" in {name}',
                         (name, str(key)),
                         probe(key) or probe(value) or probe(over),
-                        did_you_mean(str(key), SECTIONS) or f"an override has the keys {', '.join(SECTIONS)}",
+                        did_you_mean(str(key), SECTIONS) or f"the keys of an override are {', '.join(SECTIONS)}",
                     )
                 )
         catalogue = merge.mapping(catalogue, known, (), probe(over))

@@ -160,9 +160,9 @@ class Provider(_WithSections):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.group is None) == (self.base_url is None):
-            raise ValueError("a provider has exactly one of group and base_url")
+            raise ValueError("a provider needs exactly one of group and base_url")
         if self.group is not None and self.type not in TYPES:
-            raise ValueError(f"{self.type} runs elsewhere: it has a base_url, not a group")
+            raise ValueError(f"{self.type} is not deployed by Modelyard: it needs base_url, not group")
         if self.group is not None and self.port is None:
             raise ValueError("a provider with a group needs a port")
         if self.base_url is not None:
@@ -183,9 +183,11 @@ class Provider(_WithSections):
                 raise ValueError(f"the key {section} has no effect on a provider of type {self.type}")
         if engine is not None and self.group is not None:
             if not engine.keyed and self.api_key_env is not None:
-                raise ValueError(f"{engine.title} has no keys of its own: api_key_env has no effect on one of ours")
+                raise ValueError(
+                    f"{engine.title} checks no keys: api_key_env has no effect on one that Modelyard deploys"
+                )
             if engine.per_provider and self.active is not None:
-                raise ValueError(f"one {engine.title} serves all its models: active has no effect on it")
+                raise ValueError(f"one {engine.title} serves all its models, so active has no effect")
         return self
 
     @model_validator(mode="after")

@@ -29,8 +29,8 @@ EXPECTED = {
 }
 
 SECRET_HINT = (
-    "write the name here, and the key under this name into the environment, llm_secrets or .credentials/ beside the "
-    "inventory; a key that stood in a shared file should be replaced"
+    "write the secret's name here, and define its value in the environment, llm_secrets or "
+    ".credentials/ beside the inventory; replace a key that was in a shared file"
 )
 
 NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")

@@ -23,18 +23,18 @@ def check_secrets(model: Catalogue, secrets: frozenset[str], report: Report) -> 
     wanted: list[tuple[str | None, str, Path]] = []
     if model.versions:
         path: Path = ("versions", "hugging_face", "token_env")
-        wanted.append((model.versions.hugging_face.token_env, "repositories are asked with", path))
+        wanted.append((model.versions.hugging_face.token_env, "model repositories need", path))
     if model.monitoring:
         settings = model.monitoring.alertmanager
         if settings.webhook:
             path = ("monitoring", "alertmanager", "webhook", "token_env")
-            wanted.append((settings.webhook.token_env, "alerts are posted with", path))
+            wanted.append((settings.webhook.token_env, "the webhook for alerts needs", path))
         if settings.email:
             path = ("monitoring", "alertmanager", "email", "password_env")
-            wanted.append((settings.email.password_env, "alerts are mailed with", path))
+            wanted.append((settings.email.password_env, "e-mail for alerts needs", path))
     for name, what, path in wanted:
         if name is not None and name not in secrets:
-            hint = did_you_mean(name, secrets) or f"export {name}, or put it in llm_secrets; or remove {path[-1]}"
+            hint = did_you_mean(name, secrets) or f"export {name}, define it in llm_secrets, or remove {path[-1]}"
             report.error("secret-undefined", f"{what} secret {name}, which is not defined", path, hint)
 
 
@@ -43,9 +43,9 @@ def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, repo
     if model.gateway.cache.enabled and topology.redis is None:
         report.error(
             "cache-without-redis",
-            f"answers shall be kept in Redis, but no host is in group {REDIS}",
+            f"the cache is enabled, but no host is in group {REDIS}",
             ("gateway", "cache", "enabled"),
-            f"put a host in {REDIS}, or set enabled: false",
+            f"put a host into {REDIS}, or set enabled: false",
         )
     timeouts = model.gateway.timeouts
     attempts: dict[Path, float] = {("gateway", "timeouts", "request_s"): timeouts.request_s}
@@ -58,7 +58,7 @@ def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, repo
         if seconds > timeouts.door_s:
             report.error(
                 "invalid-value",
-                f"an attempt may take {seconds:g} s, but the door gives up after {timeouts.door_s} s",
+                f"an attempt may take {seconds:g} s, but the front end gives up after {timeouts.door_s} s",
                 path,
                 "raise llm_gateway.timeouts.door_s, or lower this",
             )
@@ -74,17 +74,17 @@ def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, repor
     clients = [name for name, client in model.clients.items() if client.rpm]
     warnings: list[tuple[Path, str]] = []
     if processes > 1 and clients:
-        message = f'each of the gateway\'s {processes} processes lets rpm of client "{clients[0]}" through: '
-        warnings.append((("clients", clients[0], "rpm"), f"{message}they count for themselves"))
+        message = f'each of the gateway\'s {processes} processes counts rpm of client "{clients[0]}" on its own, '
+        warnings.append((("clients", clients[0], "rpm"), f"{message}so the limit is multiplied"))
     if processes > 1 and limited:
         key = "rpm" if limited[0].model.rpm else "tpm"
-        message = f'each of the gateway\'s {processes} processes lets {key} of "{limited[0].model.name}" through: '
-        warnings.append(((*limited[0].path, key), f"{message}they count for themselves"))
+        message = f'each of the gateway\'s {processes} processes counts {key} of "{limited[0].model.name}" on its own, '
+        warnings.append(((*limited[0].path, key), f"{message}so the limit is multiplied"))
     if len(members) >= REMEMBERED:
-        message = f"with {len(members)} deployments the gateway forgets failures before it can act on them: "
-        warnings.append((("providers",), f"{message}what is down is asked again and again"))
+        message = f"with {len(members)} deployments the gateway forgets failures before it can act on them, "
+        warnings.append((("providers",), f"{message}so failed deployments keep getting requests"))
     for path, message in warnings:
-        hint = f"put a host in {REDIS}"
+        hint = f"put a host into {REDIS}"
         report.warning("redis-advised", message, path, hint, key=True)
 
 
@@ -115,16 +115,16 @@ def check_versions(
         path: Path = ("versions", component)
         if entry is None:
             if component in deployed and sound:
-                message = f"{component} is deployed, but its version is not said"
+                message = f"{component} is deployed, but llm_versions has no version of it"
                 report.error("missing-key", message, path, "see group_vars/all/versions.yml")
             continue
         version, path = entry.version, (*path, "version")
         known = locks.get(component)
         if least := below_floor(component, version):
-            message = f"{component} {version} is below {least}: it has known holes"
+            message = f"{component} {version} is below {least}, the minimum version without known vulnerabilities"
             report.error("version-unsafe", message, path, f"use {least} or newer")
         elif known is not None and version not in known:
-            message = f"{component} {version} has no lock, so its packages could not be checked"
+            message = f"{component} {version} has no lock file, so its packages cannot be verified"
             listed = ", ".join(sorted(known)) or "none"
-            hint = f"locked: {listed}; roles/{component}/README.md says how to lock another one"
+            hint = f"versions with a lock file: {listed}; roles/{component}/README.md explains how to add one"
             report.error("version-without-lock", message, path, hint)

@@ -34,8 +34,10 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         out.refuse(
             "no-hosts",
             f"no host is in group {STACK}",
-            hint=f"put the hosts of this stack in {STACK}, as in inventories/workstation/hosts.yml; "
-            "is the right inventory chosen (-i)?",
+            hint=(
+                f"put the hosts of this stack into {STACK}, as in "
+                "inventories/workstation/hosts.yml; check that -i names the right inventory"
+            ),
         )
         return out
     check_variables(inventory, stack, out)
@@ -102,10 +104,10 @@ def compile_catalogue(
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in resolved.left_out)
         out.refuse(
             "no-deployment",
-            f"nothing is left that the gateway could serve ({reasons})",
+            f"no deployment is left for the gateway ({reasons})",
             ("llm_providers",),
             source.origin(("providers",)),
-            "put a host in the group of a provider, or define the secret of one",
+            "put a host into a provider's group, or define a provider's secret",
         )
     if not out.errors:
         _note_absent_names(model, routes, resolved)
@@ -135,7 +137,7 @@ def _merge(
             ("llm_providers",),
             source.origin(("providers",)),
             "declare llm_providers in group_vars, as group_vars/all/providers.yml does; "
-            "a playbook outside playbooks/ does not see it",
+            "playbooks outside playbooks/ do not see them",
         )
     return source, tree
 
@@ -205,7 +207,7 @@ def _note_monitoring(model: Catalogue, topology: Topology, resolved: Resolved) -
         reason = f"no host in group {MONITORING}"
         resolved.left_out.append(LeftOut("monitoring", "prometheus", reason, (), ("monitoring",)))
     elif model.versions is None or model.versions.grafana is None:
-        reason = "llm_versions does not say where its archive is"
+        reason = "llm_versions names no archive of it"
         resolved.left_out.append(LeftOut("monitoring", "grafana", reason, (), ("versions",)))
 
 

@@ -68,7 +68,7 @@ def api_base(deployment: Deployment, view: View) -> str:
     """The base URL of a deployment as the gateway on `view.host` calls it."""
     provider = deployment.provider
     if deployment.host is None:
-        assert provider.base_url is not None, "the schema demands a base_url where there is no group"
+        assert provider.base_url is not None, "the schema requires base_url if there is no group"
         bare = not urlsplit(provider.base_url).path
         return f"{provider.base_url}/v1" if bare and provider.engine else provider.base_url
     return f"http://{url_host(view.addresses.get(deployment.host, LOOPBACK))}:{deployment.port}/v1"
@@ -294,7 +294,7 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
     router = document["router_settings"]
     ids = [entry["model_info"]["id"] for entry in entries]
     if len(ids) != len(set(ids)):
-        raise AssertionError(f"deployment ids repeat: {sorted({i for i in ids if ids.count(i) > 1})}")
+        raise AssertionError(f"duplicate deployment ids: {sorted({i for i in ids if ids.count(i) > 1})}")
     models = {entry["model_name"] for entry in entries}
     groups = {group["group_name"]: group["models"] for group in router.get("routing_groups", [])}
     aliases = router.get("model_group_alias", {})
@@ -318,7 +318,7 @@ def _assert_chains(router: Mapping[str, Any], names: set[str], models: set[str])
     for section in SECTIONS:
         heads = [next(iter(entry)) for entry in router.get(section, [])]
         if len(heads) != len(set(heads)):
-            raise AssertionError(f"two {section} for one name")
+            raise AssertionError(f"duplicate entry in {section}")
         for entry in router.get(section, []):
             for head, chain in entry.items():
                 if head not in names or not chain or len(chain) != len(set(chain)) or head in chain:
@@ -331,11 +331,11 @@ def _assert_entries(entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         params = entry["litellm_params"]
         if params["api_key"] != "none" and not params["api_key"].startswith("os.environ/"):
-            raise AssertionError(f"{entry['model_info']['id']} holds a key")
+            raise AssertionError(f"{entry['model_info']['id']} contains a key")
         if ("rpm" in params or "tpm" in params) and "max_parallel_requests" not in params:
             raise AssertionError(f"{entry['model_info']['id']} has a limit that limits parallel requests too")
     weighted: dict[str, bool] = {}
     for entry in entries:
         name, has_weight = entry["model_name"], "weight" in entry["litellm_params"]
         if weighted.setdefault(name, has_weight) != has_weight:
-            raise AssertionError(f"some deployments of {name} have no weight: they would never be asked")
+            raise AssertionError(f"some deployments of {name} have no weight, so they would get no requests")

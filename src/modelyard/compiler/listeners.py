@@ -118,7 +118,7 @@ def _of_gateway(gateway: Gateway, host: str, topology: Topology) -> Iterator[Lis
     for slot, port in gateway.slots.model_dump().items():
         path = ("gateway", "slots", slot)
         yield Listener(f"litellm@{slot}", "litellm", f"gateway slot {slot}", [LOOPBACK], port, path)
-    yield Listener("haproxy", "haproxy", "the gateway's door", gateway.listen, gateway.port, ("gateway", "port"))
+    yield Listener("haproxy", "haproxy", "the front end", gateway.listen, gateway.port, ("gateway", "port"))
 
 
 def _of_monitoring(catalogue: Catalogue, host: str, topology: Topology) -> Iterator[Listener]:
@@ -130,7 +130,7 @@ def _of_monitoring(catalogue: Catalogue, host: str, topology: Topology) -> Itera
         if host in exporter_hosts(kind, topology):
             service = "haproxy" if kind == "gateway" else f"exporter@{kind}"
             path = ("monitoring", "exporters", kind)
-            yield Listener(service, "exporter", f"the metrics of {kind}", [address], port, path)
+            yield Listener(service, "exporter", f"the exporter of {kind}", [address], port, path)
     if host == topology.monitoring:
         for role in watchers(catalogue):
             path = ("monitoring", role, "port")
@@ -160,9 +160,9 @@ class _Clash:
 
     def tell(self, report: Report) -> None:
         more = f" and {len(self.hosts) - 1} more" if len(self.hosts) > 1 else ""
-        message = f"{self.one} and {self.other.what} both want port {self.other.port} on {self.hosts[0]}{more}"
+        message = f"{self.one} and {self.other.what} both use port {self.other.port} on {self.hosts[0]}{more}"
         own_ports = types_of(lambda engine: not engine.per_provider, "or").replace("`", "")
-        hint = self.hint or f"give one of them another port; a model of {own_ports} can have a port of its own"
+        hint = self.hint or f"give one of them another port; a model of {own_ports} can have its own port"
         report.error("port-clash", message, self.other.path, hint)
 
 
@@ -202,4 +202,4 @@ def _find_clashes(host: str, wanted: Sequence[Listener], clashes: dict[tuple[str
             # Both take their provider's port: the second needs one of its own.
             free = next(number for number in range(one.port + 1, 65536) if number not in taken)
             clash.other = replace(one, path=one.model)
-            clash.hint = f"give {one.what} a port of its own, such as port: {free}"
+            clash.hint = f"give {one.what} its own port, such as port: {free}"

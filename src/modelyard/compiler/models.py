@@ -36,7 +36,7 @@ def check_model(name: str, provider: Provider, model: Model, at: Path, sound: bo
             others = " and ".join(one.name for one in ENGINES if key in one.keys)
             error(
                 "invalid-value",
-                f'{key} has no effect on "{model.name}": it is for {others}, not {engine.name}',
+                f'{key} has no effect on "{model.name}": it applies to {others}, not {engine.name}',
                 (*at, key),
                 "remove it",
                 key=True,
@@ -51,16 +51,16 @@ def check_model(name: str, provider: Provider, model: Model, at: Path, sound: bo
             if any(word in str(value) for value in values):
                 error(
                     "invalid-value",
-                    f'{key} of "{model.name}": {word} stands for what only the host knows',
+                    f'{key} of "{model.name}": {word} is a placeholder that the host fills in',
                     (*at, key),
-                    "write another text",
+                    "use other text",
                 )
     reserved = engine.reserved
     for option in model.options:
         if option in reserved:
             error(
                 "invalid-value",
-                f'option "{option}" of "{model.name}" is set by the unit itself, or reaches outside its sandbox',
+                f'option "{option}" of "{model.name}" is set by the unit, or reaches outside its sandbox',
                 (*at, "options", option),
                 "use the model's own keys: port, source, served_name, context_length, quantization",
                 key=True,
@@ -72,7 +72,7 @@ def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error:
     if model.adapter_of not in bases:
         error(
             "unknown-model",
-            f'"{model.name}" is an adapter of "{model.adapter_of}", which is no other model of "{name}"',
+            f'"{model.name}" is an adapter of "{model.adapter_of}", which is not another model of "{name}"',
             (*at, "adapter_of"),
             did_you_mean(str(model.adapter_of), bases) or f"models of {name}: {listing(bases) or 'none'}",
         )
@@ -80,7 +80,7 @@ def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error:
         if getattr(model, key):
             error(
                 "invalid-value",
-                f'{key} has no effect on "{model.name}": an adapter shares that of "{model.adapter_of}"',
+                f'{key} has no effect on "{model.name}": an adapter uses that of "{model.adapter_of}"',
                 (*at, key),
                 "remove it",
                 key=True,
@@ -103,12 +103,12 @@ def _check_source(name: str, kind: str, engine: Engine, model: Model, at: Path, 
         return
     problem = ""
     if directory and source.url is not None:
-        problem, hint = f"{engine.title} takes a directory, not one file", "name a path or a repo"
+        problem, hint = f"{engine.title} needs a directory, not a single file", "name a path or a repo"
     elif directory and source.file is not None:
-        problem, hint = f"{engine.title} takes the whole repository, not one file of it", "remove file"
+        problem, hint = f"{engine.title} fetches the whole repository, not a single file", "remove file"
     elif directory and source.sha256 is not None:
         problem, hint = "a directory has no checksum", "remove sha256"
     elif not directory and source.repo is not None and source.file is None:
-        problem, hint = f"{kind} takes one file of the repository", "add file, the name of a .gguf file in it"
+        problem, hint = f"{kind} needs one file of the repository", "add file, the name of a .gguf file in it"
     if problem:
         error("invalid-value", f'the source of "{model.name}": {problem}', (*at, "source"), hint, key=True)

@@ -41,14 +41,14 @@ class Deployment:
     @property
     def engine(self) -> Engine:
         """What serves it. Only of a provider whose type is an engine's."""
-        assert self.provider.engine is not None, "whoever asks has looked whether it has a host, or an engine's type"
+        assert self.provider.engine is not None, "callers ask only about deployments with a host or an engine"
         return self.provider.engine
 
     @property
     def port(self) -> int:
         """The port of an engine of ours."""
         port = self.base.port or self.provider.port
-        assert port is not None, "the schema demands a port wherever there is a group"
+        assert port is not None, "the schema requires a port if there is a group"
         return port
 
     @property
@@ -155,7 +155,7 @@ class _Resolver:
         if provider.active is not None and provider.active not in names and self.sound:
             self.report.error(
                 "unknown-model",
-                f'the active model of "{name}" is "{provider.active}", which is none of its models',
+                f'active model "{provider.active}" is not a model of provider "{name}"',
                 (*path, "active"),
                 did_you_mean(provider.active, names) or f"its models: {listing(names)}",
             )
@@ -163,7 +163,7 @@ class _Resolver:
         for model in provider.models:
             at: Path = (*path, "models", self.index.get((name, model.name), 0))
             if model.name in seen:
-                message = f'provider "{name}" has "{model.name}" twice'
+                message = f'provider "{name}" has two models named "{model.name}"'
                 self.report.error("duplicate-model", message, at, "keep one of them")
                 continue
             seen.add(model.name)
@@ -176,15 +176,15 @@ class _Resolver:
         if name in self.away:
             return "its model is being switched"
         if provider.status == "disabled":
-            return f'"{rival}" is the active one of {provider.exclusive_group}' if rival else "status: disabled"
+            return f'"{rival}" is active in {provider.exclusive_group}' if rival else "status: disabled"
         if provider.group is not None and not hosts:
             return f"no host in group {provider.group}"
         if secret in OWN_SECRETS:
             self.report.error(
                 "secret-reserved",
-                f'provider "{name}" would be given {secret}, a secret of Modelyard itself',
+                f'provider "{name}" uses {secret}, a secret of Modelyard itself',
                 at,
-                "use a secret of the provider's own",
+                "use a separate secret for the provider",
             )
         elif secret is not None and secret not in self.secrets:
             if provider.when_secret_missing == "skip":
@@ -194,8 +194,10 @@ class _Resolver:
                 f'provider "{name}" needs secret {secret}, which is not defined',
                 at,
                 did_you_mean(secret, self.secrets)
-                or f"export {secret}, put it in llm_secrets or in .credentials/{secret} beside the "
-                "inventory, or set when_secret_missing: skip",
+                or (
+                    f"export {secret}, define it in llm_secrets or in .credentials/{secret} "
+                    "beside the inventory, or set when_secret_missing: skip"
+                ),
             )
         return ""
 
@@ -239,9 +241,9 @@ class _Resolver:
         if model.weight is None or other_model.weight is None:
             self.report.error(
                 "duplicate-model",
-                f'"{model.name}" is a model of "{other}" too ({self.report.source.origin(other_path) or "?"})',
+                f'"{model.name}" is also a model of "{other}" ({self.report.source.origin(other_path) or "?"})',
                 (*at, "name"),
-                "rename one; or, if both shall share the requests for this name, give both a weight",
+                "rename one, or give both a weight to share the requests for this name",
             )
         elif model.mode != other_model.mode:
             self.report.error(
@@ -266,7 +268,7 @@ def _check_weights(catalogue: Catalogue, index: Mapping[tuple[str, str], int], r
                 path: Path = ("providers", name, "models", index.get((name, model.name), 0), "weight")
                 report.warning(
                     "no-effect",
-                    f'only "{name}" serves "{model.name}", so its weight changes nothing',
+                    f'only "{name}" serves "{model.name}", so its weight has no effect',
                     path,
                     "remove it; hosts of one group share the requests equally",
                     key=True,
@@ -295,7 +297,7 @@ def _check_exclusive(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], 
                     f'"{other}" and "{name}" exclude each other ({provider.exclusive_group}), '
                     f"but both are active on {host}",
                     ("providers", name, "exclusive_group"),
-                    "set one of them to status: disabled, or take the host out of one group",
+                    "set one of them to status: disabled, or remove the host from one group",
                 )
 
 
@@ -304,7 +306,7 @@ def _hosts(name: str, provider: Provider, groups: Mapping[str, Sequence[str]], e
         return []
     if provider.group not in groups:
         near = did_you_mean(provider.group, (group for group in groups if group.startswith("llm_")))
-        define = f"define it in the inventory, empty if nothing shall run: {provider.group}: {{}}"
+        define = f"define it in the inventory; it may be empty: {provider.group}: {{}}"
         error(
             "unknown-group",
             f'provider "{name}" names group "{provider.group}", which the inventory does not define',
@@ -329,7 +331,7 @@ def _place(
                 "invalid-value",
                 f'"{model.name}" is placed on no host',
                 (*at, "hosts"),
-                "remove hosts or list one",
+                "remove hosts, or list a host",
             )
         for position, host in enumerate(model.hosts):
             if host not in hosts and hosts:

@@ -134,7 +134,7 @@ class _Router:
                     f'capability "{capability}" mixes modes: '
                     + ", ".join(f'"{name}" ({mode})' for name, mode in modes.items()),
                     (*path, "models"),
-                    "make one capability for each mode",
+                    "declare one capability per mode",
                 )
         for section in SECTIONS:
             for model, chain in self.chains(section).items():
@@ -151,8 +151,8 @@ class _Router:
         if model not in self.declared:
             kind = "an alias" if model in self.routing.aliases else "a capability"
             if model in self.routing.aliases or model in self.routing.capabilities:
-                message = f'"{model}" is {kind}, not a model: it has no chain of its own'
-                hint = "declare the chain of the model it stands for"
+                message = f'"{model}" is {kind}, not a model, so it cannot have a chain'
+                hint = "declare a chain for the model it refers to"
             else:
                 why, hint = self.unknown(model, self.names, path, "null")
                 message = f'a chain for "{model}", {why}'
@@ -171,7 +171,7 @@ class _Router:
                     "chain-empty",
                     f'the chain of "{model}" is empty',
                     path,
-                    "list who steps in, or write terminal: true",
+                    "list fallbacks, or write terminal: true",
                 )
             return
         if model in self.resolved.disabled:
@@ -185,9 +185,9 @@ class _Router:
         for position, step in enumerate(steps):
             at: Path = (*path, position)
             if own is not None and own in self.expand(step):
-                self.add("chain-self", f'{subject} leads to "{own}" itself (step "{step}")', at, "remove this step")
+                self.add("chain-self", f'{subject} contains "{own}" itself (step "{step}")', at, "remove this step")
             elif step in seen:
-                self.add("chain-duplicate", f'{subject} names "{step}" twice', at, "remove one of them")
+                self.add("chain-duplicate", f'{subject} has a duplicate entry "{step}"', at, "remove one of them")
             elif step not in self.declared and (
                 models_only or (step not in self.routing.aliases and step not in self.routing.capabilities)
             ):
@@ -208,7 +208,10 @@ class _Router:
         if name not in self.report.source.removed:
             return "which no provider declares", did_you_mean(name, near)
         place = self.report.source.removed[name] or "an unknown place"
-        return f"which was removed at {place}", f"to do without it, add to {as_override(('routing', *path), instead)}"
+        return (
+            f"which was removed at {place}",
+            f"to remove it here, too, add to {as_override(('routing', *path), instead)}",
+        )
 
     def deployable(self, name: str, subject: str, path: Path) -> None:
         if name in self.resolved.disabled:
@@ -229,7 +232,7 @@ class _Router:
                     "chain-mode",
                     f'{subject} ({mode}) names "{name}" ({self.models[name].mode})',
                     path,
-                    "a step must do the same kind of work",
+                    "a step must have the same mode",
                 )
 
     # -- what it means -----------------------------------------------------------------------------------
@@ -304,7 +307,7 @@ class _Router:
         position = next(i for i, step in enumerate(chain) if cycle[-1] in self.expand(step))
         self.add(
             "chain-cycle",
-            f"chains lead back to where they began: {' → '.join(cycle)}",
+            f"chains form a cycle: {' → '.join(cycle)}",
             (section, last, "chain", position),
             "remove one of these steps",
         )
@@ -382,9 +385,9 @@ class _Router:
                 if name not in public:
                     self.add(
                         "name-unreachable",
-                        f'nobody is left to answer for "{name}": all it stands for is left out',
+                        f'no deployment serves "{name}": everything it refers to is left out',
                         (section, name),
-                        "`plan` says why each is left out; clients that ask for this name get an error",
+                        "`plan` shows why each is left out; requests for this name fail",
                         key=True,
                         warning=True,
                     )
@@ -393,7 +396,7 @@ class _Router:
         if route.name not in self.routing.fallbacks and not self.defaults(route.name):
             self.add(
                 "chain-undeclared",
-                f'nobody steps in for "{route.name}"',
+                f'"{route.name}" has no fallback',
                 ("fallbacks",),
                 f'declare fallbacks["{route.name}"]: {{chain: [...]}}, or {{terminal: true}}',
                 key=True,
@@ -427,9 +430,10 @@ class _Router:
             if smaller and route.name in self.chains(section):
                 self.add(
                     "context-shrinks",
-                    f'the context shrinks along the chain of "{route.name}" ({window} tokens): {listing(smaller)}',
+                    f'the chain of "{route.name}" ({window} tokens) has steps with a smaller '
+                    f"context: {listing(smaller)}",
                     (section, route.name),
-                    "a long conversation is refused there: raise context_length, or choose a step that takes as much",
+                    "they refuse long conversations: raise context_length, or choose steps with at least as much",
                     key=True,
                     warning=True,
                 )
@@ -454,9 +458,9 @@ class _Router:
             chains = "chain" if len(names) == 1 else "chains"
             self.add(
                 "single-point-of-failure",
-                f"every step of the {chains} of {listing(names)} is on {place}: when it fails, all of them fail",
+                f"every step of the {chains} of {listing(names)} is on {place}: if it fails, all of them fail",
                 ("fallbacks", names[0]),
-                "add a step that is somewhere else",
+                "add a step on another host or provider",
                 key=True,
                 warning=True,
             )

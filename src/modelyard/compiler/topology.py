@@ -60,8 +60,8 @@ def build_topology(inventory: Inventory, stack: Sequence[str], out: Compiled, *,
         known = GATEWAY in inventory.groups
         out.refuse(
             "no-gateway",
-            f"no host is in group {GATEWAY}: there would be nothing to send requests to",
-            hint="put at least one host in it" if known or not near else near,
+            f"no host is in group {GATEWAY}: clients could not send requests",
+            hint="put at least one host into it" if known or not near else near,
         )
     if len(redis) > 1:
         out.refuse(
@@ -72,7 +72,7 @@ def build_topology(inventory: Inventory, stack: Sequence[str], out: Compiled, *,
     if len(monitoring) > 1:
         out.refuse(
             "too-many-monitoring",
-            f"group {MONITORING} has {listing(monitoring)}: one Prometheus watches the whole inventory",
+            f"group {MONITORING} has {listing(monitoring)}: one Prometheus monitors the whole inventory",
             hint="leave one host in it, or none",
         )
     addresses: dict[str, str] = {}
@@ -85,7 +85,7 @@ def build_topology(inventory: Inventory, stack: Sequence[str], out: Compiled, *,
                 f"llm_address of {name} is not an IP address that other hosts can reach: {plain(own)!r}",
                 ("llm_address",),
                 inventory.probe(own),
-                "give the host's address in the network the stack shares, without a port",
+                "set it to the host's IP address in the network that the hosts share, without a port",
             )
         addresses[name] = str.__str__(own) if isinstance(own, str) else str.__str__(host.address)
     return Topology(
@@ -107,12 +107,16 @@ def check_addresses(topology: Topology, resolved: Resolved, inventory: Inventory
         if host in topology.addresses and others:
             problems.setdefault(host, f"{what} on {host} is called by the gateway on {others[0]}")
             for caller in others:
-                problems.setdefault(caller, f"the gateway on {caller} is let in to {what} on {host} by its address")
+                problems.setdefault(
+                    caller, f"the firewall admits the gateway on {caller} to {what} on {host} by its address"
+                )
     watching = topology.monitoring
     for host in topology.hosts if watching is not None else ():
         if host != watching:
-            problems.setdefault(host, f"{host} is watched by the Prometheus on {watching}")
-            problems.setdefault(str(watching), f"the Prometheus on {watching} is let in to {host} by its address")
+            problems.setdefault(host, f"the Prometheus on {watching} scrapes {host}")
+            problems.setdefault(
+                str(watching), f"the firewall admits the Prometheus on {watching} to {host} by its address"
+            )
     for host, problem in problems.items():
         address = topology.addresses[host]
         if not is_own_address(address) and inventory.hosts[host].variables.get("llm_address") is None:

@@ -26,15 +26,15 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) -
         for variable, (reason, origin) in host.unreadable.items():
             unreadable.setdefault((variable, reason), (origin, []))[1].append(name)
     for variable, origin in unknown.items():
-        hint = did_you_mean(variable, known) or f"variables of Modelyard are {', '.join(known)} and llm_overrides_*"
-        out.refuse("unknown-variable", f"{variable} is no variable of Modelyard", (variable,), origin, hint)
+        hint = did_you_mean(variable, known) or f"known variables: {', '.join(known)} and llm_overrides_*"
+        out.refuse("unknown-variable", f"unknown variable {variable}", (variable,), origin, hint)
     for (variable, reason), (origin, hosts) in unreadable.items():
         out.refuse(
             "unreadable-variable",
             f"{variable} cannot be read for {listing(hosts)}: {reason}",
             (variable,),
             origin,
-            "the catalogue is compiled before any host is contacted: it cannot use facts or registers",
+            "the catalogue is compiled before any host is contacted: it cannot use facts or registered variables",
         )
     given = inventory.hosts[stack[0]].variables.get("llm_secrets")
     if given is not None and not isinstance(given, Mapping):
@@ -75,17 +75,17 @@ def _check_same(inventory: Inventory, stack: Sequence[str], out: Compiled) -> No
         for here, there, path, names in differing.values():
             out.refuse(
                 "differing-catalogues",
-                f"{listing(names)} and {first_name} do not see the same {variable}: "
+                f"{listing(names)} and {first_name} have different values of {variable}: "
                 f"{_where(there, variable in inventory.hosts[names[0]].variables)} and "
                 f"{_where(here, variable in first.variables)}",
                 path,
                 there or here,
-                f"the catalogue is one for the inventory: set it for all of {STACK}",
+                f"the inventory has one catalogue: set it for all of {STACK}",
             )
 
 
 def _where(origin: Origin | None, defined: bool) -> str:
-    return str(origin) if origin else "(a place without origin)" if defined else "(not defined)"
+    return str(origin) if origin else "(unknown origin)" if defined else "(not defined)"
 
 
 def _first_difference(left: Any, right: Any) -> Path:

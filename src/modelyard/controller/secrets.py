@@ -41,7 +41,7 @@ def resolve(name: str, given: Mapping[str, Any], store: Path, *, write: bool) ->
     """
     value = find(name, given, store)
     if value == "":
-        raise SecretError(f"the secret {name} is empty: {store / name}; delete the file to have a new one generated")
+        raise SecretError(f"secret {name} is empty: {store / name}; delete the file, and a new one is generated")
     if value is not None:
         return value, False
     value = _fresh()
@@ -71,12 +71,12 @@ def begin_rotation(name: str, given: Mapping[str, Any], store: Path, *, write: b
         if find(old, given, store):
             return False
         raise SecretError(
-            f"{name} comes from llm_secrets or the environment, so its value is yours to change: put the new one "
-            f"there, the one that is used today under {old}, and run this again"
+            f"{name} is defined in llm_secrets or the environment: put the new value there and "
+            f"the present one under {old}, then run this again"
         )
     value = find(name, given, store)
     if not value:
-        raise SecretError(f"there is no {name} yet: site.yml generates it")
+        raise SecretError(f"{name} does not exist yet; site.yml generates it")
     if find(old, given, store) not in (None, value):
         return False
     if write:
@@ -94,8 +94,8 @@ def end_rotation(name: str, given: Mapping[str, Any], store: Path, *, back: bool
     old = former(name)
     if is_given(old, given):
         raise SecretError(
-            f"{old} comes from llm_secrets or the environment: "
-            + (f"put it back under {name}" if back else "remove it there, and site.yml does the rest")
+            f"{old} is defined in llm_secrets or the environment: "
+            + (f"put it back under {name}" if back else "delete it there, then run site.yml")
         )
     if not (store / old).is_file():
         return False

@@ -56,8 +56,8 @@ def identity(source: Mapping[str, str]) -> str:
     if "path" in source:
         return sha256_of(_local(source["path"]))
     raise SourceError(
-        f"{_describe(source)}: a download needs a sha256, or `checksums`, the address of the file of checksums that "
-        "its release publishes"
+        f"{_describe(source)}: a download needs sha256, or checksums (the URL of the checksum "
+        "file that its release publishes)"
     )
 
 
@@ -72,7 +72,7 @@ def with_checksum(source: Mapping[str, str], lock: Path, *, write: bool = True) 
     if "checksums" not in source or "sha256" in source:
         return pinned, ""
     if "url" not in source:
-        raise SourceError(f"{_describe(source)}: `checksums` belongs to a url; a local file can have a sha256")
+        raise SourceError(f"{_describe(source)}: checksums is only valid with url; a local file can have sha256")
     url = source["url"]
     if known := _recorded(lock).get(url):
         return {**pinned, "sha256": known}, ""
@@ -172,8 +172,8 @@ def _verify(path: Path, wanted: str, source: Mapping[str, str]) -> None:
     found = sha256_of(path)
     if found != wanted:
         raise SourceError(
-            f"{_describe(source)}: the checksum is {found}, pinned is {wanted}; "
-            "either the file was changed or the version was, without its checksum"
+            f"{_describe(source)}: checksum mismatch: found {found}, pinned {wanted}; the file "
+            "changed, or the version changed and its checksum did not"
         )
 
 

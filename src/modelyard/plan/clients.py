@@ -32,29 +32,29 @@ def check_clients(
         if owner != f'client "{name}"':
             report.error(
                 "secret-shared",
-                f'the key of client "{name}" would be {client.secret}, which {owner} has',
+                f'client "{name}" uses {client.secret}, which is also a secret of {owner}',
                 (*path, "secret"),
-                "name another secret; it is generated if nobody defines it",
+                "name another secret; it is generated if it is not defined",
             )
         elif client.secret in short:
             report.error(
                 "secret-too-short",
                 f'{client.secret}, the key of client "{name}", has fewer than {SHORTEST_CLIENT_KEY} characters',
                 (*path, "secret"),
-                "hosts keep a hash of it, from which a short one could be guessed; remove it where it is defined, and "
-                "one is generated",
+                "hosts store its hash, from which a short key could be guessed; delete it where "
+                "it is defined, and one is generated",
             )
         for position, model in enumerate(client.models or ()):
             at = (*path, "models", position)
             if model in report.source.removed:
                 place = report.source.removed[model] or "an unknown place"
-                message = f'client "{name}" may ask for "{model}", which was removed at {place}'
+                message = f'client "{name}" may use "{model}", which was removed at {place}'
                 report.error("unknown-model", message, at, "remove it here, too")
             elif model not in public:
-                message = f'client "{name}" may ask for "{model}", which nobody declares'
+                message = f'client "{name}" may use "{model}", which no provider declares'
                 report.error("unknown-model", message, at, did_you_mean(model, public))
             elif model in resolved.disabled:
-                message = f'client "{name}" may ask for "{model}", but {resolved.absent[model]}'
+                message = f'client "{name}" may use "{model}", but {resolved.absent[model]}'
                 hint = "remove it here, or set the provider to status: active"
                 report.error("model-not-deployed", message, at, hint)
 

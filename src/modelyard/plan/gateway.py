@@ -191,7 +191,7 @@ class GatewayParts:
                     name="redis",
                     service="redis",
                     units=["modelyard-redis.service"],
-                    hint="put one host in llm_redis to share limits and cool-downs between gateways",
+                    hint="put one host into llm_redis to share limits and cool-downs between gateways",
                     skip="no host in group llm_redis",
                 )
             )
