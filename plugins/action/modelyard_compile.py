@@ -92,6 +92,7 @@ def switched(found: Switch) -> dict[str, Any]:
         "hosts": list(found.hosts),
         "differs": found.changed,
         "uncovered": list(found.uncovered),
+        "watching": list(found.watching),
     }
     return {**result(found.final), "away": result(found.away), "switch": told}
 
