@@ -268,3 +268,23 @@ def test_a_disk_full_of_it_is_no_reason_to_refuse(host: Host, monkeypatch: pytes
     host.release("vllm@a", ("current",), path)
     (problem,) = preflight.disk_problems(asked)
     assert "4 MiB are free, 10 MiB are needed" in problem
+
+
+@pytest.mark.parametrize(
+    ("status", "active", "under_way"),
+    [(None, True, True), (None, False, False), ("0\n", False, True), ("1\n", False, False)],
+)
+def test_a_build_that_succeeded_waits_to_be_collected(
+    host: Host, status: str | None, active: bool, under_way: bool
+) -> None:
+    identifier = "engine-1.0-0123456789ab"
+    work = host.work_on(identifier, 0)
+    if status is not None:
+        (work / "status").write_text(status, encoding="utf-8")
+    if active:
+        host.builds.add(store.unit_name(identifier))
+    assert artifact.query(identifier, check_mode=False) == {
+        "present": False,
+        "building": under_way,
+        "cores": os.cpu_count(),
+    }
