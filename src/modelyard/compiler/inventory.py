@@ -10,6 +10,7 @@ from modelyard.catalogue.ineffective import Ineffective
 from modelyard.catalogue.overrides import SECTIONS
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_origin
+from modelyard.catalogue.strays import Variable
 from modelyard.diagnostics import Diagnostic
 from modelyard.engines import ROLES
 from modelyard.plan.model import HostPlan
@@ -47,6 +48,8 @@ class Inventory:
     `secrets` are the names of the secrets that are defined somewhere, `short` those that are too short for a client's
     key, `ineffective` the places that set a variable for nobody, `locks` by role the versions whose packages can be
     checked (a role that is missing: not known).
+    `others` are the variables that the inventory and the command line set beside `llm_*`, `role_variables` by role
+    those that it takes (roles that could be meant by one of `others`).
     `away` are providers nobody is sent to for now, as if none of their models ran.
     """
 
@@ -57,6 +60,8 @@ class Inventory:
     ineffective: Sequence[Ineffective] = ()
     locks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     away: frozenset[str] = frozenset()
+    others: Sequence[Variable] = ()
+    role_variables: Mapping[str, frozenset[str]] = field(default_factory=dict)
     short: frozenset[str] = frozenset()
 
 
