@@ -121,18 +121,10 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import (
-    UNITS,
-    Release,
-    Service,
-    ServiceError,
-    differences,
-    mend,
-    run,
-    spoiled_files,
-    uninstall,
-    write_atomically,
-)
+from ansible.module_utils.modelyard_host import ServiceError, run, write_atomically
+from ansible.module_utils.modelyard_running import differences
+from ansible.module_utils.modelyard_services import Release, Service, mend, spoiled_files
+from ansible.module_utils.modelyard_units import UNITS, uninstall
 
 ARGUMENTS = {
     "service": {"type": "str", "required": True},
