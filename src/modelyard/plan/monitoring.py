@@ -62,9 +62,9 @@ class Watch:
         """The instances of role exporter on a host, given the rest of its plan."""
         ports = self.settings.exporters
         instances = [self.exporter(host, "node", ports.node, {}, {})]
-        probes = list(_probes(plan)) if self.settings.probe_interval_s is not None else []
+        probes = list(_probes(plan)) if self.settings.probe_interval_s else []
         secrets = {probe["credential"]: probe["credential"] for probe in probes if probe["credential"]}
-        settings = {"probe_interval_s": self.settings.probe_interval_s, "probes": probes}
+        settings = {"probe_interval_s": self.settings.probe_interval_s or None, "probes": probes}
         instances.append(self.exporter(host, "host", ports.host, settings, secrets))
         if host == self.redis:
             address = f"{url_host(plan['redis']['listen'][0])}:{plan['redis']['port']}"
