@@ -1,6 +1,6 @@
 """Checks of running services, run on the host they are about: activation, handlers and smoke share them.
 
-A check is a dictionary compiled by the core (docs/architecture.md, "Checks"). Standard library only, because this
+A check is a dictionary compiled by the core (docs/plan.md, "Checks"). Standard library only, because this
 runs with the target's Python.
 """
 
@@ -17,7 +17,9 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-from ansible.module_utils.modelyard_services import CREDENTIALS, ServiceError, run, unit_state
+from ansible.module_utils.modelyard_host import ServiceError, run
+from ansible.module_utils.modelyard_services import CREDENTIALS
+from ansible.module_utils.modelyard_units import unit_state
 
 GATEWAY_OPTIONS = {
     "url": {"type": "str", "required": True},

@@ -96,7 +96,7 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import ServiceError, read_text, run, sha256_of, write_atomically
+from ansible.module_utils.modelyard_host import ServiceError, read_text, run, sha256_of, write_atomically
 from ansible.module_utils.modelyard_store import CACHE, COMPLETE, STORE, WORK, building, unit_name
 
 BUILD_USER = "modelyard-build"

@@ -78,13 +78,13 @@ EXAMPLES = r"""
   ansible.builtin.include_role:
     name: redis
   vars:
-    redis_port: "{{ modelyard_compiled.plans[inventory_hostname].redis.port }}"
+    redis_plan: "{{ modelyard_compiled.plans[inventory_hostname].redis }}"
   when: modelyard_compiled.plans[inventory_hostname].redis is not none
 """
 
 RETURN = r"""
 plans:
-  description: By host, what runs there. The shape is in C(docs/architecture.md), "The compiled plan".
+  description: By host, what runs there. The shape is in C(docs/plan.md).
   returned: success
   type: dict
 engine_roles:

@@ -156,7 +156,8 @@ def _merge(
 def _fill(out: Compiled, scope: Scope, source: SourceMap) -> None:
     """Make the plans, and what is said beside them."""
     out.catalogue = scope.catalogue
-    out.plans = Planner(scope).plans()
+    out.hosts = Planner(scope).plans()
+    out.plans = {host: plan.model_dump() for host, plan in out.hosts.items()}
     out.public_names = scope.public_names
     members = scope.resolved.deployments.items()
     out.local_chat_models = [name for name, (first, *_) in members if first.host and first.model.mode == "chat"]

@@ -13,6 +13,7 @@ from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_origin
 from modelyard.catalogue.strays import Variable
 from modelyard.diagnostics import Diagnostic
 from modelyard.engines import ROLES
+from modelyard.plan.model import HostPlan
 
 CATALOGUE_VARIABLES = tuple(f"llm_{section}" for section in SECTIONS)
 OTHER_VARIABLES = (
@@ -69,7 +70,10 @@ class Compiled:
     """The result. With any error in `diagnostics` there are no plans."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    hosts: dict[str, HostPlan] = field(default_factory=dict)
+    """The plan of every host."""
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The same as plain data, as playbooks get it."""
     public_names: list[str] = field(default_factory=list)
     routes: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
@@ -91,7 +95,7 @@ class Compiled:
         return [d for d in self.diagnostics if d.severity == "warning"]
 
     def as_dict(self) -> dict[str, Any]:
-        """The structure of docs/architecture.md, "The compiled plan"."""
+        """The structure of docs/plan.md."""
         return {
             "plans": self.plans,
             "engine_roles": list(ROLES),

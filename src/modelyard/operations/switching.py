@@ -17,6 +17,7 @@ from modelyard.compiler.inventory import Compiled, Inventory
 from modelyard.compiler.resolve import is_keyed
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.names import MASTER_KEY, ROTATED, engine_secret
+from modelyard.plan.model import HostPlan
 
 UPGRADED = "llm_overrides_upgraded"
 """What `playbooks/upgrade.yml` writes into the inventory. Unlike a switched model it does not win over `llm_overrides`:
@@ -61,8 +62,8 @@ def switch(inventory: Inventory, provider: str, model: str) -> Switch:
     away = _while_away(with_choice, affected, former)
     hosts = tuple(dict.fromkeys(h for name in affected for h in _hosts(former.catalogue, inventory.groups, name)))
     uncovered = _uncovered(final, away, former)
-    watching = tuple(host for host, plan in final.plans.items() if _watched(plan) != _watched(former.plans.get(host)))
-    return Switch(chosen, hosts, final, away, final.plans != former.plans, uncovered, watching)
+    watching = tuple(host for host, plan in final.hosts.items() if _watched(plan) != _watched(former.hosts.get(host)))
+    return Switch(chosen, hosts, final, away, final.hosts != former.hosts, uncovered, watching)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
             f"The inventory's own overrides say {component} {planned.version}, and they win: change or remove "
             f"versions.{component} there ({listing(_who_says(inventory, component))})"
         )
-    hosts = tuple(host for host, plan in final.plans.items() if plan != before.plans.get(host))
+    hosts = tuple(host for host, plan in final.hosts.items() if plan != before.hosts.get(host))
     return Upgrade(overrides, former.version, final, hosts)
 
 
@@ -205,9 +206,9 @@ def _uncovered(final: Compiled, away: Compiled, former: Compiled) -> tuple[str, 
     return tuple(name for name in final.public_names if away is former or name not in away.public_names)
 
 
-def _watched(plan: Mapping[str, Any] | None) -> list[Any]:
-    """The parts of a plan that say what its host measures."""
-    return [plan[part] for part in ("exporters", "prometheus")] if plan else []
+def _watched(plan: HostPlan | None) -> object:
+    """Return the parts of a plan that say what its host measures."""
+    return (plan.exporters, plan.prometheus) if plan else None
 
 
 def _hosts(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], provider: str) -> list[str]:
