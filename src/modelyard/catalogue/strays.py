@@ -45,21 +45,6 @@ BY_NAME = ("providers", "clients")
 GATEWAY_ROLES = ("litellm", "haproxy")
 """Roles whose settings are in the section `gateway`."""
 
-FORMER: Mapping[str, Mapping[str, Path]] = {
-    "litellm": {
-        "ready_timeout_s": ("gateway", "timeouts", "ready_s"),
-        "drain_timeout_s": ("gateway", "timeouts", "drain_s"),
-    },
-    "haproxy": {
-        "stream_timeout_s": ("gateway", "timeouts", "door_s"),
-        "header_timeout_s": ("gateway", "timeouts", "header_s"),
-        "idle_timeout_s": ("gateway", "timeouts", "idle_s"),
-        "body_timeout_s": ("gateway", "limits", "body_s"),
-    },
-    "alertmanager": {"receiver": ("monitoring", "alertmanager", "webhook")},
-}
-"""By role, settings that it had under other names before they were in the catalogue; an engine's are in its module."""
-
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -85,7 +70,6 @@ def _settings(role: str) -> Iterator[tuple[str, Path]]:
     engine = next((engine for engine in ENGINES if engine.role == role), None)
     for former, key in engine.former.items() if engine else ():
         yield former, ("versions", role, key)
-    yield from FORMER.get(role, {}).items()
     for key in COMPONENTS[role].model_fields if role in COMPONENTS else ():
         yield key, ("versions", role, key)
     if engine:
@@ -96,7 +80,10 @@ def _settings(role: str) -> Iterator[tuple[str, Path]]:
     for section in ("gateway", "monitoring"):
         for path in _leaves(SHAPES[section], (section,)):
             if role in path or (section == "gateway" and role in GATEWAY_ROLES):
-                yield str(path[-1]), path
+                key = str(path[-1])
+                yield key, path
+                if "timeouts" in path:  # such as `litellm_ready_timeout_s`, now `timeouts.ready_s`
+                    yield f"{key.removesuffix('_s')}_timeout_s", path
 
 
 def _leaves(shape: type[BaseModel], path: Path) -> Iterator[Path]:
