@@ -491,6 +491,7 @@ def stray(text: str) -> Compiled:
         ("litellm_drain_timeout_s: 9", "{gateway: {timeouts: {drain_s: 9}}}"),
         ("haproxy_idle_timeout_s: 9", "{gateway: {timeouts: {idle_s: 9}}}"),
         ("litellm_index_url: abc", "{versions: {litellm: {index_url: abc}}}"),
+        ("redis_plan: {}", "the plan sets what role redis takes"),
         ("engine_plan: {}", "the plan sets what role engine takes"),
         ("service_secret: {}", 'did you mean "service_secrets"? The plan sets what role service takes'),
         ("llm-overrides: {}", 'did you mean "llm_overrides"?'),
