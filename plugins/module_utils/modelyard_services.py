@@ -56,7 +56,7 @@ def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[
     except FileNotFoundError as error:
         raise ServiceError(f"{argv[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise ServiceError(f"{' '.join(argv)} did not end within {timeout:.0f} s") from error
+        raise ServiceError(f"{' '.join(argv)} did not finish within {timeout:.0f} s") from error
 
 
 def systemctl(*arguments: str, timeout: float = 180.0) -> str:
@@ -448,7 +448,7 @@ class Door:
             try:
                 client.connect(self.SOCKET)
             except OSError as error:
-                raise ServiceError(f"the front door's admin socket {self.SOCKET}: {error.strerror}") from error
+                raise ServiceError(f"the front end's admin socket {self.SOCKET}: {error.strerror}") from error
             client.sendall(f"{command}\n".encode())
             answer = b""
             while chunk := client.recv(65536):
@@ -459,7 +459,7 @@ class Door:
         """Set a slot to ready, drain or maint. Raises ServiceError."""
         answer = self.ask(f"set server {self.BACKEND}/{slot} state {state}")
         if answer:
-            raise ServiceError(f"the front door refused `{slot} {state}`: {answer}")
+            raise ServiceError(f"the front end refused `{slot} {state}`: {answer}")
 
     def slot(self, slot: str) -> dict[str, str]:
         """Return HAProxy's statistics row of a slot. Raises ServiceError."""
@@ -469,7 +469,7 @@ class Door:
             row = dict(zip(names, line.split(","), strict=False))
             if row.get("pxname") == self.BACKEND and row.get("svname") == slot:
                 return row
-        raise ServiceError(f"the front door has no slot {self.BACKEND}/{slot}")
+        raise ServiceError(f"the front end has no slot {self.BACKEND}/{slot}")
 
     def release(self) -> str | None:
         """Return the release id of the running configuration, from its `description`.
@@ -521,7 +521,7 @@ def differences(release: Release, service: Service) -> list[str]:
     main = next(iter(units))
     running = running_release(main, release)
     if running != release.id:
-        found.append(f"{main} runs {running or 'nothing'}, wanted {release.id}")
+        found.append(f"{main} runs {running or 'nothing'}, expected {release.id}")
     return found
 
 
@@ -531,7 +531,7 @@ def _unit_differences(unit: str, content: str) -> list[str]:
         return [f"{unit} is not installed"]
     found = []
     if read_text(os.path.join(TRIED_UNITS, unit)) not in (None, content):
-        found.append(f"{unit} is another one until the next boot: a change of it was interrupted")
+        found.append(f"{unit} is overridden until the next boot: a change of it was interrupted")
     if installed != content:
         found.append(f"{unit} differs from its release")
     if unit_state(unit).get("UnitFileState") != "enabled":
@@ -559,14 +559,14 @@ def active_slots(release: Release) -> list[str]:
 def _slot_differences(release: Release) -> list[str]:
     active = active_slots(release)
     if len(active) != 1:
-        return [f"{len(active)} slots are active, wanted one"]
+        return [f"{len(active)} slots are active, expected one"]
     slot = active[0]
     unit = slot_unit(release, slot)
     found = _unit_differences(unit, release.unit_files(slot)[unit])
     running = running_release(unit, release)
     if running != release.id:
-        found.append(f"{unit} runs {running or 'nothing'}, wanted {release.id}")
+        found.append(f"{unit} runs {running or 'nothing'}, expected {release.id}")
     door = Door()
     if door.exists() and not door.slot(slot)["status"].startswith("UP"):
-        found.append(f"the front door has {slot} {door.slot(slot)['status']}")
+        found.append(f"the front end has {slot} {door.slot(slot)['status']}")
     return found

@@ -177,7 +177,7 @@ class Activation:
         marker = os.path.join(self.release.path, ".restart")
         reasons = differences(self.release, self.service)
         if os.path.exists(marker):
-            reasons.append("its files had been changed by hand")
+            reasons.append("its files were edited by hand")
         if not reasons:
             return self._report(changed=False)
         if self.release.strategy == "slots":
@@ -195,7 +195,7 @@ class Activation:
 
     def recover(self) -> dict[str, Any]:
         """Put right what an `execute` left that was killed; raises ServiceError with the report of it."""
-        killed = ServiceError("The process that switched was killed.")
+        killed = ServiceError("The activation process was killed.")
         if self.release.strategy == "slots":
             self.look()
             door = Door() if Door().exists() else None
@@ -262,7 +262,7 @@ class Activation:
                 waits[name] = min(latest[0]["at"] + seconds - now, seconds)
         unit = next(iter(self.release.unit_files()))
         if waits and unit_state(unit).get("ActiveState") == "active":  # else nobody is turned away by what follows
-            self.note(f"wait {max(waits.values()):.0f} s for requests to go to {', '.join(sorted(waits))} again")
+            self.note(f"wait {max(waits.values()):.0f} s until requests go to {', '.join(sorted(waits))} again")
             time.sleep(max(waits.values()))
 
     def _in_the_way(self) -> set[str]:
@@ -287,7 +287,7 @@ class Activation:
             units = live.unit_files()
             if unit_state(next(iter(units))).get("ActiveState") in ("active", "activating", "reloading"):
                 other.displaced = True
-                self.note(f"stop {name}, it makes room")
+                self.note(f"stop {name} to make room")
                 systemctl("stop", *units)
             if other.displaced:
                 self.displaced.append(other)
@@ -306,7 +306,8 @@ class Activation:
             taken = [f"{host}:{port}" for host, port in sorted(live.endpoints) if _answers(host, port)]
             if taken:
                 report.append(
-                    f"{other.name} made room and stays stopped: {taken[0]} belongs to another service by now."
+                    f"{other.name} was stopped to make room and stays stopped: {taken[0]} now "
+                    "belongs to another service."
                 )
                 continue
             self.note(f"start {other.name} again")
@@ -314,10 +315,10 @@ class Activation:
                 _reset_failures(*units)
                 systemctl("start", *units)
                 self._wait_until_ready(live)
-                report.append(f"{other.name} made room and serves again, its checks pass.")
+                report.append(f"{other.name} was stopped to make room and serves again; its checks pass.")
             except ServiceError as error:
                 report += [
-                    f"{other.name} made room, was started again and failed too.",
+                    f"{other.name} was stopped to make room, was started again and failed, too.",
                     str(error),
                     *_journal(next(iter(units))),
                 ]
@@ -363,17 +364,22 @@ class Activation:
             uninstall(*self.release.unit_files())
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.service.root, "current"))
-            report.append("There was no former release to put back, so the service is stopped.")
+            report.append("There was no former release to restore, so the service is stopped.")
             return "\n".join(report)
         if former.id == self.release.id:
             self._keep(former)
             if self.displaced:
                 systemctl("stop", *self.release.unit_files())
-                report.append("There is no other release to put back. It is stopped, for what made room for it.")
+                report.append(
+                    "There is no other release to restore. It is stopped in favour of the "
+                    "services that were stopped to make room."
+                )
             else:
-                report.append("It was live before and there is no other to put back; systemd goes on restarting it.")
+                report.append(
+                    "It was live before and there is no other release to restore; systemd keeps restarting it."
+                )
             return "\n".join(report)
-        self.note(f"putting release {former.id} back")
+        self.note(f"restore release {former.id}")
         self.service.point("staged", former)
         try:
             gone = self.release.unit_files().keys() - former.unit_files().keys()
@@ -386,7 +392,7 @@ class Activation:
                 self._keep(former)
         except (ServiceError, OSError) as second:
             report += [
-                f"The former release {former.id} was put back and failed too.",
+                f"The former release {former.id} was restored and failed, too.",
                 str(second),
                 *_journal(main),
             ]
@@ -417,7 +423,9 @@ class Activation:
                 return
             if live and failed and all(result["kind"] == "chat" for result in failed) and self._fails_too(live, failed):
                 self.checks = results
-                self.note(f"{unit} is ready; an engine does not answer, through {live} neither: {failed[0]['detail']}")
+                self.note(
+                    f"{unit} is ready; an engine does not answer, nor does it through {live}: {failed[0]['detail']}"
+                )
                 return
             if up and not checks:
                 self.note(f"{unit} is active, it has no checks")
@@ -430,7 +438,7 @@ class Activation:
                 seen = table(results) if results else [f"{unit} is {state.get('ActiveState')} ({state.get('Result')})"]
                 reason = "it was not ready in time"
                 if gave_up or final:
-                    reason = "it does not stay up" if gave_up else "it is up, but not as planned"
+                    reason = "it keeps exiting" if gave_up else "it is running, but not as planned"
                 raise ServiceError("\n".join([f"{unit}: {reason}.", *seen]))
             time.sleep(POLL_S)
 
@@ -443,8 +451,8 @@ class Activation:
         while time.monotonic() < started + WATCH_NEW_PROGRAM_S:
             time.sleep(POLL_S)
             if unit_state(unit).get("MainPID") != process:
-                raise ServiceError(f"{unit}: it ended {time.monotonic() - started:.0f} s after it was ready.")
-        self.note(f"{unit} is a new program and stayed up")
+                raise ServiceError(f"{unit}: it exited {time.monotonic() - started:.0f} s after it was ready.")
+        self.note(f"{unit} is a new program and kept running")
 
     def _fails_too(self, live: str, failed: list[dict[str, Any]]) -> bool:
         """Say whether the live slot fails the same checks, by name, with its own secrets."""
@@ -479,7 +487,7 @@ class Activation:
                 _wait_for(
                     lambda: door.slot(candidate)["status"].startswith("UP"),
                     15,
-                    f"the front door did not see {candidate} come up",
+                    f"the front end did not see {candidate} come up",
                 )
         except ServiceError as error:
             raise ServiceError(self._drop_candidate(error, door, candidate, live)) from error
@@ -518,14 +526,14 @@ class Activation:
                 _wait_for(lambda: int(door.slot(slot)["scur"] or 0) == 0, limit, "")
                 self.note(f"{slot} finished its requests")
             except ServiceError:
-                self.note(f"{slot} still had {door.slot(slot)['scur']} requests after {limit:.0f} s, they were cut off")
+                self.note(f"{slot} still had {door.slot(slot)['scur']} requests after {limit:.0f} s, they were cut")
         uninstall(unit)
         if door:
             # In rotation again only once the door's health check knows that it is down, or it would get requests.
             _wait_for(
                 lambda: door.slot(slot)["check_status"] != "L7OK",
                 10,
-                f"the front door did not see {slot} go down",
+                f"the front end did not see {slot} go down",
             )
             door.set_state(slot, "ready")
         self.note(f"{slot} is stopped")
@@ -640,7 +648,7 @@ def detached(activation: Activation, report_path: str) -> dict[str, Any]:
 
     return outcome(*in_a_child(supervise)) or {
         "failed": True,
-        "msg": "what switches was killed; the next run finishes, or puts back, what it began",
+        "msg": "the activation process was killed; the next run finishes or reverts the change",
     }
 
 
@@ -669,7 +677,7 @@ def main() -> None:
         if wanted:
             gone = missing(release)
             if gone:
-                module.fail_json(msg=f"{service.name} cannot go to release {wanted}: {', '.join(gone)} is gone")
+                module.fail_json(msg=f"{service.name} cannot activate release {wanted}: {', '.join(gone)} is missing")
             mend(release, spoiled_files(release), pwd.getpwnam(release.spec["user"]).pw_gid)
         os.makedirs(STATE, mode=0o700, exist_ok=True)
         report_path = os.path.join(STATE, f"{service.name}.json")

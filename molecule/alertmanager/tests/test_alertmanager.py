@@ -139,7 +139,7 @@ def test_what_is_wrong_is_refused_before_the_switch(host: Any, variables: dict[s
     )
     output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0, output
-    assert "the new release was refused by /usr/bin/amtool" in output
+    assert "the new release was rejected by /usr/bin/amtool" in output
     assert "nothing was changed" in output
     assert state() == before
     assert host.run(f"curl -sSf -m 30 http://127.0.0.1:{port}/-/healthy").rc == 0

@@ -216,7 +216,7 @@ def engine_checks(engine: Engine, process: Process, *, keyed: bool) -> list[dict
                 "kind": "http",
                 "url": base + engine.health,
                 "expect_status": [200],
-                "hint": f"{journal(unit)}; 503 means that the model is still loading",
+                "hint": f"{journal(unit)}; 503 means the model is still loading",
             }
         )
     checks.append(
@@ -248,6 +248,6 @@ def engine_checks(engine: Engine, process: Process, *, keyed: bool) -> list[dict
         if model.mode != "chat":
             chat["skip"] = f"mode is {model.mode}"
         elif engine.on_demand and not model.preload:
-            chat["skip"] = "loaded when somebody asks for it, and a check loads none"
+            chat["skip"] = "loaded on the first request; checks load no model"
         checks.append(chat)
     return checks

@@ -114,7 +114,7 @@ class GatewayParts:
                 "url": self.scope.door + path,
                 "method": method,
                 "expect_status": [403, 404],
-                "hint": "the door's path filter: /opt/modelyard/services/haproxy/current/config/haproxy.cfg",
+                "hint": "the front end's path filter: /opt/modelyard/services/haproxy/current/config/haproxy.cfg",
             }
             for method, path in (("POST", "/model/new"), ("GET", "/ui"))
         ]
@@ -129,7 +129,7 @@ class GatewayParts:
             "metrics_port": (self.scope.catalogue.monitoring or Monitoring()).exporters.gateway,
             "checks": [
                 {
-                    "name": "the door is running",
+                    "name": "the front end is running",
                     "service": "haproxy",
                     "kind": "unit",
                     "units": [unit],
@@ -142,7 +142,7 @@ class GatewayParts:
     def through_the_door(self) -> list[dict[str, Any]]:
         """What is behind the door. It goes live before any slot does, so this is smoke's part and not its own."""
         hint = f"{journal(DOOR_UNIT)}; then journalctl -u 'modelyard-litellm@*' -n 50"
-        return self.gateway_checks("haproxy", self.scope.door, "the door", hint)
+        return self.gateway_checks("haproxy", self.scope.door, "the front end", hint)
 
     def keys(self, host: str) -> list[dict[str, Any]]:
         """Whether providers elsewhere take our keys. Smoke's part: what they refuse does not hold a release back."""
@@ -154,12 +154,12 @@ class GatewayParts:
             path, header = ("/v1/models", "x_api_key") if anthropic else ("/models", "bearer")
             checks.append(
                 {
-                    "name": f"{provider} takes the key {secret}",
+                    "name": f"{provider} accepts the key {secret}",
                     "service": "litellm",
                     "kind": "key",
                     "url": f"{api_base(deployment, view).rstrip('/')}{path}",
                     header: f"litellm/{secret}",
-                    "hint": f"give {secret} its right value, then site.yml --tags gateway",
+                    "hint": f"correct {secret}, then run site.yml --tags gateway",
                 }
             )
         return checks
@@ -194,7 +194,7 @@ class GatewayParts:
                 "bearer": bearer,
                 "names": self.scope.public_names,
                 "timeout_s": 10,
-                "hint": f"a missing name was dropped by the gateway at start: {hint}",
+                "hint": f"the gateway dropped a missing name at start: {hint}",
             },
             {
                 "name": f"{what} refuses a request without a key",
@@ -215,10 +215,10 @@ class GatewayParts:
                 "model": resident or self.scope.public_names[0],
                 "stream": stream,
                 "timeout_s": CHAT_TIMEOUT_S,
-                "hint": f"the engine's own check says whether it is the engine; else {hint}",
+                "hint": f"if the engine's own check fails, it is the engine; else {hint}",
             }
             if resident is None:
-                check["skip"] = "no model is resident, and a check loads none"
+                check["skip"] = "no model is loaded; checks load no model"
             checks.append(check)
         return checks
 
