@@ -16,8 +16,10 @@ from lab.system import lower_layers_in_use, run
 
 RELEASES = ("bookworm", "trixie")
 INCLUDED = "systemd,systemd-sysv,dbus,python3,python3-apt,sudo,iproute2,ca-certificates,curl,procps,openssh-server"
-FRESH_DAYS = 7
-"""A base carries the package lists of its day; mirrors drop superseded packages after a while."""
+FRESH_DAYS = 1
+"""A base carries the package lists of its day, and hosts do not fetch newer ones; mirrors drop superseded packages."""
+
+KEEP_BYTECODE = Path(__file__).with_name("keep_bytecode.py")
 
 NETWORKD = """\
 [Match]
@@ -47,7 +49,7 @@ def ensure_base(release: str) -> Path:
             return made[-1]
         base = bases / f"{prefix}{int(time.time())}"
         print(
-            f"lab: making a {release} base root in {base} (once in {FRESH_DAYS} days, about half a minute)",
+            f"lab: making a {release} base root in {base} (once a day, about half a minute)",
             flush=True,
         )
         try:
@@ -80,7 +82,7 @@ def _controller_certificates() -> list[str]:
 def _recipe_hash(release: str) -> str:
     """Hash everything that decides a base's content: how it is made, from where, the certificates."""
     making = inspect.getsource(_make) + inspect.getsource(_prepare)
-    recipe = [making, INCLUDED, *_mirrors(release), *_controller_certificates()]
+    recipe = [making, INCLUDED, KEEP_BYTECODE.read_text(), *_mirrors(release), *_controller_certificates()]
     return hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
 
 
@@ -111,6 +113,9 @@ def _prepare(root: Path) -> None:
     (root / "etc/dpkg/dpkg.cfg.d/lab").write_text("force-unsafe-io\n")
     systemctl = ("systemctl", f"--root={root}")
     run(*systemctl, "enable", "--quiet", "systemd-networkd.service", "ssh.service")
+    (root / "var/cache/lab-python").mkdir(mode=0o700)
+    for customization in root.glob("etc/python3.*/sitecustomize.py"):
+        shutil.copyfile(KEEP_BYTECODE, customization)
     # They would hold dpkg's lock at a time of their own choosing.
     run(*systemctl, "mask", "--quiet", "apt-daily.timer", "apt-daily-upgrade.timer")
     shipped = set(_CERTIFICATE.findall((root / "etc/ssl/certs/ca-certificates.crt").read_text()))
@@ -119,6 +124,8 @@ def _prepare(root: Path) -> None:
         (root / f"usr/local/share/ca-certificates/controller-{number}.crt").write_text(certificate)
     if extra:
         run("chroot", root, "update-ca-certificates")
+    # Else each host spends seconds on it with its first package.
+    run("chroot", root, "apt-cache", "gencaches")
     # uv and Python's own TLS read it; without it they trust only what they bring along.
     bundle = "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"
     (root / "etc/environment").write_text(f"{bundle}\n")

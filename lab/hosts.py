@@ -122,6 +122,8 @@ def _configure(lab: Lab, host: Host, root: Path) -> None:
     (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     write_atomically(root / "root/.ssh/authorized_keys", (lab.disks / "id_ed25519.pub").read_text(), 0o600)
     write_atomically(root / "etc/ssh/ssh_host_ed25519_key", (lab.disks / "host_ed25519").read_text(), 0o600)
+    # Ansible's apt module fetches lists that are older than an hour; those of the base are at most a day old.
+    os.utime(root / "var/lib/apt/lists")
 
 
 def _start(lab: Lab, host: Host, directory: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.utils.display import Display
 
 from modelyard.controller import sources
@@ -19,6 +20,8 @@ from modelyard_ansible.action import Action
 display = Display()
 POLL_S = 3.0
 SHOW_EVERY_S = 10.0
+BUILDER_S = 30.0
+"""How long a host leaves the lock to the one on which a build was started."""
 
 
 class ActionModule(Action):
@@ -45,18 +48,60 @@ class ActionModule(Action):
         if not self._writes:
             result["msg"] = f"{identifier} would be built or copied"
             return result
-        started = time.monotonic()
         archive = sources.cache_directory() / "artifacts" / f"{identifier}.tar.zst"
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{archive}.lock", "w", encoding="utf-8") as lock:
+        if not boolean(arguments.get("wait", True)):
+            result["changed"] = self._begin(identifier, wanted, state, archive)
+            return result
+        started = time.monotonic()
+        self._leave_to_the_builder(archive, state)
+        with open(f"{archive}.lock", "a", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not archive.exists():
-                self._build(identifier, wanted, state, archive)
+            if state["building"] or not archive.exists():
+                try:
+                    self._build(identifier, wanted, state, archive)
+                finally:
+                    lock.truncate(0)
                 result["built"] = True
         if not result["built"]:
             self._copy(identifier, archive)
         result["seconds"] = round(time.monotonic() - started, 1)
         return result
+
+    def _begin(self, identifier: str, wanted: list[dict[str, str]], state: dict[str, Any], archive: Path) -> bool:
+        """Start the build of what no host builds yet. Returns whether it was started here.
+
+        The lock's file then names the host, so that further hosts wait for its archive.
+        """
+        with open(f"{archive}.lock", "a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if archive.exists() or state["building"] or self._builder(archive):
+                return False
+            self._start(identifier, wanted, state)
+            lock.truncate(0)
+            lock.write(self._vars["inventory_hostname"])
+        return True
+
+    def _builder(self, archive: Path) -> str:
+        """Return the host of this play, other than this one, on which the build was started, or an empty text."""
+        lock = Path(f"{archive}.lock")
+        name = lock.read_text(encoding="utf-8") if lock.exists() else ""
+        others = set(self._vars.get("ansible_play_hosts") or []) - {self._vars["inventory_hostname"]}
+        return name if name in others else ""
+
+    def _leave_to_the_builder(self, archive: Path, state: dict[str, Any]) -> None:
+        """Let the host on which the build was started take the lock first, or this one would build as well.
+
+        It does so within seconds, in the same task, if it is still there.
+        """
+        deadline = time.monotonic() + BUILDER_S
+        while time.monotonic() < deadline:
+            if archive.exists() or state["building"] or not self._builder(archive) or _is_locked(archive):
+                return
+            time.sleep(0.1)
 
     def _with_checksum(self, source: dict[str, str]) -> dict[str, str]:
         """Resolve `checksums`; what it gave is in a file beside the inventory from then on."""
@@ -75,16 +120,7 @@ class ActionModule(Action):
     def _build(self, identifier: str, wanted: list[dict[str, str]], state: dict[str, Any], archive: Path) -> None:
         host = self._vars["inventory_hostname"]
         if not state["building"]:
-            self._install(list(self._task.args.get("packages") or []))
-            remote = self._push_sources(wanted)
-            display.display(f"{host}: building {identifier} on {state['cores']} cores")
-            self._step(
-                "start",
-                identifier,
-                sources=remote,
-                script=self._task.args["script"],
-                environment=dict(self._task.args.get("environment") or {}),
-            )
+            self._start(identifier, wanted, state)
         shown = time.monotonic()
         while not (progress := self._step("poll", identifier))["ended"]:
             if time.monotonic() - shown >= SHOW_EVERY_S and progress["line"]:
@@ -100,6 +136,19 @@ class ActionModule(Action):
         packed = self._step("finish", identifier)
         self._keep(packed, archive)
         self._step("discard", identifier, archive=packed["archive"])
+
+    def _start(self, identifier: str, wanted: list[dict[str, str]], state: dict[str, Any]) -> None:
+        self._install(list(self._task.args.get("packages") or []))
+        remote = self._push_sources(wanted)
+        host = self._vars["inventory_hostname"]
+        display.display(f"{host}: building {identifier} on {state['cores']} cores")
+        self._step(
+            "start",
+            identifier,
+            sources=remote,
+            script=self._task.args["script"],
+            environment=dict(self._task.args.get("environment") or {}),
+        )
 
     def _install(self, packages: list[str]) -> None:
         if not packages:
@@ -152,6 +201,15 @@ class ActionModule(Action):
         self._fixup_perms2((directory, remote))
         sha256 = archive.with_suffix(".sha256").read_text(encoding="utf-8").strip()
         self._step("unpack", identifier, archive=remote, sha256=sha256)
+
+
+def _is_locked(archive: Path) -> bool:
+    with open(f"{archive}.lock", "a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def identify(arguments: dict[str, Any], wanted: list[dict[str, str]]) -> str:

@@ -12,10 +12,11 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
 
 from modelyard.catalogue.overrides import SWITCHED
+from modelyard.catalogue.strays import roles_of
 from modelyard.compiler.compile import compile_inventory
 from modelyard.compiler.inventory import Compiled, Host, Inventory
 from modelyard.controller.origins import ansible_origin
-from modelyard.controller.places import ineffective
+from modelyard.controller.places import declared, ineffective, others, places_of
 from modelyard.controller.secrets import find
 from modelyard.engines import ENGINES
 from modelyard.names import SHORTEST_CLIENT_KEY, STACK
@@ -92,6 +93,7 @@ def switched(found: Switch) -> dict[str, Any]:
         "hosts": list(found.hosts),
         "differs": found.changed,
         "uncovered": list(found.uncovered),
+        "watching": list(found.watching),
     }
     return {**result(found.final), "away": result(found.away), "switch": told}
 
@@ -147,15 +149,25 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     secrets = {*given, *(name for name, value in os.environ.items() if value)}.union(*stores.values())
     values = {name: [find(name, given, store) or "" for store in stores] for name in secrets}
     short = {name for name, found in values.items() if any(0 < len(value) < SHORTEST_CLIENT_KEY for value in found)}
+    places = places_of(hostvars)
+    strange = others(hostvars, places)
+    candidates = roles_of((one.name for one in strange), role_names())
     return Inventory(
         groups,
         hosts,
         frozenset(secrets),
         ansible_origin,
-        ineffective(hostvars, groups, written),
+        ineffective(places, groups, written),
         {role: found for role in LOCKED if (found := locked_versions(role))},
         short=frozenset(short),
+        others=strange,
+        role_variables={role: declared(ROLES, role) for role in {*candidates.values()}},
     )
+
+
+def role_names() -> list[str]:
+    """Return the names of all roles; none where the plugins are used without them."""
+    return sorted(path.name for path in ROLES.iterdir()) if ROLES.is_dir() else []
 
 
 def locked_versions(role: str) -> frozenset[str]:

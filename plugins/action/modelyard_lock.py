@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import ansible.context
+
 from modelyard.controller.runs import started
 from modelyard_ansible.action import ControllerAction, Refusal
 
@@ -19,9 +21,7 @@ class ActionModule(ControllerAction):
 
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Take the lock, and return what it says of us. Raises Refusal with who has it."""
-        wanted = self._options(
-            {"path": {"type": "path", "required": True}, "purpose": {"type": "str", "required": True}}
-        )
+        self._options({})
         # Tasks run in children of the process that the user started.
         pid = os.getppid()
         mine = {
@@ -30,9 +30,9 @@ class ActionModule(ControllerAction):
             "started": started(pid),
             "user": getpass.getuser(),
             "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-            "purpose": wanted["purpose"],
+            "purpose": ", ".join(ansible.context.CLIARGS.get("args", ())),
         }
-        path = Path(wanted["path"])
+        path = Path(str(variables["inventory_dir"]), ".modelyard.lock")
         try:
             take(path, mine)
         except OSError as error:

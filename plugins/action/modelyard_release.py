@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.template import trust_as_template
 
+from modelyard.catalogue.sourcemap import plain
+from modelyard.plan.parts import recorded
 from modelyard_ansible.action import Action
 
 
 class ActionModule(Action):
-    """Turns `template:` entries into `content:` and hands the rest to the module."""
+    """Turns `template:` entries into `content:`, and leaves out of `plan` what a host does not record."""
 
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Return the module's result."""
@@ -18,6 +21,8 @@ class ActionModule(Action):
         for group, key in (("files", "path"), ("units", "name")):
             entries = arguments.get(group) or []
             arguments[group] = [{key: entry[key], "content": self._content(entry, variables)} for entry in entries]
+        if isinstance(part := arguments.get("plan"), Mapping):
+            arguments["plan"] = recorded(str(arguments["service"]), plain(part))
         if arguments.get("state") == "absent":
             arguments["by"] = self._runner()
         return self._module(variables, arguments)

@@ -19,6 +19,24 @@ from modelyard.operations.status import render as render_status
 from modelyard.operations.status import status
 from modelyard.output.render import render_changes
 from modelyard.output.systemd import fill_words, systemd_word
+from modelyard.plan.model import HostPlan
+from modelyard.plan.parts import PartError, part
+
+
+def typed(plans: Mapping[str, Any]) -> dict[str, HostPlan]:
+    """Return the plans that modelyard_compile returned, with their types."""
+    return {host: HostPlan.model_validate(plan) for host, plan in plain(plans).items()}
+
+
+def modelyard_part(given: Mapping[str, Any], role: str) -> dict[str, Any]:
+    """Return what a role is given of a plan: `given`, with the defaults of all other keys.
+
+    Raises AnsibleFilterError where a role has no part, or for a key or value that is not valid.
+    """
+    try:
+        return part(str(role), plain(given))
+    except PartError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 def litellm_config(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,7 +73,7 @@ def modelyard_changes(plans: Mapping[str, Any], results: Mapping[str, Any]) -> s
 
     `results` are by host those of modelyard_live.
     """
-    return render_changes(compare(plain(plans), {host: observed(result) for host, result in plain(results).items()}))
+    return render_changes(compare(typed(plans), {host: observed(result) for host, result in plain(results).items()}))
 
 
 def modelyard_drill(
@@ -65,9 +83,11 @@ def modelyard_drill(
 
     Raises AnsibleFilterError where it is refused.
     """
-    plans, models = plain(compiled["plans"]), plain(compiled["local_chat_models"])
+    models = plain(compiled["local_chat_models"])
     try:
-        return asdict(drill(plans, models, str(fault), str(model), str(environment), bool(confirmed)))
+        return asdict(
+            drill(typed(compiled["plans"]), models, str(fault), str(model), str(environment), bool(confirmed))
+        )
     except DrillError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -114,7 +134,7 @@ def modelyard_status(
         host: result if "services" in result else live[host] if isinstance(live[host], str) else str(result.get("msg"))
         for host, result in plain(founds).items()
     }
-    return status(plain(plans) if plans else None, live, found)
+    return status(typed(plans) if plans else None, live, found)
 
 
 def modelyard_status_text(found: Mapping[str, Any]) -> str:
@@ -152,6 +172,7 @@ FILTERS: tuple[Callable[..., Any], ...] = (
     modelyard_cuda_build,
     modelyard_drill,
     modelyard_fill_words,
+    modelyard_part,
     modelyard_releases,
     modelyard_status,
     modelyard_status_text,

@@ -17,7 +17,9 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-from ansible.module_utils.modelyard_services import CREDENTIALS, ServiceError, run, unit_state
+from ansible.module_utils.modelyard_host import ServiceError, run
+from ansible.module_utils.modelyard_services import CREDENTIALS
+from ansible.module_utils.modelyard_units import unit_state
 
 GATEWAY_OPTIONS = {
     "url": {"type": "str", "required": True},

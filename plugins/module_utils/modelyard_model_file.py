@@ -32,7 +32,7 @@ from ansible.module_utils.modelyard_download import (
     same_host,
     write_text,
 )
-from ansible.module_utils.modelyard_services import sha256_of
+from ansible.module_utils.modelyard_host import sha256_of
 
 MODELS = "/var/lib/modelyard/models"
 """Below this lies what is fetched."""

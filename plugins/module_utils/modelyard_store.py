@@ -16,7 +16,9 @@ import re
 import shutil
 from collections.abc import Collection, Iterator
 
-from ansible.module_utils.modelyard_services import DAY_S, SERVICES, TRIED_UNITS, UNITS, run
+from ansible.module_utils.modelyard_host import run
+from ansible.module_utils.modelyard_services import DAY_S, SERVICES
+from ansible.module_utils.modelyard_units import TRIED_UNITS, UNITS
 
 STORE = "/opt/modelyard/store"
 CACHE = "/var/cache/modelyard"

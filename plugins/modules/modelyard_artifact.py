@@ -10,11 +10,10 @@ description:
   - Makes sure that C(/opt/modelyard/store/NAME-VERSION-HASH) is there and whole. The hash covers everything
     that decides the bytes,
     so an artifact is never changed, only replaced by another one.
-  - Where it is missing, it is copied from the controller's cache; where that has none, it is built on the
-    host, in a transient
-    systemd unit that survives a lost connection (a rerun picks the build up), and kept on the controller. A
-    lock per artifact
-    on the controller makes further hosts wait for the first one's build and copy it.
+  - Where it is missing, it is copied from the controller's cache; where that has none, it is built on
+    the host, in a transient systemd unit that survives a lost connection (a rerun picks the build up,
+    also one that has succeeded), and kept on the controller. A lock per artifact on the controller
+    makes further hosts wait for the first one's build and copy it.
   - An artifact that is there is marked as asked for now, which is no change. C(modelyard_base) deletes what no release
     names and nobody asked for within a day.
 options:
@@ -46,6 +45,14 @@ options:
     description: Shell script that builds into C($DEST), with C($SOURCES), C($JOBS) and an empty working directory.
     type: str
     required: true
+  wait:
+    description:
+      - Whether to return only when the artifact is there. With V(false) a build is started where it is
+        needed, unless the controller's cache has the artifact or another host builds it, and a later
+        call collects it.
+      - A build that fails meanwhile is started again, and reported, by the later call.
+    type: bool
+    default: true
   environment:
     description: Environment of the build, such as a mirror's address. It does not decide the bytes; what does
       belongs into O(key).
@@ -89,7 +96,7 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import ServiceError, read_text, run, sha256_of, write_atomically
+from ansible.module_utils.modelyard_host import ServiceError, read_text, run, sha256_of, write_atomically
 from ansible.module_utils.modelyard_store import CACHE, COMPLETE, STORE, WORK, building, unit_name
 
 BUILD_USER = "modelyard-build"
@@ -98,14 +105,17 @@ BUILD_USER = "modelyard-build"
 def query(identifier: str, check_mode: bool) -> dict[str, Any]:
     """Say whether the artifact is there and whole, and whether a build of it is under way. Marks it as asked for.
 
+    A build that succeeded and was not collected counts as under way; one that failed is started again.
     Raises ServiceError.
     """
     marker = os.path.join(STORE, identifier, COMPLETE)
+    status = read_text(os.path.join(WORK, identifier, "status")) or ""
     present = os.path.exists(marker)
     if present and not check_mode:
         with contextlib.suppress(OSError):  # on a file system that is read-only nothing is deleted either
             os.utime(marker)
-    return {"present": present, "building": building(identifier), "cores": os.cpu_count() or 1}
+    under_way = status.strip() == "0" or building(identifier)
+    return {"present": present, "building": under_way, "cores": os.cpu_count() or 1}
 
 
 def start(identifier: str, sources: dict[str, Any], script: str, environment: dict[str, Any]) -> dict[str, Any]:

@@ -64,21 +64,10 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import (
-    CREDENTIALS,
-    SERVICES,
-    UNITS,
-    Service,
-    ServiceError,
-    read_text,
-    retired_long_ago,
-    run,
-    services,
-    systemctl,
-    unit_state,
-    write_atomically,
-)
+from ansible.module_utils.modelyard_host import ServiceError, read_text, run, write_atomically
+from ansible.module_utils.modelyard_services import CREDENTIALS, SERVICES, Service, retired_long_ago, services
 from ansible.module_utils.modelyard_store import STORE, delete_unneeded, unneeded
+from ansible.module_utils.modelyard_units import UNITS, systemctl, unit_state
 
 TARGET = "modelyard.target"
 DIRECTORIES = {

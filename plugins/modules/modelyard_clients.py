@@ -60,7 +60,7 @@ import pwd
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_clients import PATH, content, describe, is_private, there
-from ansible.module_utils.modelyard_services import read_text, write_atomically
+from ansible.module_utils.modelyard_host import read_text, write_atomically
 
 
 def main() -> None:

@@ -78,13 +78,13 @@ EXAMPLES = r"""
   ansible.builtin.include_role:
     name: redis
   vars:
-    redis_port: "{{ modelyard_compiled.plans[inventory_hostname].redis.port }}"
+    redis_plan: "{{ modelyard_compiled.plans[inventory_hostname].redis }}"
   when: modelyard_compiled.plans[inventory_hostname].redis is not none
 """
 
 RETURN = r"""
 plans:
-  description: By host, what runs there. The shape is in C(docs/architecture.md), "The compiled plan".
+  description: By host, what runs there. The shape is in C(docs/plan.md).
   returned: success
   type: dict
 engine_roles:
@@ -148,7 +148,8 @@ upgrade:
   type: dict
 switch:
   description: The choice. C(overrides) are the variables that make it, C(hosts) the hosts of the providers concerned,
-    C(differs) is false if the model runs already, C(uncovered) are names that nobody answers meanwhile.
+    C(differs) is false if the model runs already, C(uncovered) are names that nobody answers meanwhile,
+    C(watching) hosts whose exporters or Prometheus change.
   returned: with O(operation=switch)
   type: dict
 """

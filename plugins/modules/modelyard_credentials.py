@@ -54,14 +54,8 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import (
-    CREDENTIALS,
-    Release,
-    Service,
-    link_atomically,
-    read_text,
-    write_atomically,
-)
+from ansible.module_utils.modelyard_host import link_atomically, read_text, write_atomically
+from ansible.module_utils.modelyard_services import CREDENTIALS, Release, Service
 
 
 def environment_file(values: dict[str, Any]) -> str:

@@ -66,7 +66,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_clients import there as clients_there
-from ansible.module_utils.modelyard_services import SERVICES, Service, changed_at, public_names, read_text
+from ansible.module_utils.modelyard_host import changed_at, read_text
+from ansible.module_utils.modelyard_services import SERVICES, Service, public_names
 
 ENTRIES = 50
 

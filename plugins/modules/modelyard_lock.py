@@ -6,20 +6,11 @@ short_description: Hold an inventory for the time of a run
 version_added: "0.1.0"
 author: Modelyard
 description:
-  - Two people who change the same hosts at the same time get in each other's way. The second one is told who is at
-    work, and since when.
-  - The lock is a file on the controller. It ends with the C(ansible-playbook) that took it, however that ends; nothing
-    has to be released or cleaned up.
+  - Two people who change the same hosts at the same time get in each other's way. The second one is
+    told who is at work with which playbook, and since when.
+  - The lock is the file C(.modelyard.lock) beside the inventory. It ends with the
+    C(ansible-playbook) that took it, however that ends; nothing has to be released or cleaned up.
   - Runs on the controller and contacts no host.
-options:
-  path:
-    description: The lock, beside the inventory.
-    type: path
-    required: true
-  purpose:
-    description: What runs, for the one who is told.
-    type: str
-    required: true
 attributes:
   check_mode:
     support: full
@@ -27,10 +18,8 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Nobody else changes this inventory's hosts
+- name: Take the lock of the inventory
   modelyard_lock:
-    path: "{{ inventory_dir }}/.modelyard.lock"
-    purpose: playbooks/switch_model.yml
   run_once: true
 """
 

@@ -134,7 +134,7 @@ from typing import Any, Callable, Generator
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_download import RetryableError, gib
-from ansible.module_utils.modelyard_services import read_text, sha256_of, write_atomically
+from ansible.module_utils.modelyard_host import read_text, sha256_of, write_atomically
 
 OWN_REGISTRY = "registry.ollama.ai"
 PROGRESS_EVERY_S = 10.0

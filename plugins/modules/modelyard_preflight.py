@@ -211,14 +211,16 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_gguf import GgufError, read
 from ansible.module_utils.modelyard_gpus import find, survey
+from ansible.module_utils.modelyard_host import read_text
 from ansible.module_utils.modelyard_model_file import (
     MODELS,
     hub_url,
     place_of,
     published_record,
 )
-from ansible.module_utils.modelyard_services import public_names, read_text, unit_state
+from ansible.module_utils.modelyard_services import public_names
 from ansible.module_utils.modelyard_store import size_of, unneeded
+from ansible.module_utils.modelyard_units import unit_state
 
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
 TCP_LISTEN = "0A"

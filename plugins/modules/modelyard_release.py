@@ -62,8 +62,9 @@ options:
     elements: dict
     default: []
   plan:
-    description: What the release is made from, as a tree of plain values without secrets. It is kept in the manifest,
-      outside of the release's identity, so that C(modelyard_live) can say later what runs.
+    description: The part of the host's plan that the release is made from. It is kept in the manifest, outside of the
+      release's identity and without what C(docs/plan.md) says is not recorded, so that C(modelyard_live) can say later
+      what runs.
     type: dict
   by:
     description: Who takes a service away, and in which run. Set by the action plugin, for the history.
@@ -86,8 +87,8 @@ EXAMPLES = r"""
     units:
       - {name: modelyard-redis.service, template: modelyard-redis.service.j2}
     generation: "{{ __redis_credentials.generation }}"
-    checks: "{{ redis_checks }}"
-    plan: {port: "{{ redis_port }}"}
+    checks: "{{ redis_plan.checks }}"
+    plan: "{{ redis_plan }}"
   notify: Activate redis
 """
 
@@ -120,18 +121,10 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import (
-    UNITS,
-    Release,
-    Service,
-    ServiceError,
-    differences,
-    mend,
-    run,
-    spoiled_files,
-    uninstall,
-    write_atomically,
-)
+from ansible.module_utils.modelyard_host import ServiceError, run, write_atomically
+from ansible.module_utils.modelyard_running import differences
+from ansible.module_utils.modelyard_services import Release, Service, mend, spoiled_files
+from ansible.module_utils.modelyard_units import UNITS, uninstall
 
 ARGUMENTS = {
     "service": {"type": "str", "required": True},

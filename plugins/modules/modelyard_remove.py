@@ -54,8 +54,9 @@ import pwd
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_services import TRIED_UNITS, UNITS, ServiceError, delete_unit_files, run, systemctl
+from ansible.module_utils.modelyard_host import ServiceError, run
 from ansible.module_utils.modelyard_store import CACHE
+from ansible.module_utils.modelyard_units import TRIED_UNITS, UNITS, delete_unit_files, systemctl
 
 PROGRAMS = "/opt/modelyard"
 SECRETS = "/etc/modelyard"

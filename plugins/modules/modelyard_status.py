@@ -59,19 +59,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import CheckError, describe, request, speed
-from ansible.module_utils.modelyard_services import (
-    Release,
-    Service,
-    ServiceError,
-    active_slots,
-    changed_at,
-    differences,
-    run,
-    services,
-    slot_unit,
-    spoiled_files,
-    unit_state,
-)
+from ansible.module_utils.modelyard_host import ServiceError, changed_at, run
+from ansible.module_utils.modelyard_running import active_slots, differences, slot_unit
+from ansible.module_utils.modelyard_services import Release, Service, services, spoiled_files
+from ansible.module_utils.modelyard_units import unit_state
 
 
 def main_unit(release: Release) -> str:

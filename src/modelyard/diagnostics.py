@@ -16,7 +16,7 @@ from modelyard.catalogue.sourcemap import Origin, Path, SourceMap
 Severity = Literal["error", "warning"]
 
 CODES: dict[str, str] = {
-    "unknown-variable": "a variable starts with llm_ but is unknown",
+    "unknown-variable": "a variable looks like one of ours but is none",
     "unreadable-variable": "a variable could not be templated without contacting a host",
     "variable-without-effect": "a variable is set in a place that applies to no host",
     "differing-catalogues": "two hosts see different catalogues",
@@ -30,7 +30,7 @@ CODES: dict[str, str] = {
     "no-gateway": "no host in llm_gateway",
     "too-many-redis": "more than one host in llm_redis",
     "too-many-monitoring": "more than one host in llm_monitoring",
-    "unknown-group": "a provider names a group the inventory does not define",
+    "unknown-group": "a provider's group is not defined, or a group only looks like ours",
     "unknown-host": "a model is placed on a host that is not in its provider's group",
     "host-outside-stack": "a host of one of our groups is not in llm_stack",
     "no-models": "a provider has no models",

@@ -35,6 +35,9 @@ SHORTEST_CLIENT_KEY = 24
 
 LOOPBACK = "127.0.0.1"
 
+WATCHERS = ("prometheus", "alertmanager", "grafana")
+"""Roles that only the host of Prometheus has, each a service of the same name."""
+
 
 def slugs(names: Iterable[str]) -> dict[str, str]:
     """Unit-safe instance names: lower case, everything but a-z and 0-9 becomes `-`, at most 48 characters.

@@ -231,9 +231,7 @@ class Gateway:
                 "service_name": "litellm",
                 "service_user": "modelyard-litellm",
                 "__litellm_artifact": {"path": self.environment},
-                "litellm_workers": self.workers,
-                "litellm_rules": self.plan["rules"],
-                "litellm_drain_timeout_s": 5,
+                "litellm_plan": {**self.plan, "workers": self.workers},
             }
         )
         for placeholder, value in (

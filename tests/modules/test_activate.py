@@ -15,8 +15,21 @@ from typing import Any, ClassVar
 
 import modelyard_activate as activate
 import pytest
+from ansible.module_utils import modelyard_activation as activation
+from ansible.module_utils import modelyard_in_place as in_place
+from ansible.module_utils import modelyard_running as running
 from ansible.module_utils import modelyard_services as services
-from ansible.module_utils.modelyard_services import Release, Service, ServiceError
+from ansible.module_utils import modelyard_slots as slots
+from ansible.module_utils import modelyard_supervision as supervision
+from ansible.module_utils import modelyard_units as units
+from ansible.module_utils.modelyard_host import ServiceError
+from ansible.module_utils.modelyard_services import Release, Service
+
+
+def replace_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    """Replace a name in all modules that take part in an activation and know it."""
+    for module in (activation, in_place, running, services, slots, units):
+        monkeypatch.setattr(module, name, value, raising=False)
 
 
 class KilledError(BaseException):
@@ -108,17 +121,17 @@ class Host:
 
     def activate(self, name: str, *displaces: str) -> dict[str, Any]:
         """Activate what is staged; returns the module's report."""
-        activation = self.begin(name, *displaces)
-        return dict(activation.told(activation.execute))
+        begun = self.begin(name, *displaces)
+        return dict(begun.told(begun.execute))
 
     def begin(self, name: str, *displaces: str, after: dict[str, int] | None = None) -> Any:
         """The activation of what is staged, as its supervisor makes it."""
         service = Service(name)
         release = service.load("staged")
         assert release
-        activation = activate.Activation(service, release, list(displaces), after=after)
-        activation.look()
-        return activation
+        begun = activate.activation(service, release, {"displaces": list(displaces), "by": None, "after": after})
+        begun.look()
+        return begun
 
     def serving(self) -> dict[str, str]:
         return {self.port(unit): unit.removeprefix("modelyard-").removesuffix(".service") for unit in self.active}
@@ -129,16 +142,18 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host on which llama-cpp@old serves on port 8080."""
     (tmp_path / "units").mkdir()
     host = Host(tmp_path)
-    for module in (activate, services):
-        monkeypatch.setattr(module, "SERVICES", str(tmp_path / "services"))
-        monkeypatch.setattr(module, "UNITS", str(tmp_path / "units"))
-        monkeypatch.setattr(module, "TRIED_UNITS", str(tmp_path / "tried"), raising=False)
-        monkeypatch.setattr(module, "unit_state", host.state)
-        monkeypatch.setattr(module, "running_release", host.running)
-        monkeypatch.setattr(module, "systemctl", host.systemctl)
-    monkeypatch.setattr(activate, "run_checks", host.checks)
-    monkeypatch.setattr(activate, "_answers", host.answers)
-    monkeypatch.setattr(activate, "run", lambda _: subprocess.CompletedProcess([], 0, "", ""))
+    for name, value in (
+        ("SERVICES", str(tmp_path / "services")),
+        ("UNITS", str(tmp_path / "units")),
+        ("TRIED_UNITS", str(tmp_path / "tried")),
+        ("unit_state", host.state),
+        ("running_release", host.running),
+        ("systemctl", host.systemctl),
+    ):
+        replace_everywhere(monkeypatch, name, value)
+    monkeypatch.setattr(activation, "run_checks", host.checks)
+    monkeypatch.setattr(in_place, "answers", host.answers)
+    monkeypatch.setattr(activation, "run", lambda _: subprocess.CompletedProcess([], 0, "", ""))
     host.stage("llama-cpp@old", 8080)
     assert host.activate("llama-cpp@old")["changed"]
     host.said.clear()
@@ -310,7 +325,7 @@ def test_a_reboot_in_between_starts_what_was_good(host: Host, status: str, monke
         raise KilledError
 
     with monkeypatch.context() as during:
-        during.setattr(activate, "run_checks", killed)
+        during.setattr(activation, "run_checks", killed)
         with pytest.raises(KilledError):
             host.activate("llama-cpp@old")
     assert list(host.active.values()) == [new]
@@ -326,11 +341,11 @@ def test_what_is_killed_is_put_right_at_once(host: Host, moment: str) -> None:
     """Without a next run: by the process that supervises."""
     host.stage("llama-cpp@new", 8080)
     host.kill_before = moment
-    activation = host.begin("llama-cpp@new", "llama-cpp@old")
+    begun = host.begin("llama-cpp@new", "llama-cpp@old")
     with pytest.raises(KilledError):
-        activation.told(activation.execute)
+        begun.told(begun.execute)
     host.kill_before = ""
-    report = activation.told(activation.recover)
+    report = begun.told(begun.recover)
     assert report["failed"]
     assert "The activation process was killed." in report["msg"]
     assert host.serving() == {"8080": "llama-cpp@old"}
@@ -340,8 +355,8 @@ def test_what_is_killed_is_put_right_at_once(host: Host, moment: str) -> None:
 
 def test_what_was_killed_before_it_began_costs_no_restart(host: Host) -> None:
     host.stage("llama-cpp@old", 8081)
-    activation = host.begin("llama-cpp@old")
-    report = activation.told(activation.recover)
+    begun = host.begin("llama-cpp@old")
+    report = begun.told(begun.recover)
     assert "never stopped serving" in report["msg"]
     assert host.said == []
 
@@ -359,9 +374,9 @@ def test_a_new_program_is_watched(host: Host, crashes: bool, monkeypatch: pytest
     former = host.stage("llama-cpp@old", 8080)
     new = host.stage("llama-cpp@old", 8081, store=["/opt/modelyard/store/new"])
     processes = itertools.chain(["10", "10"], itertools.repeat("11" if crashes else "10"))
-    monkeypatch.setattr(activate, "unit_state", lambda unit: {**host.state(unit), "MainPID": next(processes)})
-    monkeypatch.setattr(activate, "WATCH_NEW_PROGRAM_S", 0.05)
-    monkeypatch.setattr(activate, "POLL_S", 0.001)
+    monkeypatch.setattr(activation, "unit_state", lambda unit: {**host.state(unit), "MainPID": next(processes)})
+    monkeypatch.setattr(activation, "WATCH_NEW_PROGRAM_S", 0.05)
+    monkeypatch.setattr(activation, "POLL_S", 0.001)
     report = host.activate("llama-cpp@old")
     assert report.get("failed", False) == crashes
     assert ("s after it was ready" in report.get("msg", "")) == crashes
@@ -386,7 +401,7 @@ def test_the_supervisor_outlives_its_worker(tmp_path: Path, monkeypatch: pytest.
         def told(self, work: Any) -> dict[str, Any]:
             return dict(work())
 
-    report = activate.detached(Doomed(), str(tmp_path / "report"))
+    report = supervision.detached(Doomed(), str(tmp_path / "report"))
     assert report == {"failed": True, "msg": f"put right, not by {os.getpid()}"}
     assert json.loads((tmp_path / "report").read_text()) == report
 
@@ -399,7 +414,7 @@ def test_a_service_that_cannot_be_stopped_leaves_the_new_one_alone(host: Host, m
             raise ServiceError("systemctl stop: timed out")
         return host.systemctl(*arguments, **extra)
 
-    monkeypatch.setattr(activate, "systemctl", stuck)
+    monkeypatch.setattr(in_place, "systemctl", stuck)
     report = host.activate("llama-cpp@new", "llama-cpp@old")
     assert "systemctl stop: timed out" in report["msg"]
     assert host.serving() == {"8080": "llama-cpp@old"}
@@ -413,10 +428,10 @@ def test_what_left_no_process_is_asked_for(tmp_path: Path, monkeypatch: pytest.M
         release = Release(
             "firewall", {**spec, "activation": {"strategy": "reload", "running": ["/bin/echo", f"/x/{loaded}"]}}
         )
-        monkeypatch.setattr(services, "unit_state", lambda _: {"ActiveState": "active", "MainPID": "0"})
-        assert services.running_release("modelyard-firewall.service", release) == expected
-        monkeypatch.setattr(services, "unit_state", lambda _: {"ActiveState": "inactive", "MainPID": "0"})
-        assert services.running_release("modelyard-firewall.service", release) is None
+        monkeypatch.setattr(running, "unit_state", lambda _: {"ActiveState": "active", "MainPID": "0"})
+        assert running.running_release("modelyard-firewall.service", release) == expected
+        monkeypatch.setattr(running, "unit_state", lambda _: {"ActiveState": "inactive", "MainPID": "0"})
+        assert running.running_release("modelyard-firewall.service", release) is None
 
 
 @pytest.mark.parametrize(
@@ -427,25 +442,25 @@ def test_whoever_steps_in_gets_requests_again_first(
 ) -> None:
     """A gateway sends nobody to what it found gone, for a while; nobody would be left if this one went, too."""
     slept: list[float] = []
-    monkeypatch.setattr(activate.time, "sleep", slept.append)
+    monkeypatch.setattr(in_place.time, "sleep", slept.append)
     host.stage("llama-cpp@other", 8081)
     assert host.activate("llama-cpp@other")["changed"]
     at = Service("llama-cpp@other").history()[-1]["at"]
-    monkeypatch.setattr(activate.time, "time", lambda: at + moved)
+    monkeypatch.setattr(in_place.time, "time", lambda: at + moved)
     new = host.stage("llama-cpp@old", 8080, store=["/srv"])
-    monkeypatch.setattr(activate, "WATCH_NEW_PROGRAM_S", 0)
-    activation = host.begin("llama-cpp@old", after={"llama-cpp@other": 31, "llama-cpp@never": 31})
-    report = activation.told(activation.execute)
+    monkeypatch.setattr(activation, "WATCH_NEW_PROGRAM_S", 0)
+    begun = host.begin("llama-cpp@old", after={"llama-cpp@other": 31, "llama-cpp@never": 31})
+    report = begun.told(begun.execute)
     assert slept == ([waits] if waits else [])
     assert report["release"] == new
     assert ("until requests go to llama-cpp@other again" in str(report["steps"])) == bool(waits)
 
 
 def test_what_does_not_run_waits_for_nobody(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activate.time, "sleep", lambda _: pytest.fail("it waited"))
+    monkeypatch.setattr(in_place.time, "sleep", lambda _: pytest.fail("it waited"))
     host.stage("llama-cpp@new", 8081)
-    activation = host.begin("llama-cpp@new", after={"llama-cpp@old": 31})
-    assert activation.told(activation.execute)["changed"]
+    begun = host.begin("llama-cpp@new", after={"llama-cpp@old": 31})
+    assert begun.told(begun.execute)["changed"]
 
 
 UNIT = """\
@@ -492,5 +507,5 @@ def test_only_a_changed_directive_restarts_a_service_that_can_be_reloaded(
 
 def test_the_order_of_different_directives_does_not_count() -> None:
     lines = UNIT.splitlines(keepends=True)
-    assert services.directives("".join([*lines[:3], *lines[4:], lines[3]])) == services.directives(UNIT)
-    assert services.directives("".join([*lines[:-2], lines[-1], lines[-2]])) != services.directives(UNIT)
+    assert units.directives("".join([*lines[:3], *lines[4:], lines[3]])) == units.directives(UNIT)
+    assert units.directives("".join([*lines[:-2], lines[-1], lines[-2]])) != units.directives(UNIT)

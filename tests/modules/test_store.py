@@ -16,6 +16,7 @@ import modelyard_artifact as artifact
 import modelyard_base as base
 import modelyard_preflight as preflight
 import pytest
+from ansible.module_utils import modelyard_host as hosts
 from ansible.module_utils import modelyard_services as services
 from ansible.module_utils import modelyard_store as store
 from ansible.module_utils.modelyard_services import DAY_S, Release, Service
@@ -82,7 +83,7 @@ class Host:
 
     def systemctl(self, argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         if argv[0] != "systemctl":
-            return services.run(argv, timeout)
+            return hosts.run(argv, timeout)
         state = "active" if argv[-1] in self.builds else "inactive"
         return subprocess.CompletedProcess(argv, 0, f"ActiveState={state}\n", "")
 
@@ -96,10 +97,12 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host(tmp_path)
     for directory in (host.store, host.work, tmp_path / "services", tmp_path / "units", tmp_path / "tried"):
         directory.mkdir(parents=True)
-    for module in (services, store):
-        monkeypatch.setattr(module, "SERVICES", str(tmp_path / "services"))
-        monkeypatch.setattr(module, "UNITS", str(tmp_path / "units"))
-        monkeypatch.setattr(module, "TRIED_UNITS", str(tmp_path / "tried"))
+    for module, names in (
+        (services, ("SERVICES",)),
+        (store, ("SERVICES", "UNITS", "TRIED_UNITS")),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, str(tmp_path / {"TRIED_UNITS": "tried"}.get(name, name.lower())))
     for module in (store, artifact):
         monkeypatch.setattr(module, "STORE", str(host.store))
         monkeypatch.setattr(module, "WORK", str(host.work))
@@ -248,7 +251,7 @@ def test_a_copy_counts_from_when_it_came(host: Host) -> None:
     tar = ["tar", "--use-compress-program=zstd", "-cf", packed["archive"], "-C", str(host.store), path.name]
     subprocess.run(tar, check=True)
     shutil.rmtree(path)
-    artifact.unpack(path.name, packed["archive"], services.sha256_of(packed["archive"]))
+    artifact.unpack(path.name, packed["archive"], hosts.sha256_of(packed["archive"]))
     assert time.time() - (path / "bin/program").stat().st_mtime > DAY_S
     assert base.cleaned(False) == []
 
@@ -268,3 +271,23 @@ def test_a_disk_full_of_it_is_no_reason_to_refuse(host: Host, monkeypatch: pytes
     host.release("vllm@a", ("current",), path)
     (problem,) = preflight.disk_problems(asked)
     assert "4 MiB are free, 10 MiB are needed" in problem
+
+
+@pytest.mark.parametrize(
+    ("status", "active", "under_way"),
+    [(None, True, True), (None, False, False), ("0\n", False, True), ("1\n", False, False)],
+)
+def test_a_build_that_succeeded_waits_to_be_collected(
+    host: Host, status: str | None, active: bool, under_way: bool
+) -> None:
+    identifier = "engine-1.0-0123456789ab"
+    work = host.work_on(identifier, 0)
+    if status is not None:
+        (work / "status").write_text(status, encoding="utf-8")
+    if active:
+        host.builds.add(store.unit_name(identifier))
+    assert artifact.query(identifier, check_mode=False) == {
+        "present": False,
+        "building": under_way,
+        "cores": os.cpu_count(),
+    }

@@ -25,9 +25,7 @@ PLAYBOOK = """\
   vars:
     ansible_python_interpreter: "{{{{ ansible_playbook_python }}}}"
     plan: "{{{{ modelyard_compiled.plans[inventory_hostname] }}}}"
-    prometheus_scrape_interval_s: "{{{{ plan.prometheus.scrape_interval_s }}}}"
-    prometheus_alertmanagers: "{{{{ plan.prometheus.alertmanagers }}}}"
-    prometheus_scrape: "{{{{ plan.prometheus.scrape }}}}"
+    prometheus_plan: "{{{{ plan.prometheus }}}}"
   tasks:
     - ansible.builtin.template:
         src: {root}/roles/prometheus/templates/prometheus.yml.j2

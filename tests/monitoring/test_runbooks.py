@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
-import yaml
 from promql import groups, unknown
+
+from modelyard.plan.parts import ExporterPart
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
@@ -64,9 +66,7 @@ def test_units_exist() -> None:
     found = named(r"modelyard-([a-z-]+(?:@\w+)?)")
     assert {"haproxy", "litellm@blue", "exporter@host"} <= found
     assert {name for name in found if f"modelyard-{name.partition('@')[0]}" not in units} == set()
-    specs = yaml.safe_load((ROOT / "roles/exporter/meta/argument_specs.yml").read_text(encoding="utf-8"))
-    instances = specs["argument_specs"]["main"]["options"]["exporter_instances"]["options"]
-    assert named(r"modelyard-exporter@(\w+)") == set(instances["kind"]["choices"])
+    assert named(r"modelyard-exporter@(\w+)") == set(get_args(ExporterPart.model_fields["kind"].annotation))
 
 
 @pytest.mark.parametrize("expression", sorted(set(EXPRESSIONS)))

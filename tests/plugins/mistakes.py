@@ -188,6 +188,17 @@ MISTAKES = (
         'did you mean "llm_overrides"?',
     ),
     Mistake(
+        "A setting that is not in the catalogue",
+        "It was a variable of a role once, and is misspelt as well.",
+        MINE,
+        """\
+        vllm_bulid: cpu
+        """,
+        "unknown-variable",
+        1,
+        'did you mean "vllm_build"? It is in the catalogue',
+    ),
+    Mistake(
         "A provider was removed, but chains still name it",
         "`null` removes a provider with its models. The chains of the shipped catalogue still name them.",
         MINE,

@@ -145,6 +145,20 @@ def test_unknown_variable(ansible: Run, stack: Path, variables: Write) -> None:
     assert 'did you mean "llm_overrides"?' in done.stdout
 
 
+def test_variables_that_look_like_ours(ansible: Run, stack: Path, variables: Write) -> None:
+    """Wherever they are set; what is the user's own is left alone."""
+    path = variables("---\nvllm_bulid: cpu\nmine: 1\nllm-overrides: {}\n")
+    own = variables("---\nengine_plan: {}\nvllm_host: x\n", "all")
+    hosts = stack / "hosts.yml"
+    hosts.write_text(f"{hosts.read_text(encoding='utf-8')}  vars: {{providers: {{a: {{type: vllm}}}}}}\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", "llama_cpp_backend=cpu")
+    assert done.stdout.count("error[") == 5
+    for place in (f"{path}:2:1", f"{path}:4:1", f"{own}:2:1", f"{hosts}:", "<CLI option '-e'>"):
+        assert place in done.stdout
+    assert 'did you mean "vllm_build"? It is in the catalogue' in done.stdout
+    assert "the plan sets what role engine takes" in done.stdout
+
+
 def test_secrets_count_from_everywhere(ansible: Run, stack: Path, variables: Write) -> None:
     left_out = "secret OLLAMA_CLOUD_API_KEY is not defined"
     assert left_out in ansible("ansible-playbook", "-i", stack, VALIDATE).stdout

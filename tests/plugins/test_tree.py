@@ -20,6 +20,15 @@ ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 # Import makes an inventory of its own, whatever is wrong with the one that is there.
 VERBS = sorted(path for path in (ROOT / "playbooks").glob("*.yml") if path.name != "import.yml")
+CHANGING = {
+    "ansible.builtin.include_role",
+    "ansible.builtin.command",
+    "modelyard_activate",
+    "modelyard_release",
+    "modelyard_remove",
+    "modelyard_rotate",
+}
+"""What playbooks change hosts and secrets with."""
 UNITS = sorted((ROOT / "roles").glob("*/templates/*.service.j2"))
 FILTERS = sorted(runpy.run_path(str(ROOT / "plugins/filter/modelyard.py"))["FilterModule"]().filters())
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("modelyard_*.py"))
@@ -93,34 +102,66 @@ def test_every_verb_sees_the_shipped_catalogue() -> None:
         assert compiles != (verb.name in needless), f"{verb.name} does not validate first"
 
 
+def imported(playbook: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The plays of a playbook in their order, those of imported playbooks included, each with its file."""
+    found = []
+    for play in read(playbook):
+        if file := play.get("ansible.builtin.import_playbook"):
+            found += imported((playbook.parent / file).resolve())
+        else:
+            found.append((playbook, play))
+    return found
+
+
+def tasks_of(playbook: Path, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tasks with those that they import."""
+    found = []
+    for task in tasks:
+        if file := task.get("ansible.builtin.import_tasks"):
+            other = (playbook.parent / file).resolve()
+            found += tasks_of(other, read(other))
+        else:
+            found.append(task)
+    return found
+
+
 def test_every_play_of_the_pipeline_is_guarded() -> None:
-    plays = [play for play in read(ROOT / "site.yml") if "hosts" in play]
-    assert len(plays) >= 5
-    for play in plays:
+    plays = [
+        (file, play) for file, play in imported(ROOT / "site.yml") if file.name not in ("validate.yml", "smoke.yml")
+    ]
+    assert len(plays) == 7
+    for file, play in plays:
         assert play["any_errors_fatal"] is True, play["name"]
-        guard = play["pre_tasks"][0]
-        assert guard["ansible.builtin.assert"]["that"] == "modelyard_compiled is defined", play["name"]
-        assert guard["tags"] == "always", play["name"]
+        first = tasks_of(file, play.get("pre_tasks", []) + play.get("tasks", []))[0]
+        assert first["ansible.builtin.assert"]["that"] == "modelyard_compiled is defined", play["name"]
+        assert "always" in (play.get("tags"), play.get("pre_tasks", [{}])[0].get("tags")), play["name"]
 
 
 def test_every_verb_that_changes_a_gateway_asks_before_a_name_goes() -> None:
     """Whatever was removed from the catalogue since the last run goes live with the next change of the gateway."""
-    verbs = [path for path in [ROOT / "site.yml", *VERBS] if "tasks/gateway.yml" in path.read_text(encoding="utf-8")]
+    gateway = re.compile(r"(?:tasks|plays)/gateway\.yml")
+    verbs = [path for path in [ROOT / "site.yml", *VERBS] if gateway.search(path.read_text(encoding="utf-8"))]
     assert len(verbs) >= 4
     for verb in verbs:
-        tasks = [
-            task["modelyard_preflight"]
-            for play in read(verb)
-            for task in play.get("tasks", [])
-            if "modelyard_preflight" in task
-        ]
-        (fit,) = [arguments for arguments in tasks if "services" in arguments]
+        tasks = [task for file, play in imported(verb) for task in tasks_of(file, play.get("tasks", []))]
+        checks = [task["modelyard_preflight"] for task in tasks if "modelyard_preflight" in task]
+        (fit,) = [arguments for arguments in checks if "services" in arguments]
         assert {"public_names", "allow_removal"} <= fit.keys(), verb.name
+
+
+def test_every_verb_that_changes_hosts_takes_the_lock_first() -> None:
+    for verb in [ROOT / "site.yml", *VERBS]:
+        tasks = [task for file, play in imported(verb) for task in tasks_of(file, play.get("tasks", []))]
+        changing = [number for number, task in enumerate(tasks) if CHANGING & task.keys() and "check_mode" not in task]
+        locks = [number for number, task in enumerate(tasks) if "modelyard_lock" in task]
+        if changing:
+            assert locks, verb.name
+            assert locks[0] < changing[0], verb.name
 
 
 def test_the_pinned_gateway_has_a_lock() -> None:
     version = read(ROOT / "group_vars/all/versions.yml")["llm_versions"]["litellm"]["version"]
-    assert read(ROOT / "roles/litellm/defaults/main.yml")["litellm_version"] == version
+    assert f"'version': '{version}'" in read(ROOT / "roles/litellm/defaults/main.yml")["litellm_plan"]
     lock = (ROOT / f"roles/litellm/files/locks/litellm-{version}.txt").read_text(encoding="utf-8")
     assert f"litellm=={version} " in lock
     requirements = re.findall(r"^[a-z0-9][^ ]*==", lock, re.MULTILINE)

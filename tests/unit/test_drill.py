@@ -20,7 +20,7 @@ def compiled() -> Compiled:
 
 def drilled(compiled: Compiled, fault: str, **changes: Any) -> Drill:
     arguments = {"model": "coder", "environment": "staging", "confirmed": False, **changes}
-    return drill(compiled.plans, compiled.local_chat_models, fault, **arguments)
+    return drill(compiled.hosts, compiled.local_chat_models, fault, **arguments)
 
 
 @pytest.mark.parametrize("fault", [name for name, (part, _shell) in FAULTS.items() if part == "engine"])
@@ -57,6 +57,6 @@ def test_production_is_broken_only_by_who_said_it_twice(compiled: Compiled) -> N
 
 
 def test_what_is_not_there_cannot_be_broken(compiled: Compiled) -> None:
-    plans = {host: {**plan, "redis": None} for host, plan in compiled.plans.items()}
+    plans = {host: plan.model_copy(update={"redis": None}) for host, plan in compiled.hosts.items()}
     with pytest.raises(DrillError, match="This inventory has no redis"):
         drill(plans, compiled.local_chat_models, "redis-stopped", "coder", "lab", False)

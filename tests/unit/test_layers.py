@@ -26,7 +26,7 @@ ASKS = {
     "compiler": {"catalogue", "diagnostics", "engines", "gpu", "plan"},
     "plan": {"catalogue", "compiler", "diagnostics", "engines"},
     "operations": {"catalogue", "compiler", "diagnostics", "engines", "output", "plan"},
-    "output": {"compiler", "diagnostics", "operations"},
+    "output": {"catalogue", "compiler", "diagnostics", "operations", "plan"},
     "controller": {"catalogue"},
     "dashboards": set(),
     "report": {"dashboards"},

@@ -9,8 +9,9 @@ import yaml
 from catalogues import CATALOGUE, ROOT, change, compiled
 
 from modelyard.compiler.inventory import Compiled
-from modelyard.operations.diff import HostChanges, ServiceChange, compare, differences, observed, parts
+from modelyard.operations.diff import HostChanges, ServiceChange, compare, differences, observed
 from modelyard.output.render import MOST_DETAILS, render_changes
+from modelyard.plan.parts import PARTS, recorded
 
 SINCE = "2026-01-31T12:00:00Z"
 TWO = {"llm_stack": ["one", "two"], "llm_local": ["one", "two"]}
@@ -21,7 +22,7 @@ def live(result: Compiled, host: str = "one") -> dict[str, dict[str, Any]]:
     """What `modelyard_live` returns after `result` was applied."""
     found = {
         service: {"release": "0123456789ab", "since": SINCE, "plan": part}
-        for service, part in parts(result.plans[host]).items()
+        for service, part in dict(result.hosts[host].parts()).items()
     }
     if "litellm" in found:
         found["litellm"]["public_names"] = result.public_names
@@ -30,7 +31,7 @@ def live(result: Compiled, host: str = "one") -> dict[str, dict[str, Any]]:
 
 def changes(before: str, after: str) -> HostChanges:
     """The changes on the one host, from one catalogue to the other."""
-    (found,) = compare(compiled(after).plans, {"one": live(compiled(before))})
+    (found,) = compare(compiled(after).hosts, {"one": live(compiled(before))})
     return found
 
 
@@ -48,7 +49,7 @@ def test_the_same_plan_changes_nothing() -> None:
 
 
 def test_fresh_host_gets_everything() -> None:
-    (found,) = compare(compiled().plans, {"one": {}})
+    (found,) = compare(compiled().hosts, {"one": {}})
     assert [(change.service, change.kind) for change in found.services] == [(name, "add") for name in SERVICES]
     assert found.names_added == ("small", "large:7b", "big-cloud")
 
@@ -118,14 +119,14 @@ def test_a_provider_that_is_disabled_takes_its_engines_and_names() -> None:
 
 
 def test_a_host_that_left_redis_loses_it() -> None:
-    (found,) = compare(compiled(groups={"llm_redis": []}).plans, {"one": live(compiled())})
+    (found,) = compare(compiled(groups={"llm_redis": []}).hosts, {"one": live(compiled())})
     assert ServiceChange("redis", "remove", since=SINCE) in found.services
 
 
 def test_a_host_that_left_all_groups_is_emptied() -> None:
     before = live(compiled(groups=TWO, addresses=ADDRESSES))
     groups = {"llm_stack": ["one", "two"]} | {name: ["two"] for name in ("llm_local", "llm_gateway", "llm_redis")}
-    found, _ = compare(compiled(groups=groups, addresses=ADDRESSES).plans, {"one": before, "two": {}})
+    found, _ = compare(compiled(groups=groups, addresses=ADDRESSES).hosts, {"one": before, "two": {}})
     assert {change.service for change in found.services if change.kind == "remove"} == before.keys()
     assert found.names_removed == ()
     assert not found.unchanged
@@ -135,7 +136,7 @@ def test_other_services_are_left_running_and_named() -> None:
     """One of a newer version, say: site.yml has nothing that takes it away, so `plan` must not promise it."""
     before = live(compiled())
     before["newer"] = before["redis"]
-    (found,) = compare(compiled().plans, {"one": before})
+    (found,) = compare(compiled().hosts, {"one": before})
     assert found.services == (ServiceChange("newer", "left", since=SINCE),)
     line = f"left     newer (live since {SINCE}): unknown to this version; site.yml leaves it running"
     assert line in render_changes([found])
@@ -145,7 +146,7 @@ def test_a_gateway_that_moved_away_takes_only_names_that_no_other_serves() -> No
     before = live(compiled(MORE, groups=TWO, addresses=ADDRESSES))
     for text, removed in ((MORE, ()), (CATALOGUE, ("other-cloud",))):
         after = compiled(text, groups={**TWO, "llm_gateway": ["two"]}, addresses=ADDRESSES)
-        found, other = compare(after.plans, {"one": before, "two": {}})
+        found, other = compare(after.hosts, {"one": before, "two": {}})
         assert found.names_removed == removed
         assert [change.service for change in found.services if change.kind == "remove"] == ["haproxy", "litellm"]
         assert other.names_added == tuple(after.public_names)
@@ -153,9 +154,9 @@ def test_a_gateway_that_moved_away_takes_only_names_that_no_other_serves() -> No
 
 def test_deployments_of_one_model_are_told_by_id() -> None:
     one, two = compiled(groups={**TWO, "llm_local": ["one"]}), compiled(groups=TWO, addresses=ADDRESSES)
-    found, _ = compare(two.plans, {"one": live(one)})
+    found, _ = compare(two.hosts, {"one": live(one)})
     assert "model small, deployment local/two/small added" in details(found, "litellm")
-    found, _ = compare(one.plans, {"one": live(two)})
+    found, _ = compare(one.hosts, {"one": live(two)})
     assert "model small, deployment local/two/small removed" in details(found, "litellm")
 
 
@@ -181,7 +182,7 @@ def test_first_chain_of_all() -> None:
 def test_older_release_cannot_be_compared() -> None:
     before = live(compiled())
     before["redis"]["plan"] = None
-    (found,) = compare(compiled().plans, {"one": before})
+    (found,) = compare(compiled().hosts, {"one": before})
     reason = "cannot be compared: the live release was made by an older version of Modelyard"
     assert found.services == (ServiceChange("redis", "unclear", (reason,), SINCE),)
 
@@ -190,11 +191,11 @@ def test_hosts_that_are_not_known_hide_nothing() -> None:
     result = compiled(groups={"llm_stack": ["one", "two", "three"]}, addresses=ADDRESSES)
     down = observed({"changed": False, "unknown": "not reachable: No route"})
     hanging = observed({"failed": True, "msg": "Timed out after 30 second(s)."})
-    text = render_changes(compare(result.plans, {"one": live(result), "two": down}))
+    text = render_changes(compare(result.hosts, {"one": live(result), "two": down}))
     assert "  one: nothing, 5 services as planned\n" in text
     assert "  two: live releases are not known (not reachable: No route)" in text
     assert "  three: live releases are not known (not asked (--limit))" in text
-    assert render_changes(compare(result.plans, {"one": hanging})).splitlines()[1] == (
+    assert render_changes(compare(result.hosts, {"one": hanging})).splitlines()[1] == (
         "  one: live releases are not known (Timed out after 30 second(s).)"
     )
 
@@ -223,35 +224,38 @@ def test_values_are_readable(old: Any, new: Any, line: str) -> None:
     assert differences({"a": old}, {"a": new}) == [line]
 
 
-@pytest.mark.parametrize(
-    ("file", "service"),
-    [
-        ("redis/tasks/configure.yml", "redis"),
-        ("haproxy/tasks/configure.yml", "haproxy"),
-        ("litellm/tasks/configure.yml", "litellm"),
-        ("engine/tasks/instance.yml", "llama-cpp@small"),
-        ("exporter/tasks/instance.yml", "exporter@node"),
-        ("prometheus/tasks/configure.yml", "prometheus"),
-        ("alertmanager/tasks/configure.yml", "alertmanager"),
-        ("grafana/tasks/configure.yml", "grafana"),
-    ],
-)
-def test_roles_keep_what_is_compared(file: str, service: str) -> None:
-    """A key that only one side has would be reported as a change for ever."""
-    tasks = yaml.safe_load((ROOT / "roles" / file).read_text(encoding="utf-8"))
-    (kept,) = [task["vars"]["service_plan"] for task in tasks if "service_plan" in task.get("vars", {})]
-    grafana = f"  grafana: {{version: 12.3.0, source: {{path: /g.tgz, sha256: {'a' * 64}}}}}\n"
-    watched = compiled(f"{CATALOGUE}{grafana}llm_monitoring: true\n", groups={"llm_monitoring": ["one"]})
-    compared = parts(watched.plans["one"])[service]
-    # Clients are beside the release: modelyard_live reads them from a file of their own.
-    assert kept.keys() == compared.keys() - {"clients"}
+@pytest.mark.parametrize("role", sorted(PARTS))
+def test_roles_record_their_part_whole(role: str) -> None:
+    """What is not recorded is decided in one place, so roles hand all of it over."""
+    file = ROOT / "roles" / role / f"tasks/{'instance' if role == 'exporter' else 'configure'}.yml"
+    (kept,) = [
+        task["vars"]["service_plan"]
+        for task in yaml.safe_load(file.read_text(encoding="utf-8"))
+        if "service_plan" in task.get("vars", {})
+    ]
+    assert kept == ("{{ __exporter_instance }}" if role == "exporter" else f"{{{{ {role}_plan }}}}")
 
 
-@pytest.mark.parametrize("recorded", [{}, {"argv": ["--model", "@MODEL@"], "gpu_argv": ["-1"]}])
-def test_what_follows_from_the_rest_is_not_compared(recorded: dict[str, Any]) -> None:
+def test_hosts_record_no_checks_and_no_secret_of_a_client() -> None:
+    clients = "llm_clients:\n  app: {secret: APP_KEY, rpm: 5}\n"
+    found = dict(compiled(CATALOGUE + clients).hosts["one"].parts())
+    assert found["litellm"]["clients"] == {"app": {"models": None, "rpm": 5}}
+    assert "APP_KEY" not in str(found)
+    assert not {"checks", "rules", "public_names"} & found["litellm"].keys()
+    assert found["litellm"]["limits"] == {"body_s": 60, "body_mib": 32, "worker_mib": 1200}
+    assert {"argv", "checks"}.isdisjoint(found["llama-cpp@small"]["instance"])
+    assert found["llama-cpp@small"]["build"].keys().isdisjoint({"role", "instances"})
+    for service, part in found.items():
+        assert "checks" not in part
+        assert recorded(service, part) == part, "what a host records is compared with itself"
+    assert recorded("something-else", {"checks": []}) == {"checks": []}
+
+
+@pytest.mark.parametrize("more", [{}, {"argv": ["--model", "@MODEL@"], "gpu_argv": ["-1"]}])
+def test_what_follows_from_the_rest_is_not_compared(more: dict[str, Any]) -> None:
     """An older version recorded no command line, or another one: a run may restart the engine, the plan is the same."""
     before = live(compiled())
     part = before["llama-cpp@small"]["plan"]
-    before["llama-cpp@small"]["plan"] = {**part, "instance": {**part["instance"], **recorded}}
-    (found,) = compare(compiled().plans, {"one": before})
+    before["llama-cpp@small"]["plan"] = {**part, "instance": {**part["instance"], **more}}
+    (found,) = compare(compiled().hosts, {"one": before})
     assert "llama-cpp@small" in found.unchanged

@@ -127,17 +127,19 @@ def test_what_is_left_out_is_said(text: str, groups: dict[str, list[str]], left_
 
 
 def test_alerts_go_where_the_catalogue_says() -> None:
-    assert plans()["g"]["alertmanager"]["receiver"] is None
+    assert (
+        plans()["g"]["alertmanager"] | {"webhook": None, "email": None, "secrets": {}} == plans()["g"]["alertmanager"]
+    )
     mail = "{to: a@b.example, sender: c@d.example, smarthost: 'mail.example:587', username: u, password_env: KEY}"
     settings = f"llm_monitoring: {{alertmanager: {{email: {mail}}}}}\n"
-    assert plans(CATALOGUE + settings, secrets=frozenset({"KEY"}))["g"]["alertmanager"]["receiver"] == {
-        "email": {
-            "to": "a@b.example",
-            "from": "c@d.example",
-            "smarthost": "mail.example:587",
-            "username": "u",
-            "secret": "KEY",
-        }
+    found = plans(CATALOGUE + settings, secrets=frozenset({"KEY"}))["g"]["alertmanager"]
+    assert found["secrets"] == {"EMAIL_PASSWORD": "KEY"}
+    assert found["email"] == {
+        "to": "a@b.example",
+        "sender": "c@d.example",
+        "smarthost": "mail.example:587",
+        "username": "u",
+        "password_env": "KEY",
     }
 
 

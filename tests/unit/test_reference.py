@@ -25,6 +25,7 @@ from modelyard.catalogue.schema import Catalogue
 from modelyard.compiler.compile import compile_inventory
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Compiled, Host, Inventory
 from modelyard.kinds import Strict
+from modelyard.plan.reference import plan_text
 
 SCHEMA = variables_schema()
 VALIDATOR = Draft7Validator(SCHEMA)
@@ -67,6 +68,7 @@ def nodes(node: Any) -> Iterator[dict[str, Any]]:
 def test_committed_files_are_current() -> None:
     message = "run `make docs`"
     assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), message
+    assert (ROOT / "docs/plan.md").read_text(encoding="utf-8") == plan_text(), message
     assert (ROOT / "docs/catalogue.md").read_text(encoding="utf-8") == catalogue_text(), message
 
 
@@ -111,10 +113,18 @@ def test_there_are_files_of_variables() -> None:
     assert len(VARIABLE_FILES) >= 6
 
 
+def models(kind: type[Strict] = Strict) -> Iterator[type[Strict]]:
+    """The models of the catalogue."""
+    for model in kind.__subclasses__():
+        if not model.__module__.startswith("modelyard.plan"):
+            yield model
+            yield from models(model)
+
+
 def fields() -> list[Any]:
     return [
         pytest.param(name, field, id=f"{model.__name__}.{name}")
-        for model in Strict.__subclasses__()
+        for model in models()
         for name, field in model.model_fields.items()
     ]
 
@@ -140,7 +150,7 @@ def test_every_number_has_a_unit() -> None:
 
 def test_the_page_has_every_key_and_its_links_lead_somewhere() -> None:
     text = catalogue_text()
-    for model in Strict.__subclasses__():
+    for model in models():
         for name in model.model_fields if model is not Catalogue else [f"llm_{section}" for section in SECTIONS]:
             assert re.search(rf"\*\*`(llm_)?{name}`\*\*|^## {name}$", text, re.MULTILINE), name
     for target in re.findall(r"\]\(([^)]+)\)", text):

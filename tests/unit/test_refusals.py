@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from catalogues import CATALOGUE, GROUPS, change, compiled, inventory, load, part, places, probe, refused
+from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, inventory, load, part, places, probe, refused
 
+from modelyard.catalogue.strays import Variable, settings
 from modelyard.compiler.compile import compile_inventory
 from modelyard.compiler.inventory import Compiled, Host, Inventory
+from modelyard.controller.places import declared
 from modelyard.diagnostics import CODES
 
 # (name, old text, new text, code, line, part of the rendering)
@@ -454,6 +456,129 @@ def test_name_nobody_is_left_to_answer_for() -> None:
 def test_unknown_variable() -> None:
     text = refused(compiled(CATALOGUE + "llm_overides: {gateway: {port: 1}}\n"), "unknown-variable", 30)
     assert 'did you mean "llm_overrides"?' in text
+
+
+ROLE_VARIABLES = {role: declared(ROOT / "roles", role) for role in ("engine", "service", "redis", "prometheus")}
+
+
+def stray(text: str) -> Compiled:
+    """The catalogue with other variables of the inventory, given as YAML."""
+    variables = [Variable(str(name), value, probe(name)) for name, value in load(text).items()]
+    given = inventory()
+    return compile_inventory(replace(given, others=variables, role_variables=ROLE_VARIABLES))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("vllm_build: cpu", "it is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}"),
+        (
+            "vllm_bulid: cpu",
+            'did you mean "vllm_build"? It is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}',
+        ),
+        ("VLLM_BUILD: cpu", "llm_overrides: {versions: {vllm: {backend: cpu}}}"),
+        ("vllm_cpu_kv_cache_gib: 2", "{providers: {NAME: {vllm: {cpu_kv_cache_gib: 2}}}}"),
+        ("llama_cpp_ready_timeout_s: 900", "{providers: {NAME: {ready_timeout_s: 900}}}"),
+        (
+            "llama_cpp_python_backend: cpu",
+            "llm_overrides: {versions: {llama_cpp_python: {backend: cpu}}}",
+        ),
+        ("llama_cpp_cuda_toolkit: auto", "{versions: {llama_cpp: {cuda_toolkit: auto}}}"),
+        ("ollama_pull_attempts: 3", "{providers: {NAME: {ollama: {pull_attempts: 3}}}}"),
+        ("prometheus_retention_days: 9", "{monitoring: {prometheus: {retention_days: 9}}}"),
+        ("engine_plan: {}", "the plan sets what role engine takes"),
+        ("service_secret: {}", 'did you mean "service_secrets"? The plan sets what role service takes'),
+        ("llm-overrides: {}", 'did you mean "llm_overrides"?'),
+        ("LLM_OVERRIDES: {}", 'did you mean "llm_overrides"?'),
+        ("LLM_Overides: {}", 'did you mean "llm_overrides"?'),
+        ("lmm_overrides: {}", 'did you mean "llm_overrides"?'),
+        ("llm-zzz: 1", "known variables: llm_providers"),
+        ("overrides: {gateway: {port: 1}}", "write it as llm_overrides: {...}"),
+        ("providers: {a: {type: vllm, models: []}}", "write it as llm_overrides: {providers: {...}}"),
+        ("routing: {aliases: {a: b}}", "write it as llm_overrides: {routing: {...}}"),
+        ("gateway: {port: 4000, wokers: 2, workers: 2}", "write it as llm_overrides: {gateway: {...}}"),
+        ("versions: {vllm: {version: '1.2'}}", "write it as llm_overrides: {versions: {...}}"),
+        ("clients: {app: {secret: KEY}}", "write it as llm_overrides: {clients: {...}}"),
+        ("monitoring: {grafana: {port: 3}}", "write it as llm_overrides: {monitoring: {...}}"),
+    ],
+)
+def test_a_variable_that_looks_like_one_of_ours(text: str, hint: str) -> None:
+    assert hint in refused(stray(text), "unknown-variable", 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vllm_host: gpu1",
+        "ollama_url: http://localhost:11434",
+        "redis_sentinel_quorum: 2",
+        "vlm_address: 192.0.2.1",
+        "llmops_token: abc",
+        "lab_cache: /srv",
+        "ansible_user: root",
+        "gateway: 192.0.2.1",
+        "gateway: {address: 192.0.2.1, port: 80}",
+        "providers: [a, b]",
+        "providers: {aws: {region: eu}}",
+        "versions: {python: '3.11', node: '20'}",
+        "monitoring: true",
+        "monitoring: {enabled: true}",
+        "clients: {}",
+    ],
+)
+def test_a_variable_of_the_users_own(text: str) -> None:
+    assert stray(text).errors == []
+
+
+@pytest.mark.parametrize("text", ["vllm_index_url: 'https://me:word@x.example'", "redis_port: s3cr3t"])
+def test_a_refused_variable_is_not_printed(text: str) -> None:
+    rendered = refused(stray(text), "unknown-variable", 1)
+    assert "word@" not in rendered
+    assert "s3cr3t" not in rendered
+    assert ": ...}" in rendered
+
+
+def test_every_former_variable_of_an_engine_is_found() -> None:
+    former = {
+        "vllm": "build cpu_kv_cache_gib ready_timeout_s model_margin_mib index_url",
+        "llama_cpp": "ready_timeout_s model_margin_mib backend cuda_toolkit cuda_architectures index_url",
+        "llama_cpp_python": "source cmake_options ready_timeout_s model_margin_mib backend "
+        "cuda_toolkit cuda_architectures index_url",
+        "ollama": "ready_timeout_s model_margin_mib pull_attempts pull_stall_s",
+    }
+    for role, suffixes in former.items():
+        assert set(suffixes.split()) <= settings(role).keys()
+
+
+@pytest.mark.parametrize(
+    ("group", "hosts", "near"),
+    [
+        ("llm_reddis", ["one"], "llm_redis"),
+        ("llm-gateway", [], "llm_gateway"),
+        ("LLM_STACK", ["two"], "llm_stack"),
+        ("llm_monitorng", ["one"], "llm_monitoring"),
+        ("llm_gateway_eu", ["one"], None),
+        ("llm_gateway_eu", ["two"], None),
+        ("llm_stacks", ["one"], None),  # a part of llm_stack
+        ("llm_local", ["one"], None),
+        ("llm_spare", ["two"], None),
+        ("web", ["two"], None),
+    ],
+)
+def test_a_group_that_looks_like_one_of_ours(group: str, hosts: list[str], near: str | None) -> None:
+    groups = {"llm_redis": [], group: hosts}
+    result = compiled(groups=groups)
+    if near is None:
+        assert result.errors == []
+    else:
+        text = refused(result, "unknown-group", None)
+        assert f"group {group} of the inventory" in text
+        assert f'did you mean "{near}"?' in text
+
+
+def test_a_group_of_a_provider_may_look_like_one_of_ours() -> None:
+    groups = {"llm_redix": ["one"], "llm_redis": []}
+    assert compiled(CATALOGUE.replace("llm_local", "llm_redix"), groups=groups).errors == []
 
 
 def test_secrets_must_be_a_mapping() -> None:

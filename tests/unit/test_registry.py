@@ -200,7 +200,7 @@ json.dump(
     {
         "errors": [[error.render() for error in one.errors] for one in found],
         "compiled": found[0].as_dict(),
-        "gone": [one.kind for one in compare(found[0].plans, {"g": live})[1].services if "shelf" in one.service],
+        "gone": [one.kind for one in compare(found[0].hosts, {"g": live})[1].services if "shelf" in one.service],
         "reference": catalogue_text(),
         "schema": variables_schema(),
     },

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from test_engines import CATALOGUE
-from test_monitoring import plans
+from test_monitoring import result as watched
 
-from modelyard.operations.diff import parts
 from modelyard.operations.status import NO_PLAN, render, status
 
-PLANS = plans(CATALOGUE)
-HOST = next(host for host, plan in PLANS.items() if plan["litellm"])
-WANTED = parts(PLANS[HOST])
+PLANS = watched(CATALOGUE).hosts
+HOST = next(host for host, plan in PLANS.items() if plan.litellm)
+WANTED = dict(PLANS[HOST].parts())
 
 
 def service(**changes: Any) -> dict[str, Any]:

@@ -30,12 +30,12 @@ def variables(host: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def told(variables: dict[str, Any]) -> bool:
     """Whether this is the host that tells somebody."""
-    return "alertmanager_receiver" in variables
+    return "webhook" in variables["given"]
 
 
 @pytest.fixture(scope="module")
 def port(variables: dict[str, Any]) -> int:
-    return int(variables.get("alertmanager_port", 9093))
+    return int(variables["given"].get("port", 9093))
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +132,8 @@ def test_what_is_wrong_is_refused_before_the_switch(host: Any, variables: dict[s
         )
 
     before = state()
-    receiver = variables.get("alertmanager_receiver", {})
-    wrong = {**receiver, "webhook": {**receiver.get("webhook", {}), "url": "no address"}}
-    done = ansible_playbook(
-        "converge.yml", "-e", json.dumps({"alertmanager_receiver": wrong}), "--limit", host.backend.get_hostname()
-    )
+    wrong = {"webhook": {"url": "no address", "token_env": None}}
+    done = ansible_playbook("converge.yml", "-e", json.dumps({"wrong": wrong}), "--limit", host.backend.get_hostname())
     output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0, output
     assert "the new release was rejected by /usr/bin/amtool" in output

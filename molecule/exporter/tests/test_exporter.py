@@ -201,7 +201,7 @@ def test_a_switch_that_was_interrupted_is_drift_until_the_next_run(host: Any, re
     """The link names the new release already, the unit and the process are still those of the old one."""
     releases = "/opt/modelyard/services/redis"
     old = host.check_output(f"readlink {releases}/current")
-    done = converge(redis_maxmemory_mib=65)
+    done = converge(maxmemory_mib=65)
     assert done.returncode == 0, done.stdout + done.stderr
     assert drift(host) == {"unit": 0, "process": 0, "files": 0}
     host.check_output(f"ln -sfn {old} {releases}/current")
@@ -223,7 +223,7 @@ def test_an_activation_that_failed_is_told(host: Any) -> None:
     node = next(instance for instance in instances if instance["kind"] == "node")
     release = host.check_output("readlink /opt/modelyard/services/exporter@node/current")
     bad = {**node, "port": 9115}
-    done = converge(exporter_instances=[bad, *(one for one in instances if one is not node)])
+    done = converge(instances=[bad, *(one for one in instances if one is not node)])
     assert done.returncode != 0
     assert told(host, "activation_last_success", service="exporter@node") == 0
     assert told(host, "activation_last_success", service="redis") == 1

@@ -162,7 +162,7 @@ def test_tables_of_others_stay_as_they_were(crowded: Any, restored: None) -> Non
     """Before us, beside us, after us; their handles say that they were not made anew either."""
     assert crowded.check_output(THEIRS) == crowded.file("/root/before.txt").content_string.strip()
     beside = crowded.check_output("nft -a -s list table inet filter; nft -a -s list table ip nat")
-    done = converge("--limit", "crowded,gateway", firewall_rules=[])
+    done = converge("--limit", "crowded,gateway", rules=[])
     assert done.returncode == 0, done.stdout + done.stderr
     assert crowded.check_output("nft list tables").splitlines() == ["table inet filter", "table ip nat"]
     assert crowded.check_output("nft -a -s list table inet filter; nft -a -s list table ip nat") == beside

@@ -144,7 +144,7 @@ def test_the_control_a_query_that_is_wrong_is_refused(host: Any) -> None:
 def test_what_is_not_the_pinned_archive_is_refused(host: Any) -> None:
     before = (live(host), pid(host))
     source = {"path": "{{ real or stand_in }}", "sha256": "0" * 64}
-    done = converge(grafana_source=source)
+    done = converge(source=source)
     assert done.returncode != 0
     assert "sha256" in done.stdout.lower() or "checksum" in done.stdout.lower(), done.stdout
     assert (live(host), pid(host)) == before
@@ -152,7 +152,7 @@ def test_what_is_not_the_pinned_archive_is_refused(host: Any) -> None:
 
 def test_what_is_not_the_version_that_was_said_is_refused(host: Any) -> None:
     before = (live(host), pid(host))
-    done = converge(grafana_version="98.7.6")
+    done = converge(version="98.7.6")
     assert done.returncode != 0
     assert "does not hold Grafana 98.7.6" in done.stdout, done.stdout
     assert (live(host), pid(host)) == before
@@ -161,7 +161,7 @@ def test_what_is_not_the_version_that_was_said_is_refused(host: Any) -> None:
 def test_a_release_that_cannot_start_is_taken_back(host: Any) -> None:
     before = live(host)
     # Prometheus listens there.
-    done = converge(grafana_port=9090)
+    done = converge(listen_port=9090)
     assert done.returncode != 0
     assert live(host) == before
     assert host.service(UNIT).is_running

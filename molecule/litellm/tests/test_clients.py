@@ -24,7 +24,7 @@ LIMITED = {"secret": "LIMITED_KEY", "models": ["stand-in"], "rpm": 5}
 
 def converge(clients: dict[str, Any], *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """Apply the roles again, with other clients."""
-    values = json.dumps({"litellm_clients": clients, **more})
+    values = json.dumps({"clients": clients, **more})
     return ansible_playbook("--diff", "converge.yml", "-e", values, *arguments)
 
 

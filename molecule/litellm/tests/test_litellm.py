@@ -197,7 +197,7 @@ def active_slots(host: Any) -> list[str]:
 
 def test_a_run_that_died_after_staging_is_finished_by_the_next(host: Any) -> None:
     """Staged and never activated: the next run says `changed` although it writes nothing new."""
-    staged = converge("-e", "cooldown_s=35", "-e", "litellm_ready_timeout_s=0")
+    staged = converge("-e", "cooldown_s=35", "-e", '{"wrong": {"timeouts": {"ready_s": 0}}}')
     assert staged.returncode != 0
     before = live(host)
     again = converge("-e", "cooldown_s=35")

@@ -99,7 +99,7 @@ def test_targets_are_asked_under_the_names_of_their_hosts(host: Any) -> None:
     found = targets(host)
     assert found["with-token", "llama-cpp@one"]["labels"] == {"job": "with-token", **ONE}
     assert found["with-token", "llama-cpp@two"]["labels"] == {"job": "with-token", **TWO}
-    assert found["with-token", "llama-cpp@one"]["scrapeTimeout"] == "4s"
+    assert found["with-token", "llama-cpp@one"]["scrapeTimeout"] == "5s"
 
 
 def test_the_token_is_what_opens_the_stand_in(host: Any) -> None:
@@ -207,7 +207,7 @@ def test_samples_survive(host: Any, verb: str) -> None:
 
 
 REFUSED = {
-    "scrape": {"prometheus_scrape": [{"job": "slow", "timeout_s": 99, "targets": []}]},
+    "scrape": {"scrape": [{"job": "url", "targets": [{"address": "http://127.0.0.1:9090", "labels": {}}]}]},
     "rules": {"__prometheus_rules": [str(SCENARIO / "files/wrong_rules.yml")]},
 }
 
@@ -236,8 +236,8 @@ def test_what_is_wrong_is_refused_before_the_switch(host: Any, what: str) -> Non
 
 
 def test_a_changed_list_of_targets_takes_effect(host: Any, restored: None) -> None:
-    jobs = host.ansible.get_variables()["prometheus_scrape"]
-    changed = converge(prometheus_scrape=[job for job in jobs if job["job"] == "prometheus"])
+    jobs = host.ansible.get_variables()["scrape"]
+    changed = converge(scrape=[job for job in jobs if job["job"] == "prometheus"])
     assert changed.returncode == 0, changed.stdout + changed.stderr
     eventually(lambda: set(targets(host)), {("prometheus", "prometheus")})
 

@@ -51,7 +51,7 @@ def test_target_stops_and_starts_everything(host: Any) -> None:
 
 
 def test_preflight_lets_our_own_service_keep_its_port(host: Any) -> None:
-    port = host.ansible.get_variables().get("redis_port", 6379)
+    port = host.ansible.get_variables()["listen_port"]
     looked = preflight(host, {"services": [{**PLANNED, "port": port}]})
     assert (looked.get("failed", False), looked["changed"], looked["problems"]) == (False, False, [])
 

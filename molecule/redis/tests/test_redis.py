@@ -73,7 +73,7 @@ LEASES = (
 
 @pytest.fixture(scope="module")
 def port(host: Any) -> int:
-    return int(host.ansible.get_variables().get("redis_port", 6379))
+    return int(host.ansible.get_variables()["listen_port"])
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +155,14 @@ def test_who_measures_reads_figures_and_no_keys(host: Any, gateway: Any, port: i
 
 
 def test_memory_is_bounded(host: Any, gateway: Any) -> None:
-    wanted = host.ansible.get_variables()["redis_maxmemory_mib"]
+    wanted = host.ansible.get_variables()["maxmemory_mib"]
     memory = gateway("INFO memory")
     assert f"maxmemory:{wanted * 2**20}" in memory
     assert "maxmemory_policy:allkeys-lru" in memory
 
 
 def test_what_survives_a_restart_is_what_was_asked_for(host: Any, gateway: Any) -> None:
-    persistence = host.ansible.get_variables()["redis_persistence"]
+    persistence = host.ansible.get_variables()["persistence"]
     gateway("SET litellm:t:kept yes EX 600")
     if persistence == "aof":
         # Not even a chance to save: the log has to be enough, but for its last second.

@@ -156,10 +156,10 @@ def test_a_change_of_the_gateway_costs_no_request(door: str, measured: Callable[
 
 @pytest.mark.full
 def test_a_candidate_that_fails_its_check_never_serves(door: str, gateway: Any) -> None:
-    """It passes validation, but its workers never come up: the limit for getting ready is zero here."""
+    """It passes validation, but its workers are never ready within a second, the limit here."""
     before = state(gateway)
     with Traffic(door, KEY, PREFERRED) as traffic:
-        applied = site(*override(gateway={"cooldown_s": 32}), "-e", "litellm_ready_timeout_s=0")
+        applied = site(*override(gateway={"cooldown_s": 32, "timeouts": {"ready_s": 1}}))
     assert applied.returncode != 0
     assert "never stopped serving" in applied.stdout
     assert traffic.failures == []

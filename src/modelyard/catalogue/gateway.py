@@ -27,7 +27,29 @@ class Slots(Strict):
     """The second slot."""
 
 
-class Timeouts(Strict):
+class FrontEndTimeouts(Strict):
+    """How long the front end waits."""
+
+    door_s: Positive = Field(3600, examples=[3600], json_schema_extra=unit("seconds"))
+    """A connection may be silent this long before the door gives up on it. Longer than any attempt of the gateway. A
+    reload waits this long for in-flight streams."""
+    header_s: Positive = Field(10, examples=[10], json_schema_extra=unit("seconds"))
+    """The headers of a request have to be whole after this long."""
+    idle_s: Positive = Field(60, examples=[60], json_schema_extra=unit("seconds"))
+    """A client may be idle this long while it sends a large body, while it reads an answer, and between two requests
+    of a connection."""
+
+
+class SwitchTimeouts(Strict):
+    """How long a change of the gateway may take."""
+
+    ready_s: Positive = Field(300, examples=[300], json_schema_extra=unit("seconds"))
+    """The new slot has to pass its checks after this long. Otherwise the old one stays."""
+    drain_s: Positive = Field(120, examples=[120], json_schema_extra=unit("seconds"))
+    """The old slot may take this long to finish its requests."""
+
+
+class Timeouts(SwitchTimeouts, FrontEndTimeouts):
     """How long the gateway and its door wait."""
 
     request_s: Seconds = Field(600, examples=[600], json_schema_extra=unit("seconds"))
@@ -35,22 +57,34 @@ class Timeouts(Strict):
     stream_s: Seconds = Field(120, examples=[120], json_schema_extra=unit("seconds"))
     """A stream may be silent this long, the wait for its first token included. Then the next step of the chain
     answers."""
-    door_s: Positive = Field(3600, examples=[3600], json_schema_extra=unit("seconds"))
-    """A connection may be silent this long before the door gives up on it. Longer than any attempt of the gateway."""
 
 
-class Limits(Strict):
-    """What one request, one address and one worker may take."""
+class BodyLimits(Strict):
+    """What the front end and the gateway allow a request's body."""
+
+    body_s: Positive = Field(60, examples=[300], json_schema_extra=unit("seconds"))
+    """A body has to be whole after this long. Slow clients with large bodies need more."""
+
+
+class FrontEndLimits(BodyLimits):
+    """What one request and one address may take of the front end."""
+
+    connections_per_address: Annotated[int, Field(ge=1, le=4000)] = Field(400, examples=[1000])
+    """Connections that the front end holds for one address at once. It holds 4000 in all."""
+
+
+class GuardLimits(BodyLimits):
+    """What one request and one worker may take."""
 
     body_mib: Annotated[int, Field(ge=1, le=1024)] = Field(32, examples=[64], json_schema_extra=unit("MiB"))
     """The largest body of a request. Pictures and sound are in it, a third larger than their files."""
-    body_s: Positive = Field(60, examples=[300], json_schema_extra=unit("seconds"))
-    """A body has to be whole after this long. Slow clients with large bodies need more."""
-    connections_per_address: Annotated[int, Field(ge=1, le=4000)] = Field(400, examples=[1000])
-    """Connections that the front end holds for one address at once. It holds 4000 in all."""
     worker_mib: Annotated[int, Field(ge=600, le=65536)] = Field(1200, examples=[2000], json_schema_extra=unit("MiB"))
     """A worker that has more memory finishes its requests and is replaced. The unit of a slot may have twice as much
     for each of its workers."""
+
+
+class Limits(GuardLimits, FrontEndLimits):
+    """What one request, one address and one worker may take."""
 
 
 class Cache(Strict):

@@ -91,10 +91,10 @@ class ExporterPorts(Strict):
     """Processors, memory, disks and network of every host."""
     host: Port = Field(9117, examples=[9117])
     """Releases, units, GPUs and measured first tokens of every host."""
-    blackbox: Port = Field(9115, examples=[9115])
-    """Asks what has no metrics of its own."""
     redis: Port = Field(9121, examples=[9121])
     """Redis."""
+    blackbox: Port = Field(9115, examples=[9115])
+    """Asks what has no metrics of its own."""
 
 
 class Monitoring(Strict):

@@ -13,6 +13,7 @@ from modelyard.kinds import (
     AbsolutePath,
     Archive,
     BaseUrl,
+    FromIndex,
     HttpUrl,
     Release,
     SecretName,
@@ -23,7 +24,7 @@ from modelyard.kinds import (
 )
 
 
-class LitellmVersion(Release):
+class LitellmVersion(FromIndex):
     """The gateway's release."""
 
     floor = (1, 83, 7)  # 1.82.7 and 1.82.8 were compromised releases

@@ -10,9 +10,10 @@ from modelyard.catalogue.ineffective import check_effect
 from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
+from modelyard.catalogue.strays import check_groups, check_strays
 from modelyard.catalogue.validate import check, validate
 from modelyard.compiler.checks import check_gateway, check_memory, check_secrets, check_stack, check_versions
-from modelyard.compiler.inventory import CATALOGUE_VARIABLES, Compiled, Inventory
+from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Compiled, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
@@ -35,13 +36,15 @@ def compile_inventory(inventory: Inventory) -> Compiled:
             "no-hosts",
             f"no host is in group {STACK}",
             hint=(
-                f"put the hosts of this stack into to {STACK}, as in "
+                f"put the hosts of this stack into to to {STACK}, as in "
                 "inventories/workstation/hosts.yml; check that -i names the right inventory"
             ),
         )
         return out
     check_variables(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
+    known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
+    out.diagnostics += check_strays(inventory.others, inventory.role_variables, known)
     first = inventory.hosts[stack[0]].variables
     catalogue = {name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first}
     overrides = {name: first[name] for name in first if is_override(name)}
@@ -71,6 +74,7 @@ def compile_catalogue(
     sound = not out.errors
     topology = build_topology(inventory, stack, out, watched=model is not None and model.monitoring is not None)
     gpus = _declared_gpus(inventory, stack, out)
+    out.diagnostics += check_groups(inventory.groups, _named_groups(tree))
     if model is None:
         return
     found = Report(source)
@@ -115,6 +119,13 @@ def compile_catalogue(
         _fill(out, Scope(model, resolved, routes, topology, placement, inventory.groups, inventory.secrets), source)
 
 
+def _named_groups(tree: Mapping[str, Any]) -> list[str]:
+    """The groups that providers name, however wrong the rest of them is."""
+    providers = tree.get("providers")
+    entries = providers.values() if isinstance(providers, Mapping) else ()
+    return [str(entry["group"]) for entry in entries if isinstance(entry, Mapping) and "group" in entry]
+
+
 def _merge(
     sections: Mapping[str, Any], overrides: Mapping[str, Any], inventory: Inventory, out: Compiled
 ) -> tuple[SourceMap, dict[str, Any]]:
@@ -145,7 +156,8 @@ def _merge(
 def _fill(out: Compiled, scope: Scope, source: SourceMap) -> None:
     """Make the plans, and what is said beside them."""
     out.catalogue = scope.catalogue
-    out.plans = Planner(scope).plans()
+    out.hosts = Planner(scope).plans()
+    out.plans = {host: plan.model_dump() for host, plan in out.hosts.items()}
     out.public_names = scope.public_names
     members = scope.resolved.deployments.items()
     out.local_chat_models = [name for name, (first, *_) in members if first.host and first.model.mode == "chat"]

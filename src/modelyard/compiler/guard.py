@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelyard.catalogue.gateway import Gateway
+from modelyard.catalogue.gateway import Gateway, GuardLimits
 from modelyard.compiler.emit import View, api_base
 from modelyard.compiler.resolve import Deployment
 from modelyard.compiler.routing import Route
@@ -37,7 +37,7 @@ def emit_rules(
         # Of a capability, one model that may read more is enough.
         "text_only": [route.name for route in routes if blind.issuperset(route.attempts[: route.heads])],
         "cached": gateway.cache.enabled,
-        "limits": gateway.limits.model_dump(include={"body_mib", "body_s", "worker_mib"}),
+        "limits": gateway.limits.model_dump(include=set(GuardLimits.model_fields)),
         "health": health,
         "hidden": sorted(addresses | {deployment.id for deployment in everything}),
         "redis": redis if view.redis_address is not None else None,

@@ -10,8 +10,10 @@ from modelyard.catalogue.ineffective import Ineffective
 from modelyard.catalogue.overrides import SECTIONS
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_origin
+from modelyard.catalogue.strays import Variable
 from modelyard.diagnostics import Diagnostic
 from modelyard.engines import ROLES
+from modelyard.plan.model import HostPlan
 
 CATALOGUE_VARIABLES = tuple(f"llm_{section}" for section in SECTIONS)
 OTHER_VARIABLES = (
@@ -46,6 +48,8 @@ class Inventory:
     `secrets` are the names of the secrets that are defined somewhere, `short` those that are too short for a client's
     key, `ineffective` the places that set a variable for nobody, `locks` by role the versions whose packages can be
     checked (a role that is missing: not known).
+    `others` are the variables that the inventory and the command line set beside `llm_*`, `role_variables` by role
+    those that it takes (roles that could be meant by one of `others`).
     `away` are providers nobody is sent to for now, as if none of their models ran.
     """
 
@@ -56,6 +60,8 @@ class Inventory:
     ineffective: Sequence[Ineffective] = ()
     locks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     away: frozenset[str] = frozenset()
+    others: Sequence[Variable] = ()
+    role_variables: Mapping[str, frozenset[str]] = field(default_factory=dict)
     short: frozenset[str] = frozenset()
 
 
@@ -64,7 +70,10 @@ class Compiled:
     """The result. With any error in `diagnostics` there are no plans."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    hosts: dict[str, HostPlan] = field(default_factory=dict)
+    """The plan of every host."""
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The same as plain data, as playbooks get it."""
     public_names: list[str] = field(default_factory=list)
     routes: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
@@ -86,7 +95,7 @@ class Compiled:
         return [d for d in self.diagnostics if d.severity == "warning"]
 
     def as_dict(self) -> dict[str, Any]:
-        """The structure of docs/architecture.md, "The compiled plan"."""
+        """The structure of docs/plan.md."""
         return {
             "plans": self.plans,
             "engine_roles": list(ROLES),

@@ -1,80 +1,160 @@
-"""Who listens on which port of a host."""
+"""Everything that listens on a host, for preflight and the firewall, and whether two listeners want one port."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from modelyard.catalogue.gateway import Gateway
-from modelyard.catalogue.monitoring import Monitoring
+from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Report, variable_path
-from modelyard.engines import types_of
-from modelyard.plan.monitoring import WATCHERS
+from modelyard.engines import ROLES, types_of
+from modelyard.engines.base import Engine
+from modelyard.names import LOOPBACK, WATCHERS, slugs
 
 
 def port_path(deployment: Deployment) -> Path:
-    """Where the port of a deployment is written: at its model, or at its provider."""
+    """Return the path of the port of a deployment: at its model, or at its provider."""
     if deployment.model.port:
         return variable_path((*deployment.path, "port"))
     return ("llm_providers", deployment.provider_name, "port")
 
 
-class Wanted(NamedTuple):
-    """A port that something listens on. `path` is where the port is written, `model` the model whose process it is."""
+class EngineServices:
+    """The services of all engines of a catalogue: one per model, or one per provider."""
 
-    port: int
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.slugs = {role: slugs(self._names(catalogue, role)) for role in ROLES}
+
+    @staticmethod
+    def _names(catalogue: Catalogue, role: str) -> Iterator[str]:
+        """Yield what the instances of a role are named after, whether they are active or not."""
+        for name, provider in catalogue.providers.items():
+            if provider.engine and provider.engine.role == role:
+                yield from instance_names(name, provider)
+
+    def of(self, deployment: Deployment) -> str:
+        """Return the service whose process serves a deployment."""
+        engine = deployment.engine
+        return self.named(engine, deployment.provider_name if engine.per_provider else deployment.base.name)
+
+    def named(self, engine: Engine, name: str) -> str:
+        """Return the service of the instance that is named after a model or a provider."""
+        return engine.prefix + self.slugs[engine.role][name]
+
+
+def instance_names(name: str, provider: Provider) -> list[str]:
+    """Return what a provider's instances are named after: its models, or where one process serves all, itself."""
+    if provider.engine and provider.engine.per_provider:
+        return [name]
+    return [model.name for model in provider.models if not model.adapter_of]
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A port on some addresses of a host.
+
+    `what` is its name in messages, `role` the one whose callers may connect, `path` where the port is set. Of an engine
+    `deployments` are what is served there, and `model` is the path of the model whose process it is, if there is one.
+    """
+
+    service: str
+    role: str
     what: str
+    addresses: Sequence[str]
+    port: int
     path: Path
     model: Path | None = None
+    deployments: tuple[Deployment, ...] = ()
 
 
-def _of_monitoring(settings: Monitoring | None, host: str, topology: Topology) -> Iterator[Wanted]:
-    """The ports that are watched from, and asked, on a host."""
+def listeners(
+    host: str, catalogue: Catalogue, topology: Topology, services: EngineServices, deployments: Sequence[Deployment]
+) -> list[Listener]:
+    """Return everything that listens on a host. `deployments` are those of its engines."""
+    return [
+        *_of_redis(catalogue.gateway, host, topology),
+        *_of_engines(host, topology, services, deployments),
+        *_of_gateway(catalogue.gateway, host, topology),
+        *_of_monitoring(catalogue, host, topology),
+    ]
+
+
+def _of_redis(gateway: Gateway, host: str, topology: Topology) -> Iterator[Listener]:
+    if host == topology.redis:
+        path = ("gateway", "redis", "port")
+        yield Listener("redis", "redis", "redis", topology.redis_listen(host), gateway.redis.port, path)
+
+
+def _of_engines(
+    host: str, topology: Topology, services: EngineServices, deployments: Sequence[Deployment]
+) -> Iterator[Listener]:
+    """Yield one listener for each process of an engine."""
+    processes: dict[str, list[Deployment]] = {}
+    for deployment in deployments:
+        processes.setdefault(services.of(deployment), []).append(deployment)
+    for service, served in processes.items():
+        main = next((one for one in served if one.model.adapter_of is None), served[0])
+        engine = main.engine
+        yield Listener(
+            service,
+            engine.role,
+            f'"{main.provider_name if engine.per_provider else main.model.name}"',
+            [topology.engine_address(host)],
+            main.port,
+            ("providers", *port_path(main)[1:]),
+            None if engine.per_provider else main.path,
+            tuple(served),
+        )
+
+
+def _of_gateway(gateway: Gateway, host: str, topology: Topology) -> Iterator[Listener]:
+    if host not in topology.gateways:
+        return
+    for slot, port in gateway.slots.model_dump().items():
+        path = ("gateway", "slots", slot)
+        yield Listener(f"litellm@{slot}", "litellm", f"gateway slot {slot}", [LOOPBACK], port, path)
+    yield Listener("haproxy", "haproxy", "the front end", gateway.listen, gateway.port, ("gateway", "port"))
+
+
+def _of_monitoring(catalogue: Catalogue, host: str, topology: Topology) -> Iterator[Listener]:
+    settings = catalogue.monitoring
     if settings is None or topology.monitoring is None:
         return
-    where = {"gateway": topology.gateways, "redis": (topology.redis,), "blackbox": (topology.monitoring,)}
+    address = topology.metrics_address(host)
     for kind, port in settings.exporters.model_dump().items():
-        if host in where.get(kind, topology.hosts):
-            yield Wanted(port, f"the exporter of {kind}", ("monitoring", "exporters", kind))
+        if host in exporter_hosts(kind, topology):
+            service = "haproxy" if kind == "gateway" else f"exporter@{kind}"
+            path = ("monitoring", "exporters", kind)
+            yield Listener(service, "exporter", f"the exporter of {kind}", [address], port, path)
     if host == topology.monitoring:
-        for role in WATCHERS:
-            yield Wanted(getattr(settings, role).port, role, ("monitoring", role, "port"))
+        for role in watchers(catalogue):
+            path = ("monitoring", role, "port")
+            yield Listener(role, role, role, [LOOPBACK], getattr(settings, role).port, path)
 
 
-def _of_gateway(gateway: Gateway, host: str, topology: Topology) -> Iterator[Wanted]:
-    if host == topology.redis:
-        yield Wanted(gateway.redis.port, "redis", ("gateway", "redis", "port"))
-    if host in topology.gateways:
-        yield Wanted(gateway.port, "the front end", ("gateway", "port"))
-        for slot, port in gateway.slots.model_dump().items():
-            yield Wanted(port, f"gateway slot {slot}", ("gateway", "slots", slot))
+def exporter_hosts(kind: str, topology: Topology) -> Sequence[str | None]:
+    """Return the hosts that have the metrics of a kind; `gateway` are those of the front end."""
+    where = {"gateway": topology.gateways, "redis": (topology.redis,), "blackbox": (topology.monitoring,)}
+    return where.get(kind, topology.hosts)
 
 
-def _of_engines(deployments: Sequence[Deployment]) -> Iterator[Wanted]:
-    """One port for each process of an engine: of a model, or of a provider."""
-    shared: set[str] = set()
-    for deployment in deployments:
-        where = ("providers", *port_path(deployment)[1:])
-        if deployment.model.adapter_of is not None:
-            continue  # Its base model's process serves it.
-        if not deployment.engine.per_provider:
-            yield Wanted(deployment.port, f'"{deployment.model.name}"', where, deployment.path)
-        elif deployment.provider_name not in shared:
-            shared.add(deployment.provider_name)
-            yield Wanted(deployment.port, f'"{deployment.provider_name}"', where)
+def watchers(catalogue: Catalogue) -> list[str]:
+    """Return the services that only the host of Prometheus has. Grafana needs an archive."""
+    has_grafana = catalogue.versions is not None and catalogue.versions.grafana is not None
+    return [role for role in WATCHERS if role != "grafana" or has_grafana]
 
 
 @dataclass(slots=True)
 class _Clash:
-    """Two that want one port, on these hosts."""
+    """Two listeners that want one port, on these hosts."""
 
     one: str
-    other: Wanted
+    other: Listener
     hosts: list[str]
     hint: str = ""
 
@@ -89,31 +169,37 @@ class _Clash:
 def check_ports(
     catalogue: Catalogue, resolved: Resolved, topology: Topology, report: Report, broken: frozenset[Path]
 ) -> None:
-    """Two listeners on one host and port, whatever their addresses: in a log nobody can tell them apart."""
+    """Report two listeners on one host and port, whatever their addresses: logs could not tell them apart."""
     by_host: dict[str, list[Deployment]] = {}
     for deployment in resolved.all():
-        if deployment.host is not None and deployment.path not in broken:
+        # An adapter is served by the process of its base model.
+        if deployment.host is not None and deployment.path not in broken and deployment.model.adapter_of is None:
             by_host.setdefault(deployment.host, []).append(deployment)
+    services = EngineServices(catalogue)
     clashes: dict[tuple[str, str, int], _Clash] = {}
     for host in topology.hosts:
-        wanted = [
-            *_of_gateway(catalogue.gateway, host, topology),
-            *_of_monitoring(catalogue.monitoring, host, topology),
-            *_of_engines(by_host.get(host, [])),
-        ]
-        taken = {one.port for one in wanted}
-        owner: dict[int, Wanted] = {}
-        for one in wanted:
-            first = owner.setdefault(one.port, one)
-            if first.what == one.what:
-                continue
-            clash = clashes.setdefault((first.what, one.what, one.port), _Clash(first.what, one, []))
-            clash.hosts.append(host)
-            clash.other = one
-            if one.path == first.path and one.model is not None:
-                # Both take their provider's port: the second needs one of its own.
-                free = next(number for number in range(one.port + 1, 65536) if number not in taken)
-                clash.other = one._replace(path=one.model)
-                clash.hint = f"give {one.what} its own port, such as port: {free}"
+        # A model is easier to move than what is there once, so it is the second of two.
+        wanted = sorted(
+            listeners(host, catalogue, topology, services, by_host.get(host, [])), key=lambda one: one.role in ROLES
+        )
+        _find_clashes(host, wanted, clashes)
     for clash in clashes.values():
         clash.tell(report)
+
+
+def _find_clashes(host: str, wanted: Sequence[Listener], clashes: dict[tuple[str, str, int], _Clash]) -> None:
+    """Add the clashes of one host to `clashes`."""
+    taken = {one.port for one in wanted}
+    owner: dict[int, Listener] = {}
+    for one in wanted:
+        first = owner.setdefault(one.port, one)
+        if first.what == one.what:
+            continue
+        clash = clashes.setdefault((first.what, one.what, one.port), _Clash(first.what, one, []))
+        clash.hosts.append(host)
+        clash.other = one
+        if one.path == first.path and one.model is not None:
+            # Both take their provider's port: the second needs one of its own.
+            free = next(number for number in range(one.port + 1, 65536) if number not in taken)
+            clash.other = replace(one, path=one.model)
+            clash.hint = f"give {one.what} its own port, such as port: {free}"

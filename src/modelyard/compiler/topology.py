@@ -32,6 +32,10 @@ class Topology:
         """The one address an engine listens on and is called at. llama-server listens on a single one."""
         return self.addresses[host] if self.callers(host) else LOOPBACK
 
+    def metrics_address(self, host: str) -> str:
+        """Return what exporters of a host listen on: only Prometheus asks them."""
+        return LOOPBACK if host == self.monitoring else self.addresses[host]
+
     def redis_listen(self, host: str) -> list[str]:
         if self.gateways in ((), (host,)):
             return [LOOPBACK]

@@ -1,4 +1,4 @@
-"""Finds the places of an inventory that set an `llm_*` variable for nobody.
+"""Finds the places of an inventory that set a variable, and those of `llm_*` variables that do so for nobody.
 
 Of several places that set one variable Ansible takes one, and says nothing about the others. Its rules are not
 repeated here: a place has an effect if the value that Ansible chose for a host is the very value written there.
@@ -10,13 +10,17 @@ nothing is found, and the compiler goes on without this check.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from modelyard.catalogue.ineffective import Ineffective
 from modelyard.catalogue.overrides import SECTIONS
 from modelyard.catalogue.sourcemap import Origin
+from modelyard.catalogue.strays import Variable
 from modelyard.controller.origins import ansible_origin, shorten
 
 EXTENSIONS = (".yml", ".yaml", ".json")
@@ -24,7 +28,9 @@ EXTENSIONS = (".yml", ".yaml", ".json")
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
+    """One place that sets one variable: a group or a host of this `name`."""
+
     variable: str
     value: object
     origin: Origin | None
@@ -34,27 +40,51 @@ class _Place:
     """The catalogue beside the playbooks: it is there to be overridden."""
 
 
+def places_of(hostvars: Any) -> list[Place]:
+    """Every place of the inventory that sets a variable. `hostvars` is Ansible's variable of that name."""
+    return list(_places(hostvars))
+
+
+def others(hostvars: Any, places: Iterable[Place]) -> list[Variable]:
+    """The variables that `places` and the command line set and that are not `llm_*`."""
+    given = getattr(getattr(hostvars, "_variable_manager", None), "extra_vars", {})
+    found = [Variable(str(name), value, ansible_origin(value)) for name, value in given.items()]
+    found += [Variable(place.variable, place.value, place.origin) for place in places]
+    return [variable for variable in found if not variable.name.startswith("llm_")]
+
+
+def declared(roles: Path, role: str) -> frozenset[str]:
+    """The variables that a role of the directory `roles` takes; none if it is not there."""
+    specification = roles / role / "meta/argument_specs.yml"
+    if not specification.is_file():
+        return frozenset()
+    content = yaml.safe_load(specification.read_bytes())
+    return frozenset(content["argument_specs"]["main"].get("options", {}))
+
+
 def ineffective(
-    hostvars: Any, groups: Mapping[str, Sequence[str]], values: Mapping[str, Mapping[str, object]]
+    places: Iterable[Place], groups: Mapping[str, Sequence[str]], values: Mapping[str, Mapping[str, object]]
 ) -> list[Ineffective]:
     """Every place whose value no host of the stack has.
 
-    `hostvars` is Ansible's variable of that name, `groups` the hosts of each group, and `values` what Ansible chose:
+    `groups` are the hosts of each group, and `values` what Ansible chose:
     the `llm_*` variables of each host of the stack, untemplated. A place that loses to no other place, but to `-e`
     or a fact, is not told: whoever sets those knows.
     """
-    by_variable: dict[str, list[_Place]] = {}
-    for place in _places(hostvars):
+    by_variable: dict[str, list[Place]] = {}
+    for place in places:
+        if not place.variable.startswith("llm_"):
+            continue
         by_variable.setdefault(place.variable, []).append(place)
     found: list[Ineffective] = []
-    for variable, places in by_variable.items():
-        for place in places:
+    for variable, rivals in by_variable.items():
+        for place in rivals:
             members = groups.get(place.name, ()) if place.kind == "group" else (place.name,)
             reached = [values[host].get(variable) for host in members if host in values]
             if place.shipped or any(_is_from(place, value) for value in reached):
                 continue
             host = next((host for host in members if host in values), None)
-            winner = next((other for other in places if reached and _is_from(other, reached[0])), None)
+            winner = next((other for other in rivals if reached and _is_from(other, reached[0])), None)
             if winner is None and host is not None and variable in values[host]:
                 continue
             found.append(
@@ -63,7 +93,7 @@ def ineffective(
     return found
 
 
-def _is_from(place: _Place, value: object) -> bool:
+def _is_from(place: Place, value: object) -> bool:
     """True if `value` was written at `place`. One file reached by two paths is one place."""
     if value is place.value:
         return True
@@ -71,7 +101,7 @@ def _is_from(place: _Place, value: object) -> bool:
     return origin is not None and origin.line is not None and origin == ansible_origin(place.value)
 
 
-def _places(hostvars: Any) -> Iterator[_Place]:
+def _places(hostvars: Any) -> Iterator[Place]:
     inventory, loader = getattr(hostvars, "_inventory", None), getattr(hostvars, "_loader", None)
     if inventory is None or loader is None:
         return
@@ -116,10 +146,7 @@ def _files(loader: Any, directory: str, known: Container[str], others: bool) -> 
             yield stem, path
 
 
-def _of(
-    content: object, kind: str, name: str, file: Origin | None = None, *, shipped: bool = False
-) -> Iterator[_Place]:
+def _of(content: object, kind: str, name: str, file: Origin | None = None, *, shipped: bool = False) -> Iterator[Place]:
     for variable, value in content.items() if isinstance(content, Mapping) else ():
-        if variable.startswith("llm_"):
-            origin = ansible_origin(variable) or ansible_origin(value) or file
-            yield _Place(variable, value, origin, kind, name, shipped and variable.removeprefix("llm_") in SECTIONS)
+        origin = ansible_origin(variable) or ansible_origin(value) or file
+        yield Place(variable, value, origin, kind, name, shipped and variable.removeprefix("llm_") in SECTIONS)

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from modelyard.catalogue.sourcemap import Path
 from modelyard.diagnostics import show_path
 from modelyard.engines import ENGINES
-from modelyard.engines.base import DERIVED
-from modelyard.plan.monitoring import WATCHERS
+from modelyard.names import WATCHERS
+from modelyard.plan.model import HostPlan
+from modelyard.plan.parts import recorded
 
 NOT_ASKED = "not asked (--limit)"
 
@@ -57,41 +58,6 @@ class HostChanges:
     names_removed: tuple[str, ...] = ()
 
 
-def parts(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By service, the part of a host's plan that its release is made from: what its role passes as `plan`."""
-    found: dict[str, dict[str, Any]] = {}
-    if plan["firewall"]["rules"]:
-        found["firewall"] = plan["firewall"]
-    for exporter in plan["exporters"]:
-        found[exporter["service"]] = {"instance": _without(exporter, "checks")}
-    if plan["redis"]:
-        found["redis"] = _without(plan["redis"], "checks")
-    for engine in plan["engines"]:
-        build = _without(engine, "role", "instances")
-        for instance in engine["instances"]:
-            found[instance["service"]] = {"build": build, "instance": _without(instance, "checks", *DERIVED)}
-    for section in ("litellm", "haproxy", *WATCHERS):
-        if plan[section]:
-            found[section] = _without(plan[section], "checks", "public_names", "rules")
-    if plan["litellm"]:
-        # The other rules follow from the document.
-        found["litellm"]["limits"] = plan["litellm"]["rules"]["limits"]
-        # Not of the release, but beside it; which secret holds a client's key, the host need not know.
-        clients = plan["litellm"]["clients"]
-        found["litellm"]["clients"] = {name: _without(client, "secret") for name, client in clients.items()}
-    return found
-
-
-def _recorded(part: Mapping[str, Any]) -> dict[str, Any]:
-    """What a release was made from, as `parts` has it."""
-    instance = part.get("instance")
-    return {**part, "instance": _without(instance, *DERIVED)} if isinstance(instance, Mapping) else dict(part)
-
-
-def _without(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in section.items() if key not in keys}
-
-
 def observed(result: Mapping[str, Any]) -> Live | str:
     """What a host's result of `modelyard_live` says: its services, or why they are not known.
 
@@ -101,20 +67,20 @@ def observed(result: Mapping[str, Any]) -> Live | str:
     return found
 
 
-def compare(plans: Mapping[str, Mapping[str, Any]], live: Mapping[str, Live | str]) -> list[HostChanges]:
-    """What a run would change on every host of `plans`.
+def compare(plans: Mapping[str, HostPlan], live: Mapping[str, Live | str]) -> list[HostChanges]:
+    """Return what a run would change on every host of `plans`.
 
     `live` is by host what is there, or the reason why that is not known; a host it does not have was not asked.
     """
-    served = {name for plan in plans.values() if plan["litellm"] for name in plan["litellm"]["public_names"]}
+    served = {name for plan in plans.values() if plan.litellm for name in plan.litellm.public_names}
     return [_host(host, plan, live.get(host, NOT_ASKED), served) for host, plan in plans.items()]
 
 
-def _host(host: str, plan: Mapping[str, Any], live: Live | str, served: Set[str]) -> HostChanges:
+def _host(host: str, plan: HostPlan, live: Live | str, served: Set[str]) -> HostChanges:
     """The changes of one host; `served` are the names that any gateway of the plan answers to."""
     if isinstance(live, str):
         return HostChanges(host, unknown=live)
-    wanted = parts(plan)
+    wanted = dict(plan.parts())
     changes: list[ServiceChange] = []
     unchanged: list[str] = []
     for service, part in wanted.items():
@@ -123,14 +89,14 @@ def _host(host: str, plan: Mapping[str, Any], live: Live | str, served: Set[str]
         elif live[service]["plan"] is None:
             reason = "cannot be compared: the live release was made by an older version of Modelyard"
             changes.append(ServiceChange(service, "unclear", (reason,), live[service]["since"]))
-        elif found := differences(_recorded(live[service]["plan"]), part):
+        elif found := differences(recorded(service, live[service]["plan"]), part):
             changes.append(ServiceChange(service, "change", tuple(found), live[service]["since"]))
         else:
             unchanged.append(service)
     for service in sorted(live.keys() - wanted.keys()):
         kind: Literal["remove", "left"] = "remove" if service.startswith(RETIRED) else "left"
         changes.append(ServiceChange(service, kind, since=live[service]["since"]))
-    planned: list[str] = plan["litellm"]["public_names"] if plan["litellm"] else []
+    planned = plan.litellm.public_names if plan.litellm else []
     there: list[str] = list(live.get("litellm", {}).get("public_names", []))
     return HostChanges(
         host,

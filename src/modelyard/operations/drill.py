@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from modelyard.diagnostics import did_you_mean, listing
+from modelyard.plan.model import HostPlan
 
 AWAY_S = 15
 """How long something is stopped, in seconds: longer than a health check takes to see it."""
@@ -43,7 +44,7 @@ class Drill:
 
 
 def drill(
-    plans: Mapping[str, Mapping[str, Any]],
+    plans: Mapping[str, HostPlan],
     local_models: list[str],
     fault: str,
     model: str,
@@ -73,13 +74,13 @@ def drill(
     return Drill(fault, asked, shell, units)
 
 
-def _unit(part: Part, plan: Mapping[str, Any], model: str) -> str | None:
+def _unit(part: Part, plan: HostPlan, model: str) -> str | None:
     if part == "engine":
-        services = [entry["service"] for entry in plan["demands"] if entry["model"] == model]
+        services = [entry.service for entry in plan.demands if entry.model == model]
         return f"modelyard-{services[0]}.service" if services else None
     if part == "redis":
-        return "modelyard-redis.service" if plan["redis"] else None
-    if plan["litellm"] is None:
+        return "modelyard-redis.service" if plan.redis else None
+    if plan.litellm is None:
         return None
     # One of the two slots runs, and a pattern means units that do.
     return "modelyard-litellm@*.service" if part == "gateway" else "modelyard-haproxy.service"

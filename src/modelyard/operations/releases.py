@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modelyard.diagnostics import did_you_mean
-from modelyard.plan.monitoring import WATCHERS
+from modelyard.names import WATCHERS
 
 History = Mapping[str, Mapping[str, Any]]
 """By service `{live, previous, there, entries}`: the `history` of `modelyard_live`."""

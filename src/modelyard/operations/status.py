@@ -8,13 +8,14 @@ from typing import Any
 from modelyard.catalogue.versions import below_floor
 from modelyard.operations.diff import Live, compare
 from modelyard.output.tables import table
+from modelyard.plan.model import HostPlan
 
 NO_PLAN = "not compared"
 DOWN_STATES = ("failed", "inactive", "activating", "deactivating", "unknown")
 
 
 def status(
-    plans: Mapping[str, Mapping[str, Any]] | None,
+    plans: Mapping[str, HostPlan] | None,
     live: Mapping[str, Live | str],
     found: Mapping[str, Mapping[str, Any] | str],
 ) -> dict[str, Any]:

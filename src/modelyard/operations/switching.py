@@ -17,6 +17,7 @@ from modelyard.compiler.inventory import Compiled, Inventory
 from modelyard.compiler.resolve import is_keyed
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.names import MASTER_KEY, ROTATED, engine_secret
+from modelyard.plan.model import HostPlan
 
 UPGRADED = "llm_overrides_upgraded"
 """What `playbooks/upgrade.yml` writes into the inventory. Unlike a switched model it does not win over `llm_overrides`:
@@ -36,7 +37,7 @@ class Switch:
 
     `away` is for the gateways while the engines change: nobody is sent to the providers concerned; what runs now, where
     there is nobody else. `changed` is false if the model runs already. `uncovered` are public names that nobody answers
-    meanwhile.
+    meanwhile. `watching` are the hosts whose exporters or Prometheus change.
     """
 
     overrides: dict[str, Any]
@@ -45,6 +46,7 @@ class Switch:
     away: Compiled
     changed: bool
     uncovered: tuple[str, ...]
+    watching: tuple[str, ...]
 
 
 def switch(inventory: Inventory, provider: str, model: str) -> Switch:
@@ -60,7 +62,8 @@ def switch(inventory: Inventory, provider: str, model: str) -> Switch:
     away = _while_away(with_choice, affected, former)
     hosts = tuple(dict.fromkeys(h for name in affected for h in _hosts(former.catalogue, inventory.groups, name)))
     uncovered = _uncovered(final, away, former)
-    return Switch(chosen, hosts, final, away, final.plans != former.plans, uncovered)
+    watching = tuple(host for host, plan in final.hosts.items() if _watched(plan) != _watched(former.hosts.get(host)))
+    return Switch(chosen, hosts, final, away, final.hosts != former.hosts, uncovered, watching)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
             f"precedence: change or remove versions.{component} there "
             f"({listing(_who_says(inventory, component))})"
         )
-    hosts = tuple(host for host, plan in final.plans.items() if plan != before.plans.get(host))
+    hosts = tuple(host for host, plan in final.hosts.items() if plan != before.hosts.get(host))
     return Upgrade(overrides, former.version, final, hosts)
 
 
@@ -203,6 +206,11 @@ def _while_away(inventory: Inventory, providers: Sequence[str], former: Compiled
 def _uncovered(final: Compiled, away: Compiled, former: Compiled) -> tuple[str, ...]:
     """Public names that nobody answers meanwhile: all of them, where the gateway stays as it is."""
     return tuple(name for name in final.public_names if away is former or name not in away.public_names)
+
+
+def _watched(plan: HostPlan | None) -> object:
+    """Return the parts of a plan that say what its host measures."""
+    return (plan.exporters, plan.prometheus) if plan else None
 
 
 def _hosts(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], provider: str) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from modelyard.catalogue.clients import Client
 from modelyard.compiler.inventory import Compiled
 from modelyard.diagnostics import listing
 from modelyard.names import url_host
 from modelyard.operations.diff import HostChanges
 from modelyard.output.tables import gpu_table, table
+from modelyard.plan.model import HostPlan
 
 MOST_DETAILS = 20
 """Differences shown per service; with a new catalogue there are thousands."""
@@ -33,11 +35,11 @@ def render_summary(compiled: Compiled) -> str:
 
 def render_plan(compiled: Compiled) -> str:
     """What runs where, who answers for which name, and what is left out and why."""
-    blocks = [_host(host, plan) for host, plan in compiled.plans.items()]
+    blocks = [_host(host, plan) for host, plan in compiled.hosts.items()]
     blocks.append(
         ["Order of attempts for each public name", *(line for route in compiled.routes for line in _route(route))]
     )
-    clients = [plan["litellm"]["clients"] for plan in compiled.plans.values() if plan["litellm"]]
+    clients = [plan.litellm.clients for plan in compiled.hosts.values() if plan.litellm]
     if clients and clients[0]:
         rows = [_client(name, client) for name, client in clients[0].items()]
         blocks.append(["Clients with their own keys", *(f"  {line}" for line in table(rows))])
@@ -74,20 +76,18 @@ def render_changes(changes: Sequence[HostChanges]) -> str:
 # -- the plan ----------------------------------------------------------------------------------------------
 
 
-def _host(host: str, plan: Mapping[str, Any]) -> list[str]:
+def _host(host: str, plan: HostPlan) -> list[str]:
     rows = [
         (
-            f"{url_host(service['address'])}:{service['port']}",
-            service["unit"].removesuffix(".service"),
+            f"{url_host(service.address)}:{service.port}",
+            service.unit.removesuffix(".service"),
             # All of them stand below; here they would be a line of many screens.
-            plural(len(service["models"]), "public name")
-            if service["role"] == "haproxy"
-            else ", ".join(service["models"]),
-            f"GPU {', '.join(map(str, service['gpus']))}" if service["gpus"] else "",
+            plural(len(service.models), "public name") if service.role == "haproxy" else ", ".join(service.models),
+            f"GPU {', '.join(map(str, service.gpus))}" if service.gpus else "",
         )
-        for service in plan["services"]
+        for service in plan.services
     ]
-    lines = [*(table(rows) or ["nothing"]), *gpu_table(plan["gpus"])]
+    lines = [*(table(rows) or ["nothing"]), *gpu_table([gpu.model_dump() for gpu in plan.gpus])]
     return [f"Host {host}", *(f"  {line}" for line in lines)]
 
 
@@ -109,9 +109,9 @@ def _route(route: Mapping[str, Any]) -> list[str]:
     return [f"  {route['name']}{kind}", *(f"    {line}" for line in lines)]
 
 
-def _client(name: str, client: Mapping[str, Any]) -> tuple[str, str, str]:
-    models = "all names" if client["models"] is None else ", ".join(client["models"])
-    return name, models, "" if client["rpm"] is None else f"{client['rpm']} requests a minute"
+def _client(name: str, client: Client) -> tuple[str, str, str]:
+    models = "all names" if client.models is None else ", ".join(client.models)
+    return name, models, "" if client.rpm is None else f"{client.rpm} requests a minute"
 
 
 # -- changes -----------------------------------------------------------------------------------------------

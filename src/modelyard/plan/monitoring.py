@@ -1,224 +1,180 @@
-"""What is measured: the part of each host's plan that is Prometheus, Alertmanager, Grafana and exporters."""
+"""What is measured: the parts of a host's plan that are Prometheus, Alertmanager, Grafana and exporters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from modelyard.catalogue.monitoring import Monitoring
-from modelyard.catalogue.versions import Versions
+from modelyard.compiler.listeners import Listener
 from modelyard.engines import ENGINES
-from modelyard.names import (
-    GRAFANA_PASSWORD,
-    GRAFANA_SECRET_KEY,
-    LOOPBACK,
-    MONITOR_USER,
-    REDIS_MONITOR_PASSWORD,
-    journal,
-    url_host,
+from modelyard.names import LOOPBACK, MONITOR_USER, REDIS_MONITOR_PASSWORD, url_host
+from modelyard.plan.checks import ChatCheck
+from modelyard.plan.parts import (
+    AlertmanagerPart,
+    EnginePart,
+    ExporterPart,
+    GrafanaPart,
+    InstancePart,
+    Job,
+    NoSettings,
+    Probe,
+    Probing,
+    PrometheusPart,
+    RedisPart,
+    RedisTarget,
+    Secrets,
+    Target,
 )
+from modelyard.plan.scope import Scope
 
-Plans = Mapping[str, Mapping[str, Any]]
-
-WATCHERS = ("prometheus", "alertmanager", "grafana")
-"""Roles that only the host of Prometheus has, each a service of the same name."""
-
-ANSWER_TIMEOUT_S = 15
-"""Our own exporter waits 8 s for a driver that hangs before it tells the rest."""
-
-
-def checks_of(service: str, url: str) -> list[dict[str, Any]]:
-    """A part of the monitoring runs, and answers."""
-    unit = f"modelyard-{service}.service"
-    common = {"service": service, "hint": journal(unit)}
-    return [
-        {"name": f"{service} is running", "kind": "unit", "units": [unit], **common},
-        {"name": f"{service} answers", "kind": "http", "url": url, "timeout_s": ANSWER_TIMEOUT_S, **common},
-    ]
+Engines = Mapping[str, Sequence[EnginePart]]
+"""By host, the parts of its engines."""
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """Who watches whom. `host` has Prometheus and what belongs to it."""
+class MonitoringParts:
+    """Makes what the plans say of monitoring."""
 
-    host: str
+    scope: Scope
     settings: Monitoring
-    versions: Versions | None
-    addresses: Mapping[str, str]
-    gateways: Sequence[str]
-    redis: str | None
-
-    def address(self, host: str) -> str:
-        """What an exporter of a host listens on: nobody but Prometheus asks it."""
-        return LOOPBACK if host == self.host else self.addresses[host]
-
-    def at(self, host: str, port: int) -> str:
-        return f"{url_host(self.address(host))}:{port}"
 
     # -- exporters ---------------------------------------------------------------------------------------
 
-    def exporters(self, host: str, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The instances of role exporter on a host, given the rest of its plan."""
-        ports = self.settings.exporters
-        instances = [self.exporter(host, "node", ports.node, {}, {})]
-        probes = list(_probes(plan)) if self.settings.probe_interval_s is not None else []
-        secrets = {probe["credential"]: probe["credential"] for probe in probes if probe["credential"]}
-        settings = {"probe_interval_s": self.settings.probe_interval_s, "probes": probes}
-        instances.append(self.exporter(host, "host", ports.host, settings, secrets))
-        if host == self.redis:
-            address = f"{url_host(plan['redis']['listen'][0])}:{plan['redis']['port']}"
-            redis = {"address": address, "user": MONITOR_USER}
-            instances.append(self.exporter(host, "redis", ports.redis, redis, {"PASSWORD": REDIS_MONITOR_PASSWORD}))
-        if host == self.host:
-            instances.append(self.exporter(host, "blackbox", ports.blackbox, {}, {}))
-        return instances
+    def exporters(
+        self, listening: Sequence[Listener], redis: RedisPart | None, engines: Sequence[EnginePart]
+    ) -> list[ExporterPart]:
+        """Return the parts of role exporter on a host, given what listens there and the rest of its plan."""
+        return [
+            self.exporter(listener, redis, engines)
+            for listener in listening
+            if listener.service.startswith("exporter@")
+        ]
 
-    def exporter(
-        self, host: str, kind: str, port: int, settings: dict[str, Any], secrets: dict[str, str]
-    ) -> dict[str, Any]:
-        service = f"exporter@{kind}"
-        path = "/-/healthy" if kind == "blackbox" else "/metrics"
-        return {
-            "service": service,
-            "kind": kind,
-            "listen": [self.address(host)],
-            "port": port,
-            "settings": settings,
-            "secrets": secrets,
-            "checks": checks_of(service, f"http://{self.at(host, port)}{path}"),
-        }
+    def exporter(self, listener: Listener, redis: RedisPart | None, engines: Sequence[EnginePart]) -> ExporterPart:
+        """Return one exporter."""
+        kind = listener.service.removeprefix("exporter@")
+        settings: RedisTarget | Probing | NoSettings = NoSettings()
+        secrets: Secrets = {}
+        if kind == "host":
+            probes = list(_probes(engines)) if self.settings.probe_interval_s is not None else []
+            settings = Probing(probe_interval_s=self.settings.probe_interval_s, probes=probes)
+            secrets = {probe.credential: probe.credential for probe in probes if probe.credential}
+        elif kind == "redis":
+            assert redis is not None, "this exporter is where Redis is"
+            settings = RedisTarget(address=f"{url_host(redis.listen[0])}:{redis.port}", user=MONITOR_USER)
+            secrets = {"PASSWORD": REDIS_MONITOR_PASSWORD}
+        return ExporterPart.model_validate(
+            {
+                "kind": kind,
+                "listen": list(listener.addresses),
+                "port": listener.port,
+                "settings": settings,
+                "secrets": secrets,
+            }
+        )
 
     # -- Prometheus --------------------------------------------------------------------------------------
 
-    def prometheus(self, plans: Plans) -> dict[str, Any]:
-        settings = self.settings.prometheus
-        scrape = list(self.scrape(plans))
-        credentials = dict.fromkeys(job["credential"] for job in scrape if job["credential"])
-        return {
-            "listen": [LOOPBACK],
-            "port": settings.port,
-            "scrape_interval_s": settings.scrape_interval_s,
-            "retention_days": settings.retention_days,
-            "retention_gib": settings.retention_gib,
-            "alertmanagers": [f"{LOOPBACK}:{self.settings.alertmanager.port}"],
-            "scrape": scrape,
-            "secrets": {name: name for name in credentials},
-            "checks": checks_of("prometheus", f"http://{LOOPBACK}:{settings.port}/-/ready"),
-        }
+    def prometheus(self, engines: Engines) -> PrometheusPart:
+        """Return the part of role prometheus."""
+        scrape = list(self.scrape(engines))
+        credentials = dict.fromkeys(job.credential for job in scrape if job.credential)
+        return PrometheusPart(
+            **self.settings.prometheus.model_dump(),
+            alertmanagers=[f"{LOOPBACK}:{self.settings.alertmanager.port}"],
+            scrape=scrape,
+            secrets={name: name for name in credentials},
+        )
 
-    def scrape(self, plans: Plans) -> Iterator[dict[str, Any]]:
-        """What is asked, by job. Engines of one kind with keys of their own are several entries of one job."""
+    def scrape(self, engines: Engines) -> Iterator[Job]:
+        """Yield what is scraped, by job. Engines of one kind with keys of their own are several entries of one job."""
         ports, mine = self.settings.exporters, self.settings
+        topology = self.scope.topology
 
-        def job(name: str, targets: list[dict[str, Any]], path: str = "/metrics", **more: Any) -> dict[str, Any]:
-            return {
-                "job": name,
-                "path": path,
-                "credential": None,
-                "prober": None,
-                "module": None,
-                "targets": targets,
-                **more,
-            }
+        def at(port: int, hosts: Sequence[str | None], service: str) -> list[Target]:
+            return [
+                Target(
+                    address=f"{url_host(topology.metrics_address(host))}:{port}",
+                    labels={"host": host, "service": service},
+                )
+                for host in hosts
+                if host is not None
+            ]
 
-        def at(port: int, hosts: Sequence[str], **labels: str) -> list[dict[str, Any]]:
-            return [{"address": self.at(host, port), "labels": {"host": host, **labels}} for host in hosts]
+        yield Job(job="prometheus", targets=at(mine.prometheus.port, [topology.monitoring], "prometheus"))
+        yield Job(job="alertmanager", targets=at(mine.alertmanager.port, [topology.monitoring], "alertmanager"))
+        yield Job(job="litellm", targets=at(ports.gateway, topology.gateways, "litellm"), path="/litellm")
+        yield Job(job="haproxy", targets=at(ports.gateway, topology.gateways, "haproxy"))
+        yield Job(job="node", targets=at(ports.node, topology.hosts, "exporter@node"))
+        # What it reports about a service has the name of that one instead (`honor_labels`).
+        yield Job(job="host", targets=at(ports.host, topology.hosts, "exporter@host"))
+        if topology.redis is not None:
+            yield Job(job="redis", targets=at(ports.redis, [topology.redis], "redis"))
+        yield from self.scrape_engines(engines)
 
-        yield job("prometheus", at(mine.prometheus.port, [self.host], service="prometheus"))
-        yield job("alertmanager", at(mine.alertmanager.port, [self.host], service="alertmanager"))
-        yield job("litellm", at(ports.gateway, self.gateways, service="litellm"), "/litellm")
-        yield job("haproxy", at(ports.gateway, self.gateways, service="haproxy"))
-        yield job("node", at(ports.node, list(plans), service="exporter@node"))
-        # What it tells of a service has the name of that one instead (`honor_labels`).
-        yield job("host", at(ports.host, list(plans), service="exporter@host"))
-        if self.redis is not None:
-            yield job("redis", at(ports.redis, [self.redis], service="redis"))
-        probed: dict[str, list[dict[str, Any]]] = {}
+    def scrape_engines(self, engines: Engines) -> Iterator[Job]:
+        """Yield the jobs of engines: those with metrics by key, then those that are probed, by module."""
+        probed: dict[str, list[Target]] = {}
         for engine in ENGINES:
-            by_key: dict[str | None, list[dict[str, Any]]] = {}
-            for host, instance in _instances(plans, engine.role):
+            by_key: dict[str | None, list[Target]] = {}
+            for host, instance in _instances(engines, engine.role):
+                address = f"{url_host(instance.listen[0])}:{instance.port}"
                 if engine.metrics is not None:
-                    key = instance["secrets"].get("API_KEY") if engine.metrics.keyed else None
-                    by_key.setdefault(key, []).append(_target(host, instance, _address(instance)))
+                    key = instance.secrets.get("API_KEY") if engine.metrics.keyed else None
+                    by_key.setdefault(key, []).append(_target(host, instance, address))
                 if engine.probe is not None:
-                    url = f"http://{_address(instance)}{engine.probe.path}"
+                    url = f"http://{address}{engine.probe.path}"
                     probed.setdefault(engine.probe.module, []).append(_target(host, instance, url))
             for key, targets in by_key.items():
-                yield job(engine.role, targets, credential=key)
+                yield Job(job=engine.role, targets=targets, credential=key)
+        prober = f"{LOOPBACK}:{self.settings.exporters.blackbox}"
         for module, targets in probed.items():
-            yield job("probe", targets, prober=f"{LOOPBACK}:{ports.blackbox}", module=module)
+            yield Job(job="probe", targets=targets, prober=prober, module=module)
 
     # -- Alertmanager, Grafana ---------------------------------------------------------------------------
 
-    def alertmanager(self) -> dict[str, Any]:
-        settings = self.settings.alertmanager
-        receiver: dict[str, Any] = {}
-        if settings.webhook:
-            receiver["webhook"] = {"url": settings.webhook.url, "secret": settings.webhook.token_env}
-        if (mail := settings.email) is not None:
-            receiver["email"] = {
-                "to": mail.to,
-                "from": mail.sender,
-                "smarthost": mail.smarthost,
-                "username": mail.username,
-                "secret": mail.password_env,
-            }
-        return {
-            "listen": [LOOPBACK],
-            "port": settings.port,
-            "receiver": {name: _without_none(part) for name, part in receiver.items()} or None,
-            "checks": checks_of("alertmanager", f"http://{LOOPBACK}:{settings.port}/-/ready"),
-        }
+    def alertmanager(self) -> AlertmanagerPart:
+        """Return the part of role alertmanager."""
+        return AlertmanagerPart(**dict(self.settings.alertmanager))
 
-    def grafana(self) -> dict[str, Any] | None:
-        version = self.versions.grafana if self.versions else None
-        if version is None:
+    def grafana(self) -> GrafanaPart | None:
+        """Return the part of role grafana; None without an archive."""
+        release = self.scope.versions.grafana
+        if release is None:
             return None
-        port = self.settings.grafana.port
-        return {
-            "version": version.version,
-            "source": version.source.of(version.version),
-            "listen": [LOOPBACK],
-            "port": port,
-            "prometheus_url": f"http://{LOOPBACK}:{self.settings.prometheus.port}",
-            "scrape_interval_s": self.settings.prometheus.scrape_interval_s,
-            "secrets": {"ADMIN_PASSWORD": GRAFANA_PASSWORD, "SECRET_KEY": GRAFANA_SECRET_KEY},
-            "checks": checks_of("grafana", f"http://{LOOPBACK}:{port}/api/health"),
-        }
+        return GrafanaPart(
+            **dict(self.settings.grafana),
+            version=release.version,
+            source=release.source.of(release.version),
+            prometheus_url=f"http://{LOOPBACK}:{self.settings.prometheus.port}",
+            scrape_interval_s=self.settings.prometheus.scrape_interval_s,
+        )
 
 
-def _without_none(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in part.items() if value is not None}
-
-
-def _instances(plans: Plans, role: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for host, plan in plans.items():
-        for engine in plan["engines"]:
-            if engine["role"] == role:
-                for instance in engine["instances"]:
+def _instances(engines: Engines, role: str) -> Iterator[tuple[str, InstancePart]]:
+    for host, parts in engines.items():
+        for part in parts:
+            if part.role == role:
+                for instance in part.instances:
                     yield host, instance
 
 
-def _address(instance: Mapping[str, Any]) -> str:
-    return f"{url_host(instance['listen'][0])}:{instance['port']}"
+def _target(host: str, instance: InstancePart, address: str) -> Target:
+    return Target(address=address, labels={"host": host, "service": instance.service})
 
 
-def _target(host: str, instance: Mapping[str, Any], address: str) -> dict[str, Any]:
-    return {"address": address, "labels": {"host": host, "service": instance["service"]}}
-
-
-def _probes(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A streamed request to every engine of a host, by its checks: they know whom to ask, and who cannot be."""
-    for engine in plan["engines"]:
-        for instance in engine["instances"]:
-            for check in instance["checks"]:
-                if check["kind"] == "chat" and not check.get("skip"):
-                    yield {
-                        "service": instance["service"],
-                        "model": check["model"],
-                        "url": check["url"],
-                        "credential": instance["secrets"].get("API_KEY"),
-                        # Not even a model that shall stay loaded is loaded by a probe.
-                        "loaded_url": check.get("loaded_url"),
-                    }
+def _probes(engines: Sequence[EnginePart]) -> Iterator[Probe]:
+    """Yield a streamed request for every model of a host that can be asked, as its checks tell."""
+    for part in engines:
+        for instance in part.instances:
+            for check in instance.checks:
+                if isinstance(check, ChatCheck) and not check.skip:
+                    yield Probe(
+                        service=instance.service,
+                        model=check.model,
+                        url=check.url,
+                        credential=instance.secrets.get("API_KEY"),
+                        # A probe loads no model, not even one that shall stay loaded.
+                        loaded_url=check.loaded_url,
+                    )

@@ -1,16 +1,21 @@
-"""One plan per host, in the shape of docs/architecture.md. Roles read it, and never the catalogue."""
+"""One plan per host. Roles get their part of it, and never read the catalogue."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from modelyard.catalogue.versions import HuggingFace
+from modelyard.compiler.listeners import Listener as Listening
+from modelyard.compiler.listeners import listeners
+from modelyard.diagnostics import show_path, variable_path
+from modelyard.engines import ROLES, by_role
+from modelyard.engines.base import Engine
 from modelyard.names import LOOPBACK
+from modelyard.plan.checks import Check
 from modelyard.plan.engines import EngineParts
 from modelyard.plan.gateway import GatewayParts
-from modelyard.plan.listeners import listeners
-from modelyard.plan.monitoring import Watch
+from modelyard.plan.model import DeclaredGpu, Foreign, HostPlan, Hub, Listener, PlacedModel
+from modelyard.plan.monitoring import Engines, MonitoringParts
+from modelyard.plan.parts import EnginePart, FirewallPart, HaproxyPart, LitellmPart, Rule
 from modelyard.plan.scope import Scope
 
 
@@ -21,118 +26,136 @@ class Planner:
         self.scope = scope
         self.engines = EngineParts(scope)
         self.gateway = GatewayParts(scope)
+        self.monitoring = MonitoringParts(scope, scope.monitoring) if scope.monitoring else None
 
-    def plans(self) -> dict[str, dict[str, Any]]:
-        plans = {host: self.plan(host) for host in self.scope.topology.hosts}
-        if self.scope.watch:
-            self.add_monitoring(plans, self.scope.watch)
-        return plans
+    def plans(self) -> dict[str, HostPlan]:
+        """Return the plans by host."""
+        hosts = self.scope.topology.hosts
+        engines = {host: self.engines.parts(host) for host in hosts}
+        return {host: self.plan(host, engines) for host in hosts}
 
-    def add_monitoring(self, plans: Mapping[str, dict[str, Any]], watch: Watch) -> None:
-        """What the host of Prometheus gets once all other parts are known, because that is what it watches."""
-        plan = plans[watch.host]
-        parts: dict[str, dict[str, Any] | None] = {
-            "prometheus": watch.prometheus(plans),
-            "alertmanager": watch.alertmanager(),
-            "grafana": watch.grafana(),
-        }
-        for role, part in parts.items():
-            if part is None:
-                continue
-            plan[role] = part
-            plan["services"] += listeners(role, role, part["listen"], part["port"], f"llm_monitoring.{role}.port")
-            plan["checks"] += part["checks"]
-
-    def plan(self, host: str) -> dict[str, Any]:
-        """The plan of one host."""
-        redis = self.gateway.redis(host)
-        engines = self.engines.parts(host)
+    def plan(self, host: str, engines: Engines) -> HostPlan:
+        """Return the plan of one host, given the engines of all."""
+        scope = self.scope
+        served = [
+            deployment
+            for services in self.engines.processes(host).values()
+            for members in services.values()
+            for deployment in members
+        ]
+        listening = listeners(host, scope.catalogue, scope.topology, scope.services, served)
+        main = {one.service: one for one in listening if one.role != "exporter"}
+        metrics = next((one for one in listening if (one.service, one.role) == ("haproxy", "exporter")), None)
+        redis = self.gateway.redis(host, main)
         litellm = self.gateway.litellm(host)
-        haproxy = self.gateway.haproxy(host)
-        instances = [instance for engine in engines for instance in engine["instances"]]
-        exporters = self.scope.watch.exporters(host, {"redis": redis, "engines": engines}) if self.scope.watch else []
-        services = self.services(host, redis, engines, exporters)
-        checks: list[dict[str, Any]] = []
-        if redis:
-            checks += redis["checks"]
-        for instance in instances:
-            checks += instance["checks"]
-        if haproxy:
-            # Smoke asks the live gateway through its door; the slots' own checks belong to a switch.
-            checks += [check for check in (litellm or {"checks": []})["checks"] if check["kind"] == "unit"]
-            checks += haproxy["checks"] + self.gateway.through_the_door() + self.gateway.keys(host)
-            checks += self.gateway.skipped()
-        checks += [check for exporter in exporters for check in exporter["checks"]]
-        return {
-            "host": host,
-            "gpus": [
-                {
-                    "index": load.index,
-                    "name": load.gpu.name,
-                    "uuid": load.gpu.uuid,
-                    "memory_mib": load.gpu.memory_mib,
-                    "models": [{"name": model, "vram_mib": share} for model, share in load.models],
-                }
-                for load in self.scope.placement.loads.get(host, [])
+        haproxy = self.gateway.haproxy(host, main, metrics)
+        exporters = self.monitoring.exporters(listening, redis, engines[host]) if self.monitoring else []
+        watch = self.monitoring if host == scope.topology.monitoring else None
+        prometheus = watch.prometheus(engines) if watch else None
+        alertmanager = watch.alertmanager() if watch else None
+        grafana = watch.grafana() if watch else None
+        services = list(self.services(listening, engines[host]))
+        return HostPlan(
+            host=host,
+            gpus=self.gpus(host),
+            services=services,
+            hugging_face=Hub(
+                endpoint=scope.versions.hugging_face.endpoint, token=scope.versions.hugging_face.token_env
+            ),
+            demands=self.engines.demands(host),
+            after=self.engines.after(host),
+            firewall=FirewallPart(rules=self.rules(host, services)),
+            redis=redis,
+            engines=list(engines[host]),
+            litellm=litellm,
+            haproxy=haproxy,
+            exporters=exporters,
+            prometheus=prometheus,
+            alertmanager=alertmanager,
+            grafana=grafana,
+            checks=[
+                *(redis.checks if redis else ()),
+                *(check for part in engines[host] for instance in part.instances for check in instance.checks),
+                *self.gateway_checks(host, litellm, haproxy),
+                *(check for exporter in exporters for check in exporter.checks),
+                *(prometheus.checks if prometheus else ()),
+                *(alertmanager.checks if alertmanager else ()),
+                *(grafana.checks if grafana else ()),
             ],
-            "services": services,
-            "hugging_face": self.hugging_face(),
-            "demands": self.engines.demands(host),
-            "after": self.engines.after(host),
-            "firewall": {"rules": self.firewall(host, services)},
-            "redis": redis,
-            "engines": engines,
-            "litellm": litellm,
-            "haproxy": haproxy,
-            "exporters": exporters,
-            "prometheus": None,
-            "alertmanager": None,
-            "grafana": None,
-            "checks": checks,
-        }
+        )
 
-    def firewall(self, host: str, services: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Who may call what listens beyond loopback here. The door is for everybody who reaches it."""
-        gateways = [gateway for gateway in self.scope.topology.gateways if gateway != host]
-        watching = [self.scope.topology.monitoring] if self.scope.topology.monitoring else []
-        callers = {"redis": gateways, "exporter": watching}
+    def gateway_checks(self, host: str, litellm: LitellmPart | None, haproxy: HaproxyPart | None) -> list[Check]:
+        """Return what smoke checks of a gateway: through its front end, because a slot's own checks need its port."""
+        if litellm is None or haproxy is None:
+            return []
         return [
-            {
-                "service": service["service"],
-                "port": service["port"],
-                "from": sorted(
-                    self.scope.topology.addresses[caller]
-                    for caller in callers.get(service["role"], self.scope.topology.callers(host))
-                ),
-            }
-            for service in services
-            if service["role"] != "haproxy" and service["address"] != LOOPBACK
+            self.gateway.slots_check(),
+            *haproxy.checks,
+            *self.gateway.through_the_door(),
+            *self.gateway.keys(host),
+            *self.gateway.skipped(),
         ]
 
-    def hugging_face(self) -> dict[str, Any]:
-        hub = self.scope.versions.hugging_face if self.scope.versions else HuggingFace()
-        return {"endpoint": hub.endpoint, "token": hub.token_env}
+    def gpus(self, host: str) -> list[DeclaredGpu]:
+        """Return the declared GPUs of a host, with what is placed on them."""
+        return [
+            DeclaredGpu(
+                index=load.index,
+                name=load.gpu.name,
+                uuid=load.gpu.uuid,
+                memory_mib=load.gpu.memory_mib,
+                models=[PlacedModel(name=model, vram_mib=share) for model, share in load.models],
+            )
+            for load in self.scope.placement.loads.get(host, [])
+        ]
 
-    def services(
-        self,
-        host: str,
-        redis: dict[str, Any] | None,
-        engines: Sequence[Mapping[str, Any]],
-        exporters: Sequence[Mapping[str, Any]],
-    ) -> list[dict[str, Any]]:
-        services: list[dict[str, Any]] = []
-        if redis:
-            services += listeners("redis", "redis", redis["listen"], redis["port"], "llm_gateway.redis.port")
-        services += self.engines.listeners(host, engines)
-        if host in self.scope.topology.gateways:
-            for slot, port in self.scope.gateway.slots.model_dump().items():
-                services += listeners(f"litellm@{slot}", "litellm", [LOOPBACK], port, f"llm_gateway.slots.{slot}")
-            listen, port = list(self.scope.gateway.listen), self.scope.gateway.port
-            services += listeners("haproxy", "haproxy", listen, port, "llm_gateway.port", self.scope.public_names)
-            if self.scope.watch:
-                port, variable = self.scope.watch.settings.exporters.gateway, "llm_monitoring.exporters.gateway"
-                services += listeners("haproxy", "exporter", [self.scope.watch.address(host)], port, variable)
-        for exporter in exporters:
-            variable = f"llm_monitoring.exporters.{exporter['kind']}"
-            services += listeners(exporter["service"], "exporter", exporter["listen"], exporter["port"], variable)
-        return services
+    def services(self, listening: Sequence[Listening], engines: Sequence[EnginePart]) -> list[Listener]:
+        """Return what listens on a host, one entry for each address."""
+        instances = {instance.service: instance for part in engines for instance in part.instances}
+        found: list[Listener] = []
+        for one in listening:
+            names = self.scope.public_names if one.role == "haproxy" else [d.model.name for d in one.deployments]
+            instance = instances.get(one.service)
+            engine = by_role(one.role) if one.role in ROLES else None
+            found += [
+                Listener(
+                    service=one.service,
+                    role=one.role,
+                    unit=f"modelyard-{one.service}.service",
+                    address=address,
+                    port=one.port,
+                    models=names,
+                    gpus=instance.gpus if instance else [],
+                    variable=show_path(variable_path(one.path)),
+                    foreign=foreign(engine, instance.model) if engine and instance else None,
+                )
+                for address in one.addresses
+            ]
+        return found
+
+    def rules(self, host: str, services: Sequence[Listener]) -> list[Rule]:
+        """Return who may connect to what listens beyond loopback here. The front end is for everybody."""
+        topology = self.scope.topology
+        gateways = [gateway for gateway in topology.gateways if gateway != host]
+        watching = [topology.monitoring] if topology.monitoring else []
+        callers = {"redis": gateways, "exporter": watching}
+        return [
+            Rule.model_validate(
+                {
+                    "service": service.service,
+                    "port": service.port,
+                    "from": sorted(
+                        topology.addresses[caller] for caller in callers.get(service.role, topology.callers(host))
+                    ),
+                }
+            )
+            for service in services
+            if service.role != "haproxy" and service.address != LOOPBACK
+        ]
+
+
+def foreign(engine: Engine, provider: str) -> Foreign | None:
+    """Return what else may be in the place of an engine: its program as its own installer sets it up."""
+    if engine.foreign is None:
+        return None
+    return Foreign(**engine.foreign._asdict(), adoption=engine.adoption(provider))

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from modelyard.catalogue.gateway import Gateway
+from modelyard.catalogue.monitoring import Monitoring
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.versions import Versions
+from modelyard.compiler.listeners import EngineServices
 from modelyard.compiler.placement import Placement
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.compiler.routing import Route
 from modelyard.compiler.topology import Topology
 from modelyard.names import former, reach, url_host
-from modelyard.plan.monitoring import Watch
-
-CHAT_TIMEOUT_S = 60
-"""One token from a model that may have to be read into memory first."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class Scope:
     secrets: frozenset[str]
 
     @property
-    def versions(self) -> Versions | None:
+    def versions(self) -> Versions:
+        assert self.catalogue.versions is not None, "without llm_versions there is an error"
         return self.catalogue.versions
 
     @property
@@ -59,19 +58,14 @@ class Scope:
         return found
 
     @cached_property
-    def watch(self) -> Watch | None:
-        """Who watches whom; None without monitoring."""
-        topology = self.topology
-        if self.catalogue.monitoring is None or topology.monitoring is None:
-            return None
-        return Watch(
-            topology.monitoring,
-            self.catalogue.monitoring,
-            self.versions,
-            topology.addresses,
-            topology.gateways,
-            topology.redis,
-        )
+    def services(self) -> EngineServices:
+        """The names of the engines' services."""
+        return EngineServices(self.catalogue)
+
+    @property
+    def monitoring(self) -> Monitoring | None:
+        """The settings of monitoring; None where nothing is monitored."""
+        return None if self.topology.monitoring is None else self.catalogue.monitoring
 
     def former_secret(self, file: str, secret: str) -> dict[str, str]:
         """The file and the name of what `secret` was, while that is accepted, too (playbooks/rotate_secrets.yml)."""
