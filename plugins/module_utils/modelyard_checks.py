@@ -1,6 +1,6 @@
 """Checks of running services, run on the host they are about: activation, handlers and smoke share them.
 
-A check is a dictionary compiled by the core (docs/architecture.md, "Checks"). Standard library only, because this
+A check is a dictionary compiled by the core (docs/plan.md, "Checks"). Standard library only, because this
 runs with the target's Python.
 """
 

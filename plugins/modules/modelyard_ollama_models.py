@@ -120,235 +120,32 @@ unchecked:
   elements: str
 """
 
-import contextlib
 import http.client
 import json
 import os
 import re
-import shutil
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any, Callable, Generator
+from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_download import RetryableError, gib
 from ansible.module_utils.modelyard_host import read_text, sha256_of, write_atomically
+from ansible.module_utils.modelyard_ollama_pull import Pull, Space
+from ansible.module_utils.modelyard_ollama_server import (
+    TIMEOUT_S,
+    OllamaError,
+    Server,
+    display_name,
+    key,
+    manifest_url,
+    remote_name,
+)
 
-OWN_REGISTRY = "registry.ollama.ai"
-PROGRESS_EVERY_S = 10.0
-TIMEOUT_S = 60.0
-# The server says nothing while it verifies or copies a model, which takes minutes for a large one.
-SILENCE_S = 3600.0
 # The former version of a model that is replaced, kept until the new one is there. Deleting it then deletes its data,
 # which the server would otherwise keep for good.
 SUPERSEDED = "modelyard/superseded:latest"
-# What the server says when another attempt cannot help.
-FINAL = (
-    "file does not exist",
-    "no space left",
-    "unauthorized",
-    "denied",
-    "insecure protocol",
-    "newer version",
-    "invalid",
-)
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-
-
-class OllamaError(Exception):
-    """The server or its registry refused; the text says what, where, why and the likely fix."""
-
-
-def display_name(name: str) -> str:
-    """Return a model's name as the server lists it: with its tag, without the registry and namespace it assumes."""
-    for assumed in (f"{OWN_REGISTRY}/", "library/"):
-        if name.startswith(assumed):
-            name = name[len(assumed) :]
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
-def key(name: str) -> str:
-    """Return what two names of one model have in common: the server tells them apart by no upper case."""
-    return display_name(name).lower()
-
-
-def remote_name(name: str, registry: str | None) -> str:
-    """Return the name to pull by. One that names its own registry keeps it."""
-    if registry is None or name.count("/") > 1:
-        return name
-    return f"{registry}/{name if '/' in name else f'library/{name}'}"
-
-
-def manifest_url(name: str, insecure: bool) -> str:
-    """Return where the registry tells what a model consists of."""
-    path, _, tag = display_name(name).rpartition(":")
-    parts = path.split("/")
-    host = parts[0] if len(parts) > 2 else OWN_REGISTRY
-    repository = "/".join(parts[-2:]) if len(parts) > 1 else f"library/{path}"
-    return f"{'http' if insecure else 'https'}://{host}/v2/{repository}/manifests/{tag}"
-
-
-class Server:
-    """The HTTP interface of a running Ollama."""
-
-    def __init__(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(url)
-        self.url, self.host, self.port = url, parts.hostname or "", parts.port
-
-    def _request(self, method: str, path: str, body: Any, headers: dict[str, str], timeout: float) -> Any:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
-        connection.request(method, path, body, {"User-Agent": "modelyard", **headers})
-        return connection, connection.getresponse()
-
-    def call(
-        self, method: str, path: str, body: dict[str, Any] | None = None, timeout: float = TIMEOUT_S
-    ) -> tuple[int, dict[str, Any]]:
-        """Send a request; returns the status and the answer. Raises OSError or HTTPException."""
-        payload = json.dumps(body).encode() if body is not None else None
-        connection, response = self._request(method, path, payload, {"Content-Type": "application/json"}, timeout)
-        try:
-            text = response.read()
-        finally:
-            connection.close()
-        try:
-            return response.status, json.loads(text)
-        except ValueError:
-            return response.status, {"error": text.decode("utf-8", "replace").strip()}
-
-    def must(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a request that has to succeed. Raises OllamaError."""
-        status, answer = self.call(method, path, body, SILENCE_S)
-        if status >= 300:
-            raise OllamaError(f"{method} {self.url}{path} answered {status}: {answer.get('error')}")
-        return answer
-
-    def events(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
-        """Send a request and yield the lines of its answer as they come; one with `error` is the last."""
-        payload = json.dumps(body).encode()
-        connection, response = self._request("POST", path, payload, {"Content-Type": "application/json"}, SILENCE_S)
-        try:
-            while line := response.readline():
-                yield json.loads(line)
-        finally:
-            connection.close()
-
-    def send_file(self, path: str, digest: str) -> None:
-        """Give the server a file's content under its digest. Raises OllamaError."""
-        headers = {"Content-Length": str(os.path.getsize(path))}
-        with open(path, "rb") as handle:
-            connection, response = self._request("POST", f"/api/blobs/{digest}", handle, headers, SILENCE_S)
-            try:
-                if response.status >= 300:
-                    raise OllamaError(f"Ollama rejected {path}: {response.read().decode('utf-8', 'replace').strip()}")
-            finally:
-                connection.close()
-
-    def models(self) -> dict[str, dict[str, Any]]:
-        """Return {key: {name, digest}} of every model there is. Raises OllamaError."""
-        entries = self.must("GET", "/api/tags")["models"]
-        return {key(entry["name"]): {"name": entry["name"], "digest": entry["digest"]} for entry in entries}
-
-
-class Space:
-    """The disk on which the models lie."""
-
-    def __init__(self, path: str, margin_mib: int, free_bytes: Callable[[str], int] | None = None) -> None:
-        self.path, self.margin = path, margin_mib << 20
-        self.free_bytes = free_bytes or (lambda directory: shutil.disk_usage(directory).free)
-
-    def here(self, digest: str) -> int:
-        """Return how many bytes of a layer are on the disk already; a partial file has holes."""
-        blob = os.path.join(self.path, "blobs", digest.replace(":", "-"))
-        for file in (blob, f"{blob}-partial"):
-            if os.path.exists(file):
-                return os.stat(file).st_blocks * 512
-        return 0
-
-    def require(self, name: str, size: int) -> None:
-        """Raise OllamaError if `size` bytes and the margin do not fit."""
-        free = self.free_bytes(self.path) if os.path.isdir(self.path) else size + self.margin
-        if free < size + self.margin:
-            raise OllamaError(
-                f"not enough space for {name} in {self.path}: {gib(size)} are still to be "
-                f"fetched and {gib(self.margin)} must stay free, but only {gib(free)} are free. "
-                "Free some space, or put it elsewhere (models_path)"
-            )
-
-
-class Pull:
-    """One model that the server pulls, over as many attempts as it takes."""
-
-    def __init__(
-        self,
-        server: Server,
-        name: str,
-        options: dict[str, Any],
-        log: Callable[[str], None] = lambda line: None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.server, self.name, self.options, self.log, self.sleep = server, name, options, log, sleep
-        self.layers: dict[str, tuple[int, int]] = {}
-
-    def arrived(self) -> tuple[int, int]:
-        """Return how many bytes are there, and how many there will be, as far as the server said."""
-        return sum(done for done, _ in self.layers.values()), sum(total for _, total in self.layers.values())
-
-    def run(self) -> None:
-        """Pull. Raises OllamaError."""
-        failures, before, reason = 0, 0, ""
-        while True:
-            try:
-                return self._attempt()
-            except RetryableError as error:
-                # An attempt that meets the end of the one before it says no more than that.
-                reason = str(error) if "context canceled" not in str(error) else reason or str(error)
-                done, total = self.arrived()
-                failures = failures + 1 if done <= before else 0
-                before = max(before, done)
-                if failures >= self.options["attempts"]:
-                    kept = f"{gib(done)} of {gib(total)} are kept in the model store; " if total else ""
-                    raise OllamaError(
-                        f"{self.name} could not be pulled: {reason}. {kept}run again to continue"
-                    ) from error
-                self.log(f"{self.name}: {reason}, retrying")
-                self.sleep(min(2.0**failures, 30.0))
-
-    def _attempt(self) -> None:
-        shown = moved = time.monotonic()
-        body = {"model": self.name, "insecure": self.options["insecure"]}
-        event: dict[str, Any] = {}
-        try:
-            # Closed at once when an attempt ends: that is how the server learns that it has to stop and note its place.
-            with contextlib.closing(self.server.events("/api/pull", body)) as events:
-                for event in events:
-                    if "error" in event:
-                        self._failed(str(event["error"]))
-                    now, before = time.monotonic(), self.arrived()[0]
-                    if event.get("digest"):
-                        self.layers[event["digest"]] = (event.get("completed", 0), event.get("total", 0))
-                    done, total = self.arrived()
-                    if done > before or not event.get("digest"):
-                        moved = now
-                    if now - moved > self.options["stall_s"]:
-                        raise RetryableError(f"no data for {self.options['stall_s']} s")
-                    if now - shown >= PROGRESS_EVERY_S:
-                        shown = now
-                        self.log(f"{self.name}: {event.get('status')}: {gib(done)} of {gib(total)}")
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise RetryableError(f"the connection to Ollama failed ({error or type(error).__name__})") from error
-        if event.get("status") != "success":
-            raise RetryableError("Ollama ended the pull without an error message")
-
-    def _failed(self, reason: str) -> None:
-        if "file does not exist" in reason:
-            raise OllamaError(
-                f"{self.name} could not be pulled: the registry does not have it. Correct its name or tag"
-            )
-        if any(part in reason.lower() for part in FINAL):
-            raise OllamaError(f"{self.name} could not be pulled: {reason}")
-        raise RetryableError(reason)
 
 
 class Models:

@@ -198,32 +198,28 @@ gpu_table:
   returned: always
 """
 
-import ipaddress
 import json
 import os
-import re
-import socket
-import struct
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_gguf import GgufError, read
-from ansible.module_utils.modelyard_gpus import find, survey
+from ansible.module_utils.modelyard_gpu_demands import gpu_facts, headers
+from ansible.module_utils.modelyard_gpus import find
 from ansible.module_utils.modelyard_host import read_text
-from ansible.module_utils.modelyard_model_file import (
-    MODELS,
-    hub_url,
-    place_of,
-    published_record,
-)
 from ansible.module_utils.modelyard_services import public_names
+from ansible.module_utils.modelyard_sockets import (
+    Holder,
+    Listener,
+    clashes,
+    holders,
+    listeners,
+    normalise,
+)
 from ansible.module_utils.modelyard_store import size_of, unneeded
 from ansible.module_utils.modelyard_units import unit_state
 
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
-TCP_LISTEN = "0A"
 FOREIGN = {
     "redis": ("redis-server.service", 6379),
     "grafana": ("grafana-server.service", 3000),
@@ -232,30 +228,6 @@ FOREIGN = {
 of the service). The package of HAProxy sets up no port."""
 LEAVE_LAST = ("redis", "litellm", "haproxy", "prometheus", "alertmanager", "grafana")
 """Our services that a run takes away only after those of the plan have started."""
-
-
-@dataclass(frozen=True)
-class Listener:
-    """One listening TCP socket."""
-
-    address: str  # "0.0.0.0" and "::" mean every address
-    port: int
-    inode: str
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a socket. `unit` is empty for a process that no systemd unit started."""
-
-    unit: str
-    program: str
-    pid: int
-
-    def __str__(self) -> str:
-        if not self.pid:
-            return "an unknown process"
-        process = f"program {self.program}, pid {self.pid}"
-        return f"{self.unit} ({process})" if self.unit else process
 
 
 def os_release(path: str = "/etc/os-release") -> tuple[str, str]:
@@ -322,87 +294,6 @@ def disk_problems(needed: dict[str, int]) -> list[str]:
                 "free some space or mount a larger disk there"
             )
     return problems
-
-
-def decode_address(text: str) -> str:
-    """Turn an address of /proc/net/tcp{,6} (hexadecimal, in the machine's byte order) into the usual form."""
-    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
-    raw = b"".join(struct.pack("=I", word) for word in words)
-    address = socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
-    return normalise(address)
-
-
-def normalise(address: str) -> str:
-    """Give equal addresses equal spelling; an IPv4 address inside IPv6 becomes the IPv4 address it is."""
-    parsed = ipaddress.ip_address(address)
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or parsed)
-
-
-def listeners(proc: str = "/proc") -> list[Listener]:
-    """Return all listening TCP sockets of the host."""
-    found = []
-    for table in ("net/tcp", "net/tcp6"):
-        try:
-            with open(os.path.join(proc, table), encoding="ascii") as handle:
-                rows = [line.split() for line in handle][1:]
-        except FileNotFoundError:
-            continue  # no IPv6 here
-        for row in rows:
-            if row[3] == TCP_LISTEN:
-                address, _, port = row[1].partition(":")
-                found.append(Listener(decode_address(address), int(port, 16), row[9]))
-    return found
-
-
-def holders(inodes: set[str], proc: str = "/proc") -> dict[str, Holder]:
-    """Find the processes that hold these sockets; one that several share goes to the oldest."""
-    wanted = {f"socket:[{inode}]": inode for inode in inodes}
-    found: dict[str, Holder] = {}
-    for pid in sorted((name for name in os.listdir(proc) if name.isdigit()), key=int):
-        directory = os.path.join(proc, pid, "fd")
-        try:
-            descriptors = os.listdir(directory)
-        except OSError:
-            continue  # it ended, or it is not ours to read
-        for descriptor in descriptors:
-            try:
-                inode = wanted.get(os.readlink(os.path.join(directory, descriptor)))
-            except OSError:
-                continue
-            if inode is not None and inode not in found:
-                found[inode] = describe_process(pid, proc)
-    return found
-
-
-def describe_process(pid: str, proc: str) -> Holder:
-    """Return the unit and the program name of a process."""
-    text = {"cgroup": "", "comm": ""}
-    for name in text:
-        try:
-            with open(os.path.join(proc, pid, name), encoding="utf-8", errors="replace") as handle:
-                text[name] = handle.read()
-        except OSError:
-            continue
-    return Holder(unit_of_cgroup(text["cgroup"]), text["comm"].strip(), int(pid))
-
-
-def unit_of_cgroup(text: str) -> str:
-    """Return the service that a /proc/PID/cgroup names, empty for a process outside of any service."""
-    for line in text.splitlines():
-        # 0::/… is the unified hierarchy, name=systemd the place of the same information beside cgroup v1.
-        hierarchy, controllers, path = line.split(":", 2)
-        if hierarchy == "0" or controllers == "name=systemd":
-            services = re.findall(r"[^/]+\.service(?=/|$)", path)
-            if services:
-                return str(services[-1])
-    return ""
-
-
-def clashes(address: str, listener: Listener) -> bool:
-    """Say whether a listener keeps us from binding an address (the ports being equal)."""
-    everywhere = {"0.0.0.0", "::"}
-    return address in everywhere or listener.address in everywhere or address == listener.address
 
 
 def port_problems(services: list[dict[str, Any]], found: list[Listener], who: dict[str, Holder]) -> list[str]:
@@ -497,54 +388,6 @@ def removal_problems(planned: list[str], live: dict[str, Any] | None) -> list[st
         "Requests for them would be refused. Restore them in the catalogue, or confirm the "
         "removal: -e llm_allow_removal=true"
     ]
-
-
-def gpu_facts(path: str | None, proc: str = "/proc") -> dict[str, Any]:
-    """Return what modelyard_gpu_facts does; every process has its unit, too."""
-    facts = survey(path)
-    for gpu in facts["gpus"]:
-        for process in gpu["processes"]:
-            process["unit"] = describe_process(str(process["pid"]), proc).unit
-    return facts
-
-
-def model_file(engine: dict[str, Any], endpoint: str, directory: str = MODELS) -> str:
-    """Return where the GGUF file of a model is; raises GgufError with the reason where there is none (yet)."""
-    source = engine.get("source") or {}
-    if engine.get("unestimated"):
-        raise GgufError(engine["unestimated"])
-    if not source:
-        raise GgufError("it has no file")
-    if source.get("path"):
-        return str(source["path"])
-    sha256, url = str(source.get("sha256") or ""), str(source.get("url"))
-    if source.get("repo"):
-        url = hub_url(endpoint, source["repo"], source["revision"], source["file"])
-        sha256 = sha256 or (read_text(published_record(url, directory)) or "").strip()
-    place = place_of(url, sha256, directory)
-    if not sha256 or not os.path.exists(place):
-        raise GgufError("its file is not on the host yet")
-    return place
-
-
-def headers(engines: list[dict[str, Any]], endpoint: str, directory: str = MODELS) -> list[dict[str, Any]]:
-    """Return for every model that does not declare its need the header of its file, or the reason why there is none."""
-    found = []
-    for engine in engines:
-        if engine.get("vram_mib") is not None or not engine.get("gpu", True):
-            continue
-        answer = {"service": engine["service"], "model": engine["model"]}
-        try:
-            path = model_file(engine, endpoint, directory)
-            try:
-                answer["header"] = read(path)
-            except (GgufError, OSError) as error:
-                reason = error.strerror if isinstance(error, OSError) else str(error)
-                raise GgufError(f"{path} cannot be read: {reason}") from error
-        except GgufError as error:
-            answer["reason"] = str(error)
-        found.append(answer)
-    return found
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import modelyard_ollama_models as ollama
 import pytest
+from ansible.module_utils.modelyard_ollama_pull import Pull
+from ansible.module_utils.modelyard_ollama_server import OllamaError, Server, display_name, manifest_url, remote_name
 
 GGUF = b"GGUF of a test"
 DIGEST = f"sha256:{hashlib.sha256(GGUF).hexdigest()}"
@@ -73,13 +75,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.blobs |= {digest} if self.command == "POST" else set()
             return (200 if known or self.command == "POST" else 404), []
         if self.path == "/api/delete":
-            return (200 if models.pop(ollama.display_name(body["model"]), None) else 404), [{}]
+            return (200 if models.pop(display_name(body["model"]), None) else 404), [{}]
         if self.path == "/api/copy":
-            models[ollama.display_name(body["destination"])] = models[ollama.display_name(body["source"])]
+            models[display_name(body["destination"])] = models[display_name(body["source"])]
             return 200, [{}]
         lines = self.server.pulls.pop(0) if self.path == "/api/pull" and self.server.pulls else [{"status": "success"}]
         if "error" not in lines[-1]:
-            models[ollama.display_name(body["model"])] = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+            models[display_name(body["model"])] = hashlib.sha256(json.dumps(body).encode()).hexdigest()
         return 200, lines
 
 
@@ -137,12 +139,12 @@ def asked(server: StandIn, *paths: str) -> list[tuple[str, Any]]:
     ],
 )
 def test_names(name: str, shown: str, pulled: str, manifest: str | None) -> None:
-    assert ollama.display_name(name) == shown
-    assert ollama.remote_name(name, None) == name
-    assert ollama.remote_name(name, "r:5") == pulled
+    assert display_name(name) == shown
+    assert remote_name(name, None) == name
+    assert remote_name(name, "r:5") == pulled
     if manifest:
-        assert ollama.manifest_url(pulled, insecure=True) == f"http://r:5/v2/{manifest}"
-        assert ollama.manifest_url(name, insecure=False) == f"https://registry.ollama.ai/v2/{manifest}"
+        assert manifest_url(pulled, insecure=True) == f"http://r:5/v2/{manifest}"
+        assert manifest_url(name, insecure=False) == f"https://registry.ollama.ai/v2/{manifest}"
 
 
 def test_a_missing_model_is_pulled_once_and_has_its_own_name(options: dict[str, Any], server: StandIn) -> None:
@@ -215,7 +217,7 @@ def test_a_file_becomes_a_model_and_another_file_another_one(
 
 def test_a_split_file_is_refused(options: dict[str, Any]) -> None:
     file = {"path": "/a-00001-of-00002.gguf", "fingerprint": "x", "files": ["/a", "/b"]}
-    with pytest.raises(ollama.OllamaError, match="Merge it with llama-gguf-split"):
+    with pytest.raises(OllamaError, match="Merge it with llama-gguf-split"):
         have(options, files={"tiny": file})
 
 
@@ -245,8 +247,8 @@ def pulling(completed: int, total: int = 100) -> dict[str, Any]:
 def pull(options: dict[str, Any], **changes: Any) -> list[str]:
     """Pull once; returns what was noted."""
     lines: list[str] = []
-    server = ollama.Server(options["url"])
-    ollama.Pull(server, "tiny", {**options, **changes}, lines.append, lambda seconds: None).run()
+    server = Server(options["url"])
+    Pull(server, "tiny", {**options, **changes}, lines.append, lambda seconds: None).run()
     return lines
 
 
@@ -267,7 +269,7 @@ def test_a_pull_that_breaks_off_is_tried_again(options: dict[str, Any], server: 
 def test_attempts_without_data_come_to_an_end(options: dict[str, Any], server: StandIn) -> None:
     server.pulls = [[pulling(10 << 20, 20 << 20), {"error": "x"}]] + [[{"error": "refused"}]] * 3
     with pytest.raises(
-        ollama.OllamaError,
+        OllamaError,
         match=r"tiny could not be pulled: refused\. 10\.0 MiB of 20\.0 MiB are kept in the model store; run again",
     ):
         pull(options, attempts=3)
@@ -276,7 +278,7 @@ def test_attempts_without_data_come_to_an_end(options: dict[str, Any], server: S
 
 def test_a_pull_that_stalls_counts_as_failed(options: dict[str, Any], server: StandIn) -> None:
     server.pulls = [[pulling(10)] + [pulling(10)] * 3, [pulling(10)] * 3]
-    with pytest.raises(ollama.OllamaError, match="no data for 0 s"):
+    with pytest.raises(OllamaError, match="no data for 0 s"):
         pull(options, stall_s=0)
 
 
@@ -292,7 +294,7 @@ def test_what_cannot_get_better_is_not_tried_again(
     options: dict[str, Any], server: StandIn, said: str, message: str
 ) -> None:
     server.pulls = [[{"error": said}], [{"status": "success"}]]
-    with pytest.raises(ollama.OllamaError, match=message):
+    with pytest.raises(OllamaError, match=message):
         pull(options, attempts=5)
     assert len(server.pulls) == 1
 
@@ -300,7 +302,7 @@ def test_what_cannot_get_better_is_not_tried_again(
 def test_a_full_disk_is_seen_before_the_pull(options: dict[str, Any], server: StandIn, tmp_path: Path) -> None:
     layer = {"digest": "sha256:00", "size": 1 << 60}
     server.manifest = {"layers": [layer], "config": {"digest": "sha256:01", "size": 10}}
-    with pytest.raises(ollama.OllamaError, match=r"not enough space for .*/tiny in .*: 1073741824\.0 GiB are still"):
+    with pytest.raises(OllamaError, match=r"not enough space for .*/tiny in .*: 1073741824\.0 GiB are still"):
         have(options)
     assert not asked(server, "/api/pull")
     # What has arrived already does not count; a partial file has holes.

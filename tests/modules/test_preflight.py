@@ -12,9 +12,10 @@ from pathlib import Path
 import ansible.module_utils
 import modelyard_preflight as preflight
 import pytest
-from ansible.module_utils import modelyard_gguf, modelyard_model_file
+from ansible.module_utils import modelyard_gguf, modelyard_model_file, modelyard_sockets
+from ansible.module_utils import modelyard_gpu_demands as demands
 from ansible.module_utils.modelyard_download import Means
-from modelyard_preflight import Holder, Listener
+from ansible.module_utils.modelyard_sockets import Holder, Listener
 
 REDIS = {
     "service": "redis",
@@ -77,7 +78,7 @@ def test_paths_on_one_file_system_share_its_space(tmp_path: Path) -> None:
 )
 @pytest.mark.skipif(sys.byteorder != "little", reason="the examples are from a little-endian machine")
 def test_addresses_of_proc_are_decoded(text: str, address: str) -> None:
-    assert preflight.decode_address(text) == address
+    assert modelyard_sockets.decode_address(text) == address
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_addresses_of_proc_are_decoded(text: str, address: str) -> None:
     ],
 )
 def test_unit_is_read_from_the_cgroup(cgroup: str, unit: str) -> None:
-    assert preflight.unit_of_cgroup(cgroup) == unit
+    assert modelyard_sockets.unit_of_cgroup(cgroup) == unit
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_unit_is_read_from_the_cgroup(cgroup: str, unit: str) -> None:
     ],
 )
 def test_clash_of_addresses(planned: str, held: str, clash: bool) -> None:
-    assert preflight.clashes(planned, Listener(held, 1, "1")) is clash
+    assert modelyard_sockets.clashes(planned, Listener(held, 1, "1")) is clash
 
 
 def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
@@ -241,9 +242,9 @@ def test_a_real_socket_is_found_with_its_process(family: socket.AddressFamily, a
             pytest.skip(f"no {address} here")
         server.listen()
         port = server.getsockname()[1]
-        (listener,) = [entry for entry in preflight.listeners() if entry.port == port]
+        (listener,) = [entry for entry in modelyard_sockets.listeners() if entry.port == port]
         assert listener.address == address
-        holder = preflight.holders({listener.inode})[listener.inode]
+        holder = modelyard_sockets.holders({listener.inode})[listener.inode]
         assert holder.pid == os.getpid()
         assert holder.program == Path("/proc/self/comm").read_text(encoding="utf-8").strip()
 
@@ -285,7 +286,7 @@ def test_file_of_a_model_is_found_where_it_is_fetched_to(tmp_path: Path) -> None
     both = [url, engine(source={**repo, "sha256": SHA256}), engine(source=repo)]
     for one in both:
         with pytest.raises(modelyard_gguf.GgufError, match="not on the host yet"):
-            preflight.model_file(one, "https://hub.example/", str(tmp_path))
+            demands.model_file(one, "https://hub.example/", str(tmp_path))
     home = tmp_path / SHA256[:16]
     home.mkdir()
     for name in ("m+1.gguf", "m.gguf"):
@@ -294,7 +295,7 @@ def test_file_of_a_model_is_found_where_it_is_fetched_to(tmp_path: Path) -> None
     record = Path(modelyard_model_file.published_record(hub.url, str(tmp_path)))
     record.parent.mkdir()
     record.write_text(f"{SHA256}\n", encoding="utf-8")
-    found = [preflight.model_file(one, "https://hub.example/", str(tmp_path)) for one in both]
+    found = [demands.model_file(one, "https://hub.example/", str(tmp_path)) for one in both]
     assert found == [f"{home}/m+1.gguf", f"{home}/m.gguf", f"{home}/m.gguf"]
     download = modelyard_model_file.Download(url["source"]["url"], SHA256, str(tmp_path), Means())
     assert download.path == found[0], "the very place where modelyard_model puts it"
@@ -311,7 +312,7 @@ def test_models_that_cannot_be_estimated_have_a_reason(tmp_path: Path) -> None:
         engine(model="d", source={"path": "/srv/qwen"}, unestimated="its engine knows why"),
         engine(model="e"),
     ]
-    found = preflight.headers(engines, "https://hub.example", str(tmp_path))
+    found = demands.headers(engines, "https://hub.example", str(tmp_path))
     assert [(one["model"], one["reason"]) for one in found] == [
         ("b", f"{damaged} cannot be read: it ends within its header"),
         ("c", "/absent.gguf cannot be read: No such file or directory"),
@@ -325,8 +326,8 @@ def test_unit_of_every_program_on_a_gpu(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "7").mkdir()
     (tmp_path / "7/cgroup").write_text("0::/system.slice/modelyard-llama-cpp@a.service\n", encoding="utf-8")
     processes = [{"pid": 7}, {"pid": 8}]
-    monkeypatch.setattr(preflight, "survey", lambda path: {"gpus": [{"processes": processes}]})
-    assert preflight.gpu_facts(None, str(tmp_path)) == {
+    monkeypatch.setattr(demands, "survey", lambda path: {"gpus": [{"processes": processes}]})
+    assert demands.gpu_facts(None, str(tmp_path)) == {
         "gpus": [{"processes": [{"pid": 7, "unit": "modelyard-llama-cpp@a.service"}, {"pid": 8, "unit": ""}]}]
     }
 

@@ -251,6 +251,47 @@ def test_hosts_record_no_checks_and_no_secret_of_a_client() -> None:
     assert recorded("something-else", {"checks": []}) == {"checks": []}
 
 
+def test_what_an_earlier_version_recorded() -> None:
+    """Its keys are told apart once; what is the same under other keys is not called a change."""
+    now = compiled(f"{CATALOGUE}llm_monitoring: {{}}\n", groups={"llm_monitoring": ["one"]})
+    before = live(now)
+    slots, limits = {"blue": 4001, "green": 4002}, before["litellm"]["plan"]["limits"]
+    before["exporter@node"]["plan"] = {"instance": before["exporter@node"]["plan"]}
+    before["haproxy"]["plan"] = {
+        "listen": ["127.0.0.1"],
+        "port": 4000,
+        "slots": slots,
+        "stream_timeout_s": 3600,
+        "body_timeout_s": 60,
+        "connections_per_address": 400,
+        "metrics_listen": ["127.0.0.1"],
+        "metrics_port": 8405,
+    }
+    old = before["litellm"]["plan"]
+    before["litellm"]["plan"] = {
+        key: old[key] for key in ("version", "document", "slots", "workers", "secrets", "clients")
+    }
+    before["litellm"]["plan"]["limits"] = dict(reversed(limits.items()))
+    before["alertmanager"]["plan"] = {"listen": ["127.0.0.1"], "port": 9093, "receiver": None}
+    (found,) = compare(now.hosts, {"one": before})
+    assert {change.service: change.details for change in found.services} == {
+        "litellm": ("index_url added: not set", 'timeouts added: {"drain_s": 120, "ready_s": 300}'),
+        "haproxy": (
+            'timeouts added: {"door_s": 3600, "header_s": 10, "idle_s": 60}',
+            'limits added: {"body_s": 60, "connections_per_address": 400}',
+            "body_timeout_s removed (was 60)",
+            "connections_per_address removed (was 400)",
+            "stream_timeout_s removed (was 3600)",
+        ),
+        "alertmanager": (
+            "webhook added: not set",
+            "email added: not set",
+            "secrets added: {}",
+            "receiver removed (was not set)",
+        ),
+    }
+
+
 @pytest.mark.parametrize("more", [{}, {"argv": ["--model", "@MODEL@"], "gpu_argv": ["-1"]}])
 def test_what_follows_from_the_rest_is_not_compared(more: dict[str, Any]) -> None:
     """An older version recorded no command line, or another one: a run may restart the engine, the plan is the same."""

@@ -36,7 +36,7 @@ def compile_inventory(inventory: Inventory) -> Compiled:
             "no-hosts",
             f"no host is in group {STACK}",
             hint=(
-                f"put the hosts of this stack into to to {STACK}, as in "
+                f"put the hosts of this stack into {STACK}, as in "
                 "inventories/workstation/hosts.yml; check that -i names the right inventory"
             ),
         )

@@ -365,6 +365,8 @@ def recorded(service: str, part: Mapping[str, Any]) -> dict[str, Any]:
     role = service.partition("@")[0].replace("-", "_")
     if role in ROLES:
         return _without(part, ENGINE_UNRECORDED)
+    if role == "exporter":
+        part = part.get("instance", part)  # as earlier versions recorded it
     return _without(part, PARTS[role].UNRECORDED if role in PARTS else {})
 
 
