@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from modelyard.catalogue.providers import PROVIDER_TYPES
-from modelyard.compiler.routing import RESERVED
+from modelyard.compiler.chain_checks import RESERVED
 from modelyard.diagnostics import did_you_mean
 from modelyard.kinds import Identifier, Name
 from modelyard_importer.address import Address, convert

@@ -545,23 +545,22 @@ def test_shipped_catalogue_with_the_cloud() -> None:
 def test_shipped_chains_are_what_the_plan_promises() -> None:
     """Expanded over all models, as if every engine could be deployed."""
     from modelyard.catalogue.schema import Catalogue
-    from modelyard.catalogue.sourcemap import SourceMap, plain
-    from modelyard.compiler.resolve import Resolved
-    from modelyard.compiler.routing import _Router
+    from modelyard.catalogue.sourcemap import plain
+    from modelyard.compiler.chains import Chains
 
     tree = {key.removeprefix("llm_"): value for key, value in plain(load_yaml(shipped())).items()}
-    router = _Router(Catalogue.model_validate(tree), Resolved(), frozenset(), frozenset(), SourceMap(tree))
-    assert router.walk("fallbacks", "llama3.1:latest") == [
+    written = Chains(Catalogue.model_validate(tree), frozenset())
+    assert written.walk("fallbacks", "llama3.1:latest") == [
         "llama3.1:latest", "llama-cpp-default", "llama-cpp-native", "gpt-oss:20b-cloud",
     ]  # fmt: skip
-    assert router.walk("fallbacks", "qwen2.5-coder:7b")[:3] == [
+    assert written.walk("fallbacks", "qwen2.5-coder:7b")[:3] == [
         "qwen2.5-coder:7b",
         "qwen-coder-vllm",
         "qwen3-coder:480b-cloud",
     ]
-    assert router.walk("fallbacks", "llama-cpp-native") == ["llama-cpp-native"]
+    assert written.walk("fallbacks", "llama-cpp-native") == ["llama-cpp-native"]
     declared = {m.name for p in router_models(tree) for m in p}
-    assert router.routing.fallbacks.keys() == declared
+    assert written.routing.fallbacks.keys() == declared
 
 
 def router_models(tree: dict[str, Any]) -> list[Any]:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from modelyard.report.figures import duration, seconds, share
 from modelyard.report.page import page
+from modelyard.report.parts import Report, Section
 from modelyard.report.queries import AT_THE_END, ReportError, Span, over_time, span
-from modelyard.report.sections import Author, Report, Section, duration, seconds, share
+from modelyard.report.sections import Author
 from modelyard.report.told import Told, percentile, read
 
 SPAN = Span(points=10, step_s=60)

@@ -17,7 +17,8 @@ from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, C
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
-from modelyard.compiler.routing import Route, build_routes, declared_names, public_names
+from modelyard.compiler.routes import Route
+from modelyard.compiler.routing import build_routes, declared_names, public_names
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
 from modelyard.diagnostics import Report

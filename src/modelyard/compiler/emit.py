@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelyard.catalogue.gateway import Gateway
+from modelyard.compiler.chains import SECTIONS, Section
 from modelyard.compiler.resolve import Deployment
-from modelyard.compiler.routing import SECTIONS, Route, Section
+from modelyard.compiler.routes import Route
 from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, url_host
 
 PARALLEL_WITH_LIMITS = 1000

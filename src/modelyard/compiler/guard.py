@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from modelyard.catalogue.gateway import Gateway, GuardLimits
 from modelyard.compiler.emit import View, api_base
 from modelyard.compiler.resolve import Deployment
-from modelyard.compiler.routing import Route
+from modelyard.compiler.routes import Route
 from modelyard.names import GATEWAY_USER, REDIS_NAMESPACE, REDIS_PASSWORD
 
 

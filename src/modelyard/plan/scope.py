@@ -13,7 +13,7 @@ from modelyard.catalogue.versions import Versions
 from modelyard.compiler.listeners import EngineServices
 from modelyard.compiler.placement import Placement
 from modelyard.compiler.resolve import Deployment, Resolved
-from modelyard.compiler.routing import Route
+from modelyard.compiler.routes import Route
 from modelyard.compiler.topology import Topology
 from modelyard.names import former, reach, url_host
 

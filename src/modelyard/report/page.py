@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from modelyard.report.sections import Clock, Report, Section, Trace
+from modelyard.report.parts import Report, Section, Trace
+from modelyard.report.sections import Clock
 from modelyard.report.told import Told
 
 PALETTE = ("#2f7fc1", "#d98200", "#1a9a78", "#d1495b", "#8a63c9", "#b05f9c", "#7a8a2b", "#8b6f5c")

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from typing import Literal
 
+from modelyard.report.figures import NONE, count, duration, seconds, share
+from modelyard.report.parts import Report, Section, Trace
 from modelyard.report.told import Episode, Told, Values, added, percentile, total
 
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -23,83 +24,11 @@ GATEWAY = ("litellm", "haproxy")
 """Jobs that tell what people got."""
 
 NOT_KNOWN = "not known"
-NONE = "-"
 TIME = "%b\u00a0%d\u00a0%H:%M:%S"
 """Its spaces do not end a line."""
 
 Clock = Callable[[float], datetime]
 """From seconds since 1970 to the time that people read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One series of a plot. `colour` is a place in the page's palette; `x` are the points' times unless given."""
-
-    name: str
-    y: Sequence[float | str | None]
-    kind: Literal["line", "bar", "hatched", "span", "mark"]
-    colour: int
-    dash: str = "solid"
-    x: Sequence[float | None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One question. The first `words` columns are no numbers. `empty` is said where there is nothing to show."""
-
-    slug: str
-    title: str
-    note: str
-    head: Sequence[str]
-    words: int
-    rows: Sequence[Sequence[str]]
-    empty: str
-    traces: Sequence[Trace] = ()
-    unit: str = ""
-    percent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All of it, as text."""
-
-    headline: Mapping[str, str]
-    missing: Sequence[str]
-    sections: Sequence[Section]
-
-
-# -- numbers for people ------------------------------------------------------------------------------------
-
-
-def count(number: float) -> str:
-    return f"{round(number):,}"
-
-
-def share(part: float, whole: float) -> str:
-    """In percent, rounded down: 100 % means all of them."""
-    some, all_ = max(0, round(part)), round(whole)
-    if all_ <= 0:
-        return NONE
-    return "100 %" if some >= all_ else f"{10000 * some // all_ / 100:.2f} %"
-
-
-def seconds(number: float | None) -> str:
-    """A short time."""
-    if number is None:
-        return NONE
-    return f"{number * 1000:.0f} ms" if number < 1 else f"{number:.2f} s"
-
-
-def duration(number: float) -> str:
-    """A long time, in two units."""
-    minutes, rest = divmod(round(number), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-# -- the report --------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)

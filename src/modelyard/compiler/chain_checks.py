@@ -1,0 +1,213 @@
+"""Mistakes in the routing as it is written: unknown names, chains that lead nowhere or back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from modelyard.catalogue.overrides import as_override
+from modelyard.catalogue.routing import Chain
+from modelyard.catalogue.sourcemap import Path
+from modelyard.compiler.chains import SECTIONS, Chains, Section
+from modelyard.compiler.resolve import Resolved
+from modelyard.diagnostics import Report, did_you_mean
+
+RESERVED = frozenset({"default"})
+"""Names the gateway uses for itself."""
+
+
+class ChainChecks:
+    """Checks of aliases, capabilities and chains. What they find goes into `report`."""
+
+    def __init__(self, chains: Chains, resolved: Resolved, report: Report) -> None:
+        self.chains = chains
+        self.routing, self.models = chains.routing, chains.models
+        self.declared, self.names = chains.declared, chains.names
+        self.resolved = resolved
+        self.report = report
+
+    def check(self) -> None:
+        """Check all of it."""
+        self.check_names()
+        for section in SECTIONS:
+            self.check_cycles(section)
+
+    def add(self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
+        """Add an error at `path` below `llm_routing`; at the key itself with `key`."""
+        self.report.error(code, message, ("routing", *path), hint, key=key)
+
+    def check_names(self) -> None:
+        for alias, target in self.routing.aliases.items():
+            path: Path = ("aliases", alias)
+            if alias in self.declared or alias in RESERVED:
+                self.add(
+                    "shadowed-name",
+                    f'alias "{alias}" is also the name of a model',
+                    path,
+                    "rename it",
+                    key=True,
+                )
+            if target in self.routing.aliases:
+                self.add(
+                    "unknown-alias-target",
+                    f'alias "{alias}" points at another alias, "{target}"',
+                    path,
+                    f'point it at "{self.routing.aliases[target]}"',
+                )
+            elif target not in self.declared and target not in self.routing.capabilities:
+                why, hint = self.unknown(target, self.names, path, "null")
+                self.add("unknown-alias-target", f'alias "{alias}" points at "{target}", {why}', path, hint)
+            else:
+                self.deployable(target, f'alias "{alias}"', path)
+        for capability, entry in self.routing.capabilities.items():
+            path = ("capabilities", capability)
+            if capability in self.declared or capability in self.routing.aliases or capability in RESERVED:
+                self.add(
+                    "shadowed-name",
+                    f'capability "{capability}" is also the name of something else',
+                    path,
+                    "rename it",
+                    key=True,
+                )
+            self.check_steps(entry.models, f'capability "{capability}"', (*path, "models"), models_only=True)
+            modes = {name: self.models[name].mode for name in entry.models if name in self.models}
+            if len(set(modes.values())) > 1:
+                self.add(
+                    "chain-mode",
+                    f'capability "{capability}" mixes modes: '
+                    + ", ".join(f'"{name}" ({mode})' for name, mode in modes.items()),
+                    (*path, "models"),
+                    "declare one capability per mode",
+                )
+        for section in SECTIONS:
+            for model, chain in self.chains.of(section).items():
+                self.check_chain(section, model, chain)
+        self.check_steps(self.routing.default_fallbacks, "default_fallbacks", ("default_fallbacks",))
+
+    def check_chain(self, section: Section, model: str, chain: Chain) -> None:
+        path: Path = (section, model)
+        if model not in self.declared:
+            kind = "an alias" if model in self.routing.aliases else "a capability"
+            if model in self.routing.aliases or model in self.routing.capabilities:
+                message = f'"{model}" is {kind}, not a model, so it cannot have a chain'
+                hint = "declare a chain for the model it refers to"
+            else:
+                why, hint = self.unknown(model, self.names, path, "null")
+                message = f'a chain for "{model}", {why}'
+            self.add("unknown-model", message, path, hint, key=True)
+        if chain.terminal and chain.chain:
+            self.add(
+                "invalid-value",
+                f'"{model}" is terminal and has a chain',
+                (*path, "terminal"),
+                "keep one of the two",
+                key=True,
+            )
+        if not chain.chain:
+            if not chain.terminal:
+                self.add(
+                    "chain-empty",
+                    f'the chain of "{model}" is empty',
+                    path,
+                    "list fallbacks, or write terminal: true",
+                )
+            return
+        if model in self.resolved.disabled:
+            return  # Nobody asks for it; its chain waits for the provider to be switched on.
+        self.check_steps(chain.chain, f'the chain of "{model}"', (*path, "chain"), own=model)
+
+    def check_steps(
+        self, steps: list[str], subject: str, path: Path, *, own: str | None = None, models_only: bool = False
+    ) -> None:
+        seen: set[str] = set()
+        for position, step in enumerate(steps):
+            at: Path = (*path, position)
+            if own is not None and own in self.chains.expand(step):
+                self.add("chain-self", f'{subject} contains "{own}" itself (step "{step}")', at, "remove this step")
+            elif step in seen:
+                self.add("chain-duplicate", f'{subject} has a duplicate entry "{step}"', at, "remove one of them")
+            elif step not in self.declared and (
+                models_only or (step not in self.routing.aliases and step not in self.routing.capabilities)
+            ):
+                near = self.declared if models_only else self.names
+                rest = [step for step in steps if step not in self.report.source.removed]
+                if rest or len(path) < 3:
+                    why, hint = self.unknown(step, near, path, json.dumps(rest))
+                else:
+                    why, hint = self.unknown(step, near, path[:2], "null" if models_only else "{terminal: true}")
+                self.add("unknown-model", f'{subject} names "{step}", {why}', at, hint)
+            else:
+                self.deployable(step, subject, at)
+                self.check_mode(own, step, subject, at)
+            seen.add(step)
+
+    def unknown(self, name: str, near: Iterable[str], path: Path, instead: str) -> tuple[str, str]:
+        """Why nothing declares `name`, and the hint. An override that writes `instead` at `path` does without it."""
+        if name not in self.report.source.removed:
+            return "which no provider declares", did_you_mean(name, near)
+        place = self.report.source.removed[name] or "an unknown place"
+        return (
+            f"which was removed at {place}",
+            f"to remove it here, too, add to {as_override(('routing', *path), instead)}",
+        )
+
+    def deployable(self, name: str, subject: str, path: Path) -> None:
+        if name in self.resolved.disabled:
+            self.add(
+                "model-not-deployed",
+                f'{subject} names "{name}", but {self.resolved.absent[name]}',
+                path,
+                "remove it here, or set the provider to status: active",
+            )
+
+    def check_mode(self, own: str | None, step: str, subject: str, path: Path) -> None:
+        if own not in self.models:
+            return
+        mode = self.models[own].mode
+        for name in self.chains.expand(step):
+            if name in self.models and self.models[name].mode != mode:
+                self.add(
+                    "chain-mode",
+                    f'{subject} ({mode}) names "{name}" ({self.models[name].mode})',
+                    path,
+                    "a step must have the same mode",
+                )
+
+    def check_cycles(self, section: Section) -> None:
+        """Every cycle of the chains as written, once, at the step that closes it.
+
+        Default chains may lead back: they just end there.
+        """
+        done: set[str] = set()
+        for start in self.chains.of(section):
+            trail: list[str] = []
+            on_trail: set[str] = set()
+            stack: list[tuple[str, bool]] = [(start, False)]
+            while stack:
+                name, leaving = stack.pop()
+                if leaving:
+                    trail.pop()
+                    on_trail.discard(name)
+                    done.add(name)
+                    continue
+                if name in done or name in on_trail:
+                    continue
+                trail.append(name)
+                on_trail.add(name)
+                stack.append((name, True))
+                for follower in reversed(self.chains.written(section, name)):
+                    if follower in on_trail and follower != name:
+                        self.report_cycle(section, [*trail[trail.index(follower) :], follower])
+                    elif follower not in done:
+                        stack.append((follower, False))
+
+    def report_cycle(self, section: Section, cycle: list[str]) -> None:
+        last = cycle[-2]
+        chain = self.chains.of(section)[last].chain or []
+        position = next(i for i, step in enumerate(chain) if cycle[-1] in self.chains.expand(step))
+        self.add(
+            "chain-cycle",
+            f"chains form a cycle: {' → '.join(cycle)}",
+            (section, last, "chain", position),
+            "remove one of these steps",
+        )

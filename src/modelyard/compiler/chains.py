@@ -1,0 +1,68 @@
+"""Chains as they are written: what a step stands for, and which models follow a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from modelyard.catalogue.routing import Chain
+from modelyard.catalogue.schema import Catalogue
+
+Section = Literal["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"]
+"""Which chain: on any error, or on the errors that have one of their own."""
+
+SECTIONS: tuple[Section, ...] = get_args(Section)
+
+
+class Chains:
+    """The routing of a catalogue. `declared` are all model names written anywhere, refused ones too."""
+
+    def __init__(self, catalogue: Catalogue, declared: frozenset[str]) -> None:
+        self.routing = catalogue.routing
+        # A disabled alternative may have the name of the one that is on: that one counts.
+        providers = sorted(catalogue.providers.values(), key=lambda provider: provider.status == "active")
+        self.models = {model.name: model for provider in providers for model in provider.models}
+        self.declared = declared | self.models.keys()
+        """Model names, those of refused models too: a typo elsewhere must not make them unknown."""
+        self.names = sorted(self.declared | self.routing.aliases.keys() | self.routing.capabilities.keys())
+
+    def of(self, section: Section) -> Mapping[str, Chain]:
+        """The chains of one section, as written."""
+        chains: Mapping[str, Chain] = getattr(self.routing, section)
+        return chains
+
+    def expand(self, step: str) -> list[str]:
+        """The models a step stands for: itself, an alias' target, a capability's models."""
+        step = self.routing.aliases.get(step, step)
+        if step in self.routing.capabilities and step not in self.declared:
+            return list(self.routing.capabilities[step].models)
+        return [step]
+
+    def written(self, section: Section, model: str) -> list[str]:
+        """The models behind `model` in its chain as written; none if it has no chain."""
+        chain = self.of(section).get(model)
+        return [name for step in (chain.chain or [] if chain else []) for name in self.expand(step)]
+
+    def defaults(self, model: str) -> list[str]:
+        """The chain of a model without an entry: the default one, or the part of it behind the model itself."""
+        known = self.models.get(model)
+        steps = [name for step in self.routing.default_fallbacks for name in self.expand(step)]
+        behind = steps[steps.index(model) + 1 :] if model in steps else steps
+        return [name for name in behind if known and name in self.models and self.models[name].mode == known.mode]
+
+    def next(self, section: Section, model: str) -> list[str]:
+        """The models behind `model`, the default chain included."""
+        if section == "fallbacks" and model not in self.routing.fallbacks:
+            return self.defaults(model)
+        return self.written(section, model)
+
+    def walk(self, section: Section, model: str) -> list[str]:
+        """`model` and everything that steps in for it, depth first, each once. Needs no recursion limit."""
+        order: dict[str, None] = {}
+        stack = [model]
+        while stack:
+            name = stack.pop()
+            if name not in order:
+                order[name] = None
+                stack.extend(reversed(self.next(section, name)))
+        return list(order)
