@@ -51,7 +51,8 @@ def report(ansible: Run, stack: Path, tmp_path: Path) -> Callable[..., list[tupl
 
 def line_of(variable: str, file: str) -> str:
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    return f"{file}:{lines.index(f'{variable}:') + 1}:1"
+    (number,) = [number for number, line in enumerate(lines, 1) if line.startswith(f"{variable}:")]
+    return f"{file}:{number}:1"
 
 
 def test_every_place_that_loses(put: Callable[..., None], report: Callable[..., Any], stack: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from catalogues import ROOT, change, compiled, document, inventory, part
 from catalogues import load as load_yaml
+from pydantic import BaseModel
 
-from modelyard.catalogue.gateway import Gateway
+from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.sourcemap import plain
 from modelyard.compiler.compile import compile_inventory
 from modelyard.compiler.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
 from modelyard.compiler.inventory import Compiled
@@ -569,7 +571,25 @@ def router_models(tree: dict[str, Any]) -> list[Any]:
     return [p.models for p in Catalogue.model_validate(tree).providers.values()]
 
 
-def test_shipped_gateway_states_the_defaults() -> None:
-    """group_vars explains the schema's defaults; with another number there its comments would be lies."""
-    values = load_yaml(shipped())["llm_gateway"]
-    assert Gateway.model_validate(json.loads(json.dumps(values))) == Gateway()
+def test_shipped_catalogue_states_no_default() -> None:
+    """A default is in the model of its section and nowhere else; the reference and editors show it."""
+    given = {name.removeprefix("llm_"): plain(value) for name, value in load_yaml(shipped()).items()}
+    model = Catalogue.model_validate(given)
+    assert repeated(model, given) == []
+
+
+def repeated(model: BaseModel, given: dict[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+    """The keys of `given` whose values are the defaults of the model made of it."""
+    found = []
+    for key, value in given.items():
+        field, at, made = type(model).model_fields[key], (*path, key), getattr(model, key)
+        if path and not field.is_required() and made == field.get_default():
+            found.append(".".join(at))
+        elif isinstance(made, BaseModel):
+            found += repeated(made, value, at)
+        elif isinstance(made, dict | list):
+            names = made if isinstance(made, dict) else range(len(made))
+            inner = [(name, made[name]) for name in names if isinstance(made[name], BaseModel)]
+            for name, one in inner:
+                found += repeated(one, value[name], (*at, str(name)))
+    return found

@@ -93,7 +93,7 @@ def test_every_engine_is_asked_for_a_token_unless_it_is_off() -> None:
 
     # Ollama's `chatty` would have to be loaded for that.
     assert probes(WATCHED) == ["ready None", "Tiny.7b NATIVE_API_KEY", "snake PYTHON_API_KEY"]
-    assert probes(f"{CATALOGUE}llm_monitoring: {{probe_interval_s: null}}\n") == []
+    assert probes(f"{CATALOGUE}llm_monitoring: {{probe_interval_s: 0}}\n") == []
 
 
 @pytest.mark.parametrize(

@@ -458,7 +458,9 @@ def test_unknown_variable() -> None:
     assert 'did you mean "llm_overrides"?' in text
 
 
-ROLE_VARIABLES = {role: declared(ROOT / "roles", role) for role in ("engine", "service", "redis", "prometheus")}
+ROLE_VARIABLES = {
+    role: declared(ROOT / "roles", role) for role in ("engine", "service", "redis", "prometheus", "haproxy")
+}
 
 
 def stray(text: str) -> Compiled:
@@ -486,6 +488,10 @@ def stray(text: str) -> Compiled:
         ("llama_cpp_cuda_toolkit: auto", "{versions: {llama_cpp: {cuda_toolkit: auto}}}"),
         ("ollama_pull_attempts: 3", "{providers: {NAME: {ollama: {pull_attempts: 3}}}}"),
         ("prometheus_retention_days: 9", "{monitoring: {prometheus: {retention_days: 9}}}"),
+        ("litellm_drain_timeout_s: 9", "{gateway: {timeouts: {drain_s: 9}}}"),
+        ("haproxy_idle_timeout_s: 9", "{gateway: {timeouts: {idle_s: 9}}}"),
+        ("litellm_index_url: abc", "{versions: {litellm: {index_url: abc}}}"),
+        ("redis_plan: {}", "the plan sets what role redis takes"),
         ("engine_plan: {}", "the plan sets what role engine takes"),
         ("service_secret: {}", 'did you mean "service_secrets"? The plan sets what role service takes'),
         ("llm-overrides: {}", 'did you mean "llm_overrides"?'),

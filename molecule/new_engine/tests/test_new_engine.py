@@ -45,6 +45,7 @@ ENGINE = Engine(
     version=ShelfVersion,
     version_example={"version": "2.2.0"},
     keys=frozenset({"port"}),
+    ready_timeout_s=60,
     health="/up",
     metrics=Metrics(keyed=False),
     vector=(
@@ -130,7 +131,6 @@ ROLE = {
     engine_program: [/usr/bin/python3, -I, "{{ engine_artifact }}/server.py"]
     engine_models: ["{{ engine_instance.source }}"]
     engine_validate: ["{{ engine_program + __engine_argv + ['--check'] }}"]
-    engine_ready_timeout_s: 60
 
 - name: Retire the instances that are no longer wanted
   ansible.builtin.import_role:

@@ -101,7 +101,7 @@ class Redis(Strict):
     """The Redis the gateways share, if `llm_redis` has a host."""
 
     port: Port = Field(6379, examples=[6379])
-    """What it listens on."""
+    """What it listens on. Another one if the host has a Redis already."""
     maxmemory_mib: Annotated[int, Field(ge=16)] = Field(256, examples=[256], json_schema_extra=unit("MiB"))
     """It holds counters, some kilobytes each, and cached answers if `cache` is on."""
     maxmemory_policy: Literal[
@@ -125,7 +125,8 @@ class Gateway(Strict):
     listen: Annotated[list[IPAddress], Field(min_length=1), AfterValidator(listen_addresses), Unique] = Field(
         ["127.0.0.1"], examples=[["192.0.2.10"]]
     )
-    """IP addresses the front door listens on, on every host of `llm_gateway`. The door has no TLS yet."""
+    """IP addresses the front end listens on, on every host of `llm_gateway`. By default only its own host reaches it.
+    It has no TLS yet: clients on a network, with an address of the host there, have to trust that network."""
     port: Port = Field(4000, examples=[4000])
     """The front door's port: LiteLLM's own default."""
     slots: Slots = Field(Slots(), examples=[{"blue": 4001, "green": 4002}])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from modelyard.kinds import (
     EmailAddress,
@@ -97,6 +97,13 @@ class ExporterPorts(Strict):
     """Asks what has no metrics of its own."""
 
 
+def _probe_interval(seconds: int) -> int:
+    """Not `null` for never: in overrides that takes the key out, and the default would apply."""
+    if 0 < seconds < 30:
+        raise ValueError("an engine is asked every 30 seconds at most; 0 is never")
+    return seconds
+
+
 class Monitoring(Strict):
     """Prometheus, Alertmanager and Grafana on the host of `llm_monitoring`, and exporters on all."""
 
@@ -108,7 +115,8 @@ class Monitoring(Strict):
     """Shows dashboards."""
     exporters: ExporterPorts = Field(ExporterPorts(), examples=[{"node": 9101}])
     """Where metrics are had."""
-    probe_interval_s: Annotated[int, Field(ge=30)] | None = Field(
-        300, examples=[300], json_schema_extra=unit("seconds")
+    probe_interval_s: Annotated[int, Field(ge=0), AfterValidator(_probe_interval)] = Field(
+        300, examples=[600], json_schema_extra=unit("seconds")
     )
-    """How often every engine is asked for a few tokens, to measure the time to the first. `null`: never."""
+    """How often every engine is asked for a few tokens, to measure the time to the first. At least 30;
+    `0`: never."""

@@ -80,7 +80,10 @@ def _settings(role: str) -> Iterator[tuple[str, Path]]:
     for section in ("gateway", "monitoring"):
         for path in _leaves(SHAPES[section], (section,)):
             if role in path or (section == "gateway" and role in GATEWAY_ROLES):
-                yield str(path[-1]), path
+                key = str(path[-1])
+                yield key, path
+                if "timeouts" in path:  # such as `litellm_ready_timeout_s`, now `timeouts.ready_s`
+                    yield f"{key.removesuffix('_s')}_timeout_s", path
 
 
 def _leaves(shape: type[BaseModel], path: Path) -> Iterator[Path]:

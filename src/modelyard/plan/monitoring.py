@@ -57,8 +57,8 @@ class MonitoringParts:
         settings: RedisTarget | Probing | NoSettings = NoSettings()
         secrets: Secrets = {}
         if kind == "host":
-            probes = list(_probes(engines)) if self.settings.probe_interval_s is not None else []
-            settings = Probing(probe_interval_s=self.settings.probe_interval_s, probes=probes)
+            probes = list(_probes(engines)) if self.settings.probe_interval_s else []
+            settings = Probing(probe_interval_s=self.settings.probe_interval_s or None, probes=probes)
             secrets = {probe.credential: probe.credential for probe in probes if probe.credential}
         elif kind == "redis":
             assert redis is not None, "this exporter is where Redis is"
