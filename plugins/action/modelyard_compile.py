@@ -13,8 +13,8 @@ from ansible.utils.display import Display
 
 from modelyard.catalogue.overrides import SWITCHED
 from modelyard.catalogue.strays import roles_of
-from modelyard.compiler.compile import compile_inventory
-from modelyard.compiler.inventory import Compiled, Host, Inventory
+from modelyard.compile import Compiled, compile_inventory
+from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.origins import ansible_origin
 from modelyard.controller.places import declared, ineffective, others, places_of
 from modelyard.controller.secrets import find

@@ -20,7 +20,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from modelyard.compiler.compile import compile_inventory
+from modelyard.compile import compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.names import MASTER_KEY
 

@@ -35,8 +35,8 @@ from typing import Any, Self
 import jinja2
 import yaml
 
-from modelyard.compiler.compile import compile_inventory
-from modelyard.compiler.inventory import Compiled, Host, Inventory
+from modelyard.compile import Compiled, compile_inventory
+from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.sources import cache_directory
 from modelyard.names import MASTER_KEY
 

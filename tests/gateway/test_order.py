@@ -16,7 +16,7 @@ from routes import KNOCKS, STOPPED_PORTS, Seen, ask, catalogue, is_silent, liste
 from stubs import OK, Knocks, Stubs
 from tables import SECONDS, Tables
 
-from modelyard.compiler.inventory import Compiled
+from modelyard.compile import Compiled
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from modelyard.catalogue.sourcemap import Origin
-from modelyard.compiler.compile import compile_inventory
-from modelyard.compiler.inventory import Compiled, Host, Inventory
+from modelyard.compile import Compiled, compile_inventory
+from modelyard.compiler.inventory import Host, Inventory
 
 ROOT = Path(__file__).parents[2]
 

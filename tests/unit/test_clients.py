@@ -9,7 +9,7 @@ from dataclasses import replace
 from catalogues import ROOT, change, compiled, inventory, load, places
 from test_live import changes, details
 
-from modelyard.compiler.compile import compile_inventory
+from modelyard.compile import compile_inventory
 
 CLIENTS = """\
 llm_clients:

@@ -12,9 +12,8 @@ from pydantic import BaseModel
 
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import plain
-from modelyard.compiler.compile import compile_inventory
+from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.emit import LABELS_OF_CLIENTS, PASSED, assert_invariants
-from modelyard.compiler.inventory import Compiled
 from modelyard.names import REDIS_NAMESPACE, slugs
 from modelyard.output.render import render_plan, render_summary
 

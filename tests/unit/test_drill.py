@@ -8,8 +8,7 @@ import pytest
 from catalogues import inventory
 from test_engines import ADDRESSES, CATALOGUE, GROUPS
 
-from modelyard.compiler.compile import compile_inventory
-from modelyard.compiler.inventory import Compiled
+from modelyard.compile import Compiled, compile_inventory
 from modelyard.operations.drill import FAULTS, Drill, DrillError, drill
 
 

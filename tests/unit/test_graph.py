@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_document import SHIPPED_GROUPS, shipped
 
-from modelyard.compiler.inventory import Compiled
+from modelyard.compile import Compiled
 from modelyard.output.graph import graph_file, render_mermaid
 
 MMD = ROOT / "docs/images/shipped.mmd"

@@ -17,8 +17,8 @@ from jsonschema import Draft7Validator
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from modelyard.compiler.compile import compile_inventory
-from modelyard.compiler.inventory import Compiled, Host, Inventory
+from modelyard.compile import Compiled, compile_inventory
+from modelyard.compiler.inventory import Host, Inventory
 from modelyard_importer import FILES, Imported, InputError, import_stack
 
 STACKS = ROOT / "tests/data/import"

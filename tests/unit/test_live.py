@@ -8,7 +8,7 @@ import pytest
 import yaml
 from catalogues import CATALOGUE, ROOT, change, compiled
 
-from modelyard.compiler.inventory import Compiled
+from modelyard.compile import Compiled
 from modelyard.operations.diff import HostChanges, ServiceChange, compare, differences, observed
 from modelyard.output.render import MOST_DETAILS, render_changes
 from modelyard.plan.parts import PARTS, recorded

@@ -11,7 +11,7 @@ from catalogues import change, compiled, document, inventory, load, part, places
 from modelyard.catalogue.ineffective import Ineffective
 from modelyard.catalogue.overrides import apply_overrides
 from modelyard.catalogue.sourcemap import Origin, SourceMap
-from modelyard.compiler.compile import compile_inventory
+from modelyard.compile import compile_inventory
 
 
 def over(text: str, file: str = "mine.yml") -> Any:

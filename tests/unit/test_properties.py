@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from test_document import ADDRESSES, FLEET, SHIPPED_GROUPS, shipped
 
 from modelyard.catalogue.sourcemap import plain
-from modelyard.compiler.compile import compile_inventory
+from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.emit import assert_invariants
-from modelyard.compiler.inventory import Compiled, Host, Inventory
+from modelyard.compiler.inventory import Host, Inventory
 
 SHIPPED = plain(load_yaml(shipped()))
 SECRETS = frozenset({"OLLAMA_CLOUD_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"})

@@ -22,8 +22,8 @@ from modelyard.catalogue.editors import definitions, schema_text, types, variabl
 from modelyard.catalogue.overrides import SECTIONS
 from modelyard.catalogue.reference import anchor, catalogue_text
 from modelyard.catalogue.schema import Catalogue
-from modelyard.compiler.compile import compile_inventory
-from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Compiled, Host, Inventory
+from modelyard.compile import Compiled, compile_inventory
+from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Host, Inventory
 from modelyard.kinds import Strict
 from modelyard.plan.reference import plan_text
 

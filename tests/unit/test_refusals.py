@@ -10,8 +10,8 @@ import pytest
 from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, inventory, load, part, places, probe, refused
 
 from modelyard.catalogue.strays import Variable, settings
-from modelyard.compiler.compile import compile_inventory
-from modelyard.compiler.inventory import Compiled, Host, Inventory
+from modelyard.compile import Compiled, compile_inventory
+from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.places import declared
 from modelyard.diagnostics import CODES
 

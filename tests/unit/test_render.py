@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from catalogues import CATALOGUE, change, compiled
 
-from modelyard.compiler.inventory import Compiled
+from modelyard.compile import Compiled
 from modelyard.output.render import render_plan
 
 

@@ -10,7 +10,7 @@ from catalogues import inventory, part
 from test_engines import ADDRESSES, CATALOGUE, GROUPS, change
 
 from modelyard.catalogue.overrides import SWITCHED
-from modelyard.compiler.compile import compile_inventory
+from modelyard.compile import compile_inventory
 from modelyard.compiler.inventory import Inventory
 from modelyard.operations.switching import UPGRADED, Switch, SwitchError, rotation, switch, upgrade
 

@@ -1,4 +1,4 @@
-"""What the compiler is given, a snapshot of an inventory, and what it returns."""
+"""What the compiler is given, a snapshot of an inventory, and what it finds wrong with it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 
 from modelyard.catalogue.ineffective import Ineffective
 from modelyard.catalogue.overrides import SECTIONS
-from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_origin
 from modelyard.catalogue.strays import Variable
 from modelyard.diagnostics import Diagnostic
-from modelyard.engines import ROLES
-from modelyard.plan.model import HostPlan
 
 CATALOGUE_VARIABLES = tuple(f"llm_{section}" for section in SECTIONS)
 OTHER_VARIABLES = (
@@ -66,21 +63,10 @@ class Inventory:
 
 
 @dataclass(slots=True)
-class Compiled:
-    """The result. With any error in `diagnostics` there are no plans."""
+class Findings:
+    """What is wrong with an inventory, in the order in which it is found."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
-    hosts: dict[str, HostPlan] = field(default_factory=dict)
-    """The plan of every host."""
-    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The same as plain data, as playbooks get it."""
-    public_names: list[str] = field(default_factory=list)
-    routes: list[dict[str, Any]] = field(default_factory=list)
-    left_out: list[dict[str, Any]] = field(default_factory=list)
-    local_chat_models: list[str] = field(default_factory=list)
-    """Public names of chat models that run on hosts of ours."""
-    catalogue: Catalogue | None = None
-    """What was compiled, if it has no errors."""
 
     def refuse(self, code: str, message: str, path: Path = (), origin: Origin | None = None, hint: str = "") -> None:
         """Add an error about something else than a place in the catalogue; `path` begins with a variable."""
@@ -93,16 +79,3 @@ class Compiled:
     @property
     def warnings(self) -> list[Diagnostic]:
         return [d for d in self.diagnostics if d.severity == "warning"]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The structure of docs/plan.md."""
-        return {
-            "plans": self.plans,
-            "engine_roles": list(ROLES),
-            "public_names": self.public_names,
-            "routes": self.routes,
-            "left_out": self.left_out,
-            "local_chat_models": self.local_chat_models,
-            "warnings": [diagnostic.render() for diagnostic in self.warnings],
-            "report": [diagnostic.as_dict() for diagnostic in self.diagnostics],
-        }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from modelyard.catalogue.sourcemap import plain
 from modelyard.compiler.emit import View
-from modelyard.compiler.inventory import Compiled, Inventory
+from modelyard.compiler.inventory import Findings, Inventory
 from modelyard.compiler.resolve import Resolved, is_own_address
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.names import GATEWAY, LOOPBACK, MONITORING, REDIS
@@ -51,7 +51,7 @@ class Topology:
         )
 
 
-def build_topology(inventory: Inventory, stack: Sequence[str], out: Compiled, *, watched: bool) -> Topology:
+def build_topology(inventory: Inventory, stack: Sequence[str], out: Findings, *, watched: bool) -> Topology:
     gateways = tuple(dict.fromkeys(inventory.groups.get(GATEWAY, ())))
     redis = list(dict.fromkeys(inventory.groups.get(REDIS, ())))
     monitoring = list(dict.fromkeys(inventory.groups.get(MONITORING, ()))) if watched else []
@@ -93,7 +93,7 @@ def build_topology(inventory: Inventory, stack: Sequence[str], out: Compiled, *,
     )
 
 
-def check_addresses(topology: Topology, resolved: Resolved, inventory: Inventory, out: Compiled) -> None:
+def check_addresses(topology: Topology, resolved: Resolved, inventory: Inventory, out: Findings) -> None:
     """Addresses that other hosts need: of what is called, and of the gateways that are let in."""
     needed: dict[str, str] = {}
     for deployment in resolved.all():

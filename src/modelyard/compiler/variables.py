@@ -7,12 +7,12 @@ from typing import Any
 
 from modelyard.catalogue.overrides import is_override
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap, is_list, plain
-from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Compiled, Inventory
+from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.names import STACK
 
 
-def check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) -> None:
+def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -> None:
     """Unknown and unreadable variables, catalogues that differ: each told once, not per host."""
     known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
     unknown: dict[str, Origin | None] = {}
@@ -48,7 +48,7 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Compiled) -
     _check_same(inventory, stack, out)
 
 
-def _check_same(inventory: Inventory, stack: Sequence[str], out: Compiled) -> None:
+def _check_same(inventory: Inventory, stack: Sequence[str], out: Findings) -> None:
     first_name = stack[0]
     first = inventory.hosts[first_name]
     compared = [*CATALOGUE_VARIABLES]

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from modelyard.catalogue.overrides import SWITCHED, is_override
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.versions import COMPONENTS
-from modelyard.compiler.compile import compile_inventory
-from modelyard.compiler.inventory import Compiled, Inventory
+from modelyard.compile import Compiled, compile_inventory
+from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import is_keyed
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.names import MASTER_KEY, ROTATED, engine_secret

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from modelyard.compiler.inventory import Compiled
+from modelyard.compile import Compiled
 
 FENCE = "```"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modelyard.catalogue.clients import Client
-from modelyard.compiler.inventory import Compiled
+from modelyard.compile import Compiled
 from modelyard.diagnostics import listing
 from modelyard.names import url_host
 from modelyard.operations.diff import HostChanges

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.catalogue.hosts import Gpu, HostVariables
@@ -13,7 +14,8 @@ from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays
 from modelyard.catalogue.validate import check, validate
 from modelyard.compiler.checks import check_gateway, check_memory, check_secrets, check_stack, check_versions
-from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Compiled, Inventory
+from modelyard.compiler.clients import check_clients
+from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
@@ -22,10 +24,41 @@ from modelyard.compiler.routing import build_routes, declared_names, public_name
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
 from modelyard.diagnostics import Report
+from modelyard.engines import ROLES
 from modelyard.names import MONITORING, STACK
-from modelyard.plan.clients import check_clients
+from modelyard.plan.model import HostPlan
 from modelyard.plan.planner import Planner
 from modelyard.plan.scope import Scope
+
+
+@dataclass(slots=True)
+class Compiled(Findings):
+    """The result. With any error in `diagnostics` there are no plans."""
+
+    hosts: dict[str, HostPlan] = field(default_factory=dict)
+    """The plan of every host."""
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The same as plain data, as playbooks get it."""
+    public_names: list[str] = field(default_factory=list)
+    routes: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    local_chat_models: list[str] = field(default_factory=list)
+    """Public names of chat models that run on hosts of ours."""
+    catalogue: Catalogue | None = None
+    """What was compiled, if it has no errors."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the structure of docs/plan.md."""
+        return {
+            "plans": self.plans,
+            "engine_roles": list(ROLES),
+            "public_names": self.public_names,
+            "routes": self.routes,
+            "left_out": self.left_out,
+            "local_chat_models": self.local_chat_models,
+            "warnings": [diagnostic.render() for diagnostic in self.warnings],
+            "report": [diagnostic.as_dict() for diagnostic in self.diagnostics],
+        }
 
 
 def compile_inventory(inventory: Inventory) -> Compiled:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.resolve import Resolved
 from modelyard.diagnostics import Report, did_you_mean
 from modelyard.names import OWN_SECRETS, SHORTEST_CLIENT_KEY, engine_secret
-
-
-def client_plans(catalogue: Catalogue) -> dict[str, dict[str, Any]]:
-    """By name, what a gateway has to know. Names that are left out stay in the list: the gateway serves what it has."""
-    return {name: client.model_dump() for name, client in catalogue.clients.items()}
 
 
 def check_clients(
