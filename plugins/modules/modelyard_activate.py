@@ -144,7 +144,7 @@ def main() -> None:
         if wanted:
             gone = missing(release)
             if gone:
-                module.fail_json(msg=f"{service.name} cannot go to release {wanted}: {', '.join(gone)} is gone")
+                module.fail_json(msg=f"{service.name} cannot activate release {wanted}: {', '.join(gone)} is missing")
             mend(release, spoiled_files(release), pwd.getpwnam(release.spec["user"]).pw_gid)
         os.makedirs(STATE, mode=0o700, exist_ok=True)
         report_path = os.path.join(STATE, f"{service.name}.json")

@@ -203,7 +203,7 @@ def finish(identifier: str) -> dict[str, Any]:
 def unpack(identifier: str, archive: str, sha256: str) -> dict[str, Any]:
     """Unpack the controller's copy beside its place, then rename it there. Raises ServiceError."""
     if sha256_of(archive) != sha256:
-        raise ServiceError(f"the copy of {identifier} arrived damaged; run again")
+        raise ServiceError(f"the copy of {identifier} was damaged in transfer; run again")
     staging = os.path.join(STORE, f".{identifier}.new")
     shutil.rmtree(staging, ignore_errors=True)
     os.makedirs(staging)

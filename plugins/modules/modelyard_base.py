@@ -145,8 +145,8 @@ def cleaned(check_mode: bool) -> list[str]:
         Service(name).remove()
     deleted = unneeded(now, retired) if check_mode else delete_unneeded(now, retired)
     return [
-        *(f"{name}, retired, is forgotten" for name in retired),
-        *(f"{path}, not needed, deleted" for path in deleted),
+        *(f"retired service {name} deleted" for name in retired),
+        *(f"unused {path} deleted" for path in deleted),
     ]
 
 

@@ -147,7 +147,7 @@ def main() -> None:
     )
     params = module.params
     if not 0 < params["rate"] <= 10 or not 0 < params["seconds"] <= 300:
-        module.fail_json(msg="rate is more than 0 and at most 10 requests a second, seconds are 1 to 300")
+        module.fail_json(msg="rate must be above 0 and at most 10 requests a second, seconds from 1 to 300")
     try:
         read_credential(params["bearer"])
     except CheckError as error:

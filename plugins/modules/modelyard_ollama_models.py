@@ -268,7 +268,7 @@ class Models:
         path = file["path"]
         if len(file.get("files") or [path]) > 1:
             raise OllamaError(
-                f"{path} is split, and Ollama takes no split models. Merge it with llama-gguf-split --merge"
+                f"{path} is split, and Ollama does not support split models. Merge it with llama-gguf-split --merge"
             )
         fingerprint = file["fingerprint"]
         digest = f"sha256:{fingerprint if re.fullmatch(r'[0-9a-f]{64}', fingerprint) else sha256_of(path)}"

@@ -418,7 +418,7 @@ def bad(one: Any, name: str, kind: str) -> dict[str, Any]:
         (FAULTS[8], "redis", "check", "it was not ready in time"),
         (FAULTS[9], f"llama-cpp@{MODEL}", "unit", "release"),
         (FAULTS[10], "redis", "crash", "s after it was ready"),
-        pytest.param(FAULTS[11], "litellm", "import", "it does not stay up", marks=pytest.mark.full),
+        pytest.param(FAULTS[11], "litellm", "import", "it keeps exiting", marks=pytest.mark.full),
     ],
 )
 def test_a_release_that_is_no_good(

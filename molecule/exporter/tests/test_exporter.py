@@ -218,7 +218,7 @@ def test_restarts_by_systemd_are_counted(host: Any) -> None:
 
 
 def test_an_activation_that_failed_is_told(host: Any) -> None:
-    """The new release wants the port of another exporter, so it does not stay up, and the former one is put back."""
+    """The new release wants the port of another exporter, so it keeps exiting, and the former one is put back."""
     instances = host.ansible.get_variables()["instances"]
     node = next(instance for instance in instances if instance["kind"] == "node")
     release = host.check_output("readlink /opt/modelyard/services/exporter@node/current")

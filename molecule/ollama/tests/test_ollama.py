@@ -360,7 +360,7 @@ def test_the_store_of_an_ollama_that_was_here_before_is_adopted_where_it_is() ->
     (problem,) = ansible_module("adopted", "modelyard_preflight", looked)["problems"]
     assert "127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid " in problem
     assert "`systemctl disable --now ollama.service`" in problem
-    assert "llm_providers.local.ollama.models_path adopts them where they are (roles/ollama/README.md)" in problem
+    assert "llm_providers.local.ollama.models_path adopts their directory (roles/ollama/README.md)" in problem
     # Check mode knows whose the store is before there is a user of ours; that root made the directory says nothing.
     host.check_output(f"chown root: {ADOPTED}")
     refused = converge("--check", **target)

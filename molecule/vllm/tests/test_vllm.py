@@ -224,7 +224,7 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
         ({"arguments": ["--trust-remote-code"]}, "--trust-remote-code would run programs that lie beside a model"),
         # vLLM understands abbreviations.
         ({"arguments": ["--trust-rem"]}, "--trust-remote-code runs programs that lie beside a model"),
-        ({"commit": "damaged"}, "model.safetensors delivers has the wrong checksum: the hub publishes"),
+        ({"commit": "damaged"}, "model.safetensors has the wrong checksum: the hub publishes"),
         (
             {"version": "0.14.0"},
             "vLLM 0.14.0 has known security holes: set llm_versions.vllm.version to 0.14.1 or newer",

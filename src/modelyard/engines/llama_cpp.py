@@ -71,8 +71,8 @@ def gpu_check(process: Process, layers: str, options: str) -> dict[str, Any]:
         "unit": unit,
         "layers": layers,
         "hint": (
-            f"journalctl -u {unit} says why CUDA was not used: the driver (nvidia-smi), CUDA_VISIBLE_DEVICES in the "
-            f"unit, {options} among the model's options"
+            f"journalctl -u {unit} shows why CUDA was not used; check the driver (nvidia-smi), "
+            f"CUDA_VISIBLE_DEVICES in the unit, and {options} in the model's options"
         ),
     }
 

@@ -22,7 +22,7 @@ class LockedArchive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.url is None) == (self.path is None):
-            raise ValueError("a source has exactly one of url and path")
+            raise ValueError("a source needs exactly one of url and path")
         return self
 
 
