@@ -99,7 +99,7 @@ class Versions(_EngineVersions):
     """Where `source: {repo: ...}` is fetched from."""
 
     def uses_gpus(self, engine: Engine) -> bool:
-        """Whether an engine may use GPUs: unless its build is the one for processors."""
+        """Whether an engine may use GPUs: unless its build is the CPU one."""
         entry = self.of(engine.role)
         return not (isinstance(entry, Accelerated) and entry.backend == "cpu")
 

@@ -103,7 +103,7 @@ ENGINE = LlamaCpp(
         Flag("host", lambda process: process.address),
         Flag("port", lambda process: process.port),
         Flag("ctx-size", lambda process: process.model.context_length),
-        # Left to itself it keeps on the processor what does not fit, and says nothing.
+        # By default it silently keeps on the CPU what does not fit.
         Flag("n-gpu-layers", lambda process: None if layers_given(process) else "all", default=True, gpu=True),
         OPTIONS,
         Flag("metrics"),

@@ -1,4 +1,4 @@
-"""Ollama: one process per provider serves all its models, which it loads when somebody asks for them."""
+"""Ollama: one process per provider serves all its models, which it loads on the first request."""
 
 from __future__ import annotations
 

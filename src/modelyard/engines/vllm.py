@@ -27,7 +27,7 @@ class VllmSettings(Strict):
     """How a vLLM of ours runs."""
 
     cpu_kv_cache_gib: Positive = Field(4, examples=[8], json_schema_extra=unit("GiB"))
-    """Memory for the context of all requests, with the build for processors. On GPUs it is a share
+    """Memory for the context of all requests, with the CPU build. On GPUs it is a share
     of their memory, and an option of the model: `gpu-memory-utilization`."""
 
 
