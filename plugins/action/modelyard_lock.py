@@ -1,4 +1,4 @@
-"""Hold an inventory for the time of a run (see the module's documentation)."""
+"""Lock an inventory during a run (see the module's documentation)."""
 
 from __future__ import annotations
 

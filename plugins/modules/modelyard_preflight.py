@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_preflight
-short_description: Refuse a host that cannot take the planned services
+short_description: Refuse a host that cannot run the planned services
 description:
   - "Checks in one call: the distribution, systemd as the first process, free disk space, that the port of every
     planned listener is free or held by the very unit that is planned there, also after the next boot, and that the
@@ -35,7 +35,7 @@ options:
     elements: str
     default: []
   allow_removal:
-    description: Whether live public names may go.
+    description: Whether live public names may be removed.
     type: bool
     default: false
   engines:
@@ -105,7 +105,8 @@ options:
             all of them.
         type: int
   hugging_face_endpoint:
-    description: Where repositories of models are. With O(engines[].source) it tells where a fetched file lies.
+    description: Where repositories of models are. With O(engines[].source) it determines where a
+      fetched file is.
     type: str
     default: https://huggingface.co
   declared_gpus:
@@ -153,7 +154,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems:
-  description: What is in the way, each with its likely fix. The task fails if there is any.
+  description: Problems, each with its likely fix. The task fails if there is any.
   type: list
   elements: str
   returned: always

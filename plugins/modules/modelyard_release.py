@@ -67,7 +67,8 @@ options:
       what runs.
     type: dict
   by:
-    description: Who takes a service away, and in which run. Set by the action plugin, for the history.
+    description: The user and the run that remove a service. Set by the action plugin, for the
+      history.
     type: dict
     default: {}
 notes:

@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Take everything of Modelyard off a host."""
+"""Remove Modelyard from a host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_remove
-short_description: Take everything of Modelyard off a host
+short_description: Remove Modelyard from a host
 description:
   - Stops and removes every unit C(modelyard-*), retired and half-installed services, releases, credentials, artifacts,
     the cache of builds and the firewall's rules. Packages whose own service Modelyard masked, which are those that it

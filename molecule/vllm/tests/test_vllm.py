@@ -221,9 +221,9 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
             {"arguments": ["--enforce-eager", "--no-such-option"]},
             "vllm: error: unrecognized arguments: --no-such-option",
         ),
-        ({"arguments": ["--trust-remote-code"]}, "--trust-remote-code would run programs that lie beside a model"),
+        ({"arguments": ["--trust-remote-code"]}, "--trust-remote-code would run code that comes with a model"),
         # vLLM understands abbreviations.
-        ({"arguments": ["--trust-rem"]}, "--trust-remote-code runs programs that lie beside a model"),
+        ({"arguments": ["--trust-rem"]}, "--trust-remote-code runs code that comes with a model"),
         pytest.param(
             {"commit": "damaged"},
             "model.safetensors has the wrong checksum: the hub publishes",
@@ -231,7 +231,7 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
         ),
         pytest.param(
             {"version": "0.14.0"},
-            "vLLM 0.14.0 has known security holes: set llm_versions.vllm.version to 0.14.1 or newer",
+            "vLLM 0.14.0 has known vulnerabilities: set llm_versions.vllm.version to 0.14.1 or newer",
             marks=pytest.mark.full,
         ),
         ({"backend": "cuda"}, "an NVIDIA GPU (nvidia-smi"),
