@@ -4,7 +4,7 @@
 usage: scripts/test.py [--full] [NAME...]
 
 A name is `lint`, `unit`, `gateway`, `lab`, `cuda` or a molecule scenario. Without names everything runs: first what is
-quick, then the scenarios, two at a time. Every step runs even if an earlier one failed; the exit status is 0 only if
+quick, then the scenarios, three at a time. Every step runs even if an earlier one failed; the exit status is 0 only if
 everything passed. `--full` adds what takes minutes and concerns little: `cuda`, and the tests marked `full`.
 """
 
@@ -39,7 +39,21 @@ COMPLAINT = re.compile(r"(fatal|failed): \[|FAILED |ERROR |E   |lab: |error|Erro
 EXPLAINED = 20
 """How many lines after it belong to it: Ansible prints a result over several."""
 
-LONGEST = ("llama_cpp", "litellm", "change", "engines", "site", "monitoring")
+LANES = 3
+"""How many scenarios run at a time on two cores: a quarter of its time one waits, for packages, starts and clocks."""
+
+LONGEST = (
+    "llama_cpp",
+    "litellm",
+    "engines",
+    "change",
+    "site",
+    "ollama",
+    "new_engine",
+    "vllm",
+    "monitoring",
+    "exporter",
+)
 """Scenarios that begin first: the two that build what others use, then the longest."""
 
 BUILT = Path(os.environ.get("MODELYARD_CACHE", Path.home() / ".cache/modelyard")) / "artifacts"
@@ -141,9 +155,9 @@ def scenarios() -> list[str]:
     return [*LONGEST, *sorted(names - set(LONGEST))]
 
 
-def two_at_a_time(steps: list[Callable[[], Outcome]], apart_s: float = 0) -> list[Outcome]:
-    """Run steps on two cores, in their order; `apart_s`: seconds between the beginnings of two."""
-    with ThreadPoolExecutor(2) as pool:
+def side_by_side(steps: list[Callable[[], Outcome]], lanes: int, apart_s: float = 0) -> list[Outcome]:
+    """Run so many steps at a time, in their order; `apart_s`: seconds between the beginnings of two."""
+    with ThreadPoolExecutor(lanes) as pool:
         running = []
         for step in steps:
             running.append(pool.submit(step))
@@ -152,12 +166,13 @@ def two_at_a_time(steps: list[Callable[[], Outcome]], apart_s: float = 0) -> lis
 
 
 def run_chosen(chosen: list[str], full: bool) -> list[Outcome]:
-    """Run what was chosen: the cheap first, what uses both cores alone, the scenarios two at a time."""
-    outcomes: list[Outcome] = []
+    """Run what was chosen: the cheap first, the tests that measure time without another step, then the scenarios."""
+    quick: list[Callable[[], Outcome]] = []
     if "lint" in chosen:
-        outcomes += two_at_a_time([partial(run, tool, command) for tool, command in LINT.items()])
+        quick += [partial(run, tool, command) for tool, command in LINT.items()]
     if "unit" in chosen:
-        outcomes.append(run_pytest("unit", full, "tests", "-n", "2"))
+        quick.insert(0, partial(run_pytest, "unit", full, "tests", "-n", "2"))
+    outcomes = side_by_side(quick, 2)
     if "gateway" in chosen:
         # Each file has gateways of its own, in a network of its process' own.
         order = ["--dist", "loadfile", "--no-loadscope-reorder"]
@@ -170,7 +185,7 @@ def run_chosen(chosen: list[str], full: bool) -> list[Outcome]:
             apart.append(partial(run_scenario, name, full))
     if "lab" in chosen:
         apart.append(partial(run_pytest, "lab", full, "tests/lab"))
-    return outcomes + two_at_a_time(apart, APART_S)
+    return outcomes + side_by_side(apart, LANES, APART_S)
 
 
 def print_summary(outcomes: list[Outcome], seconds: float, budget: str | None) -> int:

@@ -130,8 +130,8 @@ class ActionModule(Action):
         if progress["status"] != 0:
             log = "\n".join(progress["tail"])
             raise AnsibleActionFail(
-                f"building {identifier} failed (exit status {progress['status']}); "
-                f"the whole log is /var/cache/modelyard/build/{identifier}/build.log on {host}.\n{log}"
+                f"building {identifier} failed (exit status {progress['status']}); full log: "
+                f"/var/cache/modelyard/build/{identifier}/build.log on {host}.\n{log}"
             )
         packed = self._step("finish", identifier)
         self._keep(packed, archive)
@@ -168,7 +168,7 @@ class ActionModule(Action):
             )
             if not result.get("failed"):
                 return
-        raise AnsibleActionFail(f"packages for the build: {result.get('msg')}", result=result)
+        raise AnsibleActionFail(f"cannot install the packages of the build: {result.get('msg')}", result=result)
 
     def _push_sources(self, wanted: list[dict[str, str]]) -> dict[str, str]:
         remote = {}
@@ -191,7 +191,7 @@ class ActionModule(Action):
         self._connection.fetch_file(packed["archive"], str(partial))
         if sources.sha256_of(partial) != packed["sha256"]:
             partial.unlink()
-            raise AnsibleActionFail(f"{archive.name} arrived damaged on the controller; run again")
+            raise AnsibleActionFail(f"{archive.name} was damaged in transfer to the controller; run again")
         archive.with_suffix(".sha256").write_text(packed["sha256"] + "\n", encoding="utf-8")
         partial.rename(archive)
 

@@ -25,13 +25,13 @@ class ActionModule(ControllerAction):
             {"source": {"type": "str", "required": True}, "destination": {"type": "path", "required": True}}
         )
         if not arguments["source"]:
-            raise AnsibleActionFail("where is the old stack? -e from=DIR, the directory of its providers.yaml")
+            raise AnsibleActionFail("set -e from=DIR, the directory that contains the old stack's providers.yaml")
         source = Path(arguments["source"]).expanduser()
         destination = Path(os.path.abspath(arguments["destination"]))
         if destination.is_relative_to(Path.cwd()):
             destination = destination.relative_to(Path.cwd())
         if not source.is_dir():
-            raise AnsibleActionFail(f"from={source}: there is no such directory{nearest(source)}")
+            raise AnsibleActionFail(f"from={source}: no such directory{nearest(source)}")
         problems = occupied(destination)
         try:
             schema = os.path.relpath(SCHEMA, destination / "group_vars/llm_stack")
@@ -42,7 +42,7 @@ class ActionModule(ControllerAction):
             lines = ["The stack cannot be imported. Nothing was written.", *problems, nearest(source)]
             raise AnsibleActionFail("\n".join(line for line in lines if line))
         if not imported.public_names:
-            raise AnsibleActionFail(f"No active provider can be taken over. Nothing was written.\n{imported.report}")
+            raise AnsibleActionFail(f"No active provider can be imported. Nothing was written.\n{imported.report}")
         if self._writes:
             write(imported.files, destination)
         return {
@@ -74,7 +74,7 @@ def nearest(source: Path) -> str:
     if (source / FILES[0]).is_file() or not source.is_dir():
         return ""
     found = sorted(source.glob(f"*/{FILES[0]}"))
-    return f"there is {found[0]}: -e from={found[0].parent}" if found else ""
+    return f"found {found[0]}: use -e from={found[0].parent}" if found else ""
 
 
 def occupied(destination: Path) -> list[str]:
@@ -83,7 +83,7 @@ def occupied(destination: Path) -> list[str]:
         return []
     if not os.path.lexists(destination):
         return []
-    return [f"{destination} exists: nothing is overwritten, choose a new directory with -e to=DIR"]
+    return [f"{destination} exists and is not overwritten; choose a new directory with -e to=DIR"]
 
 
 def write(files: Mapping[str, str], destination: Path) -> None:

@@ -17,10 +17,10 @@ class ActionModule(Action):
         try:
             result = self._module(variables, self._task.args)
         except AnsibleError as error:
-            how = "not reachable" if isinstance(error, AnsibleConnectionFailure) else "cannot be asked"
+            how = "not reachable" if isinstance(error, AnsibleConnectionFailure) else "cannot be queried"
             return {"changed": False, "unknown": f"{how}: {brief(error.message)}"}
         if "services" not in result:
-            return {"changed": False, "unknown": f"cannot be asked: {brief(result.get('msg', ''))}"}
+            return {"changed": False, "unknown": f"cannot be queried: {brief(result.get('msg', ''))}"}
         return result
 
 

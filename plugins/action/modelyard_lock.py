@@ -1,4 +1,4 @@
-"""Hold an inventory for the time of a run (see the module's documentation)."""
+"""Lock an inventory during a run (see the module's documentation)."""
 
 from __future__ import annotations
 
@@ -54,9 +54,11 @@ def take(path: Path, mine: dict[str, Any]) -> None:
             if owner and (owner["host"], owner["pid"]) == (mine["host"], mine["pid"]):
                 return
             if owner and owner["host"] != mine["host"]:
-                raise Refusal(f"{told(owner)} Whether it still runs cannot be seen from here; if not, remove {path}.")
+                raise Refusal(
+                    f"{told(owner)} This machine cannot check whether it still runs; if it does not, remove {path}."
+                )
             if owner and started(owner["pid"]) == owner["started"]:
-                raise Refusal(f"{told(owner)} Wait for its end (ps {owner['pid']}).")
+                raise Refusal(f"{told(owner)} Wait until it ends (ps {owner['pid']}).")
             # Its owner has ended without a word: an interrupted run, or simply the last one.
             path.unlink(missing_ok=True)
     finally:
@@ -75,6 +77,6 @@ def read(path: Path) -> dict[str, Any] | None:
 def told(owner: dict[str, Any]) -> str:
     """Say who has the lock."""
     return (
-        f"{owner['purpose']} changes the hosts of this inventory since {owner['since']}: "
-        f"{owner['user']}@{owner['host']}, process {owner['pid']}."
+        f"{owner['purpose']} has been changing the hosts of this inventory since "
+        f"{owner['since']}: {owner['user']}@{owner['host']}, process {owner['pid']}."
     )

@@ -21,7 +21,8 @@ class ActionModule(Action):
             arguments["token"] = find(str(name), *self._secrets(variables))
             if not arguments["token"]:
                 raise AnsibleActionFail(
-                    f"the secret {name} is not defined, but {arguments['repo']} is to be fetched with it: put the "
-                    "hub's token into the environment, llm_secrets, or that file in the inventory's .credentials"
+                    f"secret {name} is not defined, but fetching {arguments['repo']} needs it: "
+                    "define the hub's token in the environment, llm_secrets or .credentials/ "
+                    "beside the inventory"
                 )
         return self._module(variables, arguments)

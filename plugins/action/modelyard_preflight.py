@@ -38,5 +38,5 @@ class ActionModule(Action):
         result.setdefault("warnings", []).extend(f"{host}: {notice}" for notice in fitted.notices)
         if result["problems"]:
             lines = "\n".join(f"  - {problem}" for problem in result["problems"])
-            result.update(failed=True, msg=f"This host cannot take the planned services; nothing was changed.\n{lines}")
+            result.update(failed=True, msg=f"This host cannot run the planned services; nothing was changed.\n{lines}")
         return result

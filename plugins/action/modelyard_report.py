@@ -60,9 +60,7 @@ class ActionModule(Action):
             return answer
         told = read(plain(answer), period)
         if not told.over_time["watched"]:
-            raise Refusal(
-                f"Prometheus on {host} has nothing about the last {arguments['hours']} hours: nothing to report"
-            )
+            raise Refusal(f"Prometheus on {host} has no data for the last {arguments['hours']} hours")
         now = time.time()
         report = Author(told, plain(arguments["public_names"]), settings.scrape_interval_s, clock).write()
         text = page(report, told, shown(arguments["inventory"]), now, clock, get_plotlyjs())
@@ -94,9 +92,9 @@ def watcher(plans: Mapping[str, Any]) -> tuple[str, PrometheusPart]:
         if plan["prometheus"] is not None:
             return host, PrometheusPart.model_validate(plain(plan["prometheus"]))
     raise Refusal(
-        "Nobody watches this inventory, so there is nothing to report: its group llm_monitoring is empty, or "
-        "`llm_monitoring: false` leaves monitoring out\n"
-        "  try: put a host into llm_monitoring, run site.yml, and come back when there was traffic"
+        "This inventory has no monitoring, so there is nothing to report: its group "
+        "llm_monitoring is empty, or `llm_monitoring: false` disables it\n  try: put a host into "
+        "llm_monitoring, run site.yml, and run this again after some traffic"
     )
 
 

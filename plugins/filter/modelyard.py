@@ -46,7 +46,7 @@ def litellm_config(plan: Mapping[str, Any]) -> dict[str, Any]:
     """
     gateway = plan.get("litellm") if isinstance(plan, Mapping) else None
     if not gateway:
-        raise AnsibleFilterError("a plan of a host with a gateway is wanted: one of modelyard_compile's `plans`")
+        raise AnsibleFilterError("expected the plan of a host with a gateway: one of modelyard_compile's `plans`")
     document: dict[str, Any] = gateway["document"]
     return document
 

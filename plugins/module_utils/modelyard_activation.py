@@ -57,7 +57,7 @@ class Activation(ABC):
         marker = os.path.join(self.release.path, ".restart")
         reasons = differences(self.release, self.service)
         if os.path.exists(marker):
-            reasons.append("its files had been changed by hand")
+            reasons.append("its files were edited by hand")
         if not reasons:
             return self._report(changed=False)
         self.switch()
@@ -122,7 +122,9 @@ class Activation(ABC):
                 return
             if live and failed and all(result["kind"] == "chat" for result in failed) and self._fails_too(live, failed):
                 self.checks = results
-                self.note(f"{unit} is ready; an engine does not answer, through {live} neither: {failed[0]['detail']}")
+                self.note(
+                    f"{unit} is ready; an engine does not answer, nor does it through {live}: {failed[0]['detail']}"
+                )
                 return
             if up and not checks:
                 self.note(f"{unit} is active, it has no checks")
@@ -135,7 +137,7 @@ class Activation(ABC):
                 seen = table(results) if results else [f"{unit} is {state.get('ActiveState')} ({state.get('Result')})"]
                 reason = "it was not ready in time"
                 if gave_up or final:
-                    reason = "it does not stay up" if gave_up else "it is up, but not as planned"
+                    reason = "it keeps exiting" if gave_up else "it is running, but not as planned"
                 raise ServiceError("\n".join([f"{unit}: {reason}.", *seen]))
             time.sleep(POLL_S)
 
@@ -148,8 +150,8 @@ class Activation(ABC):
         while time.monotonic() < started + WATCH_NEW_PROGRAM_S:
             time.sleep(POLL_S)
             if unit_state(unit).get("MainPID") != process:
-                raise ServiceError(f"{unit}: it ended {time.monotonic() - started:.0f} s after it was ready.")
-        self.note(f"{unit} is a new program and stayed up")
+                raise ServiceError(f"{unit}: it exited {time.monotonic() - started:.0f} s after it was ready.")
+        self.note(f"{unit} is a new program and kept running")
 
     def _fails_too(self, live: str, failed: list[dict[str, Any]]) -> bool:
         """Say whether the live slot fails the same checks, by name, with its own secrets."""

@@ -90,7 +90,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "timed out"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}"
@@ -183,7 +183,7 @@ def speed(check: dict[str, Any], tokens: int) -> dict[str, Any]:
     if arrived:
         found["first_token_s"] = round(arrived[0] - started, 3)
     elif not found["problem"]:
-        found["problem"] = "a stream without a token"
+        found["problem"] = "the stream contained no token"
     if len(arrived) > 1:
         found["tokens_per_s"] = round((len(arrived) - 1) / (arrived[-1] - arrived[0]), 1)
     return found
@@ -251,8 +251,8 @@ def _check_chat(check: dict[str, Any], generations: dict[str, str] | None) -> st
         raise CheckError(f"{check['model']} answered {status}: {_excerpt(body)}")
     if not stream:
         if not json.loads(body).get("choices"):
-            raise CheckError(f"{check['model']} answered without a choice: {_excerpt(body)}")
-        return f"{check['model']} gave a token"
+            raise CheckError(f"{check['model']} answered without choices: {_excerpt(body)}")
+        return f"{check['model']} returned a token"
     events = [line[5:].strip() for line in body.decode("utf-8", "replace").splitlines() if line.startswith("data:")]
     if not events or events[-1] != "[DONE]":
         raise CheckError(f"the stream of {check['model']} did not end in [DONE]: {_excerpt(body[-200:])}")
@@ -265,11 +265,11 @@ def _check_key(check: dict[str, Any], generations: dict[str, str] | None) -> str
     try:
         status, _body = request(check, generations)
     except (OSError, http.client.HTTPException) as error:
-        raise NotTriedError(f"{name} could not be tried: {describe(error)}") from error
+        raise NotTriedError(f"{name} could not be checked: {describe(error)}") from error
     if status in (401, 403):
         raise FinalCheckError(f"refuses the key {name}: answered {status}")
     if status != 200:
-        raise NotTriedError(f"{name} could not be tried: answered {status}")
+        raise NotTriedError(f"{name} could not be checked: answered {status}")
     return f"answered 200 to the key {name}"
 
 
@@ -310,7 +310,7 @@ def _check_redis(check: dict[str, Any], generations: dict[str, str] | None) -> s
         key = f"{check.get('prefix', '')}modelyard-check-{os.getpid()}"
         client.call("SET", key, "1", "EX", "10")
         if client.call("GET", key) != b"1":
-            raise CheckError("a value that was just written could not be read back")
+            raise CheckError("a value just written could not be read back")
         client.call("DEL", key)
     finally:
         client.close()
@@ -337,15 +337,15 @@ def _check_gpu(check: dict[str, Any], _generations: dict[str, str] | None) -> st
         return ", ".join(filter(None, [f"holds {held} MiB of GPU memory" if held else "uses a GPU", on_gpu]))
     buffers = [float(size) for size in _BUFFER.findall(journal)]
     if buffers and not others:  # in a container nvidia-smi sees no process
-        return f"holds {sum(buffers):.0f} MiB of GPU memory by its own account, {on_gpu}"
-    found = f"no process of {unit} holds GPU memory, it computes on the processor"
+        return f"holds {sum(buffers):.0f} MiB of GPU memory, as it reports itself, {on_gpu}"
+    found = f"no process of {unit} holds GPU memory: it runs on the CPU"
     reason = _NO_CUDA.search(journal)
     if reason:
         found += f" ({reason[0]})"
     elif not others:
         found += (
-            "; nvidia-smi lists no process at all: if this is a container, where it cannot, the model's option "
-            "log-verbosity: 4 has the server tell what it holds"
+            "; nvidia-smi lists no process at all. In a container it cannot: set the model's "
+            "option log-verbosity: 4, and the server logs its GPU memory"
         )
     raise FinalCheckError(found)
 

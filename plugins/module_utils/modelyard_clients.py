@@ -38,7 +38,7 @@ def describe(clients: dict[str, Any], hashes: dict[str, Any], former: dict[str, 
     for name, client in sorted(clients.items()):
         models = "all models" if client["models"] is None else ", ".join(client["models"])
         rpm = "" if client["rpm"] is None else f"; {client['rpm']} requests a minute"
-        key = "; another key" if former.get(name, hashes[name]) != hashes[name] else ""
+        key = "; key changed" if former.get(name, hashes[name]) != hashes[name] else ""
         lines.append(f"{name}: {models}{rpm}{key}\n")
     return "".join(lines)
 

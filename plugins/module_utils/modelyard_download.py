@@ -90,8 +90,8 @@ def check_repository(repo: str, revision: str) -> None:
         raise ModelError(f"repo must be OWNER/NAME, not {repo!r}")
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise ModelError(
-            f"revision must be a commit (40 hexadecimal digits), not {revision!r}: a branch may name another file "
-            "tomorrow. The repository's history shows its commits"
+            f"revision must be a commit (40 hexadecimal digits), not {revision!r}: branches and "
+            "tags can move. The repository's history lists its commits"
         )
 
 
@@ -131,7 +131,7 @@ def refused(url: str, error: urllib.error.HTTPError) -> Exception:
     if error.code >= 500 or error.code == 429:
         return RetryableError(f"the server answered {error.code}")
     said = str(error.headers.get("X-Error-Message") or error.reason).rstrip(".")
-    token = ". Does it want a token, or has that one no access?" if error.code in (401, 403) else ""
+    token = ". Does it need a token, or does this token lack access?" if error.code in (401, 403) else ""
     return ModelError(f"{url} could not be fetched: it answered {error.code} {said}{token}")
 
 
@@ -153,7 +153,7 @@ def retried(
             failures = 0 if progress() > before else failures + 1
             if failures >= attempts:
                 raise
-            log(f"{error}, trying again")
+            log(f"{error}, retrying")
             sleep(min(2.0**failures, 30.0))
 
 
@@ -170,8 +170,9 @@ def check_space(directory: str, missing: int, means: Means) -> None:
     free, margin = means.free_bytes(directory), means.margin_mib << 20
     if free < missing + margin:
         raise ModelError(
-            f"no room for the model in {directory}: {gib(missing)} are missing and {gib(margin)} must stay free, but "
-            f"only {gib(free)} are. Free some space, or put the model elsewhere and give `path`"
+            f"not enough space for the model in {directory}: {gib(missing)} are still to be "
+            f"fetched and {gib(margin)} must stay free, but only {gib(free)} are free. Free some "
+            "space, or put it elsewhere and give `path`"
         )
 
 
@@ -220,7 +221,7 @@ class Transfer:
             # Nothing is missing, or what we have is longer than the file: the checksum tells which.
             if error.headers.get("Content-Range") != f"bytes */{have}":
                 os.unlink(self.partial)
-                raise RetryableError("the partial file does not fit the one at the URL") from error
+                raise RetryableError("the partial file does not match the file at the URL") from error
         except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
             raise broken(error) from error
 

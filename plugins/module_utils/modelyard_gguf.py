@@ -98,13 +98,13 @@ class Header:
         if kind == STRING:
             return self.text()
         if kind != ARRAY:
-            raise GgufError(f"its header has a value of type {kind}, which is not known")
+            raise GgufError(f"its header has a value of unknown type {kind}")
         kind, count = self.number("I"), self.number("Q")
         if kind == STRING:
             self.skip_strings(count)
             return Length(count)
         if kind not in NUMBERS:
-            raise GgufError(f"its header has a list of values of type {kind}, which is not known")
+            raise GgufError(f"its header has a list of values of unknown type {kind}")
         packed = struct.Struct(f"<{NUMBERS[kind]}")
         self.have(count * packed.size)
         start, self.at = self.at, self.at + count * packed.size
@@ -167,7 +167,7 @@ def parts_of(path: str) -> list[str]:
         return [path]
     count = int(match[1])
     if count > MOST_PARTS:
-        raise GgufError(f"it says that it has {count} parts")
+        raise GgufError(f"its header declares {count} parts")
     return [f"{path[: match.start()]}-{number:05d}-of-{match[1]}.gguf" for number in range(1, count + 1)]
 
 
@@ -185,10 +185,10 @@ def read_file(path: str) -> tuple[dict[str, Any], dict[str, int]]:
         header.at = 4
         version = header.number("I")
         if version not in (2, 3):
-            raise GgufError(f"its version of GGUF ({version}) is not known")
+            raise GgufError(f"its GGUF version ({version}) is unknown")
         tensors, entries = header.number("Q"), header.number("Q")
         if tensors > MOST_TENSORS or entries > MOST_KEYS:
-            raise GgufError(f"it says that it has {tensors} tensors and {entries} keys")
+            raise GgufError(f"its header declares {tensors} tensors and {entries} keys")
         keys = {}
         for _ in range(entries):
             key = header.text(LONGEST_KEY)

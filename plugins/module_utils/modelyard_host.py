@@ -30,7 +30,7 @@ def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[
     except FileNotFoundError as error:
         raise ServiceError(f"{argv[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise ServiceError(f"{' '.join(argv)} did not end within {timeout:.0f} s") from error
+        raise ServiceError(f"{' '.join(argv)} did not finish within {timeout:.0f} s") from error
 
 
 def write_atomically(path: str, content: str, mode: int = 0o644, gid: int = 0) -> None:

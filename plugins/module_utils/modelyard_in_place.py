@@ -59,7 +59,7 @@ class InPlace(Activation):
 
     def recover(self) -> dict[str, Any]:
         """See Activation."""
-        killed = ServiceError("The process that switched was killed.")
+        killed = ServiceError("The activation process was killed.")
         self.displaced = [other for other in map(Service, sorted(self._in_the_way())) if other.displaced]
         if self.former and not differences(self.former, self.service):
             report = f"{killed} Release {self.former.id} never stopped serving."
@@ -78,7 +78,7 @@ class InPlace(Activation):
                 waits[name] = min(latest[0]["at"] + seconds - now, seconds)
         unit = next(iter(self.release.unit_files()))
         if waits and unit_state(unit).get("ActiveState") == "active":  # else nobody is turned away by what follows
-            self.note(f"wait {max(waits.values()):.0f} s for requests to go to {', '.join(sorted(waits))} again")
+            self.note(f"wait {max(waits.values()):.0f} s until requests go to {', '.join(sorted(waits))} again")
             time.sleep(max(waits.values()))
 
     def _in_the_way(self) -> set[str]:
@@ -103,7 +103,7 @@ class InPlace(Activation):
             units = live.unit_files()
             if unit_state(next(iter(units))).get("ActiveState") in ("active", "activating", "reloading"):
                 other.displaced = True
-                self.note(f"stop {name}, it makes room")
+                self.note(f"stop {name} to make room")
                 systemctl("stop", *units)
             if other.displaced:
                 self.displaced.append(other)
@@ -122,7 +122,8 @@ class InPlace(Activation):
             taken = [f"{host}:{port}" for host, port in sorted(live.endpoints) if answers(host, port)]
             if taken:
                 report.append(
-                    f"{other.name} made room and stays stopped: {taken[0]} belongs to another service by now."
+                    f"{other.name} was stopped to make room and stays stopped: {taken[0]} now "
+                    "belongs to another service."
                 )
                 continue
             self.note(f"start {other.name} again")
@@ -130,10 +131,10 @@ class InPlace(Activation):
                 reset_failures(*units)
                 systemctl("start", *units)
                 self.wait_until_ready(live)
-                report.append(f"{other.name} made room and serves again, its checks pass.")
+                report.append(f"{other.name} was stopped to make room and serves again; its checks pass.")
             except ServiceError as error:
                 report += [
-                    f"{other.name} made room, was started again and failed too.",
+                    f"{other.name} was stopped to make room, was started again and failed, too.",
                     str(error),
                     *journal(next(iter(units))),
                 ]
@@ -174,17 +175,22 @@ class InPlace(Activation):
             uninstall(*self.release.unit_files())
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.service.root, "current"))
-            report.append("There was no former release to put back, so the service is stopped.")
+            report.append("There was no former release to restore, so the service is stopped.")
             return "\n".join(report)
         if former.id == self.release.id:
             self._keep(former)
             if self.displaced:
                 systemctl("stop", *self.release.unit_files())
-                report.append("There is no other release to put back. It is stopped, for what made room for it.")
+                report.append(
+                    "There is no other release to restore. It is stopped in favour of the "
+                    "services that were stopped to make room."
+                )
             else:
-                report.append("It was live before and there is no other to put back; systemd goes on restarting it.")
+                report.append(
+                    "It was live before and there is no other release to restore; systemd keeps restarting it."
+                )
             return "\n".join(report)
-        self.note(f"putting release {former.id} back")
+        self.note(f"restore release {former.id}")
         self.service.point("staged", former)
         try:
             gone = self.release.unit_files().keys() - former.unit_files().keys()
@@ -197,7 +203,7 @@ class InPlace(Activation):
                 self._keep(former)
         except (ServiceError, OSError) as second:
             report += [
-                f"The former release {former.id} was put back and failed too.",
+                f"The former release {former.id} was restored and failed, too.",
                 str(second),
                 *journal(main),
             ]

@@ -42,8 +42,9 @@ def wanted(names: list[str]) -> list[str]:
     weights = [name for name in found if name.endswith(WEIGHTS)]
     if not weights:
         raise ModelError(
-            "the repository has no weights in the safetensors format. Others can run programs when they are loaded, so "
-            "they are not fetched. Choose a repository that has such weights, or convert them and give `path`"
+            "the repository has no weights in the safetensors format. Other formats can run code "
+            "when they are loaded, so they are not fetched. Choose a repository with "
+            "safetensors, or convert the weights and set `path`"
         )
     if any(name.startswith("model") for name in weights):
         # Some publishers add all weights once more, as their own programs want them.
@@ -135,9 +136,9 @@ class Snapshot:
             )
             described = {str(entry["rfilename"]): entry for entry in json.loads(answer)["siblings"]}
         except RetryableError as error:
-            raise ModelError(f"{url} could not be asked for the files of the model: {error}") from error
+            raise ModelError(f"cannot list the model's files at {url}: {error}") from error
         except (ValueError, LookupError, TypeError) as error:
-            raise ModelError(f"{url} does not answer as a hub of models does: {error!r}") from error
+            raise ModelError(f"{url} does not answer like a model hub: {error!r}") from error
         try:
             return [File(described[name]) for name in wanted(list(described))]
         except ModelError as error:
@@ -161,8 +162,8 @@ class Snapshot:
         except ModelError as error:
             os.unlink(transfer.partial)
             raise ModelError(
-                f"what {transfer.url} delivers {error}. That file was deleted; what else was fetched is kept. Run "
-                "again; if it stays wrong, the mirror is damaged"
+                f"the file from {transfer.url} {error}. It was deleted; other fetched files are "
+                "kept. Run again; if the error persists, the mirror is damaged"
             ) from error
         os.chmod(transfer.partial, 0o644)
         os.replace(transfer.partial, target)
@@ -185,8 +186,8 @@ def local_directory(path: str, reader: str | None) -> dict[str, Any]:
     path = os.path.realpath(path)  # the service is shown this directory, and no link to it
     if not os.path.isdir(path):
         raise ModelError(
-            f"model directory {path} is not on this host. Copy it there, correct `path`, or give `repo` and `revision` "
-            "to have it fetched"
+            f"model directory {path} is not on this host. Copy it there, correct `path`, or set "
+            "`repo` and `revision` to fetch it"
         )
     if not any(os.path.isfile(os.path.join(path, name)) for name in DESCRIPTIONS):
         raise ModelError(f"{path} holds neither a model nor an adapter: none of {', '.join(DESCRIPTIONS)} is in it")

@@ -107,8 +107,8 @@ def local_file(path: str, sha256: str | None, reader: str | None, directory: str
         if not os.path.exists(file):
             part = f" (part of the split model {path})" if len(files) > 1 else ""
             raise ModelError(
-                f"model file {file} is not on this host{part}. Copy it there, correct `path`, or give "
-                "`url` and `sha256` to have it fetched"
+                f"model file {file} is not on this host{part}. Copy it there, correct `path`, or "
+                "set `url` and `sha256` to fetch it"
             )
         if not os.path.isfile(file):
             raise ModelError(f"model file {file} is not a regular file")
@@ -173,7 +173,7 @@ class Hub:
             attempts, sleep = self.means.attempts, self.means.sleep
             sha256 = str(retried(self._ask, lambda: 0, attempts, sleep, lambda line: None))
         except RetryableError as error:
-            raise ModelError(f"{self.url} could not be asked for its checksum: {error}") from error
+            raise ModelError(f"cannot get the checksum of {self.url}: {error}") from error
         if not check_mode:
             write_text(record, f"{sha256}\n")
         return sha256
@@ -192,7 +192,7 @@ class Hub:
             raise broken(error) from error
         found = (headers.get("X-Linked-ETag") or "").removeprefix("W/").strip('"')
         if not re.fullmatch(r"[0-9a-f]{64}", found):
-            raise ModelError(f"{self.url}: the hub publishes no checksum of this file. Give `sha256`")
+            raise ModelError(f"{self.url}: the hub publishes no checksum of this file. Set `sha256`")
         return found
 
 
@@ -208,14 +208,14 @@ class Download:
     ) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ModelError(f"url {url} is no http(s) address. For a file on the host give `path`")
+            raise ModelError(f"url {url} is not an http(s) address. For a file on the host set `path`")
         self.path = place_of(url, sha256, directory)
         self.home, name = os.path.split(self.path)
         if not re.fullmatch(r"[\w][\w.+-]*", name):
             raise ModelError(f"url {url} does not end in a plain file name")
         if PART.search(name):
             raise ModelError(
-                f"url {url} is one part of a split model. Put all parts on the host and give `path`, or merge them"
+                f"url {url} is one part of a split model. Put all parts on the host and set `path`, or merge them"
             )
         self.url, self.sha256 = url, sha256
         self.partial = f"{self.path}.partial"
@@ -246,13 +246,13 @@ class Download:
             if found != self.sha256:
                 os.unlink(self.partial)
                 raise ModelError(
-                    f"what {self.url} delivers has the wrong checksum: expected {self.sha256}, "
-                    f"found {found}. The file was deleted. Compare `sha256` with the publisher's; do not "
-                    "just copy the one found"
+                    f"the file from {self.url} has the wrong checksum: expected {self.sha256}, "
+                    f"found {found}. The file was deleted. Compare `sha256` with the "
+                    "publisher's; do not just copy the one found"
                 )
             if not is_gguf(self.partial):
                 os.unlink(self.partial)
-                raise ModelError(f"what {self.url} delivers is not a GGUF file, although its checksum is right")
+                raise ModelError(f"the file from {self.url} is not a GGUF file, although its checksum matches")
             os.chmod(self.partial, 0o644)
             write_record(self.record, self.partial, self.sha256)
             os.replace(self.partial, self.path)

@@ -48,8 +48,9 @@ class Space:
         free = self.free_bytes(self.path) if os.path.isdir(self.path) else size + self.margin
         if free < size + self.margin:
             raise OllamaError(
-                f"no room for {name} in {self.path}: {gib(size)} are missing and {gib(self.margin)} must "
-                f"stay free, but only {gib(free)} are. Free some space, or put the models elsewhere (models_path)"
+                f"not enough space for {name} in {self.path}: {gib(size)} are still to be "
+                f"fetched and {gib(self.margin)} must stay free, but only {gib(free)} are free. "
+                "Free some space, or put it elsewhere (models_path)"
             )
 
 
@@ -88,7 +89,7 @@ class Pull:
                     raise OllamaError(
                         f"{self.name} could not be pulled: {reason}. {kept}run again to continue"
                     ) from error
-                self.log(f"{self.name}: {reason}, trying again")
+                self.log(f"{self.name}: {reason}, retrying")
                 self.sleep(min(2.0**failures, 30.0))
 
     def _attempt(self) -> None:
@@ -115,7 +116,7 @@ class Pull:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise RetryableError(f"the connection to Ollama failed ({error or type(error).__name__})") from error
         if event.get("status") != "success":
-            raise RetryableError("Ollama ended the pull without a word")
+            raise RetryableError("Ollama ended the pull without an error message")
 
     def _failed(self, reason: str) -> None:
         if "file does not exist" in reason:

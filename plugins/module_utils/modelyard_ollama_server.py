@@ -101,9 +101,7 @@ class Server:
             connection, response = self._request("POST", f"/api/blobs/{digest}", handle, headers, SILENCE_S)
             try:
                 if response.status >= 300:
-                    raise OllamaError(
-                        f"Ollama did not take {path}: {response.read().decode('utf-8', 'replace').strip()}"
-                    )
+                    raise OllamaError(f"Ollama rejected {path}: {response.read().decode('utf-8', 'replace').strip()}")
             finally:
                 connection.close()
 

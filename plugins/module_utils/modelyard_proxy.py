@@ -28,7 +28,7 @@ class Door:
             try:
                 client.connect(self.SOCKET)
             except OSError as error:
-                raise ServiceError(f"the front door's admin socket {self.SOCKET}: {error.strerror}") from error
+                raise ServiceError(f"the front end's admin socket {self.SOCKET}: {error.strerror}") from error
             client.sendall(f"{command}\n".encode())
             answer = b""
             while chunk := client.recv(65536):
@@ -39,7 +39,7 @@ class Door:
         """Set a slot to ready, drain or maint. Raises ServiceError."""
         answer = self.ask(f"set server {self.BACKEND}/{slot} state {state}")
         if answer:
-            raise ServiceError(f"the front door refused `{slot} {state}`: {answer}")
+            raise ServiceError(f"the front end refused `{slot} {state}`: {answer}")
 
     def slot(self, slot: str) -> dict[str, str]:
         """Return HAProxy's statistics row of a slot. Raises ServiceError."""
@@ -49,7 +49,7 @@ class Door:
             row = dict(zip(names, line.split(","), strict=False))
             if row.get("pxname") == self.BACKEND and row.get("svname") == slot:
                 return row
-        raise ServiceError(f"the front door has no slot {self.BACKEND}/{slot}")
+        raise ServiceError(f"the front end has no slot {self.BACKEND}/{slot}")
 
     def release(self) -> str | None:
         """Return the release id of the running configuration, from its `description`.

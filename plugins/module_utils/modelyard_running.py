@@ -70,7 +70,7 @@ def differences(release: Release, service: Service) -> list[str]:
     main = next(iter(units))
     running = running_release(main, release)
     if running != release.id:
-        found.append(f"{main} runs {running or 'nothing'}, wanted {release.id}")
+        found.append(f"{main} runs {running or 'nothing'}, expected {release.id}")
     return found
 
 
@@ -80,7 +80,7 @@ def _unit_differences(unit: str, content: str) -> list[str]:
         return [f"{unit} is not installed"]
     found = []
     if read_text(os.path.join(TRIED_UNITS, unit)) not in (None, content):
-        found.append(f"{unit} is another one until the next boot: a change of it was interrupted")
+        found.append(f"{unit} is overridden until the next boot: a change of it was interrupted")
     if installed != content:
         found.append(f"{unit} differs from its release")
     if unit_state(unit).get("UnitFileState") != "enabled":
@@ -108,14 +108,14 @@ def active_slots(release: Release) -> list[str]:
 def _slot_differences(release: Release) -> list[str]:
     active = active_slots(release)
     if len(active) != 1:
-        return [f"{len(active)} slots are active, wanted one"]
+        return [f"{len(active)} slots are active, expected one"]
     slot = active[0]
     unit = slot_unit(release, slot)
     found = _unit_differences(unit, release.unit_files(slot)[unit])
     running = running_release(unit, release)
     if running != release.id:
-        found.append(f"{unit} runs {running or 'nothing'}, wanted {release.id}")
+        found.append(f"{unit} runs {running or 'nothing'}, expected {release.id}")
     door = Door()
     if door.exists() and not door.slot(slot)["status"].startswith("UP"):
-        found.append(f"the front door has {slot} {door.slot(slot)['status']}")
+        found.append(f"the front end has {slot} {door.slot(slot)['status']}")
     return found

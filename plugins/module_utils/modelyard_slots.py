@@ -40,7 +40,7 @@ class Slots(Activation):
                 wait_for(
                     lambda: door.slot(candidate)["status"].startswith("UP"),
                     15,
-                    f"the front door did not see {candidate} come up",
+                    f"the front end did not see {candidate} come up",
                 )
         except ServiceError as error:
             raise ServiceError(self._drop_candidate(error, door, candidate, live)) from error
@@ -55,7 +55,7 @@ class Slots(Activation):
 
     def recover(self) -> dict[str, Any]:
         """See Activation."""
-        killed = ServiceError("The process that switched was killed.")
+        killed = ServiceError("The activation process was killed.")
         self.look()
         door = Door() if Door().exists() else None
         live = self._live_slot(door)
@@ -90,14 +90,14 @@ class Slots(Activation):
                 wait_for(lambda: int(door.slot(slot)["scur"] or 0) == 0, limit, "")
                 self.note(f"{slot} finished its requests")
             except ServiceError:
-                self.note(f"{slot} still had {door.slot(slot)['scur']} requests after {limit:.0f} s, they were cut off")
+                self.note(f"{slot} still had {door.slot(slot)['scur']} requests after {limit:.0f} s, they were cut")
         uninstall(unit)
         if door:
             # In rotation again only once the door's health check knows that it is down, or it would get requests.
             wait_for(
                 lambda: door.slot(slot)["check_status"] != "L7OK",
                 10,
-                f"the front door did not see {slot} go down",
+                f"the front end did not see {slot} go down",
             )
             door.set_state(slot, "ready")
         self.note(f"{slot} is stopped")

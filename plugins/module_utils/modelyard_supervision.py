@@ -71,5 +71,5 @@ def detached(activation: Activation, report_path: str) -> dict[str, Any]:
 
     return outcome(*in_a_child(supervise)) or {
         "failed": True,
-        "msg": "what switches was killed; the next run finishes, or puts back, what it began",
+        "msg": "the activation process was killed; the next run finishes or reverts the change",
     }

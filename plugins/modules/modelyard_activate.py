@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_activate
-short_description: Switch a service to its staged release, and back when that fails
+short_description: Activate a service's staged release, and restore the former one on failure
 description:
   - One call that runs on the target from start to end, in a process of its own that survives a lost
     connection. It starts the staged release, waits until it is ready, runs its checks, and only then makes it the one
@@ -13,14 +13,15 @@ description:
   - On any failure, the death of that process included, the former release is started again and checked, and the module
     fails with a report of both. A reboot in between starts the former release.
   - With the strategy C(slots) the new release starts in the free slot, out of rotation, and is checked there. Then
-    the front door sends new requests to it, the old slot finishes its streams (bounded) and stops. A bad
-    candidate never meets a client.
+    the front end sends new requests to it, the old slot finishes its streams (bounded) and stops.
+    A bad candidate never serves a client.
   - A program that did not run here before (another artifact) is watched for ten more seconds before it is kept.
   - With the strategy C(reload) a running service is reloaded instead of restarted, unless a directive
     of its unit changed.
   - What must not run beside the new release is stopped before that starts, so that ports and memory are free. If the
-    new release fails, it is started again and checked, and the report says so. It remembers on the host that it made
-    room, so this holds for a run that was killed in between as well. With the strategy C(slots) nothing is displaced.
+    new release fails, it is started again and checked, and the report says so. It records this on
+    the host, so this holds for a run that was killed in between as well. With the strategy
+    C(slots) nothing is displaced.
   - When the staged release runs already, nothing is done.
 options:
   service:
@@ -30,12 +31,12 @@ options:
   release:
     description:
       - Id of the release to switch to, one of those on the host. The staged one by default.
-      - Files of it that were changed by hand are put right; what it needs beside them has to be there.
+      - Files of it that were edited by hand are restored; what else it needs has to exist.
     type: str
   displaces:
     description:
-      - Services that have to go when the new release comes, because the plan no longer has them. Taking them away for
-        good is left to C(modelyard_release).
+      - Services to stop when the new release starts, because the plan no longer has them.
+        C(modelyard_release) removes them for good.
       - Displaced without being named are the services in C(Conflicts=) of the release's units, and those that listen
         where it wants to listen and have a release staged that differs from the live one (two that swap their ports).
     type: list
@@ -43,12 +44,14 @@ options:
     default: []
   after:
     description:
-      - By service of the host, the seconds for which it must have been back before a running service is restarted. It
-        steps in for this one, and gateways that found it gone send nobody there for so long.
+      - By service of the host, the seconds for which it must have been back before a running
+        service is restarted. It is a fallback of this one, and gateways that found it down send it
+        no requests for so long.
     type: dict
     default: {}
   by:
-    description: Who switches, and in which run. Set by the action plugin, for the history that the host keeps.
+    description: The user and the run. Set by the action plugin, for the history that the host
+      keeps.
     type: dict
     default: {}
 notes:
@@ -63,12 +66,12 @@ EXAMPLES = r"""
   modelyard_activate:
     service: redis
 
-- name: Activate a model on the port of one that goes
+- name: Activate a model on the port of one that is removed
   modelyard_activate:
     service: llama-cpp@new
     displaces: [llama-cpp@old]
 
-- name: Activate a model once the one that steps in for it gets requests again
+- name: Activate a model once its fallback gets requests again
   modelyard_activate:
     service: llama-cpp@small
     after: {llama-cpp@big: 31}
@@ -144,7 +147,7 @@ def main() -> None:
         if wanted:
             gone = missing(release)
             if gone:
-                module.fail_json(msg=f"{service.name} cannot go to release {wanted}: {', '.join(gone)} is gone")
+                module.fail_json(msg=f"{service.name} cannot activate release {wanted}: {', '.join(gone)} is missing")
             mend(release, spoiled_files(release), pwd.getpwnam(release.spec["user"]).pw_gid)
         os.makedirs(STATE, mode=0o700, exist_ok=True)
         report_path = os.path.join(STATE, f"{service.name}.json")

@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Have an immutable artifact in the host's store."""
+"""Put an immutable artifact into the host's store."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_artifact
-short_description: Have an immutable artifact in the host's store
+short_description: Put an immutable artifact into the host's store
 description:
   - Makes sure that C(/opt/modelyard/store/NAME-VERSION-HASH) is there and whole. The hash covers everything
     that decides the bytes,
@@ -15,7 +15,7 @@ description:
     also one that has succeeded), and kept on the controller. A lock per artifact on the controller
     makes further hosts wait for the first one's build and copy it.
   - An artifact that is there is marked as asked for now, which is no change. C(modelyard_base) deletes what no release
-    names and nobody asked for within a day.
+    names and no run requested within a day.
 options:
   name:
     description: Name of the artifact.
@@ -203,7 +203,7 @@ def finish(identifier: str) -> dict[str, Any]:
 def unpack(identifier: str, archive: str, sha256: str) -> dict[str, Any]:
     """Unpack the controller's copy beside its place, then rename it there. Raises ServiceError."""
     if sha256_of(archive) != sha256:
-        raise ServiceError(f"the copy of {identifier} arrived damaged; run again")
+        raise ServiceError(f"the copy of {identifier} was damaged in transfer; run again")
     staging = os.path.join(STORE, f".{identifier}.new")
     shutil.rmtree(staging, ignore_errors=True)
     os.makedirs(staging)

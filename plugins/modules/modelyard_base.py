@@ -7,11 +7,12 @@ DOCUMENTATION = r"""
 module: modelyard_base
 short_description: Make the directories, the target and the build user that all roles rely on
 description:
-  - "Sees to C(/opt/modelyard/store), C(/opt/modelyard/services), C(/etc/modelyard/credentials) (root only),
-    C(/var/lib/modelyard), the user that builds artifacts, and C(modelyard.target), enabled and active."
-  - Deletes what was retired a week ago and what is left of builds, and artifacts that no release on the host names,
-    retired ones included, and that nobody asked for within a day. It is the first to touch a host in a run, so nothing
-    that the run itself asks for is at stake.
+  - "Creates C(/opt/modelyard/store), C(/opt/modelyard/services), C(/etc/modelyard/credentials)
+    (root only), C(/var/lib/modelyard), the user that builds artifacts, and
+    C(modelyard.target), enabled and active."
+  - Deletes what was retired a week ago, remains of builds, and artifacts that no release on the
+    host names, retired ones included, and that no run requested within a day. It is the first to
+    touch a host in a run, so it deletes nothing that the run itself requests.
   - One call, because every run on every host pays for it.
 options:
   target:
@@ -31,7 +32,7 @@ author: Modelyard
 """
 
 EXAMPLES = r"""
-- name: Ground is laid
+- name: Prepare the host
   modelyard_base:
     target: "{{ lookup('ansible.builtin.file', 'modelyard.target') }}"
     programs: [zstd]
@@ -145,8 +146,8 @@ def cleaned(check_mode: bool) -> list[str]:
         Service(name).remove()
     deleted = unneeded(now, retired) if check_mode else delete_unneeded(now, retired)
     return [
-        *(f"{name}, retired, is forgotten" for name in retired),
-        *(f"{path}, not needed, deleted" for path in deleted),
+        *(f"retired service {name} deleted" for name in retired),
+        *(f"unused {path} deleted" for path in deleted),
     ]
 
 

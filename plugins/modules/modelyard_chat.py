@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: modelyard_chat
 short_description: Ask the gateway one question
 description:
-  - Sends one chat request through the front door of the host, with a key read from the host's credentials, and
-    returns the answer.
+  - Sends one chat request through the front end of the host, with a key read from the host's
+    credentials, and returns the answer.
 options:
   prompt:
     description: The question.

@@ -1,17 +1,18 @@
 #!/usr/bin/python
-"""Tell the gateway who may ask it."""
+"""Write the gateway's clients."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_clients
-short_description: Tell the gateway who may ask it
+short_description: Write the gateway's clients
 description:
   - Writes the clients of the gateway with hashes of their keys to C(/var/lib/modelyard/litellm/clients.json) (root, and
     the gateway's group may read it). The gateway reads it again as soon as it has changed, so nothing is restarted, and
     a client that is removed is refused at once, whichever release runs.
-  - The keys are resolved on the controller as M(modelyard_credentials) does it, generated where nobody defined one, and
-    hashed there. A key that is too short to be kept as a hash, or is another's, is refused.
+  - The keys are resolved on the controller as M(modelyard_credentials) does it, generated where
+    none is defined, and hashed there. A key that is too short to be kept as a hash, or is
+    another's, is refused.
 options:
   user:
     description: User of the gateway. The file's directory is its own, the file its group's.
@@ -31,10 +32,10 @@ options:
 attributes:
   check_mode:
     support: full
-    description: A key that would be generated is told as one.
+    description: A key that would be generated is reported as one.
   diff_mode:
     support: full
-    description: Names, models and limits; of keys only that one is another.
+    description: Names, models and limits; of keys only that one changed.
 author: Modelyard
 """
 

@@ -18,14 +18,14 @@ description:
   - "Variables it reads: C(llm_providers), C(llm_routing), C(llm_gateway), C(llm_versions),
     C(llm_overrides_*), C(llm_overrides), C(llm_secrets) (names only) and, per host,
     C(llm_address) and C(llm_gpus)."
-  - Every C(llm_*) variable of the inventory that reaches no host of C(llm_stack) is an error that
-    names the place that wins.
+  - Every C(llm_*) variable of the inventory that applies to no host of C(llm_stack) is an error
+    that names the place that wins.
   - A secret counts as defined if it is a key of C(llm_secrets), a variable of the environment, or a
     file in C(.credentials/) beside the inventory.
   - With C(-e llm_report=PATH) all diagnostics are also written to PATH on the controller as JSON,
     an empty list if there are none. A relative PATH begins where the command is run.
-  - With C(-e llm_graph=PATH) who steps in for whom is written to PATH on the controller as a Mermaid flowchart, for
-    Markdown in a fence if PATH ends in C(.md).
+  - With C(-e llm_graph=PATH) the fallbacks are written to PATH on the controller as a Mermaid
+    flowchart, for Markdown in a fence if PATH ends in C(.md).
 options:
   operation:
     description:
@@ -54,7 +54,7 @@ options:
     description: The version of O(component) that shall run. Required for V(upgrade).
     type: str
   source:
-    description: Where O(version) is had, as in C(llm_versions); by default where the catalogue
+    description: The source of O(version), as in C(llm_versions); by default where the catalogue
       says. For V(upgrade).
     type: dict
   secret:
@@ -125,20 +125,21 @@ report:
   type: list
   elements: dict
 summary:
-  description: A few lines for people.
+  description: A few lines of text.
   returned: success
   type: str
 text:
-  description: The whole plan for people.
+  description: The whole plan as text.
   returned: success
   type: str
 away:
-  description: The same results for the time of a switch, in which nobody is sent to the providers concerned.
+  description: The same results for the time of a switch, in which the providers concerned get no
+    requests.
   returned: with O(operation=switch) and O(operation=rotate)
   type: dict
 rotation:
   description: What the secret is (C(kind), V(gateway), V(redis) or V(engine)), and of an engine's key C(hosts), the
-    engine's, and C(uncovered), names that nobody answers meanwhile.
+    engine's, and C(uncovered), names that no model answers meanwhile.
   returned: with O(operation=rotate)
   type: dict
 upgrade:

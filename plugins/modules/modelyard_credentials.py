@@ -11,11 +11,11 @@ description:
     first, then an environment
     variable of that name, then the file C(.credentials/NAME) beside the inventory (hidden, because Ansible
     reads every other file there as an inventory), where a secret
-    that nobody gave is generated once (git-ignored, mode 0600).
+    that is not defined is generated once (git-ignored, mode 0600).
   - On the host every set of values is a generation with a random id. A service reads them through its unit from
     C(/etc/modelyard/credentials/SERVICE/GENERATION) (root, 0600), so putting a former release back puts its
     secrets back.
-  - Nothing is printed but names.
+  - Only names are printed.
 options:
   service:
     description: Name of the service.

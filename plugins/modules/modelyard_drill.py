@@ -5,10 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_drill
-short_description: Ask the gateway for a while and count what a client sees
+short_description: Send requests to the gateway for a while and count what a client sees
 description:
-  - Sends chat requests through the front door of the host, O(rate) a second for O(seconds) seconds, whether the ones
-    before were answered or not, and counts. C(playbooks/drill.yml) breaks something meanwhile.
+  - Sends chat requests through the front end of the host, O(rate) a second for O(seconds) seconds,
+    whether earlier ones were answered or not, and counts. C(playbooks/drill.yml) breaks something
+    meanwhile.
   - It never fails because requests fail; it says so.
 options:
   rate:
@@ -57,7 +58,7 @@ slowest_s:
   type: float
   returned: success
 lines:
-  description: The same for people.
+  description: The same as text.
   type: list
   elements: str
   returned: success
@@ -147,7 +148,7 @@ def main() -> None:
     )
     params = module.params
     if not 0 < params["rate"] <= 10 or not 0 < params["seconds"] <= 300:
-        module.fail_json(msg="rate is more than 0 and at most 10 requests a second, seconds are 1 to 300")
+        module.fail_json(msg="rate must be above 0 and at most 10 requests a second, seconds from 1 to 300")
     try:
         read_credential(params["bearer"])
     except CheckError as error:

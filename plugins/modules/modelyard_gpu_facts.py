@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Say which NVIDIA GPUs a host has."""
+"""Read a host's NVIDIA GPUs."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_gpu_facts
-short_description: Say which NVIDIA GPUs a host has
+short_description: Read a host's NVIDIA GPUs
 description:
   - "Reads the GPUs of the host, the driver's version and its CUDA version from C(nvidia-smi)."
   - A host without C(nvidia-smi), without a driver or without a device is no error. The list is empty then, and
@@ -14,8 +14,8 @@ description:
 options: {}
 extends_documentation_fragment: [modelyard_unchanging]
 notes:
-  - Its name begins like those of all modules of this bundle, because modules of a playbook's directory share one
-    namespace with everybody else's.
+  - Its name begins like those of all modules of this bundle, because modules of a playbook's
+    directory share one namespace with all others.
   - It sets no C(ansible_facts), so register its result. A fact cache would hand the GPUs of one host to another of the
     same name in another inventory, or to a host that was made anew.
   - All calls of C(nvidia-smi) together may take 60 seconds. When a driver hangs for longer, C(reason) says so.
@@ -55,7 +55,7 @@ gpus:
       description: Memory in MiB, null where it shares the host's memory (GB10).
       type: int
     memory_free_mib:
-      description: Memory in MiB that nobody uses at this moment, null as above.
+      description: Free memory in MiB at this moment, null as above.
       type: int
     compute_capability:
       description: Compute capability, C(8.9) for example.

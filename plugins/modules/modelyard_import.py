@@ -63,7 +63,7 @@ secrets:
   type: list
   elements: str
 summary:
-  description: A few lines for people, with what to look at first.
+  description: A few lines for people, with what to check first.
   returned: success
   type: str
 report:

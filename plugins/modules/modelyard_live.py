@@ -1,18 +1,19 @@
 #!/usr/bin/python
-"""Say what is live on a host."""
+"""Read what is live on a host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_live
-short_description: Say what is live on a host
+short_description: Read what is live on a host
 description:
   - "Reads, for every service of Modelyard on the host, which release is live and what it was made from; C(plan)
     compares that with what is wanted."
   - Nothing is ever changed. On a host without Modelyard the answer is empty.
 options:
   history:
-    description: Whether to tell what happened to every service, retired ones too, and what it can go back to.
+    description: Whether to return the history of every service, retired ones too, and the releases
+      it can go back to.
     type: bool
     default: false
 extends_documentation_fragment: [modelyard_unchanging]

@@ -2,7 +2,7 @@
 
 DOCUMENTATION = r"""
 module: modelyard_lock
-short_description: Hold an inventory for the time of a run
+short_description: Lock an inventory during a run
 version_added: "0.1.0"
 author: Modelyard
 description:

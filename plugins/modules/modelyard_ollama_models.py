@@ -1,16 +1,17 @@
 #!/usr/bin/python
-"""Have models in a running Ollama: pulled from a registry, or created from GGUF files."""
+"""Manage the models of a running Ollama: pulled from a registry, or created from GGUF files."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_ollama_models
-short_description: Have models in a running Ollama
+short_description: Manage the models of a running Ollama
 description:
   - Talks to the server that runs on this host. Pulls what is missing, creates models from GGUF files, applies
     parameters, and deletes what is not wanted, but only when asked (O(prune)).
   - A pull that breaks off is tried again. What has arrived stays in the model store, where a later run continues it.
-    Where the registry tells the size of a model, the space on the disk is checked before the pull.
+    Where the registry reports the size of a model, the space on the disk is checked before the
+    pull.
   - A model that is there is not pulled again when its tag has moved in the registry.
   - While it pulls it writes a line to the host's journal every ten seconds.
   - What the models were made from is noted in O(record), so that another file or other parameters are noticed.
@@ -268,7 +269,7 @@ class Models:
         path = file["path"]
         if len(file.get("files") or [path]) > 1:
             raise OllamaError(
-                f"{path} is split, and Ollama takes no split models. Merge it with llama-gguf-split --merge"
+                f"{path} is split, and Ollama does not support split models. Merge it with llama-gguf-split --merge"
             )
         fingerprint = file["fingerprint"]
         digest = f"sha256:{fingerprint if re.fullmatch(r'[0-9a-f]{64}', fingerprint) else sha256_of(path)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_preflight
-short_description: Refuse a host that cannot take the planned services
+short_description: Refuse a host that cannot run the planned services
 description:
   - "Checks in one call: the distribution, systemd as the first process, free disk space, that the port of every
     planned listener is free or held by the very unit that is planned there, also after the next boot, and that the
@@ -35,7 +35,7 @@ options:
     elements: str
     default: []
   allow_removal:
-    description: Whether live public names may go.
+    description: Whether live public names may be removed.
     type: bool
     default: false
   engines:
@@ -105,7 +105,8 @@ options:
             all of them.
         type: int
   hugging_face_endpoint:
-    description: Where repositories of models are. With O(engines[].source) it tells where a fetched file lies.
+    description: Where repositories of models are. With O(engines[].source) it determines where a
+      fetched file is.
     type: str
     default: https://huggingface.co
   declared_gpus:
@@ -153,7 +154,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems:
-  description: What is in the way, each with its likely fix. The task fails if there is any.
+  description: Problems, each with its likely fix. The task fails if there is any.
   type: list
   elements: str
   returned: always
@@ -249,7 +250,7 @@ def os_problems(identifier: str, version: str) -> list[str]:
     if version in SUPPORTED.get(identifier, []):
         return []
     known = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in SUPPORTED.items())
-    return [f"the system is {identifier or 'unknown'} {version or ''}".rstrip() + f"; supported are {known}"]
+    return [f"unsupported system: {identifier or 'unknown'} {version or ''}".rstrip() + f"; supported: {known}"]
 
 
 def systemd_problems(proc: str = "/proc") -> list[str]:
@@ -261,7 +262,9 @@ def systemd_problems(proc: str = "/proc") -> list[str]:
         first = f"unknown ({error.strerror})"
     if first == "systemd":
         return []
-    return [f"process 1 is {first}, not systemd: no service can be started here (make it a container's init)"]
+    return [
+        f"process 1 is {first}, not systemd: services cannot be started here (in a container, make systemd its init)"
+    ]
 
 
 def disk_problems(needed: dict[str, int]) -> list[str]:
@@ -316,11 +319,15 @@ def port_problems(services: list[dict[str, Any]], found: list[Listener], who: di
             seen.add(holder)
             place = f"{planned['service']}: {address} port {port} is taken by {holder}"
             if ours:
-                which = "another service of this plan" if holder.unit in planned_units else "ours and leaves this host"
+                which = (
+                    "another service of this plan"
+                    if holder.unit in planned_units
+                    else "a service of Modelyard that leaves this host"
+                )
                 command = f"systemctl disable --now {holder.unit}"
-                fix = f"It is {which}, and has to leave the port first: `{command}` frees it"
+                fix = f"It is {which}, which must release the port first: run `{command}`"
             else:
-                fix = "It is not ours and stays as it is: stop it yourself"
+                fix = "Modelyard did not install it and leaves it alone: stop it yourself"
                 if holder.unit:
                     fix += f" (`systemctl disable --now {holder.unit}`)"
             more = "" if ours else adoption(planned, holder.program)
@@ -362,9 +369,10 @@ def boot_problems(services: list[dict[str, Any]], states: dict[str, dict[str, st
             continue
         if state.get("ActiveState") in ("inactive", "failed"):
             problems[planned["service"]] = (
-                f"{planned['service']}: {unit} is stopped, but enabled: at the next boot it may take port {usual} "
-                f"before ours does. It is not ours and stays as it is: `systemctl disable {unit}` yourself, "
-                f"or choose another port with {planned['variable']}{adoption(planned)}"
+                f"{planned['service']}: {unit} is stopped, but enabled: at the next boot it may "
+                f"take port {usual} before ours does. Modelyard did not install it and leaves it "
+                f"alone: `systemctl disable {unit}` yourself, or choose another port with "
+                f"{planned['variable']}{adoption(planned)}"
             )
     return list(problems.values())
 
@@ -377,9 +385,9 @@ def removal_problems(planned: list[str], live: dict[str, Any] | None) -> list[st
     if not gone:
         return []
     return [
-        f"litellm: live today and missing from the plan: {', '.join(gone)}. "
-        "Every client that asks for it would be refused. Bring it back into the catalogue, "
-        "or say that it may go: -e llm_allow_removal=true"
+        f"litellm: public names that are live and missing from the plan: {', '.join(gone)}. "
+        "Requests for them would be refused. Restore them in the catalogue, or confirm the "
+        "removal: -e llm_allow_removal=true"
     ]
 
 

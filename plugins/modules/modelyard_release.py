@@ -67,7 +67,8 @@ options:
       what runs.
     type: dict
   by:
-    description: Who takes a service away, and in which run. Set by the action plugin, for the history.
+    description: The user and the run that remove a service. Set by the action plugin, for the
+      history.
     type: dict
     default: {}
 notes:
@@ -189,8 +190,8 @@ def validate(release: Release, directory: str, commands: list[list[str]]) -> Non
         )
         if done.returncode != 0:
             raise ServiceError(
-                f"{release.service}: the new release was refused by {argv[0]} (exit status {done.returncode}); "
-                f"nothing was changed.\n{(done.stdout + done.stderr).strip()}"
+                f"{release.service}: the new release was rejected by {argv[0]} (exit status "
+                f"{done.returncode}); nothing was changed.\n{(done.stdout + done.stderr).strip()}"
             )
 
 
@@ -242,12 +243,12 @@ def present(module: AnsibleModule) -> dict[str, Any]:
     known = Release.load(release.service, release.id)
     spoiled = spoiled_files(known) if known else []
     reasons = differences(release, service)
-    reasons += [f"{path} was changed by hand" for path in spoiled]
+    reasons += [f"{path} was edited by hand" for path in spoiled]
     stale = known is not None and known.manifest() != release.manifest()
     if stale:
-        reasons.append("its plan, its checks or the way it is activated changed")
+        reasons.append("its plan, checks or activation changed")
     if known is None and not reasons:
-        reasons.append(f"release {release.id} is not there")
+        reasons.append(f"release {release.id} is missing")
     result.update(changed=bool(reasons), reasons=reasons)
     if live is None or live.id != release.id:
         result["diff"] = difference(live, release)
@@ -288,7 +289,7 @@ def absent(module: AnsibleModule) -> dict[str, Any]:
         service.retire()
         if live:
             service.record("retired", live, **module.params["by"])
-    return {"changed": bool(found), "reasons": [f"{entry} is there" for entry in found]}
+    return {"changed": bool(found), "reasons": [f"{entry} exists" for entry in found]}
 
 
 def main() -> None:
@@ -305,9 +306,7 @@ def main() -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         service = module.params["service"]
-        module.fail_json(
-            msg=f"{service}: what runs was not touched, but nothing can be staged: {error.strerror}{where}"
-        )
+        module.fail_json(msg=f"{service}: staging failed, the running release is unchanged: {error.strerror}{where}")
     for note in result.get("unchecked", []):
         module.warn(f"not checked yet: {note}")
     module.exit_json(**result)

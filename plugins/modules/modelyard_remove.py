@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Take everything of Modelyard off a host."""
+"""Remove Modelyard from a host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_remove
-short_description: Take everything of Modelyard off a host
+short_description: Remove Modelyard from a host
 description:
   - Stops and removes every unit C(modelyard-*), retired and half-installed services, releases, credentials, artifacts,
     the cache of builds and the firewall's rules. Packages whose own service Modelyard masked, which are those that it
@@ -115,7 +115,7 @@ def inventory(data: bool) -> tuple[list[str], list[str]]:
     state = [DATA] if os.path.isdir(DATA) else []
     accounts = [f"user {name}" for name in users()]
     return (
-        (gone + state + accounts, []) if data else (gone, [f"{one} (data=true takes it)" for one in state + accounts])
+        (gone + state + accounts, []) if data else (gone, [f"{one} (data=true removes it)" for one in state + accounts])
     )
 
 
@@ -130,7 +130,7 @@ def take_away(data: bool) -> list[str]:
     stays = []
     for package in masked():
         if runs(package):
-            stays.append(f"package {package}: its program runs, and not by Modelyard")
+            stays.append(f"package {package}: its program runs outside Modelyard")
             continue
         done = run(["apt-get", "purge", "-qq", "-y", package], timeout=600)
         if done.returncode:
@@ -156,7 +156,7 @@ def main() -> None:
         if gone and not module.check_mode:
             stays += take_away(data)
     except (ServiceError, OSError) as error:
-        module.fail_json(msg=f"not everything could be taken away, run it again when this is mended: {error}")
+        module.fail_json(msg=f"removal is incomplete; fix this and run it again: {error}")
     module.exit_json(changed=bool(gone), gone=gone, stays=stays)
 
 

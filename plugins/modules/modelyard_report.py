@@ -2,7 +2,7 @@
 
 DOCUMENTATION = r"""
 module: modelyard_report
-short_description: Write what Prometheus knows about the last hours as a page
+short_description: Write a report of the last hours from Prometheus
 version_added: "0.1.0"
 author: Modelyard
 description:
@@ -15,7 +15,7 @@ options:
     type: dict
     required: true
   public_names:
-    description: Names that clients can ask for. Those that nobody asked for are in the report, too.
+    description: Names that clients can ask for. Those without requests are in the report, too.
     type: list
     elements: str
     required: true

@@ -2,7 +2,7 @@
 
 DOCUMENTATION = r"""
 module: modelyard_rotate
-short_description: Give a secret of the inventory another value
+short_description: Rotate a secret of the inventory
 version_added: "0.1.0"
 author: Modelyard
 description:

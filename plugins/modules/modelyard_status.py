@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: modelyard_status
-short_description: Say how everything on a host is
+short_description: Read the status of everything on a host
 description:
   - "Reads for every service what is live and how what runs, and what its units and files hold, differs from that; asks
     every engine for one short streamed answer, one after the other."
-  - What is down is told as down and does not keep the rest from being told. Nothing is ever changed, and no model is
-    loaded that was not.
+  - What is down is reported as down and does not keep the rest from being reported. Nothing is
+    ever changed, and no model is loaded that was not.
 options:
   checks:
     description: The checks of the host's plan. Of those of kind C(chat) that are not skipped the engines' are asked.

@@ -295,8 +295,8 @@ class Archive(Strict):
     sha256: Sha256 | None = Field(None, examples=[SHA256_EXAMPLE])
     """Checksum of the archive."""
     checksums: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/sha256sum.txt"])
-    """Where the release publishes its checksums, if `sha256` is not given. What stood there at the first fetch is
-    recorded beside the inventory, and holds from then on."""
+    """Where the release publishes its checksums, if `sha256` is not given. The checksum found at
+    the first fetch is recorded beside the inventory and used from then on."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -316,7 +316,8 @@ class Release(Strict):
     """A component's entry in `llm_versions`."""
 
     floor: ClassVar[tuple[int, ...]] = ()
-    """The oldest version that is deployed: everything older has holes that are known (the project's advisories)."""
+    """The oldest version that is deployed: everything older has known vulnerabilities (the
+    project's advisories)."""
     version: Version = Field(examples=["1.2.3"])
     """What is deployed."""
 

@@ -175,7 +175,7 @@ def _summary(
         )
     urgent = render_entries(entry for entry in report.entries if entry.urgent)
     if urgent:
-        lines += ["", "Look at these first:", *(f"- {line}" for line in urgent[:MOST_URGENT])]
+        lines += ["", "Check these first:", *(f"- {line}" for line in urgent[:MOST_URGENT])]
         if len(urgent) > MOST_URGENT:
             lines.append(f"- and {len(urgent) - MOST_URGENT} more in the report")
     return "\n".join(lines)
@@ -189,7 +189,7 @@ def _report(summary: str, report: Report) -> str:
     lines = [
         "# Import report",
         "",
-        "Every value of the old files has a line here, or lies in one that has: FILE:LINE, path, what became of it.",
+        "Every value of the old files has a line here, or is part of one that has: FILE:LINE, path, result.",
         "",
         summary,
     ]

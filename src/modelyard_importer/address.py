@@ -44,7 +44,7 @@ def convert(written: str, kind: str) -> Address:
     told: list[str] = []
     text = _VARIABLE.sub(lambda found: found[0] if found[2] is None else found[2], written.strip())
     if text != written.strip():
-        told.append("the default stands in place of the variable, which nothing here reads")
+        told.append("the variable's default is used; Modelyard does not read the variable")
     placeholder = _PORT_PLACEHOLDER.fullmatch(text)
     if placeholder:
         text = placeholder[1] + (placeholder[2] or "")
@@ -61,7 +61,7 @@ def convert(written: str, kind: str) -> Address:
     bare, path = f"{parts.scheme}://{parts.netloc}", parts.path
     if kind == "ollama" and parts.hostname in OLLAMA_CLOUD_HOSTS:
         kind = "ollama_cloud"
-        told.append("Ollama's cloud is a type of its own (ollama_cloud): it needs a key")
+        told.append("Ollama's cloud has its own type (ollama_cloud), which needs a key")
     if kind in ("ollama", "ollama_cloud") and path == "/api":
         path = ""
         told.append("without /api: the gateway uses Ollama's OpenAI-compatible API, /v1")
@@ -76,7 +76,7 @@ def convert(written: str, kind: str) -> Address:
         advice = "it has no path: the gateway will call /chat/completions; most servers want base_url to end in /v1"
     url = bare + path
     if url != written and not told:
-        told.append("tidied up, the same address")
+        told.append("normalised, the same address")
     return Address(url, kind, Outcome.CHANGED if told else Outcome.TAKEN, "; ".join(told), advice=advice)
 
 

@@ -82,8 +82,8 @@ def write_providers(providers: Iterable[Provider], modeline: str) -> str:
     """Return the file with `llm_providers`."""
     lines = [
         *_head(modeline),
-        "# Who serves which model, and where. Imported from providers.yaml and model-mappings.yaml; the report says",
-        "# what became of each value. It stands in place of the shipped providers (group_vars/all/providers.yml).",
+        "# Providers and their models. Imported from providers.yaml and model-mappings.yaml; the report says",
+        "# what became of each value. It replaces the shipped providers (group_vars/all/providers.yml).",
         "# A base_url with localhost is the gateway's own machine.",
     ]
     body: list[str] = []
@@ -100,8 +100,9 @@ def write_routing(routing: Routing, modeline: str) -> str:
     """Return the file with `llm_routing`."""
     lines = [
         *_head(modeline),
-        "# Who steps in for whom. Imported from model-mappings.yaml; IMPORT-REPORT.md says what became of each line.",
-        "# This stands in place of the shipped routing (group_vars/all/routing.yml).",
+        "# Fallbacks, aliases and capabilities. Imported from model-mappings.yaml; "
+        "IMPORT-REPORT.md says what became of each line.",
+        "# It replaces the shipped routing (group_vars/all/routing.yml).",
         "llm_routing:",
         "",
         *_section("fallbacks", routing.fallbacks),

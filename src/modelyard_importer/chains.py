@@ -17,7 +17,7 @@ TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = Outcome.TAKEN, Outcome.CHANGED, Outcom
 ORDINALS = ("primary", "secondary", "tertiary", "quaternary", "quinary", "senary")
 """Named steps in their order; other names follow as they are written."""
 
-OTHER_MODE = "an embedding model and a chat model cannot stand in for each other"
+OTHER_MODE = "an embedding model and a chat model cannot be each other's fallback"
 
 
 class Chains:
@@ -87,7 +87,7 @@ class Chains:
         elif text_of(node):
             yield node
         else:
-            self.report.claim(node, UNSUPPORTED, "no name stands here")
+            self.report.claim(node, UNSUPPORTED, "there is no name here")
 
     def _steps(self, node: Node, place: str, head: str = "") -> Iterator[str]:
         """Yield the steps of a chain that can be imported, each once; claim all of them."""
@@ -100,13 +100,13 @@ class Chains:
                 continue
             models = self._models(name)
             if head in models:
-                self.report.claim(leaf, CHANGED, f"left out of {place}: it leads to {head} itself")
+                self.report.claim(leaf, CHANGED, f"left out of {place}: it contains {head} itself")
             elif covered.issuperset(models):
-                self.report.claim(leaf, CHANGED, f"left out of {place}: it stands there already")
+                self.report.claim(leaf, CHANGED, f"left out of {place}: duplicate entry")
             elif head and any(self._embeds(model) != self._embeds(head) for model in models):
                 self.report.claim(leaf, CHANGED, f"left out of {place}: {OTHER_MODE}", urgent=True)
             elif head and (circle := self._way(models, head)):
-                text = f"left out of {place}: it closes a circle, {' → '.join([head, *circle])}"
+                text = f"left out of {place}: it closes a cycle, {' → '.join([head, *circle])}"
                 self.report.claim(leaf, CHANGED, text, urgent=True)
             else:
                 covered.update(models)
@@ -143,7 +143,7 @@ class Chains:
             return
         listed, legacy = node.get("preferred_models"), node.get("models")
         if listed is not None:
-            claim(legacy, UNSUPPORTED, "preferred_models counts")
+            claim(legacy, UNSUPPORTED, "preferred_models takes precedence")
         names: dict[str, None] = {}
         own_chain = None if self.servers.serving(text) else chains.get(text)
         for leaf in [*self._flat(listed or legacy), *self._flat(chain_of(own_chain) if own_chain else None)]:
@@ -153,7 +153,7 @@ class Chains:
             elif reason:
                 claim(leaf, UNSUPPORTED, f"left out of {place}: {reason}", urgent=True)
             elif names.keys() >= set(self._models(found)):
-                claim(leaf, CHANGED, f"left out of {place}: it stands there already")
+                claim(leaf, CHANGED, f"left out of {place}: duplicate entry")
             elif len({self._embeds(model) for model in [*names, *self._models(found)]}) > 1:
                 claim(leaf, CHANGED, f"left out of {place}: {OTHER_MODE}", urgent=True)
             else:
@@ -190,7 +190,7 @@ class Chains:
         if steps:
             return
         if source is None or not any(leaf.name for leaf in source.leaves()):
-            self.report.claim(source, CHANGED, f"{place}: terminal, as nobody steps in")
+            self.report.claim(source, CHANGED, f"{place}: terminal, as there is no fallback")
         else:
             self.report.remark(node, f"{place}: terminal, as every step is left out", urgent=True)
 

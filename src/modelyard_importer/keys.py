@@ -8,12 +8,15 @@ Known = dict[str, tuple[Outcome, str]]
 
 NO_MEANING, UNSUPPORTED = Outcome.NO_MEANING, Outcome.UNSUPPORTED
 
-NOTE = (NO_MEANING, "a note for people")
+NOTE = (NO_MEANING, "a comment without effect")
 COMMENT = (NO_MEANING, "kept as a comment")
-BUDGET = (UNSUPPORTED, "there are no budgets; rpm and tpm limit a model, and the provider's own console limits money")
-CONDITION = (UNSUPPORTED, "conditions were never evaluated; give the other route a name or a capability of its own")
-BY_HEALTH = (UNSUPPORTED, "the order of a chain is fixed; a model that fails is left alone for llm_gateway.cooldown_s")
-RETRIES = (NO_MEANING, "never read; the next step of the chain is the retry")
+BUDGET = (
+    UNSUPPORTED,
+    "budgets are not supported; rpm and tpm limit a model, and the provider's own console limits spending",
+)
+CONDITION = (UNSUPPORTED, "conditions were never evaluated; declare a separate name or capability for the other route")
+BY_HEALTH = (UNSUPPORTED, "the order of a chain is fixed; a model that fails is cooled down for llm_gateway.cooldown_s")
+RETRIES = (NO_MEANING, "never read; the next step of the chain replaces a retry")
 
 TOP_PROVIDERS: Known = {
     "metadata": NOTE,
@@ -22,14 +25,14 @@ TOP_PROVIDERS: Known = {
 
 PROVIDER: Known = {
     "description": COMMENT,
-    "health_endpoint": (NO_MEANING, "the gateway learns from requests who is down"),
+    "health_endpoint": (NO_MEANING, "the gateway detects failures from requests"),
     "features": NOTE,
     "configuration": (
         NO_MEANING,
-        "never read; an engine elsewhere has its own settings, one of ours (group) takes them as options of a model",
+        "never read; an external engine has its own settings, a deployed one (group) takes them as options of a model",
     ),
-    "api_format": (NO_MEANING, "type says it"),
-    "gpu_memory_utilization": (NO_MEANING, "never read; a setting of the engine, which runs elsewhere"),
+    "api_format": (NO_MEANING, "type implies it"),
+    "gpu_memory_utilization": (NO_MEANING, "never read; a setting of the external engine"),
     "location": NOTE,
     "service_file": NOTE,
     "docs": NOTE,
@@ -50,28 +53,28 @@ MODEL: Known = {
     "kv_cache_available_gb": NOTE,
     "options": (
         UNSUPPORTED,
-        "the gateway sends no options of Ollama; put them into a Modelfile, or let the client send its parameters",
+        "the gateway sends no Ollama options; put them into a Modelfile, or have the client send parameters",
     ),
 }
 
 EXACT_MATCH: Known = {
     "description": NOTE,
-    "priority": (NO_MEANING, "never read; the order is that of the chains"),
-    "fallback": (UNSUPPORTED, "never read; who steps in stands in llm_routing.fallbacks"),
+    "priority": (NO_MEANING, "never read; the chains set the order"),
+    "fallback": (UNSUPPORTED, "never read; fallbacks are in llm_routing.fallbacks"),
     "budget": BUDGET,
 }
 
 CAPABILITY: Known = {
     "description": COMMENT,
-    "provider": (NO_MEANING, "never read; the models decide"),
-    "providers": (NO_MEANING, "never read; the models decide"),
-    "routing_strategy": (UNSUPPORTED, "never had an effect; the models are tried in the order they are written"),
+    "provider": (NO_MEANING, "never read; the models determine it"),
+    "providers": (NO_MEANING, "never read; the models determine it"),
+    "routing_strategy": (UNSUPPORTED, "never had an effect; models are tried in the order listed"),
     "min_model_size": CONDITION,
     "min_context": CONDITION,
     "complexity_thresholds": CONDITION,
     "context_thresholds": CONDITION,
     "notes": NOTE,
-    "fallback": (UNSUPPORTED, "never read; whoever steps in for its models steps in for it"),
+    "fallback": (UNSUPPORTED, "never read; its models' fallbacks apply"),
 }
 
 CHAIN: Known = {
@@ -96,18 +99,19 @@ LOAD_BALANCING: Known = {
     "description": NOTE,
     "strategy": (
         UNSUPPORTED,
-        "never had an effect; the gateway chooses by weight, any other way ignores weights or starves a member",
+        "never had an effect; the gateway chooses by weight, because every other strategy "
+        "ignores weights or starves a member",
     ),
-    "parameters": (UNSUPPORTED, "never had an effect; they belong to a strategy"),
+    "parameters": (UNSUPPORTED, "never had an effect; they are settings of a strategy"),
 }
 
 MEMBER: Known = {
     "condition": CONDITION,
-    "preferred_model": (UNSUPPORTED, "never had an effect; give this model a name of its own, or a chain"),
+    "preferred_model": (UNSUPPORTED, "never had an effect; give this model its own name, or a chain"),
 }
 
 ROUTING_RULES: Known = {
-    "default_provider": (UNSUPPORTED, "never had an effect; a name that nobody serves is refused (400)"),
+    "default_provider": (UNSUPPORTED, "never had an effect; a request for an unknown name is refused (400)"),
     "default_fallback": (UNSUPPORTED, "never had an effect; write llm_routing.default_fallbacks"),
     "request_metadata_routing": (
         UNSUPPORTED,
@@ -117,20 +121,23 @@ ROUTING_RULES: Known = {
 }
 
 SPECIAL_CASES: Known = {
-    "first_request_routing": (UNSUPPORTED, "never had an effect; a cold Ollama is waited for, see stream_timeout"),
-    "rate_limited_fallback": (NO_MEANING, "always so: on 429 the next step of the chain answers"),
+    "first_request_routing": (
+        UNSUPPORTED,
+        "never had an effect; the gateway waits for a cold Ollama, see stream_timeout",
+    ),
+    "rate_limited_fallback": (NO_MEANING, "always the case: on 429 the next step of the chain answers"),
     "error_based_routing": (
         UNSUPPORTED,
-        "never had an effect; every error goes down the chain, context_window_fallbacks and content_policy_fallbacks "
-        "are for two of them",
+        "never had an effect; every error uses the chain, context_window_fallbacks and "
+        "content_policy_fallbacks are for two kinds of error",
     ),
     "geographic_routing": (UNSUPPORTED, "never had an effect; a model's tags route by the header x-litellm-tags"),
 }
 
 PATTERNS = (
     UNSUPPORTED,
-    "never had an effect, and the gateway knows no regular expressions; write the names as models, aliases or "
-    "capabilities",
+    "never had an effect, and the gateway does not support regular expressions; write the names "
+    "as models, aliases or capabilities",
 )
 
 TOP_MAPPINGS: Known = {"metadata": NOTE, "patterns": PATTERNS}

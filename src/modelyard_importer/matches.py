@@ -48,7 +48,7 @@ class ExactMatches:
             self.report.claim(node.get("provider"), UNSUPPORTED, text)
         backend = node.get("backend_model")
         if text_of(backend) == name:
-            self.report.claim(backend, NO_MEANING, "the name says it")
+            self.report.claim(backend, NO_MEANING, "the name implies it")
         elif backend is not None and not (problem := fits(Name, text_of(backend))):
             for provider in [named] if named in serving and named else serving:
                 provider.models[name].keys["served_name"] = text_of(backend)
@@ -109,13 +109,13 @@ class ExactMatches:
         if served and served != name:
             model.keys["served_name"] = served
         if text_of(node.get("backend_model")) and served == text_of(node.get("backend_model")):
-            self.report.claim(node.get("backend_model"), TAKEN, f"{provider.place}: served_name of a model of its own")
+            self.report.claim(node.get("backend_model"), TAKEN, f"{provider.place}: served_name of a separate model")
         else:
             self.report.claim(node.get("backend_model"), CHANGED, f"{provider.place}: served_name {served}")
         provider.models[name] = model
         self._renamed(text, name, node)
-        self.report.remark(node, f'{provider.place}: "{name}" is a model of it now; no provider listed it', urgent=True)
-        self.report.claim(node.get("provider"), CHANGED, f"{provider.place}: it serves this name now")
+        self.report.remark(node, f'{provider.place}: "{name}" is now a model of it; no provider listed it', urgent=True)
+        self.report.claim(node.get("provider"), CHANGED, f"{provider.place}: it now serves this name")
         set_limits(node, [model], self.report)
         self.report.rest(node, {**keys.EXACT_MATCH, "description": keys.COMMENT}, ["provider", "rate_limit"])
 

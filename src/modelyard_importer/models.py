@@ -51,12 +51,12 @@ def _tags(model: Model, place: str, report: Report, *, shared: bool) -> None:
     for node in listed.sequence if listed else ():
         problem = fits(Tag, node.scalar)
         if shared:
-            problem = "several providers serve the name; tags would take all other requests away from this one"
+            problem = "several providers serve the name; tags would divert all other requests from this one"
         if problem:
             report.claim(node, UNSUPPORTED, problem)
             continue
         taken.append(text_of(node))
-        report.claim(node, TAKEN, f"{place}: now it routes, requests choose it by the header x-litellm-tags")
+        report.claim(node, TAKEN, f"{place}: it now routes: requests choose it by the header x-litellm-tags")
     if taken:
         model.keys["tags"] = taken
 

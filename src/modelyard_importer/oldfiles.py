@@ -93,7 +93,7 @@ class _Reader:
         if self.count > MOST_VALUES:
             raise self.fail(node, f"the file has more than {MOST_VALUES} values")
         if id(node) in self.trail:
-            raise self.fail(node, "an alias stands inside of what it stands for")
+            raise self.fail(node, "an alias is inside the node it refers to")
         self.trail.add(id(node))
         out = Node(self.file, path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
@@ -125,7 +125,7 @@ class _Reader:
             if key.tag == MERGE:
                 for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                     if not isinstance(source, yaml.MappingNode) or id(source) in self.trail:
-                        raise self.fail(source, "<< needs a mapping that stands elsewhere")
+                        raise self.fail(source, "<< needs an alias of a mapping")
                     self.trail.add(id(source))
                     theirs, outright = self.pairs(source)
                     self.trail.discard(id(source))
@@ -134,7 +134,7 @@ class _Reader:
             elif isinstance(key, yaml.ScalarNode):
                 own.append((str(key.value), value))
             else:
-                raise self.fail(key, "a key is a word, not a list or a mapping")
+                raise self.fail(key, "a key must be a scalar, not a list or a mapping")
         return merged, own
 
 

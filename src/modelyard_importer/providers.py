@@ -50,7 +50,7 @@ def _status(provider: Provider, report: Report) -> None:
     node, place = provider.node.get("status"), provider.place
     provider.keys["status"] = status = "disabled" if provider.disabled else "active"
     if node is None:
-        report.remark(provider.node, f"{place}.status: {status}, as none was written")
+        report.remark(provider.node, f"{place}.status: {status}, as none was given")
     elif text_of(node) == status:
         report.claim(node, TAKEN, place)
     else:
@@ -75,10 +75,10 @@ def _secret(provider: Provider, report: Report) -> None:
         claim(variable, TAKEN, place)
     else:
         # What stands there may be the key itself, so it is not repeated.
-        claim(variable, CHANGED, f"{place}.api_key_env: {name}, as what stands here cannot be its name")
+        claim(variable, CHANGED, f"{place}.api_key_env: {name}, as the value here cannot be its name")
     if variable is None:
         report.remark(provider.node, f"{place}.api_key_env: {name}, as no env_var names it")
-    claim(required, CHANGED, f"{place}.api_key_env says it")
+    claim(required, CHANGED, f"{place}.api_key_env replaces it")
 
 
 def _context_of_all(provider: Provider, report: Report) -> None:

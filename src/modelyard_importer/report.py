@@ -67,7 +67,7 @@ class Report:
             node = stack.pop()
             stack.extend(node.children())
             for lost in node.overwritten:
-                self.claim(lost, Outcome.UNSUPPORTED, "the key stands here twice; the last one counts", urgent=True)
+                self.claim(lost, Outcome.UNSUPPORTED, "duplicate key; the last one takes effect", urgent=True)
 
     def rest(self, node: Node, known: dict[str, tuple[Outcome, str]], handled: Iterable[str] = ()) -> None:
         """Claim what is left of a mapping: what is in `known` as it says there, everything else as unknown."""

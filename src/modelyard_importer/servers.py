@@ -19,7 +19,7 @@ from modelyard_importer.values import fits, text_of
 UNSUPPORTED = Outcome.UNSUPPORTED
 
 NO_MODELS = {
-    "tool_server": "a tool_server has no models; it goes on running as it is",
+    "tool_server": "a tool_server has no models; it keeps running unchanged",
     "web_ui": "a web_ui is a client; give it the gateway's address and key",
 }
 """Types of the old files that no gateway calls."""
@@ -78,16 +78,16 @@ class Servers:
         if problem := fits(Name, name):
             return "", problem
         if name in RESERVED:
-            return "", f'"{name}" is a word of the gateway itself'
+            return "", f'"{name}" is a reserved word of the gateway'
         if name in self.aliases or self.serving(name):
-            return "", f'something else is called "{name}"'
+            return "", f'another model, alias or capability is called "{name}"'
         return name, ""
 
     def _read_provider(self, old_name: str, node: Node) -> None:
         kind, known = text_of(node.get("type")), PROVIDER_TYPES
         if kind not in known:
             reason = NO_MODELS.get(kind) or (
-                f"its type is none of {', '.join(known)}; {did_you_mean(kind, known)}".rstrip("; ")
+                f"its type is not one of {', '.join(known)}; {did_you_mean(kind, known)}".rstrip("; ")
             )
             self._leave_out(old_name, node, reason)
             return
@@ -95,7 +95,7 @@ class Servers:
         status = text_of(node.get("status")) or "active"
         disabled = address.unusable
         if status != "active":
-            disabled = NOT_ACTIVE.get(status, "its status is none that is known")
+            disabled = NOT_ACTIVE.get(status, "its status is unknown")
         provider = Provider(old_name, self._provider_name(old_name), node, address.kind, disabled)
         provider.comments = [text_of(node.get("description"))]
         if disabled and status != "disabled":
@@ -132,7 +132,7 @@ class Servers:
             self.report.claim(entry, UNSUPPORTED, f"the model is left out: {problem}", urgent=True)
         elif name in provider.models:
             line = provider.models[name].node.line
-            self.report.claim(entry, UNSUPPORTED, f"left out: the model stands in line {line} already")
+            self.report.claim(entry, UNSUPPORTED, f"left out: duplicate model, first in line {line}")
         else:
             provider.models[name] = Model(name, entry, comment=text_of(entry.get("description")))
 

@@ -19,7 +19,7 @@ def share(mappings: Node, servers: Servers, report: Report) -> None:
         if provider.kind in ("vllm", "llama_cpp") and not provider.disabled:
             other = engines.setdefault(str(provider.keys["base_url"]), provider)
             if other is not provider:
-                text = f"{provider.place}: {other.name} has this address too, and one engine cannot be both"
+                text = f"{provider.place}: {other.name} has the same address, and one engine cannot be both"
                 report.remark(provider.node, text, urgent=True)
     shared = {name: serving for name, serving in servers.active.items() if len(serving) > 1}
     for key, node in entries(mappings, "load_balancing", report):

@@ -50,8 +50,8 @@ def test_lock_of_a_run_that_goes_on_is_respected(tmp_path: Path) -> None:
     refused = run(tmp_path)
     assert refused.returncode != 0
     assert (
-        f"a switch changes the hosts of this inventory since noon: ann@{os.uname().nodename}"
-        in refused.stdout + refused.stderr
+        "a switch has been changing the hosts of this inventory since noon: "
+        f"ann@{os.uname().nodename}" in refused.stdout + refused.stderr
     )
 
 

@@ -70,7 +70,7 @@ def test_which_options_go_together(tmp_path: Path) -> None:
         ({"url": url}, "missing parameter(s) required by 'url': sha256"),
         ({"url": url, "sha256": "0"}, "sha256 must be 64 hexadecimal digits, not '0'"),
         ({"repo": "o/n", "file": "m.gguf"}, "missing parameter(s) required by 'repo': revision"),
-        ({**repo, "file": "m.gguf", "token_secret": "NO_TOKEN"}, "the secret NO_TOKEN is not def"),
+        ({**repo, "file": "m.gguf", "token_secret": "NO_TOKEN"}, "secret NO_TOKEN is not def"),
         ({"form": "directory"}, "one of the following is required: path, url, repo"),
     ]
     found = run(tmp_path, [call for call, _ in [*calls, *refused]])

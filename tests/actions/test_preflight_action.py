@@ -102,7 +102,7 @@ def test_models_are_placed_on_the_gpus_of_the_host(tmp_path: Path, arguments: li
     problems = [problem for problem in found["problems"] if "GPU" in problem]
     assert problems == [
         '"large" needs 24000 MiB on GPU 1 of gpuhost, but GPU 1 has 4064 of 24564 MiB left beside "split" (500), '
-        "python3 (20000, not ours). Fix: choose other gpus, a smaller model or quantization, or a shorter "
+        "python3 (20000, unmanaged). Fix: choose other gpus, a smaller model or quantization, or a shorter "
         "context_length"
     ]
     assert problems[0] in found["msg"]
@@ -115,9 +115,9 @@ def test_a_host_without_a_usable_gpu(tmp_path: Path) -> None:
     declared = [{"index": 0, "name": None, "uuid": None, "memory_mib": 24576, "models": []}]
     found, _ = preflight(tmp_path, script, [engine("a", vram_mib=1), engine("b")], declared_gpus=declared)
     assert [problem for problem in found["problems"] if "GPU" in problem] == [
-        'llm_gpus of gpuhost declares 1 GPU and GPUs are asked for (gpus, vram_mib) by "a", but the host has none that '
-        "can be used: nvidia-smi: No devices were found (exit status 6). Install or repair the NVIDIA driver, or move "
-        "the models to a host that has GPUs"
+        'llm_gpus of gpuhost declares 1 GPU and GPUs are required (gpus, vram_mib) by "a", but '
+        "the host has no usable GPU: nvidia-smi: No devices were found (exit status 6). Install "
+        "or repair the NVIDIA driver, or move the models to a host that has GPUs"
     ]
     found, _ = preflight(tmp_path, script, [engine("b")])
     assert not [problem for problem in found["problems"] if "GPU" in problem]

@@ -93,7 +93,7 @@ def main() -> None:
         row("as many tasks that only run `true`", statistics.median(nothing))
 
         seconds, output = play("site.yml", "-i", inventory(home, "two"), "-v")
-        task = output.partition("[llama_cpp : Server of llama.cpp is in the store]")[2].partition("\nTASK [")[0]
+        task = output.partition("[llama_cpp : Install llama.cpp's server into the store]")[2].partition("\nTASK [")[0]
         copied = float(re.findall(r"\[two\].*?seconds: ([\d.]+)", task, re.S)[0])
         row("llama.cpp on a second host", copied, build_time(), COPY_BUDGET_S)
         row("that run, packages and all, both hosts", seconds, f"{recap(output, 'two', 'changed')} changed there")

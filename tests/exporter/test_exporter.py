@@ -733,7 +733,7 @@ def test_an_answer_without_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) ->
             yield b": ping\n"
 
     monkeypatch.setattr(exporter, "PROBE_TIMEOUT_S", 0.2)
-    with pytest.raises(exporter.PartError, match=r"did not end within 0\.2 s"):
+    with pytest.raises(exporter.PartError, match=r"did not finish within 0\.2 s"):
         exporter.measure(endless(), time.monotonic())
 
 

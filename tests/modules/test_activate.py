@@ -187,7 +187,7 @@ def test_after_a_failure_the_old_one_serves_again(host: Host) -> None:
     host.stage("llama-cpp@new", 8080, status="failed")
     report = host.activate("llama-cpp@new", "llama-cpp@old")
     assert report["failed"]
-    assert "llama-cpp@old made room and serves again" in report["msg"]
+    assert "llama-cpp@old was stopped to make room and serves again" in report["msg"]
     assert host.serving() == {"8080": "llama-cpp@old"}
     assert not Service("llama-cpp@old").displaced
     assert Service("llama-cpp@new").linked("current") is None
@@ -199,7 +199,7 @@ def test_the_former_release_and_the_displaced_come_back(host: Host) -> None:
     host.stage("llama-cpp@new", 8080, status="failed")
     report = host.activate("llama-cpp@new", "llama-cpp@old")
     assert f"The former release {former} is live again" in report["msg"]
-    assert "llama-cpp@old made room and serves again" in report["msg"]
+    assert "llama-cpp@old was stopped to make room and serves again" in report["msg"]
     assert host.serving() == {"8080": "llama-cpp@old", "8081": "llama-cpp@new"}
 
 
@@ -208,7 +208,7 @@ def test_what_fails_too_is_told(host: Host) -> None:
     old.write_text(old.read_text().replace('"status": "ok"', '"status": "failed"'))
     host.stage("llama-cpp@new", 8080, status="failed")
     report = host.activate("llama-cpp@new", "llama-cpp@old")
-    assert "llama-cpp@old made room, was started again and failed too." in report["msg"]
+    assert "llama-cpp@old was stopped to make room, was started again and failed, too." in report["msg"]
 
 
 def test_what_did_not_run_is_not_started(host: Host) -> None:
@@ -223,7 +223,7 @@ def test_a_member_of_a_group_is_displaced_by_its_conflict(host: Host) -> None:
     """systemd would stop it too, but nothing would start it again."""
     host.stage("vllm@big", 8001, status="failed", conflicts="llama-cpp@old")
     report = host.activate("vllm@big")
-    assert "llama-cpp@old made room and serves again" in report["msg"]
+    assert "llama-cpp@old was stopped to make room and serves again" in report["msg"]
     assert host.serving() == {"8080": "llama-cpp@old"}
     host.stage("vllm@big", 8001, conflicts="llama-cpp@old")
     assert host.activate("vllm@big")["changed"]
@@ -237,7 +237,7 @@ def test_the_failure_of_a_second_one_brings_back_what_the_first_displaced(host: 
     assert host.activate("llama-cpp@first", "llama-cpp@old")["changed"]
     assert host.serving() == {"8090": "llama-cpp@first"}
     report = host.activate("llama-cpp@second", "llama-cpp@old")
-    assert "llama-cpp@old made room and serves again" in report["msg"]
+    assert "llama-cpp@old was stopped to make room and serves again" in report["msg"]
     assert host.serving() == {"8080": "llama-cpp@old", "8090": "llama-cpp@first"}
 
 
@@ -246,7 +246,7 @@ def test_a_place_that_was_taken_is_not_fought_for(host: Host) -> None:
     host.stage("llama-cpp@second", 8090, status="failed")
     host.activate("llama-cpp@first", "llama-cpp@old")
     report = host.activate("llama-cpp@second", "llama-cpp@old")
-    assert "stays stopped: 127.0.0.1:8080 belongs to another service" in report["msg"]
+    assert "stays stopped: 127.0.0.1:8080 now belongs to another service" in report["msg"]
     assert host.serving() == {"8080": "llama-cpp@first"}
 
 
@@ -275,7 +275,7 @@ def test_a_swap_of_which_one_half_fails_costs_no_other(host: Host, bad: str) -> 
     else:
         # The first had moved already, so the second has no way back; the report says so.
         assert [report.get("failed") for report in reports] == [None, True]
-        assert "was put back and failed too" in reports[1]["msg"]
+        assert "was restored and failed, too" in reports[1]["msg"]
         assert host.serving() == {"8081": "llama-cpp@old"}
 
 
@@ -347,7 +347,7 @@ def test_what_is_killed_is_put_right_at_once(host: Host, moment: str) -> None:
     host.kill_before = ""
     report = begun.told(begun.recover)
     assert report["failed"]
-    assert "The process that switched was killed." in report["msg"]
+    assert "The activation process was killed." in report["msg"]
     assert host.serving() == {"8080": "llama-cpp@old"}
     assert Service("llama-cpp@new").linked("current") is None
     assert not Service("llama-cpp@old").displaced
@@ -453,7 +453,7 @@ def test_whoever_steps_in_gets_requests_again_first(
     report = begun.told(begun.execute)
     assert slept == ([waits] if waits else [])
     assert report["release"] == new
-    assert ("for requests to go to llama-cpp@other again" in str(report["steps"])) == bool(waits)
+    assert ("until requests go to llama-cpp@other again" in str(report["steps"])) == bool(waits)
 
 
 def test_what_does_not_run_waits_for_nobody(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

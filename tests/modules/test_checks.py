@@ -85,9 +85,9 @@ def check(kind: str, **extra: object) -> dict[str, object]:
         ("models", {"names": ["a", "c"], "others": True}, "failed", "missing: c"),
         ("http", {"expect_status": [200]}, "ok", "answered 200"),
         ("http", {"expect_status": [404]}, "failed", "answered 200, expected 404"),
-        ("chat", {"model": "good"}, "ok", "good gave a token"),
+        ("chat", {"model": "good"}, "ok", "good returned a token"),
         ("chat", {"model": "good", "stream": True}, "ok", "good streamed 1 events and [DONE]"),
-        ("chat", {"model": "empty"}, "failed", "empty answered without a choice"),
+        ("chat", {"model": "empty"}, "failed", "empty answered without choices"),
         ("chat", {"model": "cut", "stream": True}, "failed", "did not end in [DONE]"),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_candidate_is_checked_with_its_own_secrets(url: str) -> None:
         ("/anthropic", "x_api_key", "one", "ok", "answered 200 to the key KEY"),
         ("/anthropic", "x_api_key", "two", "failed", "refuses the key KEY: answered 401"),
         # An outage of a provider is no fault of ours, and says nothing of the key.
-        ("/down", "bearer", "two", "skipped", "KEY could not be tried: answered 503"),
+        ("/down", "bearer", "two", "skipped", "KEY could not be checked: answered 503"),
     ],
 )
 def test_a_key_that_is_refused_is_named_and_not_shown(
@@ -128,7 +128,7 @@ def test_a_key_that_is_refused_is_named_and_not_shown(
 def test_a_key_cannot_be_tried_where_nobody_answers_and_fails_where_it_is_not(url: str) -> None:
     nobody = check("key", url="http://127.0.0.1:1/v1/models", bearer="svc/KEY")
     result = checks.run_check(nobody)
-    assert (result["status"], result["detail"]) == ("skipped", "KEY could not be tried: connection refused")
+    assert (result["status"], result["detail"]) == ("skipped", "KEY could not be checked: connection refused")
     absent = checks.run_check(check("key", url=url, bearer="svc/ABSENT"))
     assert (absent["status"], "svc/ABSENT cannot be read" in absent["detail"]) == ("failed", True)
 

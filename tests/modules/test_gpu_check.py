@@ -65,7 +65,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         # Some drivers know the process and not its memory.
         ("ME, [N/A]\n", "", "all", "uses a GPU"),
         # In a container nvidia-smi sees no process at all.
-        ("", ALL + BUFFERS, "all", "holds 4403 MiB of GPU memory by its own account, 33 of 33 layers are on the GPU"),
+        (
+            "",
+            ALL + BUFFERS,
+            "all",
+            "holds 4403 MiB of GPU memory, as it reports itself, 33 of 33 layers are on the GPU",
+        ),
     ],
 )
 def test_on_the_gpu(run: Callable[..., dict[str, Any]], smi: str, journal: str, layers: str, detail: str) -> None:
@@ -84,15 +89,15 @@ def test_on_the_gpu(run: Callable[..., dict[str, Any]], smi: str, journal: str, 
 @pytest.mark.parametrize(
     ("smi", "journal", "layers", "detail"),
     [
-        (("OTHER, 300\n", 0), "", "all", "no process of x.service holds GPU memory, it computes on the processor"),
+        (("OTHER, 300\n", 0), "", "all", "no process of x.service holds GPU memory: it runs on the CPU"),
         (
             ("", 0),
             NO_CUDA,
             "some",
-            "no process of x.service holds GPU memory, it computes on the processor "
+            "no process of x.service holds GPU memory: it runs on the CPU "
             "(failed to initialize CUDA: no CUDA-capable device is detected)",
         ),
-        (("", 0), "", "all", "if this is a container, where it cannot, the model's option log-verbosity: 4"),
+        (("", 0), "", "all", "In a container it cannot: set the model's option log-verbosity: 4"),
         # Its own account does not count where nvidia-smi sees other processes and not this one.
         (("OTHER, 300\n", 0), ALL + BUFFERS, "all", "no process of x.service holds GPU memory"),
         # A process holds some memory of every GPU it sees, also when nothing is computed there.

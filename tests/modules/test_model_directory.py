@@ -179,7 +179,7 @@ def test_a_killed_fetch_is_continued(
 def test_a_damaged_file_is_refused_and_nothing_is_visible(job: Callable[..., Any], repository: Path, name: str) -> None:
     (repository / f"{name}.published").write_bytes(b"x" * len(FILES[name]))
     one = job()
-    with pytest.raises(snapshot.ModelError, match=rf"{name} delivers has the wrong checksum: the hub publishes"):
+    with pytest.raises(snapshot.ModelError, match=rf"{name} has the wrong checksum: the hub publishes"):
         one.fetch()
     assert not os.path.exists(one.path)
     assert name not in contents(one.partial)
@@ -189,14 +189,16 @@ def test_a_damaged_file_is_refused_and_nothing_is_visible(job: Callable[..., Any
 
 
 def test_a_full_disk_is_seen_before_the_first_byte(job: Callable[..., Any], hub: Any) -> None:
-    with pytest.raises(snapshot.ModelError, match=r"3\.0 MiB are missing and 1\.0 MiB must stay free, but only 3\.5"):
+    with pytest.raises(
+        snapshot.ModelError, match=r"3\.0 MiB are still to be fetched and 1\.0 MiB must stay free, but only 3\.5"
+    ):
         job(margin_mib=1, free_bytes=lambda path: 7 << 19).fetch()
     assert [path for path, *_ in hub.seen] == [f"/api/models/owner/tiny/revision/{COMMIT}"]
 
 
 def test_a_token_stays_with_the_hub(job: Callable[..., Any], hub: Any) -> None:
     hub.token = TOKEN
-    with pytest.raises(snapshot.ModelError, match=r"401 Access to model is restricted\. Does it want a token, or has"):
+    with pytest.raises(snapshot.ModelError, match=r"401 Access to model is restricted\. Does it need a token, or does"):
         job().fetch()
     hub.seen.clear()
     job(token=TOKEN).fetch()
@@ -249,7 +251,7 @@ def test_an_unknown_commit(job: Callable[..., Any]) -> None:
 
 def test_something_else_than_a_hub(job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs.Handler, "siblings", lambda handler, directory: "none")
-    with pytest.raises(snapshot.ModelError, match="does not answer as a hub of models does"):
+    with pytest.raises(snapshot.ModelError, match="does not answer like a model hub"):
         job().fetch()
 
 
@@ -273,7 +275,7 @@ def test_a_cache_of_links_is_shown_with_what_they_lead_to(repository: Path, tmp_
 
 def test_what_is_no_model_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        snapshot.ModelError, match=r"is not on this host\. Copy it there, correct `path`, or give `repo`"
+        snapshot.ModelError, match=r"is not on this host\. Copy it there, correct `path`, or set `repo`"
     ):
         snapshot.local_directory(str(tmp_path / "none"), None)
     with pytest.raises(snapshot.ModelError, match="holds neither a model nor an adapter"):

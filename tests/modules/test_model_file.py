@@ -184,7 +184,8 @@ def test_what_is_no_gguf_file_is_refused(download: Callable[..., Any], server: S
 def test_a_full_disk_is_seen_before_the_first_byte(download: Callable[..., Any]) -> None:
     job = download(margin_mib=1, free_bytes=lambda path: 4 << 20)
     with pytest.raises(
-        model.ModelError, match=r"3\.0 MiB are missing and 1\.0 MiB must stay free, but only 4\.0 MiB are"
+        model.ModelError,
+        match=r"3\.0 MiB are still to be fetched and 1\.0 MiB must stay free, but only 4\.0 MiB are free",
     ):
         job.fetch()
     assert leftovers(job) == []
@@ -218,7 +219,7 @@ def test_a_missing_file_is_not_asked_for_again(download: Callable[..., Any], ser
         ("http://x/", "does not end in a plain file name"),
         ("http://x/a%2f..%2fb c.gguf", "does not end in a plain file name"),
         ("http://x/big-00001-of-00002.gguf", "one part of a split model"),
-        ("file:///etc/passwd", "is no http.s. address"),
+        ("file:///etc/passwd", "is not an http.s. address"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused(url: str, message: str) -> None:
@@ -243,7 +244,7 @@ def test_a_file_on_the_host_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(model.ModelError, match=r"a\.gguf is not on this host\. Copy it there, correct `path`, or give"):
+    with pytest.raises(model.ModelError, match=r"a\.gguf is not on this host\. Copy it there, correct `path`, or set"):
         local(tmp_path / "a.gguf")
 
 

@@ -259,9 +259,9 @@ def test_a_pull_that_breaks_off_is_tried_again(options: dict[str, Any], server: 
         [pulling(30), {"error": "dial tcp: connection refused"}],
         [pulling(100), {"status": "success"}],
     ]
-    assert [line.split(", trying")[0] for line in pull(options)] == [
+    assert [line.split(", retrying")[0] for line in pull(options)] == [
         "tiny: max retries exceeded: unexpected EOF",
-        "tiny: Ollama ended the pull without a word",
+        "tiny: Ollama ended the pull without an error message",
         "tiny: dial tcp: connection refused",
     ]
 
@@ -302,7 +302,7 @@ def test_what_cannot_get_better_is_not_tried_again(
 def test_a_full_disk_is_seen_before_the_pull(options: dict[str, Any], server: StandIn, tmp_path: Path) -> None:
     layer = {"digest": "sha256:00", "size": 1 << 60}
     server.manifest = {"layers": [layer], "config": {"digest": "sha256:01", "size": 10}}
-    with pytest.raises(OllamaError, match=r"no room for .*/library/tiny in .*: 1073741824\.0 GiB are missing"):
+    with pytest.raises(OllamaError, match=r"not enough space for .*/tiny in .*: 1073741824\.0 GiB are still"):
         have(options)
     assert not asked(server, "/api/pull")
     # What has arrived already does not count; a partial file has holes.

@@ -125,7 +125,7 @@ def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
 
     (foreign,) = preflight.port_problems([REDIS], found, {"7": Holder("redis-server.service", "redis-server", 9)})
     assert "redis: 127.0.0.1 port 6379 is taken by redis-server.service (program redis-server, pid 9)" in foreign
-    assert "not ours" in foreign
+    assert "did not install it" in foreign
     assert "stop it yourself (`systemctl disable --now redis-server.service`)" in foreign
     assert foreign.endswith("or choose another port with llm_gateway.redis.port")
 
@@ -134,7 +134,9 @@ def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
     (other,) = preflight.port_problems([REDIS, door], found, held)
     assert "another service of this plan" in other
     (leaving,) = preflight.port_problems([REDIS], found, held)
-    assert "It is ours and leaves this host, and has to leave the port first" in leaving, "it goes at the end of a run"
+    assert "It is a service of Modelyard that leaves this host, which must release the port first" in leaving, (
+        "it goes at the end of a run"
+    )
     engine = {"7": Holder("modelyard-llama-cpp@old.service", "llama-server", 9)}
     assert preflight.port_problems([REDIS], found, engine) == [], "an engine that leaves makes room"
 
@@ -165,20 +167,23 @@ OLLAMA = {
         "unit": "ollama.service",
         "port": 11434,
         "program": "ollama",
-        "adoption": "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts them where "
-        "they are (roles/ollama/README.md)",
+        "adoption": (
+            "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts "
+            "their directory (roles/ollama/README.md)"
+        ),
     },
 }
-ADOPTS = "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts them where they are"
+ADOPTS = "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts their directory"
 
 
 def test_an_ollama_that_is_not_ours_is_refused_with_what_adopts_its_models() -> None:
     found = [Listener("127.0.0.1", 11434, "7")]
     (foreign,) = preflight.port_problems([OLLAMA], found, {"7": Holder("ollama.service", "ollama", 9)})
     assert foreign == (
-        "ollama@local: 127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid 9). It is not ours and "
-        "stays as it is: stop it yourself (`systemctl disable --now ollama.service`), or choose another port with "
-        f"llm_providers.local.port. {ADOPTS} (roles/ollama/README.md)"
+        "ollama@local: 127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid 9). "
+        "Modelyard did not install it and leaves it alone: stop it yourself (`systemctl disable "
+        f"--now ollama.service`), or choose another port with llm_providers.local.port. {ADOPTS} "
+        "(roles/ollama/README.md)"
     )
     (other,) = preflight.port_problems([OLLAMA], found, {"7": Holder("nginx.service", "nginx", 9)})
     assert "models" not in other

@@ -120,7 +120,7 @@ def test_an_artifact_goes_when_no_release_names_it(host: Host) -> None:
     host.release("llama-cpp@b", ("current",), shared)
     host.release("grafana", ("previous",), host.have("retired"))
     Service("grafana").record("retired", "any")
-    assert base.cleaned(False) == [f"{old}, not needed, deleted"]
+    assert base.cleaned(False) == [f"unused {old} deleted"]
     assert host.there() == {"live", "shared", "oldest", "retired"}
     assert services.missing(oldest) == [], "one can still go back to it"
     assert base.cleaned(False) == [], "a second run changes nothing"
@@ -132,7 +132,7 @@ def test_it_goes_with_the_last_release_that_named_it(host: Host) -> None:
     shutil.rmtree(one.path)
     assert base.cleaned(False) == []
     shutil.rmtree(other.path)
-    assert base.cleaned(False) == [f"{shared}, not needed, deleted"]
+    assert base.cleaned(False) == [f"unused {shared} deleted"]
 
 
 def test_what_was_asked_for_today_stays(host: Host) -> None:
@@ -143,7 +143,7 @@ def test_what_was_asked_for_today_stays(host: Host) -> None:
     assert base.cleaned(False) == []
     assert base.cleaned(True) == []
     host.age(path, DAY_S + 60)
-    assert base.cleaned(False) == [f"{path}, not needed, deleted"]
+    assert base.cleaned(False) == [f"unused {path} deleted"]
 
 
 def test_check_mode_says_the_same_and_deletes_nothing(host: Host) -> None:
@@ -153,7 +153,7 @@ def test_check_mode_says_the_same_and_deletes_nothing(host: Host) -> None:
     history = Path(Service("vllm@a").root, "history.jsonl")
     history.write_text(json.dumps({**json.loads(history.read_text()), "at": int(time.time()) - 8 * DAY_S}) + "\n")
     would = base.cleaned(True)
-    assert would == ["vllm@a, retired, is forgotten", f"{path}, not needed, deleted"]
+    assert would == ["retired service vllm@a deleted", f"unused {path} deleted"]
     assert path.exists()
     assert base.cleaned(False) == would
     assert not path.exists()
@@ -198,7 +198,7 @@ def test_a_unit_or_a_command_names_it_too(host: Host, place: str) -> None:
     (host.root / "units/modelyard-gone.service").symlink_to("nowhere")
     assert base.cleaned(False) == []
     named.unlink()
-    assert base.cleaned(False) == [f"{path}, not needed, deleted"]
+    assert base.cleaned(False) == [f"unused {path} deleted"]
 
 
 @pytest.mark.parametrize("jump", [YEAR, -YEAR])
@@ -227,7 +227,7 @@ def test_half_deleted_is_not_there(host: Host, monkeypatch: pytest.MonkeyPatch) 
     assert (path / "bin/program").exists()
     assert not artifact.query(path.name, check_mode=False)["present"], "nobody takes what is left for the whole"
     host.age(path, LONG)
-    assert base.cleaned(False) == [f"{path}, not needed, deleted"]
+    assert base.cleaned(False) == [f"unused {path} deleted"]
 
 
 def test_asked_for_while_another_is_deleted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

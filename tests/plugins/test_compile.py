@@ -266,4 +266,4 @@ def test_filters(ansible: Run, stack: Path, tmp_path: Path) -> None:
     playbook.write_text(PLAYBOOK.replace("plans.gw ", "plans.gpu "), encoding="utf-8")
     done = ansible("ansible-playbook", "-i", stack, playbook)
     assert done.returncode != 0
-    assert "a plan of a host with a gateway is wanted" in done.stdout
+    assert "expected the plan of a host with a gateway" in done.stdout

@@ -78,7 +78,7 @@ def test_what_exists_is_not_overwritten(ansible: Run, tmp_path: Path) -> None:
     (target / "hosts.yml").write_text("mine", encoding="utf-8")
     done = run_import(ansible, OLD / "workstation", target)
     assert done.returncode != 0
-    assert "nothing is overwritten, choose a new directory with -e to=DIR" in done.stdout
+    assert "is not overwritten; choose a new directory with -e to=DIR" in done.stdout
     assert (target / "hosts.yml").read_text(encoding="utf-8") == "mine"
     assert files(target) == FILES
 
@@ -91,16 +91,16 @@ def test_all_input_errors_at_once(ansible: Run, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert f"{tmp_path}/providers.yaml:3:1: not YAML" in done.stdout
     assert f"{tmp_path}/model-mappings.yaml: there is no such file" in done.stdout
-    assert "nothing is overwritten" in done.stdout
+    assert "is not overwritten" in done.stdout
     assert "Traceback" not in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "where is the old stack? -e from=DIR"),
-        (["-e", "from=/nowhere"], "from=/nowhere: there is no such directory"),
-        (["-e", f"from={OLD}"], f"there is {OLD}/faulty/providers.yaml: -e from={OLD}/faulty"),
+        ([], "set -e from=DIR"),
+        (["-e", "from=/nowhere"], "from=/nowhere: no such directory"),
+        (["-e", f"from={OLD}"], f"found {OLD}/faulty/providers.yaml: use -e from={OLD}/faulty"),
     ],
 )
 def test_where_the_old_stack_is(ansible: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -116,7 +116,7 @@ def test_stack_without_anything_to_take_over(ansible: Run, tmp_path: Path) -> No
     (tmp_path / "model-mappings.yaml").touch()
     done = run_import(ansible, tmp_path, tmp_path / "new")
     assert done.returncode != 0
-    assert "No active provider can be taken over" in done.stdout
+    assert "No active provider can be imported" in done.stdout
     assert "a tool_server has no models" in done.stdout
     assert not (tmp_path / "new").exists()
 

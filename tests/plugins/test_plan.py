@@ -11,7 +11,7 @@ import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PLAN = "playbooks/plan.yml"
-CHANGES = "What would change"
+CHANGES = "Pending changes"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--check"]])
@@ -24,7 +24,7 @@ def test_hosts_that_are_down_neither_fail_nor_hide_anything(ansible: Run, stack:
     assert "127.0.0.1:6379  modelyard-redis" in plan
     assert "1. llama-cpp-native  llama_cpp_native on gpu" in plan
     for host in ("gw", "gpu"):
-        assert f"{host}: what runs there is not known (not reachable: " in changes
+        assert f"{host}: live releases are not known (not reachable: " in changes
     assert "UNREACHABLE" not in done.stdout
     assert "failed=0" in changes
 
@@ -34,14 +34,14 @@ def test_limit_asks_those_hosts_alone(ansible: Run, stack: Path) -> None:
     assert done.returncode == 0, done.stdout
     plan, _, changes = done.stdout.partition(CHANGES)
     assert "Host gw\n" in plan
-    assert "gw: what runs there is not known (not asked (--limit))" in changes
-    assert "gpu: what runs there is not known (not reachable: " in changes
+    assert "gw: live releases are not known (not asked (--limit))" in changes
+    assert "gpu: live releases are not known (not reachable: " in changes
 
 
 def test_nobody_is_contacted_without_the_tag(ansible: Run, stack: Path) -> None:
     done = ansible("ansible-playbook", "-i", stack, PLAN, "--skip-tags", "live")
     assert done.returncode == 0, done.stdout
-    assert "Who answers, in this order" in done.stdout
+    assert "Order of attempts for each public name" in done.stdout
     assert CHANGES not in done.stdout
     assert "Live releases are read" not in done.stdout
 

@@ -112,7 +112,7 @@ def test_a_page_that_cannot_be_written_is_told(report: Run, prometheus: int, tmp
         ({"hours": "a day"}, "hours=a day: how many hours back? A number above zero, for example -e hours=24"),
         (
             {"llm_monitoring": False},
-            "Nobody watches this inventory, so there is nothing to report: its group llm_monitoring",
+            "This inventory has no monitoring, so there is nothing to report: its group llm_monitoring",
         ),
     ],
 )

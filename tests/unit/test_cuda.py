@@ -82,15 +82,17 @@ def test_architectures_can_be_given() -> None:
             [],
             "13.0",
             {},
-            "there is no NVIDIA card to build for (nvidia-smi is not installed; it comes with the NVIDIA driver): "
-            "set x_cuda_architectures to the compute capabilities of the cards, for example ['8.9']",
+            "no NVIDIA GPU to build for (nvidia-smi is not installed; it comes with the NVIDIA "
+            "driver): set x_cuda_architectures to the compute capabilities of the GPUs, for "
+            "example ['8.9']",
         ),
         (
             [ADA],
             "12.4",
             {},
-            "what CUDA toolkit 13.0 builds does not run here, because the driver supports CUDA up to 12.4: update the "
-            "driver (550.90), or set x_cuda_toolkit to the path of a toolkit on the host that does, or x_backend to",
+            "binaries built with CUDA toolkit 13.0 do not run here: the driver (550.90) supports "
+            "CUDA up to 12.4. Update the driver, or set x_cuda_toolkit to the path of a toolkit "
+            "on the host that does, or x_backend to",
         ),
         (
             [PASCAL],
@@ -103,8 +105,9 @@ def test_architectures_can_be_given() -> None:
             [VOLTA, ADA],
             "13.0",
             {},
-            "not for 7.0 (Tesla V100): set x_cuda_toolkit to the path of a toolkit on the host that does, or "
-            "x_backend to cpu; to leave a card out, set x_cuda_architectures to those of the others",
+            "not for 7.0 (Tesla V100): set x_cuda_toolkit to the path of a toolkit on the host "
+            "that does, or x_backend to cpu; to leave a GPU out, set x_cuda_architectures to "
+            "those of the others",
         ),
         # No one toolkit: the old card wants less than 13, the new one more than 12.6.
         (
@@ -119,15 +122,15 @@ def test_architectures_can_be_given() -> None:
             [ADA],
             "11.4",
             {"toolkit": PATH, "nvcc": nvcc("12.4")},
-            "the driver supports CUDA up to 11.4: update the driver (470.256), or set x_cuda_toolkit to the path of",
+            "the driver (470.256) supports CUDA up to 11.4. Update the driver, or set x_cuda_toolkit to the path of",
         ),
         (
             [ADA],
             "13.0",
             {"toolkit": PATH, "nvcc": "sh: not found"},
-            "/usr/local/cuda/bin/nvcc does not tell its version. Is x_cuda_toolkit the path of a CUDA toolkit?",
+            "/usr/local/cuda/bin/nvcc does not print its version. Is x_cuda_toolkit the path of a CUDA toolkit?",
         ),
-        ([ADA], "13.0", {"architectures": ["sm_89"]}, "x_cuda_architectures: sm_89 is no compute capability"),
+        ([ADA], "13.0", {"architectures": ["sm_89"]}, "x_cuda_architectures: sm_89 is not a compute capability"),
         ([], "13.0", {"architectures": ["6.1"]}, "7.5 to 12.1, not for 6.1: set x_cuda_toolkit"),
     ],
     ids=[

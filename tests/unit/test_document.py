@@ -429,7 +429,7 @@ def test_checks_are_complete() -> None:
         assert check["kind"] == "unit" or "@PORT@" in check["url"]
     assert "@PORT@" not in json.dumps(plan["checks"])
     streams = [c["name"] for c in plan["checks"] if c.get("stream")]
-    assert streams == ["the door streams (small)"]
+    assert streams == ["the front end streams (small)"]
 
 
 def test_smoke_tries_the_keys_of_providers_elsewhere() -> None:
@@ -445,12 +445,12 @@ llm_routing:
     plan = result.plans["one"]
     assert [check for check in plan["checks"] if check["kind"] == "key"] == [
         {
-            "name": f"{provider} takes the key {key}",
+            "name": f"{provider} accepts the key {key}",
             "service": "litellm",
             "kind": "key",
             "url": url,
             header: f"litellm/{key}",
-            "hint": f"give {key} its right value, then site.yml --tags gateway",
+            "hint": f"correct {key}, then run site.yml --tags gateway",
         }
         for provider, key, url, header in (
             ("cloud", "CLOUD_KEY", "https://api.example.org/v1/models", "bearer"),

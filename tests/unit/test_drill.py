@@ -40,9 +40,9 @@ def test_without_a_model_the_first_local_one_is_asked(compiled: Compiled) -> Non
 @pytest.mark.parametrize(
     ("fault", "changes", "words"),
     [
-        ("engine-kiled", {}, 'no fault "engine-kiled": did you mean "engine-killed"'),
+        ("engine-kiled", {}, 'Unknown fault "engine-kiled": did you mean "engine-killed"'),
         ("", {}, "engine-killed, engine-stopped"),
-        ("engine-killed", {"model": "codr"}, '"codr" is no chat model.*did you mean "coder"'),
+        ("engine-killed", {"model": "codr"}, '"codr" is not a chat model.*did you mean "coder"'),
         ("engine-killed", {"environment": "production"}, "not marked as staging or lab.*-e confirm=engine-killed"),
     ],
 )
@@ -57,5 +57,5 @@ def test_production_is_broken_only_by_who_said_it_twice(compiled: Compiled) -> N
 
 def test_what_is_not_there_cannot_be_broken(compiled: Compiled) -> None:
     plans = {host: plan.model_copy(update={"redis": None}) for host, plan in compiled.hosts.items()}
-    with pytest.raises(DrillError, match="no redis in this inventory"):
+    with pytest.raises(DrillError, match="This inventory has no redis"):
         drill(plans, compiled.local_chat_models, "redis-stopped", "coder", "lab", False)

@@ -84,7 +84,7 @@ def test_options_that_put_all_layers_on_the_gpu_change_nothing(value: object) ->
 def test_options_that_decide_where_it_lies_leave_nothing_to_estimate(options: dict[str, Any]) -> None:
     found = estimate(LLAMA, 512, options)
     assert found.mib is None
-    assert "decides how much of it is on a GPU" in found.how
+    assert "sets how much of it is on a GPU" in found.how
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,9 @@ def test_options_that_decide_where_it_lies_leave_nothing_to_estimate(options: di
     ],
 )
 def test_headers_that_make_no_sense(change: dict[str, Any]) -> None:
-    assert estimate({**LLAMA, **change}, None, {}) == Estimate(None, "its header does not say what the cache needs")
+    assert estimate({**LLAMA, **change}, None, {}) == Estimate(
+        None, "its header does not contain what the cache size depends on"
+    )
 
 
 @pytest.mark.parametrize(("total", "context"), [(0, 4096), (16376, 4096), (24564, 32768), (49128, 262144)])

@@ -274,7 +274,7 @@ def test_key_that_stands_twice() -> None:
     imported = convert(provider(rest="max_model_len: 1\nmax_model_len: 2"))
     entries = [(entry.line, entry.text) for entry in imported.entries if entry.path[-1:] == ("max_model_len",)]
     assert entries == [
-        (7, "the key stands here twice; the last one counts"),
+        (7, "duplicate key; the last one takes effect"),
         (8, "llm_providers.local: context_length of its models"),
     ]
 
@@ -576,7 +576,7 @@ def test_steps(chain: str, expected: list[str]) -> None:
 def test_step_to_the_model_itself() -> None:
     """Usual in chains with named steps, where the primary is the model itself. Nothing is lost, so it is no alarm."""
     imported = convert(provider(), "fallback_chains: {one: {chain: [{primary: one, secondary: two}]}}")
-    assert "leads to one itself" in told(imported, "fallback_chains.one.chain[0].primary", "Changed")
+    assert "contains one itself" in told(imported, "fallback_chains.one.chain[0].primary", "Changed")
     assert "fallback_chains" not in imported.summary
 
 
@@ -623,7 +623,7 @@ def test_capabilities() -> None:
     imported = convert(provider(), mappings)
     expected = {"code": {"models": ["two", "one"]}, "legacy": {"models": ["one", "two"]}}
     assert routing(imported)["capabilities"] == expected
-    assert told(imported, "capabilities.code.models", "Not supported") == "preferred_models counts"
+    assert told(imported, "capabilities.code.models", "Not supported") == "preferred_models takes precedence"
     for name in ("hollow", "one", "default"):
         assert "the capability is left out" in told(imported, f"capabilities.{name}", "Not supported")
     assert document(imported)
@@ -652,10 +652,10 @@ P, M = FILES
         ("metadata: {}", "", [f"{P}:1:1: there is no key providers"]),
         ("\nproviders: []", "", [f"{P}:2:1: providers is not a mapping"]),
         (b"\xff\xfe\x00", "", [f"{P}: not YAML"]),
-        ("a: &x [*x]", "", [f"{P}:1:4: an alias stands inside"]),
+        ("a: &x [*x]", "", [f"{P}:1:4: an alias is inside"]),
         ("a: !!python/name:os.system x", "", [f"{P}:1:4: could not"]),
-        ("a: 2024-99-99", "? [a]\n: 1", [f"{P}:1:4: month must be", f"{M}:1:3: a key is a word"]),
-        ("<<: 1", "a: 1\n---\nb: 1", [f"{P}:1:5: << needs a mapping", f"{M}:2:1: not YAML"]),
+        ("a: 2024-99-99", "? [a]\n: 1", [f"{P}:1:4: month must be", f"{M}:1:3: a key must be a scalar"]),
+        ("<<: 1", "a: 1\n---\nb: 1", [f"{P}:1:5: << needs an alias", f"{M}:2:1: not YAML"]),
         ("a: " + "[" * 3000, "", [f"{P}: nested too deeply"]),
     ],
 )

@@ -97,7 +97,7 @@ def test_names_that_go_away_need_a_word() -> None:
     assert found.names_removed == ("other-cloud",)
     assert "model other-cloud removed" in details(found, "litellm")
     text = render_changes([found])
-    assert "public names that go away: other-cloud\n" in text
+    assert "public names to be removed: other-cloud\n" in text
     assert "-e llm_allow_removal=true" in text
     assert "llm_allow_removal" not in render_changes([changes(CATALOGUE, MORE)])
 
@@ -138,7 +138,7 @@ def test_other_services_are_left_running_and_named() -> None:
     before["newer"] = before["redis"]
     (found,) = compare(compiled().hosts, {"one": before})
     assert found.services == (ServiceChange("newer", "left", since=SINCE),)
-    line = f"left     newer (live since {SINCE}): this version does not know it, and site.yml leaves it running"
+    line = f"left     newer (live since {SINCE}): unknown to this version; site.yml leaves it running"
     assert line in render_changes([found])
 
 
@@ -183,7 +183,7 @@ def test_older_release_cannot_be_compared() -> None:
     before = live(compiled())
     before["redis"]["plan"] = None
     (found,) = compare(compiled().hosts, {"one": before})
-    reason = "cannot be compared: an older version of Modelyard made the live release"
+    reason = "cannot be compared: the live release was made by an older version of Modelyard"
     assert found.services == (ServiceChange("redis", "unclear", (reason,), SINCE),)
 
 
@@ -193,10 +193,10 @@ def test_hosts_that_are_not_known_hide_nothing() -> None:
     hanging = observed({"failed": True, "msg": "Timed out after 30 second(s)."})
     text = render_changes(compare(result.hosts, {"one": live(result), "two": down}))
     assert "  one: nothing, 5 services as planned\n" in text
-    assert "  two: what runs there is not known (not reachable: No route)" in text
-    assert "  three: what runs there is not known (not asked (--limit))" in text
+    assert "  two: live releases are not known (not reachable: No route)" in text
+    assert "  three: live releases are not known (not asked (--limit))" in text
     assert render_changes(compare(result.hosts, {"one": hanging})).splitlines()[1] == (
-        "  one: what runs there is not known (Timed out after 30 second(s).)"
+        "  one: live releases are not known (Timed out after 30 second(s).)"
     )
 
 

@@ -119,8 +119,8 @@ def test_the_arithmetic_of_what_does_not_fit() -> None:
 def test_a_gpu_that_is_not_there() -> None:
     found = fit([engine("a", gpus=[1]), engine("b", 1, gpus=["GPU-9"]), engine("c", 1, gpus=["GPU-0"])], gpu(0))
     assert found.problems == [
-        '"a" wants GPU 1 of one, which it does not have: one has GPU 0 (GPU-0)',
-        '"b" wants GPU GPU-9 of one, which it does not have: one has GPU 0 (GPU-0)',
+        '"a" is assigned GPU 1 of one, which it does not have: one has GPU 0 (GPU-0)',
+        '"b" is assigned GPU GPU-9 of one, which it does not have: one has GPU 0 (GPU-0)',
     ]
 
 
@@ -144,7 +144,7 @@ def test_programs_that_are_not_ours_decide_whether_and_never_where() -> None:
     (problem,) = fit([engine("a", 16000)], busy, gpu(1)).problems
     assert problem == (
         '"a" needs 16000 MiB on GPU 0 of one, but GPU 0 has 15254 of 24564 MiB left beside train, Xorg and 1 more '
-        "(9310, not ours). Fix: choose other gpus, a smaller model or quantization, or a shorter context_length"
+        "(9310, unmanaged). Fix: choose other gpus, a smaller model or quantization, or a shorter context_length"
     )
     assert fit([engine("a", 16000, gpus=[1])], busy, gpu(1)).problems == []
 
@@ -182,10 +182,11 @@ def test_an_estimate_places_and_refuses_and_says_what_it_is() -> None:
     assert gpu_table(found.gpus)[1] == "0    24564  4050   RTX   a about 20514"
     (problem,) = fit([engine("a"), engine("b")], gpu(0), headers={"a": 20000, "b": 10000}).problems
     assert problem == (
-        f'"b" is estimated to need {10000 + OVERHEAD} MiB on one GPU of one: GPU 0 has 4050 of 24564 MiB left beside '
-        f'"a" (about {20000 + OVERHEAD}) [b: estimate: 10000 weights + 1 cache for 1 tokens + 513 for computing]. Fix: '
-        "name several GPUs in gpus to split it, narrow its hosts, or choose a smaller model or context_length, "
-        "or say vram_mib as measured"
+        f'"b" is estimated to need {10000 + OVERHEAD} MiB on one GPU of one: GPU 0 has 4050 of '
+        f'24564 MiB left beside "a" (about {20000 + OVERHEAD}) [b: estimate: 10000 weights + 1 '
+        "cache for 1 tokens + 513 for computing]. Fix: name several GPUs in gpus to split it, "
+        "narrow its hosts, or choose a smaller model or context_length, or set vram_mib to a "
+        "measured value"
     )
 
 
@@ -204,7 +205,7 @@ def test_what_was_downloaded_is_checked_but_moves_nothing() -> None:
     assert [model["name"] for model in second.gpus[0]["models"]] == ["b", "a"]
     (notice,) = fit([download, engine("b", 20000)], gpu(0), headers={"a": 14000}).notices
     assert 'GPU 0 has 4564 of 24564 MiB left beside "b" (20000) [a: estimate: 14000 weights' in notice
-    assert notice.endswith("It may run with a shorter context or partly on the processor")
+    assert notice.endswith("It may run with a shorter context or partly on the CPU")
     mixed = [ollama("x", 5000), ollama("y")]
     assert fit(mixed, gpu(0), headers={"y": 9000}).gpus == fit(mixed, gpu(0)).gpus
 
@@ -223,14 +224,15 @@ def test_hosts_without_gpus() -> None:
     assert fit([engine("a", 5000, gpu=False)], reason=absent) == Fitted()
     found = fit([engine("a", 5000), engine("b", gpus=[0]), engine("c")], reason=absent)
     assert found.problems == [
-        f'GPUs are asked for (gpus, vram_mib) by "a", "b", but the host has none that can be used: {absent}. '
-        "Install or repair the NVIDIA driver, or move the models to a host that has GPUs"
+        'models that need GPUs (gpus, vram_mib): "a", "b", but the host has no usable GPU: '
+        f"{absent}. Install or repair the NVIDIA driver, or move the models to a host that has "
+        "GPUs"
     ]
     declared = [{"index": 0, "name": None, "uuid": None, "memory_mib": 24576, "models": []}]
     (problem,) = fit([engine("c")], reason=absent, declared=declared).problems
-    assert problem.startswith("llm_gpus of one declares 1 GPU, but the host has none that can be used: nvidia-smi is")
+    assert problem.startswith("llm_gpus of one declares 1 GPU, but the host has no usable GPU: nvidia-smi is")
     (problem,) = fit([engine("a", 1)], mig(3)).problems
-    assert "MIG is on and no instance was made (GPU 3)" in problem
+    assert "MIG is enabled and has no instances (GPU 3)" in problem
 
 
 def test_without_engines_nothing_is_said() -> None:
@@ -242,7 +244,7 @@ def test_mig_instances_are_gpus_of_their_own_found_by_uuid() -> None:
     found = fit([engine("a", 30000), engine("b", 10000), engine("c", 30000)], whole, gpu(1, 81920))
     assert found.placed == {"llama-cpp@a": ["MIG-a"], "llama-cpp@b": ["MIG-a"], "llama-cpp@c": ["GPU-1"]}
     (problem,) = fit([engine("a", 1, gpus=["MIG-b"])], whole).problems
-    assert "MIG 3g.40gb of GPU 0 has 0 of 20000 MiB left beside other (30000, not ours)" in problem
+    assert "MIG 3g.40gb of GPU 0 has 0 of 20000 MiB left beside other (30000, unmanaged)" in problem
     for name in (0, "GPU-0"):
         (problem,) = fit([engine("a", 1, gpus=[name])], whole).problems
         assert problem.endswith("one has MIG 3g.40gb of GPU 0 (MIG-a), MIG 3g.40gb of GPU 0 (MIG-b)")
@@ -258,9 +260,7 @@ def test_memory_that_is_not_told_is_not_checked_and_that_is_said() -> None:
     found = fit([engine("a", 500000)], gpu(0, None))
     assert found.problems == []
     assert found.placed == {"llama-cpp@a": [0]}
-    assert found.notices == [
-        'GPU 0 does not tell its memory (a GPU that shares the host\'s): whether "a" fits is not checked'
-    ]
+    assert found.notices == ['GPU 0 does not report its memory (it shares the host\'s): not checked whether "a" fits']
     assert gpu_table(found.gpus)[1] == "0    ?    ?     RTX   a 500000"
 
 
@@ -286,7 +286,7 @@ def test_a_complaint_of_nvidia_smi_is_passed_on() -> None:
         ),
         (
             [{"memory_mib": 24576, "uuid": "GPU-1"}, {"memory_mib": 24576}],
-            "as GPU-1, but on the host that is GPU 1, RTX",
+            "as GPU-1, but on the host it is GPU 1, RTX",
         ),
     ],
 )

@@ -498,7 +498,7 @@ def stray(text: str) -> Compiled:
         ("LLM_OVERRIDES: {}", 'did you mean "llm_overrides"?'),
         ("LLM_Overides: {}", 'did you mean "llm_overrides"?'),
         ("lmm_overrides: {}", 'did you mean "llm_overrides"?'),
-        ("llm-zzz: 1", "variables of Modelyard are llm_providers"),
+        ("llm-zzz: 1", "known variables: llm_providers"),
         ("overrides: {gateway: {port: 1}}", "write it as llm_overrides: {...}"),
         ("providers: {a: {type: vllm, models: []}}", "write it as llm_overrides: {providers: {...}}"),
         ("routing: {aliases: {a: b}}", "write it as llm_overrides: {routing: {...}}"),

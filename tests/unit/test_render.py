@@ -31,7 +31,7 @@ def test_hosts_with_services_ports_and_gpus() -> None:
         "  127.0.0.1:4000  modelyard-haproxy             3 public names\n"
         "  GPU  MiB    free   name                     models\n"
         "  0    24576  18432  NVIDIA GeForce RTX 4090  small 6144\n"
-        "  1    8192   8192                            large:7b (need not known)\n"
+        "  1    8192   8192                            large:7b (need unknown)\n"
         "\n"
     )
 
@@ -56,11 +56,11 @@ NAMES = change(
 
 def test_order_of_attempts_per_name() -> None:
     assert (
-        "Who answers, in this order\n"
+        "Order of attempts for each public name\n"
         "  small\n"
         "    1. small      local on one\n"
         "    2. big-cloud  cloud on https://api.example.org/v1\n"
-        "    request too long: small → large:7b\n"
+        "    on a context-window error: small → large:7b\n"
         "  large:7b\n"
         "    1. large:7b   local on one\n"
         "    2. small      local on one\n"
@@ -76,10 +76,10 @@ def test_names_that_stand_for_others() -> None:
 
 def test_clients() -> None:
     clients = "llm_clients:\n  app: {secret: A, models: [small, big-cloud], rpm: 60}\n  batch: {secret: B}\n"
-    assert "Who may ask" not in plan()
-    assert (
-        "Who may ask, with keys of their own\n  app    small, big-cloud  60 requests a minute\n  batch  all names"
-    ) in plan(CATALOGUE + clients)
+    assert "Clients with" not in plan()
+    assert ("Clients with their own keys\n  app    small, big-cloud  60 requests a minute\n  batch  all names") in plan(
+        CATALOGUE + clients
+    )
 
 
 def test_what_is_left_out_and_why() -> None:

@@ -145,7 +145,7 @@ def test_the_figures_of_an_outage() -> None:
     ]
     assert found["errors"].rows == [
         ("a", "Openai.APIConnectionError", "500", "8"),
-        ("-", "the front door: no gateway was ready", "503", "8"),
+        ("-", "the front end: no gateway was ready", "503", "8"),
         ("-", "refused: client app", "429", "30"),
         ("-", "refused: no client's key", "401", "2"),
     ]
@@ -178,14 +178,14 @@ def test_without_traffic_it_is_said_and_nothing_is_drawn() -> None:
     assert made.headline == {"Requests": "none", "Alerts that fired": "0"}
     assert {slug: section.empty for slug, section in found.items()} == {
         "availability": "No request reached the gateway in this period.",
-        "providers": "Nobody was asked in this period.",
+        "providers": "No provider was called in this period.",
         "fallbacks": "No fallback was needed in this period.",
         "first-token": "No answer was streamed in this period.",
         "tokens": "No tokens were read or written in this period.",
         "errors": "No request failed in this period.",
         "alerts": "No alert fired in this period.",
         "changes": "Nothing was changed in this period.",
-        "silent": "Everything that Prometheus asked answered all the time.",
+        "silent": "Every target answered all the time.",
     }
     assert all(not section.rows for section in found.values())
     text = text_of(what)
@@ -208,12 +208,12 @@ def test_a_gateway_that_did_not_answer_is_not_one_without_traffic() -> None:
 @pytest.mark.parametrize(
     ("watched", "said"),
     [
-        ([None] * 4 + [3] + [6] * 5, ["Prometheus has nothing before Jan\u00a015\u00a007:54:30."]),
+        ([None] * 4 + [3] + [6] * 5, ["Prometheus has no data before Jan\u00a015\u00a007:54:30."]),
         (
             [6, 6, None, None, 6, 6, 6, 6, 6, 6],
-            ["Prometheus has nothing between Jan\u00a015\u00a007:52:00 and Jan\u00a015\u00a007:54:00."],
+            [("Prometheus has no data between Jan\u00a015\u00a007:52:00 and Jan\u00a015\u00a007:54:00.")],
         ),
-        ([6] * 7 + [None] * 3, ["Prometheus has nothing after Jan\u00a015\u00a007:57:00."]),
+        ([6] * 7 + [None] * 3, ["Prometheus has no data after Jan\u00a015\u00a007:57:00."]),
         (ALL, []),
     ],
 )
@@ -233,7 +233,7 @@ def test_changes_are_told_once_and_those_that_failed_as_such() -> None:
     )
     assert report(what)[1]["changes"].rows == [
         ("Jan\u00a015\u00a007:53:20", "h", "redis", "r2 7", "good"),
-        ("Jan\u00a015\u00a007:56:40", "h", "redis", "r2 7", "failed, the one before was put back"),
+        ("Jan\u00a015\u00a007:56:40", "h", "redis", "r2 7", "failed, the former one was restored"),
     ]
 
 

@@ -63,7 +63,7 @@ def test_what_was_edited_or_differs() -> None:
     edited = service(edited=["config/x"], differences=["modelyard-x.service differs from its release"])
     result, text = told(seen(litellm=edited), {HOST: {**LIVE[HOST], "haproxy": {**LIVE[HOST]["haproxy"], "plan": {}}}})
     assert not result["ok"]
-    assert "!! litellm: config/x was changed by hand" in text
+    assert "!! litellm: config/x was edited by hand" in text
     assert "!! litellm: modelyard-x.service differs from its release" in text
     assert result["hosts"][HOST]["services"]["haproxy"]["plan"] == "differs"
 
@@ -83,7 +83,7 @@ def test_a_version_with_known_holes() -> None:
     _result, text = told(
         seen(litellm=service(unit="modelyard-litellm@blue.service")), {HOST: {**LIVE[HOST], "litellm": old}}
     )
-    assert "!! litellm: version 1.82.7 is below 1.83.7, the oldest without known holes" in text
+    assert ("!! litellm: version 1.82.7 is below 1.83.7, the minimum version without known vulnerabilities") in text
 
 
 def test_without_a_plan_and_without_a_host() -> None:

@@ -88,7 +88,7 @@ def test_the_choice_is_merged_into_what_was_chosen_before() -> None:
     [
         ("dolfin", "dolphin", 'did you mean "dolphin"'),
         ("dolphin", "dolfin", 'did you mean "dolphin"'),
-        ("qwen", "coder-sql", "is no model of provider"),
+        ("qwen", "coder-sql", "is not a model of provider"),
         ("ollama", "chatty", "one Ollama serves all its models"),
         ("native", "Tiny.7b", "run at the same time"),
     ],
@@ -100,7 +100,7 @@ def test_refused(provider: str, model: str, says: str) -> None:
 
 def test_refused_where_the_provider_has_no_host() -> None:
     nowhere = replace(stack(), groups={**GROUPS, "llm_vllm": []})
-    with pytest.raises(SwitchError, match="runs nowhere"):
+    with pytest.raises(SwitchError, match="is not deployed"):
         switch(nowhere, "dolphin", "dolphin")
 
 
@@ -142,7 +142,7 @@ def test_another_source_with_it() -> None:
 @pytest.mark.parametrize(
     ("component", "version", "message"),
     [
-        ("redis", "8.0", "redis is the distribution's: apt-get install --only-upgrade"),
+        ("redis", "8.0", "redis comes from the distribution: run apt-get install --only-upgrade"),
         ("litelm", "1.107.0", 'no version of "litelm": did you mean "litellm"?'),
         ("ollama", "0.18.0", "The checksum of ollama 0.17.4 is in the catalogue and fits no other version"),
         ("vllm", "0.1.0", "version-unsafe"),
@@ -159,7 +159,7 @@ def test_a_version_that_cannot_be_had_is_refused(component: str, version: str, m
 
 def test_a_version_that_somebody_wrote_down_is_changed_there() -> None:
     mine = stack(llm_overrides={"versions": {"vllm": {"version": "0.31.0"}}})
-    with pytest.raises(SwitchError, match=r"say vllm 0\.31\.0, and they win.*llm_overrides"):
+    with pytest.raises(SwitchError, match=r"set vllm 0\.31\.0 and take precedence.*llm_overrides"):
         upgrade(mine, "vllm", "0.33.0")
 
 

@@ -136,7 +136,7 @@ def test_what_is_wrong_is_refused_before_the_switch(host: Any, variables: dict[s
     done = ansible_playbook("converge.yml", "-e", json.dumps({"wrong": wrong}), "--limit", host.backend.get_hostname())
     output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0, output
-    assert "the new release was refused by /usr/bin/amtool" in output
+    assert "the new release was rejected by /usr/bin/amtool" in output
     assert "nothing was changed" in output
     assert state() == before
     assert host.run(f"curl -sSf -m 30 http://127.0.0.1:{port}/-/healthy").rc == 0

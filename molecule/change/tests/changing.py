@@ -13,9 +13,10 @@ from modelyard_playbook import SCENARIO, ansible_playbook
 from modelyard_traffic import chat
 
 KEY = "sk-planted-master-key"
-MODEL, STAND_BY = "llama-cpp-native", "stand-by"
+MODEL, STAND_BY, CARD = "llama-cpp-native", "stand-by", "card-a"
 SERVICES = "/opt/modelyard/services"
 ALL = ("redis", "haproxy", "litellm", f"llama-cpp@{MODEL}", f"llama-cpp@{STAND_BY}")
+"""The services that the tests change; `CARD` is that of test_switch.py alone."""
 
 ASK_THE_DOOR = (
     'import socket; s = socket.socket(socket.AF_UNIX); s.connect("/run/modelyard-haproxy/admin.sock"); '
@@ -35,6 +36,11 @@ def answers(door: str) -> bool:
         return bool(json.loads(chat(door, KEY, MODEL))["choices"])
     except OSError:
         return False
+
+
+def answered_by(door: str, model: str) -> str:
+    """The name of the model that answers for `model`."""
+    return str(json.loads(chat(door, KEY, model))["model"])
 
 
 def lab(*arguments: str) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changing import ALL, KEY, MODEL, SERVICES, STAND_BY, answers, lab, live, runs, site, unit_of, wait_until
+from changing import ALL, CARD, KEY, MODEL, SERVICES, STAND_BY, answers, lab, live, runs, site, unit_of, wait_until
 from modelyard_playbook import SCENARIO, ansible_module, ansible_playbook
 from modelyard_traffic import Traffic
 
@@ -418,7 +418,7 @@ def bad(one: Any, name: str, kind: str) -> dict[str, Any]:
         (FAULTS[8], "redis", "check", "it was not ready in time"),
         (FAULTS[9], f"llama-cpp@{MODEL}", "unit", "release"),
         (FAULTS[10], "redis", "crash", "s after it was ready"),
-        pytest.param(FAULTS[11], "litellm", "import", "it does not stay up", marks=pytest.mark.full),
+        pytest.param(FAULTS[11], "litellm", "import", "it keeps exiting", marks=pytest.mark.full),
     ],
 )
 def test_a_release_that_is_no_good(
@@ -468,12 +468,15 @@ def test_live_slot_killed(one: Any, door: str, row: Callable[..., None]) -> None
 def test_front_door_reloaded_under_streams(one: Any, door: str, row: Callable[..., None]) -> None:
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=10, max_s=300) as traffic:
-        for _ in range(5):
+        reloads = 0
+        # On a busy machine a stream may last longer than a reload.
+        while reloads < 5 or (traffic.streams <= 5 and reloads < 60):
             one.check_output("systemctl reload modelyard-haproxy")
             time.sleep(1)
+            reloads += 1
     assert traffic.streams > 5
     assert traffic.failures == []
-    row(FAULTS[14], "5 reloads", time.monotonic() - started, traffic)
+    row(FAULTS[14], f"{reloads} reloads", time.monotonic() - started, traffic)
 
 
 def test_engine_killed_in_the_middle_of_a_stream(one: Any, door: str, row: Callable[..., None]) -> None:
@@ -551,6 +554,7 @@ def fetched(shelf: Shelf) -> tuple[str, str]:
     return "-e", json.dumps({"llm_overrides_test": {"providers": {"llama_cpp_native": {"models": models}}}})
 
 
+@pytest.mark.full
 def test_damaged_download(one: Any, door: str, row: Callable[..., None], shelf: Shelf) -> None:
     service, started = f"llama-cpp@{MODEL}", time.monotonic()
     before = live(one, service)
@@ -652,7 +656,7 @@ def test_latest_run_rolled_back(one: Any, door: str, row: Callable[..., None], t
     assert told.returncode == 0, told.stdout
     found = json.loads(report.read_text())["hosts"]["one"]
     assert {found["services"][name]["plan"] for name in ALL} == {"differs"}
-    assert {engine["model"] for engine in found["engines"]} == {MODEL, STAND_BY}
+    assert {engine["model"] for engine in found["engines"]} == {MODEL, STAND_BY, CARD}
     assert all(engine["first_token_s"] > 0 for engine in found["engines"])
 
 

@@ -125,7 +125,7 @@ def test_a_name_does_not_go_unasked(door: str) -> None:
     without = override(providers={"spare": None}, routing={"fallbacks": {MODEL: {"terminal": True}, "stand-by": None}})
     refused = rotate("REDIS_PASSWORD", *without)
     assert refused.returncode != 0
-    assert "litellm: live today and missing from the plan: stand-by." in said(refused)
+    assert "litellm: public names that are live and missing from the plan: stand-by." in said(refused)
     assert stored("REDIS_PASSWORD") == before
 
 

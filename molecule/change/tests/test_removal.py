@@ -69,7 +69,7 @@ def planned(*arguments: str) -> str:
     """What `plan` says would change."""
     done = ansible_playbook("../../playbooks/plan.yml", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    return re.sub(r"^ {8}", "", done.stdout.partition("What would change\n")[2], flags=re.MULTILINE)
+    return re.sub(r"^ {8}", "", done.stdout.partition("Pending changes\n")[2], flags=re.MULTILINE)
 
 
 def listens(host: Any, port: int) -> bool:
@@ -86,7 +86,7 @@ def test_plan_names_what_leaves(before: dict[str, str], change: tuple[str, ...])
     one, _, two = text.partition("\n  two\n")
     for name in LEAVING:
         assert f"    remove   {name} (live since " in one, text
-    assert f"    public names that go away: {STAND_BY}\n" in one, text
+    assert f"    public names to be removed: {STAND_BY}\n" in one, text
     assert f"    keep     llama-cpp@{MODEL}" in one, text
     assert re.findall(r"^    (\w+) +(\S+)", two, re.MULTILINE) == [("add", "firewall"), ("add", "redis")], text
 
@@ -147,6 +147,6 @@ def test_what_left_comes_back(
     assert json.loads(chat(door, KEY, STAND_BY))["choices"]
     assert not listens(two, 6379)
     assert units(two) == ""
-    assert planned().startswith(f"  one: nothing, {len(ALL)} services as planned\n")
+    assert planned().startswith(f"  one: nothing, {len(ALL) + 1} services as planned\n")
     asked = traffic.answered + traffic.streams
     measured(f"both came back with rollback.yml: {took:.0f} s; {asked} requests, none failed")

@@ -28,4 +28,4 @@ def test_removed_without_a_trace() -> None:
     assert gone.returncode == 0, gone.stdout
     assert not one.file("/var/lib/modelyard").exists
     assert one.run("getent passwd | grep modelyard").stdout == ""
-    assert one.run("ss -Hltn | grep -E ':(4000|4001|4002|6379|8080|8081) '").stdout == ""
+    assert one.run("ss -Hltn | grep -E ':(4000|4001|4002|6379|8080|8081|8085) '").stdout == ""

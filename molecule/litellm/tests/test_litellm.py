@@ -146,7 +146,7 @@ def test_a_bad_candidate_never_serves(host: Any, door: str) -> None:
         )
     assert applied.returncode != 0
     # At once: the two minutes that a candidate has to come up are not waited for.
-    assert "it is up, but not as planned" in applied.stdout
+    assert "it is running, but not as planned" in applied.stdout
     assert "missing: absent" in applied.stdout
     assert f"Slot {before[0]} never stopped serving" in applied.stdout
     assert live(host) == before

@@ -85,8 +85,8 @@ def test_with_gpus_asked_for_it_must_not_go_live(host: Any, store: str) -> None:
     done = converge(one_gpus=[0])
     host.check_output("rm /usr/bin/nvidia-smi")
     assert done.returncode != 0
-    assert "it is up, but not as planned" in output(done)
-    assert f"no process of {UNIT}.service holds GPU memory, it computes on the processor" in output(done)
+    assert "it is running, but not as planned" in output(done)
+    assert f"no process of {UNIT}.service holds GPU memory: it runs on the CPU" in output(done)
     assert "failed to initialize CUDA: " in output(done)
     assert "is live again and passes its checks" in output(done)
     assert host.check_output("readlink /opt/modelyard/services/llama-cpp@one/current") == release

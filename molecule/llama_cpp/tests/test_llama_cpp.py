@@ -188,12 +188,12 @@ def test_an_artifact_that_no_release_needs_goes(host: Any) -> None:
     host.check_output(f"cp -a {live} {old} && touch -d '3 days ago' {old}/.modelyard-complete {mark}")
     asked, processes = host.file(mark).mtime, [started(host, name) for name in INSTANCES]
     would = ansible_playbook("converge.yml", "--check", "--diff")
-    assert f"{old}, not needed, deleted" in would.stdout, would.stdout + would.stderr
+    assert f"unused {old} deleted" in would.stdout, would.stdout + would.stderr
     assert re.search(r"changed=1 ", would.stdout), would.stdout
     assert host.file(old).exists
     assert host.file(mark).mtime == asked
     done = ansible_playbook("converge.yml", "--diff")
-    assert f"{old}, not needed, deleted" in done.stdout, done.stdout + done.stderr
+    assert f"unused {old} deleted" in done.stdout, done.stdout + done.stderr
     assert not host.file(old).exists
     assert host.file(mark).mtime > asked, "in use, and asked for"
     assert [started(host, name) for name in INSTANCES] == processes
@@ -227,7 +227,7 @@ def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> N
         ({"one_arguments": ["--flash-atn", "on"]}, "invalid argument: --flash-atn"),
         (
             {"backend": "cuda"},
-            "there is no NVIDIA card to build for (nvidia-smi is not installed; it comes with the NVIDIA driver): "
+            "no NVIDIA GPU to build for (nvidia-smi is not installed; it comes with the NVIDIA driver): "
             "set llm_versions.llama_cpp.cuda_architectures",
         ),
         pytest.param(
@@ -283,7 +283,7 @@ def test_gpus_that_are_asked_for_and_not_used_are_a_failure(host: Any, restored:
     done = converge(one_gpus=[0])
     output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0
-    assert "modelyard-llama-cpp@one.service: it is up, but not as planned." in output
+    assert "modelyard-llama-cpp@one.service: it is running, but not as planned." in output
     assert re.search(r"ok +llama-cpp@one +answers", output), output
     assert re.search(
         r"FAILED +llama-cpp@one +llama-cpp@one uses its GPUs +[\d.]+ s +nvidia-smi is not installed", output

@@ -75,7 +75,7 @@ def test_a_rename_that_fails_leaves_the_old_one_serving(host: Any, instances: di
     bad = replaced(instances["uno"], ('"names": ["vendor/one"]', '"names": ["vendor/uno"]'))
     done = converge([bad, instances["two"]], ready_timeout_s=30)
     assert done.returncode != 0
-    assert "llama-cpp@one made room and serves again, its checks pass." in output(done)
+    assert "llama-cpp@one was stopped to make room and serves again; its checks pass." in output(done)
     assert (state(host, ONE), state(host, UNO)) == ("active", "inactive")
     assert serves(host, "one", "127.0.0.1:8080")
     assert started(host, TWO) == two

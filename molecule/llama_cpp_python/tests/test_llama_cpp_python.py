@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,14 +32,6 @@ def second() -> Any:
 @pytest.fixture(params=sorted(INSTANCES))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def restored() -> Iterator[None]:
-    """Afterwards the host is as the scenario describes it."""
-    yield
-    done = converge()
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
@@ -258,7 +250,7 @@ def test_what_crashes_is_started_again(engine: Any) -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"two_sha256": "0" * 64}, "wrong checksum"),
+        pytest.param({"two_sha256": "0" * 64}, "wrong checksum", marks=pytest.mark.full),
         ({"one_arguments": ["--flash_atn", "true"]}, "unrecognized arguments: --flash_atn true"),
     ],
     ids=["wrong checksum", "option the server does not know"],
@@ -283,7 +275,8 @@ def test_what_does_not_start_gives_way_to_its_predecessor(engine: Any) -> None:
     assert status == 200, text
 
 
-def test_an_instance_that_is_no_longer_wanted_goes(engine: Any, restored: None) -> None:
+def test_an_instance_that_is_no_longer_wanted_goes(engine: Any) -> None:
+    """Comes last: it is not brought back."""
     one = started(engine, "one")
     done = converge(wanted=["one"])
     assert done.returncode == 0, done.stdout + done.stderr

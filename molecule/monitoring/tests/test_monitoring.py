@@ -280,6 +280,10 @@ def test_without_monitoring_it_goes_and_what_it_measured_stays(watcher: Any, eng
             assert not one.file(f"/opt/modelyard/services/{service}/current").exists
     assert watcher.file("/var/lib/modelyard/prometheus").is_directory
     assert watcher.run("curl -s -m 10 http://127.0.0.1:8405/metrics").rc == 7
+
+
+@pytest.mark.full
+def test_without_monitoring_a_second_run_changes_nothing() -> None:
     again = site("-e", json.dumps({"llm_monitoring": False}))
     changes = re.findall(r"^(\S+)\s*:.*changed=(\d+)", again.stdout.partition("PLAY RECAP")[2], re.MULTILINE)
     assert (again.returncode, sorted(changes)) == (0, [("engine", "0"), ("watcher", "0")]), again.stdout

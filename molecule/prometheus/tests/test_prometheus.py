@@ -229,7 +229,7 @@ def test_what_is_wrong_is_refused_before_the_switch(host: Any, what: str) -> Non
     done = converge(**REFUSED[what])
     output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0, output
-    assert "the new release was refused by /usr/bin/promtool" in output
+    assert "the new release was rejected by /usr/bin/promtool" in output
     assert "nothing was changed" in output
     assert state() == before
     assert ask(host, "/api/v1/query?query=up")["result"]

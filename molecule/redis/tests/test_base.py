@@ -64,6 +64,6 @@ def test_preflight_names_who_is_in_the_way(host: Any) -> None:
     disk, redis, ssh = looked["problems"]
     assert disk.startswith("/opt: ")
     assert ("redis-server.service" if stock else "modelyard-redis.service") in redis
-    assert ("not ours" if stock else "another service of this plan") in redis
+    assert ("did not install it" if stock else "another service of this plan") in redis
     assert "ssh.service" in ssh
     assert "llm_gateway.redis.port" in ssh

@@ -142,10 +142,19 @@ def spoken(stream: str) -> str:
     return "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
 
 
-def test_a_change_of_the_gateway_costs_no_request(door: str, measured: Callable[[str], None]) -> None:
+@pytest.fixture(scope="module")
+def applied(door: str) -> tuple[subprocess.CompletedProcess[str], Traffic]:
+    """A change of the gateway under traffic, by a run that prints all it can."""
     with Traffic(door, KEY, PREFERRED) as traffic:
-        applied = site(*override(gateway={"cooldown_s": 31}))
-    assert applied.returncode == 0, applied.stdout
+        done = site("-vvv", "--diff", *override(gateway={"cooldown_s": 31}))
+    return done, traffic
+
+
+def test_a_change_of_the_gateway_costs_no_request(
+    applied: tuple[subprocess.CompletedProcess[str], Traffic], measured: Callable[[str], None]
+) -> None:
+    done, traffic = applied
+    assert done.returncode == 0, done.stdout[-6000:]
     assert traffic.failures == []
     assert traffic.answered > 30, traffic.answered
     assert traffic.streams > 3, traffic.streams
@@ -186,15 +195,22 @@ def state(host: Any) -> str:
     )
 
 
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"routing": {"fallbacks": {PREFERRED: {"chain": ["stand-bye"]}}}}, 'did you mean "stand-by"?'),
+    ({"gateway": {"prot": 4000}}, 'did you mean "port"?'),
+    ({"providers": {"llama_cpp_native": {"port": 8081}}}, "8081"),
+]
+WAYS = [(), ("--limit", "engine"), ("--tags", "gateway")]
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "message", "arguments"),
     [
-        ({"routing": {"fallbacks": {PREFERRED: {"chain": ["stand-bye"]}}}}, 'did you mean "stand-by"?'),
-        ({"gateway": {"prot": 4000}}, 'did you mean "port"?'),
-        ({"providers": {"llama_cpp_native": {"port": 8081}}}, "8081"),
+        pytest.param(*bad, way, marks=[] if number == other else pytest.mark.full)
+        for number, bad in enumerate(BAD)
+        for other, way in enumerate(WAYS)
     ],
 )
-@pytest.mark.parametrize("arguments", [(), ("--limit", "engine"), ("--tags", "gateway")])
 def test_a_bad_catalogue_changes_nothing(
     gateway: Any, engine: Any, changes: dict[str, Any], message: str, arguments: tuple[str, ...]
 ) -> None:
@@ -209,9 +225,10 @@ def test_a_bad_catalogue_changes_nothing(
     assert (state(gateway), state(engine)) == before
 
 
-def test_planted_secrets_are_nowhere_but_in_their_credentials(gateway: Any, engine: Any) -> None:
-    said = site("-vvv", "--diff", *override(gateway={"cooldown_s": 33}))
-    assert said.returncode == 0, said.stdout[-3000:]
+def test_planted_secrets_are_nowhere_but_in_their_credentials(
+    gateway: Any, engine: Any, applied: tuple[subprocess.CompletedProcess[str], Traffic]
+) -> None:
+    said, _ = applied
     assert "changed=" in said.stdout
     for secret in PLANTED:
         assert secret not in said.stdout + said.stderr, "a secret was printed"

@@ -221,13 +221,18 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
             {"arguments": ["--enforce-eager", "--no-such-option"]},
             "vllm: error: unrecognized arguments: --no-such-option",
         ),
-        ({"arguments": ["--trust-remote-code"]}, "--trust-remote-code would run programs that lie beside a model"),
+        ({"arguments": ["--trust-remote-code"]}, "--trust-remote-code would run code that comes with a model"),
         # vLLM understands abbreviations.
-        ({"arguments": ["--trust-rem"]}, "--trust-remote-code runs programs that lie beside a model"),
-        ({"commit": "damaged"}, "model.safetensors delivers has the wrong checksum: the hub publishes"),
-        (
+        ({"arguments": ["--trust-rem"]}, "--trust-remote-code runs code that comes with a model"),
+        pytest.param(
+            {"commit": "damaged"},
+            "model.safetensors has the wrong checksum: the hub publishes",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
             {"version": "0.14.0"},
-            "vLLM 0.14.0 has known security holes: set llm_versions.vllm.version to 0.14.1 or newer",
+            "vLLM 0.14.0 has known vulnerabilities: set llm_versions.vllm.version to 0.14.1 or newer",
+            marks=pytest.mark.full,
         ),
         ({"backend": "cuda"}, "an NVIDIA GPU (nvidia-smi"),
     ],
@@ -251,6 +256,7 @@ def test_what_is_wrong_is_refused_and_changes_nothing(host: Any, variables: dict
     assert after == before
 
 
+@pytest.mark.full
 def test_an_engine_that_died_is_started_again(host: Any, measured: Callable[[str], None]) -> None:
     """The process that computes is killed, not the one that listens: that ends by itself then."""
     former = main_pid(host)

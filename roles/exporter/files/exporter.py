@@ -1,4 +1,4 @@
-"""What nobody else exports of a host of Modelyard, for Prometheus.
+"""What no other exporter provides about a host of Modelyard, for Prometheus.
 
 usage: exporter.py CONFIG [--check]
 
@@ -38,7 +38,7 @@ PROC = "/proc"
 # Together less than the 10 s that Prometheus waits for a scrape.
 COMMAND_TIMEOUT_S = 7.0
 PART_TIMEOUT_S = 8.0
-# A probe may have to wait for other people's requests, so it gets longer; it holds up no scrape.
+# A probe may have to wait for other requests, so it gets longer; it holds up no scrape.
 PROBE_TIMEOUT_S = 60.0
 PROBE_TOKENS = 32
 

@@ -7,7 +7,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 arguments = make_arg_parser(FlexibleArgumentParser(prog="vllm", usage="see `vllm serve --help`")).parse_args()
 if arguments.trust_remote_code:
-    sys.exit("vllm: error: --trust-remote-code runs programs that lie beside a model; that is not done here")
+    sys.exit("vllm: error: --trust-remote-code runs code that comes with a model, which is not allowed")
 try:
     validate_parsed_serve_args(arguments)
 except (TypeError, ValueError) as error:

@@ -21,12 +21,12 @@ class Client(Strict):
     """An application that asks the gateway with a key of its own."""
 
     secret: SecretName = Field(examples=["CHAT_KEY"])
-    """Name of the secret that holds its key, never the key itself. Generated if nobody defines it. Hosts only get a
-    hash, so one that you choose must have 24 characters or more."""
+    """Name of the secret that holds its key, never the key itself. Generated if it is not defined.
+    Hosts only get a hash, so one that you choose must have 24 characters or more."""
     models: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct), Unique] | None = Field(
         None, examples=[["chat", "qwen2.5-coder:7b"]]
     )
-    """Names it may ask for: models, aliases and capabilities. Whoever steps in for one of them may answer, too.
+    """Names it may ask for: models, aliases and capabilities. Their fallbacks may answer, too.
     Default: all."""
     rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
     """In any 60 seconds; more are answered with 429. Default: no limit."""

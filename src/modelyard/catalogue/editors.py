@@ -37,7 +37,7 @@ ANNOTATIONS = ("description", "default", "examples")
 
 
 class RunVariables(Strict):
-    """What a user may say of a run. Most of it stands on the command line: `-e llm_graph=graph.md`."""
+    """What a user may set for a run, most of it on the command line: `-e llm_graph=graph.md`."""
 
     secrets: dict[str, str] | None = Field(None, examples=[{"OPENAI_API_KEY": "{{ vault_openai_api_key }}"}])
     """Secrets by name; keep them in a vault. A name that is not here is looked up in the environment, then in
@@ -49,8 +49,8 @@ class RunVariables(Strict):
     report: str | None = Field(None, examples=["/tmp/report.json"])
     """A file on the controller that gets all diagnostics as JSON."""
     graph: str | None = Field(None, examples=["graph.md"])
-    """A file on the controller that gets who steps in for whom as a Mermaid flowchart, within Markdown if its name
-    ends in `.md`."""
+    """A file on the controller that gets the fallbacks as a Mermaid flowchart, within Markdown if
+    its name ends in `.md`."""
 
 
 ROOTS: tuple[type[BaseModel], ...] = (Catalogue, HostVariables, RunVariables)

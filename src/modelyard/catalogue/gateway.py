@@ -1,4 +1,4 @@
-"""`llm_gateway`: the gateway, its front door and its Redis."""
+"""`llm_gateway`: the gateway, its front end and its Redis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modelyard.kinds import (
 
 
 class Slots(Strict):
-    """Ports of the two gateway slots behind the door, on loopback. One of them runs."""
+    """Ports of the two gateway slots behind the front end, on loopback. One of them runs."""
 
     blue: Port = Field(4001, examples=[4001])
     """The first slot."""
@@ -31,8 +31,8 @@ class FrontEndTimeouts(Strict):
     """How long the front end waits."""
 
     door_s: Positive = Field(3600, examples=[3600], json_schema_extra=unit("seconds"))
-    """A connection may be silent this long before the door gives up on it. Longer than any attempt of the gateway. A
-    reload waits this long for in-flight streams."""
+    """A connection may be silent this long before the front end closes it. Longer than any attempt
+    of the gateway. A reload waits this long for in-flight streams."""
     header_s: Positive = Field(10, examples=[10], json_schema_extra=unit("seconds"))
     """The headers of a request have to be whole after this long."""
     idle_s: Positive = Field(60, examples=[60], json_schema_extra=unit("seconds"))
@@ -120,7 +120,7 @@ class Redis(Strict):
 
 
 class Gateway(Strict):
-    """The gateway (LiteLLM) and its front door (HAProxy)."""
+    """The gateway (LiteLLM) and its front end (HAProxy)."""
 
     listen: Annotated[list[IPAddress], Field(min_length=1), AfterValidator(listen_addresses), Unique] = Field(
         ["127.0.0.1"], examples=[["192.0.2.10"]]
@@ -128,9 +128,9 @@ class Gateway(Strict):
     """IP addresses the front end listens on, on every host of `llm_gateway`. By default only its own host reaches it.
     It has no TLS yet: clients on a network, with an address of the host there, have to trust that network."""
     port: Port = Field(4000, examples=[4000])
-    """The front door's port: LiteLLM's own default."""
+    """The front end's port: LiteLLM's own default."""
     slots: Slots = Field(Slots(), examples=[{"blue": 4001, "green": 4002}])
-    """Ports behind the door."""
+    """Ports behind the front end."""
     workers: Annotated[int, Field(ge=1, le=64)] = Field(2, examples=[4])
     """Processes per gateway. One answers about 100 requests a second on one core and takes 400 MiB. Two, so that one
     that is busy or dies leaves another."""

@@ -59,7 +59,7 @@ class ModelSource(Strict):
     repo: Repository | None = Field(None, examples=["Qwen/Qwen2.5-Coder-7B-Instruct-GGUF"])
     """A repository of Hugging Face, at `llm_versions.hugging_face.endpoint`."""
     revision: Revision | None = Field(None, examples=["13fbf4ed4e7b3d2e5a2a6f3a2f6d7b3f0a1b2c3d"])
-    """The commit of `repo`, so that nobody can exchange the model under you."""
+    """The commit of `repo`, so that the model cannot change unnoticed."""
     file: FileName | None = Field(
         None,
         examples=["qwen2.5-coder-7b-instruct-q4_k_m.gguf"],
@@ -134,8 +134,7 @@ class Model(Strict):
     preload: bool = Field(
         False,
         examples=[True],
-        description=f"{only_for('preload')} only: it is loaded when the server starts and stays, so that nobody waits "
-        "for it.",
+        description=f"{only_for('preload')} only: it is loaded when the server starts and stays loaded.",
     )
     tags: list[Tag] = Field([], examples=[["eu"]])
     """A request with one of these tags (header `x-litellm-tags`) goes to the deployments that have it. Others take a

@@ -46,7 +46,7 @@ class Email(Strict):
     to: EmailAddress = Field(examples=["ops@example.org"])
     """Recipient."""
     sender: EmailAddress = Field(examples=["modelyard@example.org"])
-    """What stands in From."""
+    """The sender's address (From)."""
     smarthost: MailServer = Field(examples=["mail.example.org:587"])
     """The mail server. TLS is required."""
     username: str | None = Field(None, examples=["modelyard"])
@@ -86,9 +86,9 @@ class ExporterPorts(Strict):
     """Ports of what gives Prometheus its metrics. Loopback, or `llm_address` if Prometheus is on another host."""
 
     gateway: Port = Field(8405, examples=[8405])
-    """The door's own metrics and, under `/litellm`, those of the slot that answers."""
+    """The front end's metrics and, under `/litellm`, those of the live slot."""
     node: Port = Field(9100, examples=[9100])
-    """Processors, memory, disks and network of every host."""
+    """CPU, memory, disks and network of every host."""
     host: Port = Field(9117, examples=[9117])
     """Releases, units, GPUs and measured first tokens of every host."""
     redis: Port = Field(9121, examples=[9121])

@@ -80,10 +80,10 @@ class _Placed(Strict):
     """`skip` leaves the provider out while its secret is not defined, and says so."""
     exclusive_group: Identifier | None = Field(None, examples=["gpu"])
     """Of the providers with this word one may be active on a host (where one takes a whole GPU, say). Starting one
-    stops the other. `playbooks/switch_model.yml` changes which; names of the others are answered by whoever steps in
+    stops the other. `playbooks/switch_model.yml` changes which; the fallbacks of the others answer
     for them."""
     active: Name | None = Field(None, examples=["qwen-coder"])
-    """Of its models only this one runs; the names of the others are answered by whoever steps in for them.
+    """Of its models only this one runs; the fallbacks of the others answer for them.
     `playbooks/switch_model.yml` changes it. Default: all run."""
 
 

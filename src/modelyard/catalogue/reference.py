@@ -75,7 +75,10 @@ llm_overrides:
 
 CHAPTERS: dict[type[BaseModel], list[str]] = {
     HostVariables: ["## Variables of a host\n", "In `host_vars`, or beside the host in the inventory.\n"],
-    RunVariables: ["## Secrets, and settings of a run\n", "Settings stand on the command line: `-e llm_graph=a.md`.\n"],
+    RunVariables: [
+        "## Secrets, and settings of a run\n",
+        "Settings are given on the command line: `-e llm_graph=a.md`.\n",
+    ],
 }
 
 

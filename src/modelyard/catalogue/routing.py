@@ -1,4 +1,4 @@
-"""`llm_routing`: public names and who steps in for whom."""
+"""`llm_routing`: public names and fallbacks."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ from modelyard.kinds import Name, Strict
 
 
 class Chain(Strict):
-    """Who steps in for a model: a `chain` of names, or nobody (`terminal: true`)."""
+    """Fallbacks of a model: a `chain` of names, or none (`terminal: true`)."""
 
     chain: list[Name] | None = Field(None, examples=[["qwen2.5-coder:7b", "gpt-oss:20b-cloud"]])
-    """Models, aliases or capabilities, tried in this order; behind each step come the steps that stand in for it."""
+    """Models, aliases or capabilities, tried in this order; each step is followed by its own
+    fallbacks."""
     terminal: Literal[True] | None = Field(None, examples=[True])
-    """Nobody steps in, on purpose."""
+    """No fallback, on purpose."""
 
 
 class Capability(Strict):
     """A name for a purpose."""
 
     models: Annotated[list[Name], Field(min_length=1)] = Field(examples=[["qwen2.5-coder:7b", "qwen-coder"]])
-    """Tried in this order, then whoever steps in for them."""
+    """Tried in this order, then their fallbacks."""
 
 
 class Routing(Strict):
-    """Public names and who steps in for whom."""
+    """Public names and fallbacks."""
 
     fallbacks: dict[Name, Chain] = Field({}, examples=[{"qwen2.5-coder:7b": {"chain": ["gpt-oss:20b-cloud"]}}])
-    """By model: who steps in when it fails, whatever the error. Expanded depth first; `plan` prints the result."""
+    """By model: fallbacks for any error. Expanded depth first; `plan` prints the result."""
     default_fallbacks: list[Name] = Field([], examples=[["gpt-oss:20b-cloud"]])
     """The chain of every model that has no entry in `fallbacks`. A model in this list gets the part behind it."""
     context_window_fallbacks: dict[Name, Chain] = Field({}, examples=[{"small": {"chain": ["large-context"]}}])
-    """By model: who steps in instead when a request is too long for it. Models without an entry keep their chain of
-    `fallbacks`. Only errors in words that the gateway knows are recognised as such: OpenAI's and some engines'."""
+    """By model: other fallbacks for requests that are too long for it. Models without an entry
+    keep their chain of `fallbacks`. Only errors in words that the gateway knows are recognised as
+    such: OpenAI's and some engines'."""
     content_policy_fallbacks: dict[Name, Chain] = Field({}, examples=[{"gpt-4o-mini": {"chain": ["qwen2.5-coder:7b"]}}])
-    """By model: who steps in instead when a provider refuses the content. Models without an entry keep their chain of
-    `fallbacks`."""
+    """By model: other fallbacks for content that a provider refuses. Models without an entry keep
+    their chain of `fallbacks`."""
     aliases: dict[Name, Name] = Field({}, examples=[{"chat": "llama3.1:latest"}])
     """Another name for one model or capability. It shares its chain and its cool-downs."""
     capabilities: dict[Name, Capability] = Field({}, examples=[{"code": {"models": ["qwen2.5-coder:7b"]}}])

@@ -27,11 +27,12 @@ class Catalogue(Strict):
     )
     """Who serves which model, and where. Providers by name; the name is part of the gateway's deployment ids."""
     routing: Routing = Field(Routing(), examples=[{"aliases": {"chat": "llama3.1:latest"}}])
-    """Public names and who steps in for whom."""
+    """Public names and fallbacks."""
     gateway: Gateway = Field(Gateway(), examples=[{"port": 4000}])
-    """The gateway and its front door."""
+    """The gateway and its front end."""
     clients: dict[ClientName, Client] = Field({}, examples=[{"chat-app": {"secret": "CHAT_KEY", "models": ["chat"]}}])
-    """Applications and what they may ask for. Their names stand in the gateway's metrics and its journal."""
+    """Applications and what they may ask for. Their names appear in the gateway's metrics and
+    journal."""
     monitoring: Monitoring | None = Field(None, examples=[{"prometheus": {"retention_days": 90}}])
     """Prometheus, Alertmanager, Grafana and their exporters. `llm_monitoring: false`: none of them."""
     versions: Versions | None = Field(None, examples=[{"litellm": {"version": "1.106.2"}}])

@@ -152,7 +152,7 @@ def _misspelt(name: str, known: Sequence[str]) -> str:
     folded = _folded(name)
     if folded.startswith("llm_"):
         hint = f'did you mean "{folded}"?' if folded in known else did_you_mean(folded, known)
-        return hint or f"variables of Modelyard are {', '.join(known)} and llm_overrides_*"
+        return hint or f"known variables: {', '.join(known)} and llm_overrides_*"
     squashed = {re.sub(r"[^a-z]", "", one): one for one in known}
     near = _nearest(re.sub(r"[^a-z]", "", folded), squashed, 0.9)
     # `lmm_overrides`, `llmoverrides`; `vlm_address` is something else.

@@ -34,7 +34,7 @@ SECRET_HINT = (
 )
 
 NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")
-"""Keys of the catalogue where a secret itself may stand by mistake."""
+"""Keys of the catalogue that may contain a secret itself by mistake."""
 
 HINTS = {
     "string_type": "put it in quotes",

@@ -30,7 +30,9 @@ class LitellmVersion(FromIndex):
     floor = (1, 83, 7)  # 1.82.7 and 1.82.8 were compromised releases
     version: Version = Field(
         examples=["1.106.2"],
-        description=f"A hashed lock of this version lies in roles/litellm/files/locks. {refused_below(floor)}",
+        description=(
+            f"roles/litellm/files/locks needs a lock file with hashes of this version. {refused_below(floor)}"
+        ),
     )
 
 
@@ -97,7 +99,7 @@ class Versions(_EngineVersions):
     """Where `source: {repo: ...}` is fetched from."""
 
     def uses_gpus(self, engine: Engine) -> bool:
-        """Whether an engine may use GPUs: unless its build is the one for processors."""
+        """Whether an engine may use GPUs: unless its build is the CPU one."""
         entry = self.of(engine.role)
         return not (isinstance(entry, Accelerated) and entry.backend == "cpu")
 

@@ -11,7 +11,7 @@ GPU = "{{instance}} {{index}}"
 ENGINES = board(
     "engines",
     "Engines",
-    "Whether the engines keep up: what waits, what is full, how fast they are.",
+    "Queues, cache use and speed of the engines.",
     {
         "Measured by a real request": [
             series(
@@ -19,7 +19,7 @@ ENGINES = board(
                 "s",
                 {"{{instance}} {{model}}": "modelyard_probe_time_to_first_token_seconds"},
                 steps=above(5, "orange"),
-                description="The exporter on the host asks each model from time to time, past the gateway.",
+                description="The host's exporter queries each model periodically, bypassing the gateway.",
             ),
             series("Tokens per second", "none", {"{{instance}} {{model}}": "modelyard_probe_tokens_per_second"}),
             states(
@@ -32,18 +32,18 @@ ENGINES = board(
             series(
                 "Requests",
                 "none",
-                {f"{ON} at work": "vllm:num_requests_running", f"{ON} waiting": "vllm:num_requests_waiting"},
+                {f"{ON} running": "vllm:num_requests_running", f"{ON} waiting": "vllm:num_requests_waiting"},
                 steps=above(5, "orange"),
             ),
             series("KV cache in use", "percentunit", {ON: "vllm:kv_cache_usage_perc"}, steps=above(0.95)),
             series(
-                "Requests pushed out of the cache",
+                "Preempted requests",
                 "none",
                 {ON: "increase(vllm:num_preemptions_total[$__rate_interval])"},
                 steps=above(1, "orange"),
             ),
             series(
-                "Prompts found in the cache",
+                "Prompt cache hit rate",
                 "percentunit",
                 {
                     ON: f"{rate('vllm:prefix_cache_hits_total', 'instance', 'service')}"
@@ -73,9 +73,9 @@ ENGINES = board(
         ],
         "llama.cpp": [
             series(
-                "Slots at work and requests that wait for one",
+                "Busy slots and waiting requests",
                 "none",
-                {f"{ON} at work": "llamacpp:requests_processing", f"{ON} waiting": "llamacpp:requests_deferred"},
+                {f"{ON} running": "llamacpp:requests_processing", f"{ON} waiting": "llamacpp:requests_deferred"},
                 steps=above(1, "orange"),
             ),
             series(
@@ -87,7 +87,7 @@ ENGINES = board(
                 },
             ),
             series(
-                "Prompts found in the cache",
+                "Prompt cache hit rate",
                 "percentunit",
                 {
                     ON: f"{rate('llamacpp:prompt_tokens_cached_total', 'instance', 'service')}"
@@ -102,7 +102,7 @@ ENGINES = board(
 GPUS = board(
     "gpus",
     "GPUs",
-    "What the NVIDIA GPUs do, how warm they are, and which errors they report.",
+    "Load, temperature and errors of the NVIDIA GPUs.",
     {
         "Use": [
             series("Computing", "percentunit", {GPU: "modelyard_gpu_utilization_ratio"}),
@@ -124,18 +124,18 @@ GPUS = board(
         ],
         "Errors": [
             series(
-                "Errors in the kernel's log (XID)",
+                "Errors in the kernel log (XID)",
                 "none",
                 {GPU: "modelyard_gpu_xid_errors_total"},
                 steps=above(1),
-                description="Since the host was started.",
+                description="Since the host's last boot.",
             ),
             series(
-                "Errors of the memory (ECC)",
+                "Memory errors (ECC)",
                 "none",
                 {f"{GPU} {{{{type}}}}": "modelyard_gpu_ecc_errors_total"},
                 steps=above(1, "orange"),
-                description="Since the driver was loaded; consumer cards do not tell.",
+                description="Since the driver was loaded; consumer GPUs do not report them.",
             ),
             listing(
                 "GPUs",

@@ -32,7 +32,7 @@ ANSWERED = f"1 - (modelyard:requests_unanswered:rate5m or 0 * {ASKED}) / ({ASKED
 OVERVIEW = board(
     "overview",
     "Overview",
-    "Whether people get answers, from whom, and what is out of order.",
+    "Answers, the providers behind them, and current faults.",
     {
         "Now": [
             number(
@@ -48,23 +48,23 @@ OVERVIEW = board(
                 "percentunit",
                 f"1 - {rate(DOOR_ERRORS)} / ({rate(DOOR)} > 0)",
                 steps=below(0.98),
-                description="Share of all answers at the front door that are no 5xx.",
+                description="Share of all answers of the front end that are not 5xx.",
             ),
-            number("Requests at work", "none", "sum(litellm_in_flight_requests)"),
+            number("Requests running", "none", "sum(litellm_in_flight_requests)"),
             number("First token, p95", "s", quantile(0.95, TTFT), steps=above(5, "orange")),
         ],
         "Answers": [
-            series("Answers at the front door", "reqps", {"{{code}}": rate(DOOR, "code")}, stack=True),
+            series("Answers of the front end", "reqps", {"{{code}}": rate(DOOR, "code")}, stack=True),
             series(
                 "Availability of each name",
                 "percentunit",
                 {"{{requested_model}}": ANSWERED},
                 steps=below(0.98),
-                description="Share of the requests for a name that somebody answered; faulty requests do not count.",
+                description="Share of the requests for a name that were answered; invalid requests do not count.",
             ),
             series("Time to first token, p95", "s", {"{{requested_model}}": quantile(0.95, TTFT, "requested_model")}),
         ],
-        "What runs": [
+        "Services": [
             states("Targets", {"{{instance}} {{service}}": TARGET, "{{instance}} {{service}} (probe)": PROBE}, UP),
             states(
                 "Alerts",
@@ -78,9 +78,9 @@ OVERVIEW = board(
 ROUTING = board(
     "routing",
     "Routing",
-    "Who answers, who steps in, and who is left alone for a while.",
+    "Providers that answer, fallbacks, and cooled-down deployments.",
     {
-        "Who answers": [
+        "Answers": [
             series("Answers by provider", "reqps", {"{{provider}}": by_provider(per_second())}, stack=True),
             series(
                 "Attempts per request",
@@ -92,7 +92,7 @@ ROUTING = board(
                     f" / ({rate(TOTAL)} > 0)"
                 },
                 steps=above(1.2, "orange"),
-                description="1: whoever was asked first answered. Who is cooled down is not asked.",
+                description="1: the first attempt answered. Cooled-down deployments are not tried.",
             ),
             series(
                 "Requests that a fallback answered",
@@ -117,7 +117,7 @@ ROUTING = board(
                 "Requests that failed",
                 "reqps",
                 {"{{requested_model}} {{exception_class}}": rate(FAILED, "requested_model", "exception_class")},
-                description="RouterRateLimitError: everybody in the chain is cooled down.",
+                description="RouterRateLimitError: the whole chain is cooled down.",
             ),
         ],
         "Deployments": [
@@ -125,7 +125,7 @@ ROUTING = board(
                 "State of deployments",
                 {"{{model_id}}": "max by (model_id) (litellm_deployment_state)"},
                 {0: ("answers", "green"), 1: ("failed last time", "orange"), 2: ("cooled down", "red")},
-                description="The worst that a worker saw when it last asked; that stays until it asks again.",
+                description="The worst state that a worker saw at its last request; it stays until the next one.",
             ),
             series(
                 "Cool-downs",
@@ -143,10 +143,10 @@ ROUTING = board(
                 "s",
                 {f"p{int(q * 100)}": quantile(q, "litellm_overhead_latency_metric") for q in (0.5, 0.95, 0.99)},
                 steps=above(0.25),
-                description="What the gateway adds to the time of an answer.",
+                description="Latency that the gateway adds.",
             ),
             series(
-                "Waiting before the gateway begins",
+                "Wait before processing",
                 "s",
                 {f"p{int(q * 100)}": quantile(q, "litellm_request_queue_time_seconds") for q in (0.5, 0.95, 0.99)},
                 steps=above(1),
@@ -163,9 +163,9 @@ ROUTING = board(
 TOKENS = board(
     "tokens",
     "Tokens and cost",
-    "How much is read and written, by whom, and what it would cost at the catalogue's prices.",
+    "Tokens read and written, by client, and their cost at the catalogue's prices.",
     {
-        "In the time shown": [
+        "In the period shown": [
             number("Tokens read", "short", in_range(READ)),
             number("Tokens written", "short", in_range(WRITTEN)),
             number("Requests", "short", in_range("litellm_requests_metric_total")),

@@ -15,7 +15,7 @@ HITS = f"({rate('litellm_cache_hits_metric_total', 'model')} or 0 * {MISSES})"
 REDIS = board(
     "redis",
     "Redis and cache",
-    "The state that gateways share, and how many answers come from the cache.",
+    "The state that gateways share, and answers from the cache.",
     {
         "Now": [
             number("Redis", "none", "min(redis_up)", steps=below(1), description="1: up"),
@@ -36,18 +36,18 @@ REDIS = board(
             ),
             series("Commands", "ops", {HOST: rate("redis_commands_processed_total", "instance")}),
             series(
-                "Keys that went",
+                "Removed keys",
                 "none",
                 {
-                    f"{HOST} thrown away": "increase(redis_evicted_keys_total[$__rate_interval])",
+                    f"{HOST} evicted": "increase(redis_evicted_keys_total[$__rate_interval])",
                     f"{HOST} expired": "increase(redis_expired_keys_total[$__rate_interval])",
                 },
-                description="Thrown away: the memory was full.",
+                description="Evicted: the memory was full.",
             ),
         ],
         "Cache": [
             series(
-                "Keys that were found in Redis",
+                "Redis hit rate",
                 "percentunit",
                 {
                     HOST: f"{FOUND} / ({FOUND} + {rate('redis_keyspace_misses_total', 'instance')} > 0)",
@@ -75,17 +75,17 @@ REDIS = board(
 HOSTS = board(
     "hosts",
     "Hosts",
-    "Processors, memory, disks and network of every host.",
+    "CPU, memory, disks and network of every host.",
     {
-        "Processor and memory": [
+        "CPU and memory": [
             series(
-                "Processors in use",
+                "CPU in use",
                 "percentunit",
                 {HOST: '1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[$__rate_interval]))'},
                 steps=above(0.9, "orange"),
             ),
             series(
-                "Load per processor",
+                "Load per CPU",
                 "none",
                 {HOST: 'node_load5 / on (instance) count by (instance) (node_cpu_seconds_total{mode="idle"})'},
                 steps=above(2, "orange"),
@@ -99,13 +99,13 @@ HOSTS = board(
         ],
         "Disks": [
             series(
-                "Space that is left",
+                "Free space",
                 "percentunit",
                 {f"{HOST} {{{{mountpoint}}}}": f"node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes"},
                 steps=below(0.1),
             ),
             series(
-                "Space that is left, bytes",
+                "Free space, bytes",
                 "bytes",
                 {f"{HOST} {{{{mountpoint}}}}": f"node_filesystem_avail_bytes{{{DISK}}}"},
             ),
@@ -136,7 +136,7 @@ HOSTS = board(
 RELEASES = board(
     "releases",
     "Releases and drift",
-    "What is live since when, what differs from it, and what keeps restarting.",
+    "Live releases, drift and restarts.",
     {
         "Live": [
             listing(
@@ -156,7 +156,7 @@ RELEASES = board(
                 "Last activation",
                 {"{{instance}} {{service}}": "modelyard_activation_last_success"},
                 {0: ("failed", "red"), 1: ("good", "green")},
-                description="Failed: the release before it was put back.",
+                description="Failed: the former release was restored.",
             ),
         ],
         "Drift": [

@@ -175,7 +175,7 @@ class Engine:
     """Options that a user may not set beside those of `vector`: other names of these, and what reaches outside the
     sandbox or shows a secret."""
     on_demand: bool = False
-    """A model is loaded when somebody asks for it, unless it says `preload`."""
+    """A model is loaded on the first request, unless it has `preload`."""
     loaded_path: str | None = None
     """Of an engine that loads on demand, the path that lists what is loaded."""
     lists_others: bool = False

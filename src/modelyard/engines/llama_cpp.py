@@ -71,8 +71,8 @@ def gpu_check(process: Process, layers: str, options: str) -> dict[str, Any]:
         "unit": unit,
         "layers": layers,
         "hint": (
-            f"journalctl -u {unit} says why CUDA was not used: the driver (nvidia-smi), CUDA_VISIBLE_DEVICES in the "
-            f"unit, {options} among the model's options"
+            f"journalctl -u {unit} shows why CUDA was not used; check the driver (nvidia-smi), "
+            f"CUDA_VISIBLE_DEVICES in the unit, and {options} in the model's options"
         ),
     }
 
@@ -103,7 +103,7 @@ ENGINE = LlamaCpp(
         Flag("host", lambda process: process.address),
         Flag("port", lambda process: process.port),
         Flag("ctx-size", lambda process: process.model.context_length),
-        # Left to itself it keeps on the processor what does not fit, and says nothing.
+        # By default it silently keeps on the CPU what does not fit.
         Flag("n-gpu-layers", lambda process: None if layers_given(process) else "all", default=True, gpu=True),
         OPTIONS,
         Flag("metrics"),

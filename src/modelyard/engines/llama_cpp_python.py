@@ -22,7 +22,7 @@ class LockedArchive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.url is None) == (self.path is None):
-            raise ValueError("a source has exactly one of url and path")
+            raise ValueError("a source needs exactly one of url and path")
         return self
 
 
@@ -30,7 +30,7 @@ class LlamaCppPythonVersion(LlamaCppBuild):
     """The release of llama-cpp-python, llama.cpp's server in Python."""
 
     version: Version = Field(examples=["0.3.36"])
-    """A hashed lock of this version lies in roles/llama_cpp_python/files/locks."""
+    """roles/llama_cpp_python/files/locks needs a lock file with hashes of this version."""
     source: LockedArchive | None = Field(None, examples=[{"path": "/srv/source.tar.gz"}])
     """Its source archive, if that is not to come from the Python package index. The checksum is the
     lock's."""

@@ -1,4 +1,4 @@
-"""Ollama: one process per provider serves all its models, which it loads when somebody asks for them."""
+"""Ollama: one process per provider serves all its models, which it loads on the first request."""
 
 from __future__ import annotations
 
@@ -114,14 +114,14 @@ class Ollama(Engine):
         return (model.context_length or settings.context_length or 0) * (settings.num_parallel or 1) or None
 
     def unestimated(self, model: Model) -> str | None:
-        return None if model.source else "its file is Ollama's own; vram_mib would say what it needs"
+        return None if model.source else "Ollama keeps its file; declare vram_mib to have it counted"
 
     def listed(self, served_name: str) -> str:
         return served_name if ":" in served_name else f"{served_name}:latest"
 
     def adoption(self, provider: str) -> str:
         setting = f"llm_providers.{provider}.ollama.models_path"
-        return f"Its models need not be pulled again: {setting} adopts them where they are (roles/ollama/README.md)"
+        return f"Its models need not be pulled again: {setting} adopts their directory (roles/ollama/README.md)"
 
 
 def _model(model: Model) -> dict[str, Any]:

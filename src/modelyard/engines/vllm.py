@@ -27,7 +27,7 @@ class VllmSettings(Strict):
     """How a vLLM of ours runs."""
 
     cpu_kv_cache_gib: Positive = Field(4, examples=[8], json_schema_extra=unit("GiB"))
-    """Memory for the context of all requests, with the build for processors. On GPUs it is a share
+    """Memory for the context of all requests, with the CPU build. On GPUs it is a share
     of their memory, and an option of the model: `gpu-memory-utilization`."""
 
 
@@ -37,7 +37,7 @@ class VllmVersion(Accelerated, FromIndex):
     floor = (0, 14, 1)
     version: Version = Field(
         examples=["0.32.0"],
-        description=f"Hashed locks of this version lie in roles/vllm/files/locks. {refused_below(floor)}",
+        description=f"roles/vllm/files/locks needs lock files with hashes of this version. {refused_below(floor)}",
     )
     backend: Backend = Field("cuda", examples=["cpu"])
     """`cuda`: vLLM's own build for NVIDIA GPUs; hosts without one are refused. `cpu`: a community's
@@ -66,7 +66,7 @@ class Vllm(Engine):
         }
 
     def unestimated(self, model: Model) -> str | None:
-        return "vLLM takes the share of a GPU that its options say; vram_mib would say how much that is"
+        return "vLLM reserves a share of the GPU that its options set; declare vram_mib to have it counted"
 
 
 ENGINE = Vllm(

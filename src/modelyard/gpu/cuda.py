@@ -59,22 +59,23 @@ def choose_build(
     supported = facts.get("cuda_version") if cards else None
     if supported and _version(supported)[0] < version[0]:
         raise CudaError(
-            f"what CUDA toolkit {_text(version)} builds does not run here, because the driver supports CUDA up to "
-            f"{supported}: update the driver ({facts.get('driver_version')}), or {way_out}"
+            f"binaries built with CUDA toolkit {_text(version)} do not run here: the driver "
+            f"({facts.get('driver_version')}) supports CUDA up to {supported}. Update the "
+            f"driver, or {way_out}"
         )
     wanted = sorted({_capability(text, prefix) for text in architectures} or {card.capability for card in cards})
     if not wanted:
         reason = f" ({facts['reason']})" if facts.get("reason") else ""
         raise CudaError(
-            f"there is no NVIDIA card to build for{reason}: set {prefix}cuda_architectures to the compute capabilities "
-            "of the cards, for example ['8.9']"
+            f"no NVIDIA GPU to build for{reason}: set {prefix}cuda_architectures to the compute "
+            "capabilities of the GPUs, for example ['8.9']"
         )
     lowest, highest = _range(version)
     foreign = [capability for capability in wanted if not lowest <= capability <= highest]
     if foreign:
         names = {card.capability: f" ({card.name})" for card in reversed(cards)}
         named = ", ".join(_text(capability) + names.get(capability, "") for capability in foreign)
-        others = f"; to leave a card out, set {prefix}cuda_architectures to those of the others"
+        others = f"; to leave a GPU out, set {prefix}cuda_architectures to those of the others"
         raise CudaError(
             f"CUDA toolkit {_text(version)} builds for compute capabilities {_text(lowest)} to {_text(highest)}, not "
             f"for {named}: {way_out}{others if len(wanted) > len(foreign) else ''}"
@@ -99,14 +100,14 @@ def _release(toolkit: str, nvcc: str, prefix: str) -> str:
     found = re.search(r"release (\d+\.\d+)", nvcc)
     if not found:
         raise CudaError(
-            f"{toolkit}/bin/nvcc does not tell its version. Is {prefix}cuda_toolkit the path of a CUDA toolkit?"
+            f"{toolkit}/bin/nvcc does not print its version. Is {prefix}cuda_toolkit the path of a CUDA toolkit?"
         )
     return found[1]
 
 
 def _capability(text: str, prefix: str) -> Version:
     if not re.fullmatch(r"\d+\.\d", str(text)):
-        raise CudaError(f"{prefix}cuda_architectures: {text} is no compute capability, which is written as in '8.9'")
+        raise CudaError(f"{prefix}cuda_architectures: {text} is not a compute capability such as '8.9'")
     return _version(text)
 
 

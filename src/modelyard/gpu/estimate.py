@@ -63,7 +63,7 @@ def estimate(
     layers, embedding = _count(header.get("layers")), _count(header.get("embedding"))
     offloaded = _offloaded(options, layers or 0)
     if decisive or not offloaded:
-        return Estimate(None, f"its option {(decisive or ['n-gpu-layers'])[0]} decides how much of it is on a GPU")
+        return Estimate(None, f"its option {(decisive or ['n-gpu-layers'])[0]} sets how much of it is on a GPU")
     if (layers or 0) > MOST_LAYERS:
         layers = None
     known = _count(header.get("context_length"))
@@ -72,7 +72,7 @@ def estimate(
     per_layer = _per_layer(heads, layers or 0)
     length = _head_length(header, embedding or 0)
     if not (layers and embedding and context and per_layer and length):
-        return Estimate(None, "its header does not say what the cache needs")
+        return Estimate(None, "its header does not contain what the cache size depends on")
     micro_batch = _number(options.get("ubatch-size")) or MICRO_BATCH
     if shared := _count(header.get("shared_layers")):
         per_layer[max(layers - shared, 0) :] = [0] * min(shared, layers)  # They read the cache of an earlier layer.

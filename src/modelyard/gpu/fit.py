@@ -87,7 +87,7 @@ class Card:
             return f"the memory of {self.label} is not known"
         beside = [
             *(f'"{part.model}" ({"about " if part.estimated else ""}{part.mib:g})' for part in memory.ours if part.mib),
-            *(f"{program} ({mib:g}, not ours)" for program, mib in memory.others),
+            *(f"{program} ({mib:g}, unmanaged)" for program, mib in memory.others),
         ]
         left = f"{self.label} has {max(memory.free_mib, 0):g} of {memory.mib:g} MiB left"
         return left + (f" beside {', '.join(beside)}" if beside else "")
@@ -122,7 +122,7 @@ def place(
         if process.gpus:
             missing = next((at for at, gpu in enumerate(process.gpus) if gpu not in by_name), None)
             if missing is not None:
-                message = f"{process.describe()} wants GPU {process.gpus[missing]} of {host}, {lacks}"
+                message = f"{process.describe()} is assigned GPU {process.gpus[missing]} of {host}, {lacks}"
                 there = ", ".join(_called(card) for card in cards) or "no GPU"
                 refusals.append(Refusal(index, "unknown-gpu", message, f"{host} has {there}", missing))
                 continue

@@ -74,8 +74,7 @@ def fit_on_host(
         if one.card.memory.mib is None and one.card.memory.ours:
             names = ", ".join(f'"{part.model}"' for part in one.card.memory.ours)
             out.notices.append(
-                f"{one.card.label} does not tell its memory (a GPU that shares the host's): "
-                f"whether {names} fits is not checked"
+                f"{one.card.label} does not report its memory (it shares the host's): not checked whether {names} fits"
             )
     out.gpus = [_row(one) for one in found]
     return out
@@ -112,11 +111,11 @@ def _tell(refusals: Sequence[Refusal], processes: Sequence[Process], out: Fitted
         ]
         text += "".join(f" [{line}]" for line in how)
         if processes[refusal.process].late and refusal.code != "unknown-gpu":
-            out.notices.append(f"{text}. It may run with a shorter context or partly on the processor")
+            out.notices.append(f"{text}. It may run with a shorter context or partly on the CPU")
         elif refusal.code == "unknown-gpu":
             out.problems.append(text)
         else:
-            measured = ", or say vram_mib as measured" if how else ""
+            measured = ", or set vram_mib to a measured value" if how else ""
             out.problems.append(f"{text}. Fix: {refusal.hint}{measured}")
 
 
@@ -151,7 +150,7 @@ def disagreements(host: str, declared: Sequence[Mapping[str, Any]], found: Seque
     if not declared:
         return []
     there = "; ".join(_described(one) for one in found)
-    fix = f"Correct llm_gpus of {host}, or remove it to go by what the host says"
+    fix = f"Correct llm_gpus of {host}, or remove it to use the GPUs that the host reports"
     if len(declared) != len(found):
         return [f"llm_gpus of {host} declares {_many(declared)}, the host has {len(found)}: {there}. {fix}"]
     by_uuid = {one.uuid: one for one in found}
@@ -164,7 +163,7 @@ def disagreements(host: str, declared: Sequence[Mapping[str, Any]], found: Seque
         if one is None:
             problems.append(f"{what}, which the host does not have. It has {there}. {fix}")
         elif uuid and one.index not in (None, index):
-            problems.append(f"{what}, but on the host that is {_described(one)}. {fix}")
+            problems.append(f"{what}, but on the host it is {_described(one)}. {fix}")
         elif one.card.memory.mib is not None and abs(one.card.memory.mib - memory) > TOLERANCE * memory:
             problems.append(f"{what} with {memory} MiB, but on the host it is {_described(one)}. {fix}")
     return problems
@@ -174,19 +173,19 @@ def _without(host: str, asking: Sequence[str], declared: Sequence[Mapping[str, A
     names = ", ".join(f'"{name}"' for name in asking)
     who = " and ".join(
         ([f"llm_gpus of {host} declares {_many(declared)}"] if declared else [])
-        + ([f"GPUs are asked for (gpus, vram_mib) by {names}"] if asking else [])
+        + ([f"GPUs are required (gpus, vram_mib) by {names}"] if asking else [])
     )
     gpus = facts.get("gpus") or []
     reason = facts.get("reason") or (
-        f"MIG is on and no instance was made (GPU {gpus[0]['index']})" if gpus else "nvidia-smi lists none"
+        f"MIG is enabled and has no instances (GPU {gpus[0]['index']})" if gpus else "nvidia-smi lists no GPU"
     )
     fix = "Install or repair the NVIDIA driver, or move the models to a host that has GPUs"
-    return f"{who}, but the host has none that can be used: {reason}. {fix}"
+    return f"{who}, but the host has no usable GPU: {reason}. {fix}"
 
 
 def _estimate(engine: Mapping[str, Any], model: Mapping[str, Any], found: Sequence[Found]) -> Estimate:
     if not model.get("header"):
-        return Estimate(None, str(model.get("reason") or "nothing is known of its file"))
+        return Estimate(None, str(model.get("reason") or "its file is unknown"))
     mine = [one for one in found if not engine.get("gpus") or set(engine["gpus"]) & set(one.card.names)]
     default = own_context(engine.get("contexts") or (), sum(one.card.memory.mib or 0 for one in mine))
     return estimate(model["header"], engine.get("context_length"), engine.get("options") or {}, default)
@@ -224,7 +223,7 @@ def _many(gpus: Sequence[Any]) -> str:
 
 
 def _described(one: Found) -> str:
-    memory = "memory not told" if one.card.memory.mib is None else f"{one.card.memory.mib} MiB"
+    memory = "memory not reported" if one.card.memory.mib is None else f"{one.card.memory.mib} MiB"
     return f"{one.card.label}, {one.name}, {memory}, {one.uuid}"
 
 

@@ -87,7 +87,7 @@ def _host(host: str, plan: HostPlan, live: Live | str, served: Set[str]) -> Host
         if service not in live:
             changes.append(ServiceChange(service, "add"))
         elif live[service]["plan"] is None:
-            reason = "cannot be compared: an older version of Modelyard made the live release"
+            reason = "cannot be compared: the live release was made by an older version of Modelyard"
             changes.append(ServiceChange(service, "unclear", (reason,), live[service]["since"]))
         elif found := differences(recorded(service, live[service]["plan"]), part):
             changes.append(ServiceChange(service, "change", tuple(found), live[service]["since"]))

@@ -57,20 +57,20 @@ def drill(
     whose owner did not confirm.
     """
     if fault not in FAULTS:
-        raise DrillError(f'There is no fault "{fault}": {did_you_mean(fault, FAULTS) or listing(list(FAULTS))}')
+        raise DrillError(f'Unknown fault "{fault}": {did_you_mean(fault, FAULTS) or listing(list(FAULTS))}')
     if environment not in ("staging", "lab") and not confirmed:
         raise DrillError(
-            "This inventory is not marked as staging or lab (llm_environment), so people may depend on it. If they "
-            f"shall see this: -e production=true -e confirm={fault}"
+            "This inventory is not marked as staging or lab (llm_environment), so users may "
+            f"depend on it. To run the drill anyway: -e production=true -e confirm={fault}"
         )
     asked = model or next(iter(local_models), "")
     if asked not in local_models:
         near = did_you_mean(asked, local_models) or (listing(local_models) if local_models else "there are none")
-        raise DrillError(f'"{asked}" is no chat model that runs on hosts of this inventory: {near}')
+        raise DrillError(f'"{asked}" is not a chat model on hosts of this inventory: {near}')
     part, shell = FAULTS[fault]
     units = {host: unit for host, plan in plans.items() if (unit := _unit(part, plan, asked))}
     if not units:
-        raise DrillError(f"There is no {part} in this inventory that could be broken")
+        raise DrillError(f"This inventory has no {part} to break")
     return Drill(fault, asked, shell, units)
 
 

@@ -59,7 +59,7 @@ def way_back(histories: Mapping[str, History], service: str = "", release: str =
     service goes to the release before, or to `release` (or what it begins with). Raises RollbackError.
     """
     if release and not service:
-        raise RollbackError("a release belongs to a service: add -e service=NAME; playbooks/releases.yml lists them")
+        raise RollbackError("release needs service, too: add -e service=NAME; playbooks/releases.yml lists them")
     found = list(_to_release(histories, service, release) if service else _undo_latest_run(histories))
     steps = [step for step in found if step.release != step.live]
     order = {stage: place for place, stage in enumerate(STAGES)}
@@ -78,7 +78,7 @@ def _to_release(histories: Mapping[str, History], service: str, release: str) ->
         wanted = (
             f'has no release "{release}" of {service}' if release else f"has a release of {service} before this one"
         )
-        raise RollbackError(f"no host {wanted}. To go back to there is, {there}")
+        raise RollbackError(f"no host {wanted}. Available: {there}")
     for host, identifier in matching.items():
         if identifier:
             yield Step(host, service, identifier, having[host]["live"])
@@ -114,7 +114,7 @@ def _undo_latest_run(histories: Mapping[str, History]) -> Iterator[Step]:
     followed = {run for service in changes for _at, run in service if run != service[-1][1]}
     latest = [service[-1] for service in changes if service]
     if not latest:
-        raise RollbackError("no host remembers a run that changed anything")
+        raise RollbackError("no host has a record of a run that changed anything")
     _at, run = max([change for change in latest if change[1] not in followed] or latest)
     gone = []
     for host, history in histories.items():
@@ -126,7 +126,7 @@ def _undo_latest_run(histories: Mapping[str, History]) -> Iterator[Step]:
             before = done[first - 1] if first else None
             release = before["release"] if before and before["outcome"] == "live" else None
             if release and release not in service["there"]:
-                gone.append(f"{host}: release {release} of {name} is no longer there")
+                gone.append(f"{host}: release {release} of {name} no longer exists")
             yield Step(host, name, release, service["live"], done[first]["at"])
     if gone:
         raise RollbackError("\n".join(["the latest run cannot be undone as a whole:", *gone]))
@@ -146,7 +146,7 @@ def render(results: Mapping[str, History | str], now: float) -> str:
         for name, service in history.items():
             lines += [f"  {line}" for line in _service(name, service, now)]
         if not history:
-            lines.append("  nothing of Modelyard")
+            lines.append("  no services of Modelyard")
     return "\n".join(lines)
 
 

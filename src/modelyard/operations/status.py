@@ -76,12 +76,12 @@ def _problems(service: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[s
     else:
         yield from service["differences"]
     for path in service["edited"]:
-        yield f"{path} was changed by hand; site.yml puts it right"
+        yield f"{path} was edited by hand; site.yml restores it"
     plan = live.get("plan") or {}
     version = plan.get("version") or plan.get("build", {}).get("version")
     component = service.get("unit", "").removeprefix("modelyard-").partition("@")[0].partition(".")[0]
     if version and (floor := below_floor(component.replace("-", "_"), str(version))):
-        yield f"version {version} is below {floor}, the oldest without known holes"
+        yield f"version {version} is below {floor}, the minimum version without known vulnerabilities"
 
 
 # -- as text -----------------------------------------------------------------------------------------------

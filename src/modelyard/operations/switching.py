@@ -86,7 +86,8 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
     assert before.catalogue is not None, "a catalogue without errors was compiled"
     if component in PACKAGED:
         raise SwitchError(
-            f"{component} is the distribution's: apt-get install --only-upgrade on its host, then site.yml restarts it"
+            f"{component} comes from the distribution: run apt-get install --only-upgrade on its "
+            "host, then site.yml to restart it"
         )
     former = before.catalogue.versions.of(component) if before.catalogue.versions else None
     if former is None:
@@ -107,8 +108,9 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
     assert planned is not None, "the choice is in the catalogue"
     if planned.version != version:
         raise SwitchError(
-            f"The inventory's own overrides say {component} {planned.version}, and they win: change or remove "
-            f"versions.{component} there ({listing(_who_says(inventory, component))})"
+            f"The inventory's own overrides set {component} {planned.version} and take "
+            f"precedence: change or remove versions.{component} there "
+            f"({listing(_who_says(inventory, component))})"
         )
     hosts = tuple(host for host, plan in final.hosts.items() if plan != before.hosts.get(host))
     return Upgrade(overrides, former.version, final, hosts)
@@ -139,9 +141,9 @@ def rotation(inventory: Inventory, secret: str) -> Rotation:
         return Rotation("gateway" if secret == MASTER_KEY else "redis", (), final, final, ())
     if secret not in engines:
         raise SwitchError(
-            f'"{secret}" cannot be rotated; {listing([*ROTATED, *engines])} can. A client gets a second entry in '
-            "llm_clients with a key of its own, and the first is removed once it has moved; a key of somebody else's "
-            "service is changed where it is defined, then site.yml"
+            f'"{secret}" cannot be rotated; {listing([*ROTATED, *engines])} can. For a '
+            "client's key, add a second entry to llm_clients, move the client, and remove the "
+            "first; for a provider's key, change it where it is defined, then run site.yml"
         )
     provider = engines[secret]
     away = _while_away(inventory, [provider], final)
@@ -223,17 +225,17 @@ def _choice(
     if provider is None:
         known = list(catalogue.providers)
         near = did_you_mean(name, known) or f"providers: {listing(known)}"
-        raise SwitchError(f'There is no provider "{name}": {near}')
+        raise SwitchError(f'Unknown provider "{name}": {near}')
     models = [entry.name for entry in provider.models if entry.adapter_of is None]
     engine = provider.engine
     if provider.group is None or engine is None or engine.per_provider:
         why = f"one {engine.title} serves all its models" if engine and provider.group else "it runs elsewhere"
         raise SwitchError(f'"{name}" has no model to switch: {why}')
     if not groups.get(provider.group):
-        raise SwitchError(f'"{name}" runs nowhere: no host is in group {provider.group}')
+        raise SwitchError(f'"{name}" is not deployed: no host is in group {provider.group}')
     if model not in models:
         near = did_you_mean(model, models) or f"its models: {listing(models)}"
-        raise SwitchError(f'"{model}" is no model of provider "{name}": {near}')
+        raise SwitchError(f'"{model}" is not a model of provider "{name}": {near}')
     if provider.exclusive_group is None and provider.active is None:
         raise SwitchError(
             f'All models of "{name}" run at the same time, so there is nothing to switch. Give the provider an '

@@ -36,11 +36,13 @@ def render_summary(compiled: Compiled) -> str:
 def render_plan(compiled: Compiled) -> str:
     """What runs where, who answers for which name, and what is left out and why."""
     blocks = [_host(host, plan) for host, plan in compiled.hosts.items()]
-    blocks.append(["Who answers, in this order", *(line for route in compiled.routes for line in _route(route))])
+    blocks.append(
+        ["Order of attempts for each public name", *(line for route in compiled.routes for line in _route(route))]
+    )
     clients = [plan.litellm.clients for plan in compiled.hosts.values() if plan.litellm]
     if clients and clients[0]:
         rows = [_client(name, client) for name, client in clients[0].items()]
-        blocks.append(["Who may ask, with keys of their own", *(f"  {line}" for line in table(rows))])
+        blocks.append(["Clients with their own keys", *(f"  {line}" for line in table(rows))])
     rest = [entry for entry in compiled.left_out if entry["kind"] != "step"]
     if rest:
         blocks.append(["Left out"])
@@ -55,10 +57,10 @@ def render_plan(compiled: Compiled) -> str:
 
 def render_changes(changes: Sequence[HostChanges]) -> str:
     """What a run would change on every host, as far as that is known."""
-    lines = ["What would change"]
+    lines = ["Pending changes"]
     for host in changes:
         if host.unknown:
-            lines.append(f"  {host.host}: what runs there is not known ({host.unknown})")
+            lines.append(f"  {host.host}: live releases are not known ({host.unknown})")
         elif not host.services and not host.names_added and not host.names_removed:
             what = f"nothing, {plural(len(host.unchanged), 'service')} as planned" if host.unchanged else "nothing"
             lines.append(f"  {host.host}: {what}")
@@ -66,7 +68,7 @@ def render_changes(changes: Sequence[HostChanges]) -> str:
             lines += [f"  {host.host}", *(f"    {line}" for line in _changes(host))]
     if not all(host.unknown for host in changes):
         lines.append(
-            "Only the plans are compared: site.yml --check --diff looks at files, packages and processes, too."
+            "Only the plans are compared; site.yml --check --diff compares files, packages and processes, too."
         )
     return "\n".join(lines)
 
@@ -97,7 +99,10 @@ def _route(route: Mapping[str, Any]) -> list[str]:
         for number, attempt in enumerate(route["attempts"], start=1)
     ]
     lines = table(attempts) + [f"-  {step['model']} is left out: {step['reason']}" for step in route["left_out"]]
-    for what, names in (("request too long", route["context_window"]), ("content refused", route["content_policy"])):
+    for what, names in (
+        ("on a context-window error", route["context_window"]),
+        ("on a content-policy error", route["content_policy"]),
+    ):
         if names:
             lines.append(f"{what}: {' → '.join(names)}")
     kind = f" ({route['kind']})" if route["kind"] in ("capability", "inactive") else ""
@@ -115,7 +120,7 @@ def _client(name: str, client: Client) -> tuple[str, str, str]:
 def _changes(host: HostChanges) -> Iterator[str]:
     for change in host.services:
         since = f" (live since {change.since})" if change.since else ""
-        note = ": this version does not know it, and site.yml leaves it running" if change.kind == "left" else ""
+        note = ": unknown to this version; site.yml leaves it running" if change.kind == "left" else ""
         yield f"{change.kind:<7}  {change.service}{since}{note}"
         for detail in change.details[:MOST_DETAILS]:
             yield f"           {detail}"
@@ -126,5 +131,5 @@ def _changes(host: HostChanges) -> Iterator[str]:
     if host.names_added:
         yield f"new public names: {listing(host.names_added)}"
     if host.names_removed:
-        yield f"public names that go away: {listing(host.names_removed)}"
-        yield "  (clients that ask for one are refused; site.yml does that only with -e llm_allow_removal=true)"
+        yield f"public names to be removed: {listing(host.names_removed)}"
+        yield "  (requests for them fail; site.yml removes them only with -e llm_allow_removal=true)"

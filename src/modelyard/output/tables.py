@@ -22,7 +22,7 @@ def gpu_table(gpus: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     rows = [("GPU", "MiB", "free", "name", "models")]
     for gpu in gpus:
-        users = [*map(_model, gpu["models"]), *(f"{name} {mib:g} (not ours)" for name, mib in gpu.get("others", ()))]
+        users = [*map(_model, gpu["models"]), *(f"{name} {mib:g} (unmanaged)" for name, mib in gpu.get("others", ()))]
         taken = sum(m["vram_mib"] or 0 for m in gpu["models"]) + sum(mib for _name, mib in gpu.get("others", ()))
         total = gpu["memory_mib"]
         rows.append(
@@ -39,5 +39,5 @@ def gpu_table(gpus: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _model(model: Mapping[str, Any]) -> str:
     if not model["vram_mib"]:
-        return f"{model['name']} (need not known)"
+        return f"{model['name']} (need unknown)"
     return f"{model['name']} {'about ' if model.get('estimated') else ''}{model['vram_mib']:g}"

@@ -180,10 +180,10 @@ def redis_checks(listen: Sequence[str], port: int) -> list[Check]:
 def door_checks(listen: Sequence[str], port: int) -> list[Check]:
     """Return the checks of the front end that hold before any slot of the gateway runs."""
     base = f"http://{url_host(reach(listen[0]))}:{port}"
-    hint = "the door's path filter: /opt/modelyard/services/haproxy/current/config/haproxy.cfg"
+    hint = "the front end's path filter: /opt/modelyard/services/haproxy/current/config/haproxy.cfg"
     closed = (("POST", "/model/new"), ("GET", "/ui"))
     return [
-        unit_check("haproxy", "the door"),
+        unit_check("haproxy", "the front end"),
         *(
             HttpCheck(
                 name=f"{path} is closed from outside",

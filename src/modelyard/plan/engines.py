@@ -157,7 +157,7 @@ def engine_checks(engine: Engine, process: Process, *, keyed: bool) -> list[Chec
                 service=service,
                 url=base + engine.health,
                 expect_status=[200],
-                hint=f"{journal(unit)}; 503 means that the model is still loading",
+                hint=f"{journal(unit)}; 503 means the model is still loading",
             )
         )
     checks.append(
@@ -177,7 +177,7 @@ def engine_checks(engine: Engine, process: Process, *, keyed: bool) -> list[Chec
         if model.mode != "chat":
             skip = f"mode is {model.mode}"
         elif engine.on_demand and not model.preload:
-            skip = "loaded when somebody asks for it, and a check loads none"
+            skip = "loaded on the first request; checks load no model"
         checks.append(
             ChatCheck(
                 name=f"{model.name} answers",

@@ -104,7 +104,7 @@ class GatewayParts:
     def through_the_door(self) -> list[Check]:
         """Return what is checked through the front end. It goes live before any slot does, so smoke runs this alone."""
         hint = f"{journal('modelyard-haproxy.service')}; then {SLOTS_HINT}"
-        return self.gateway_checks("haproxy", self.scope.door, "the door", hint)
+        return self.gateway_checks("haproxy", self.scope.door, "the front end", hint)
 
     def keys(self, host: str) -> list[Check]:
         """Return whether providers elsewhere take our keys. What they refuse does not hold a release back."""
@@ -116,10 +116,10 @@ class GatewayParts:
             path = "/v1/models" if anthropic else "/models"
             checks.append(
                 KeyCheck(
-                    name=f"{provider} takes the key {secret}",
+                    name=f"{provider} accepts the key {secret}",
                     service="litellm",
                     url=f"{api_base(deployment, view).rstrip('/')}{path}",
-                    hint=f"give {secret} its right value, then site.yml --tags gateway",
+                    hint=f"correct {secret}, then run site.yml --tags gateway",
                     bearer=None if anthropic else f"litellm/{secret}",
                     x_api_key=f"litellm/{secret}" if anthropic else None,
                 )
@@ -156,7 +156,7 @@ class GatewayParts:
                 bearer=bearer,
                 names=self.scope.public_names,
                 timeout_s=10,
-                hint=f"a missing name was dropped by the gateway at start: {hint}",
+                hint=f"the gateway dropped a missing name at start: {hint}",
             ),
             HttpCheck(
                 name=f"{what} refuses a request without a key",
@@ -175,8 +175,8 @@ class GatewayParts:
                 model=resident or self.scope.public_names[0],
                 stream=stream,
                 timeout_s=CHAT_TIMEOUT_S,
-                hint=f"the engine's own check says whether it is the engine; else {hint}",
-                skip=None if resident else "no model is resident, and a check loads none",
+                hint=f"if the engine's own check fails, it is the engine; else {hint}",
+                skip=None if resident else "no model is loaded; checks load no model",
             )
             for stream in (False, True)
         ]

@@ -105,14 +105,14 @@ class Author:
         watched = told.episodes([value and value / most for value in told.over_time["watched"][0].values])
         slack = 2 * self.interval_s
         if watched[0].begin > told.begin + slack:
-            yield f"Prometheus has nothing before {self._time(watched[0].begin)}."
+            yield f"Prometheus has no data before {self._time(watched[0].begin)}."
         for before, after in pairwise(watched):
-            yield f"Prometheus has nothing between {self._time(before.end)} and {self._time(after.begin)}."
+            yield f"Prometheus has no data between {self._time(before.end)} and {self._time(after.begin)}."
         if watched[-1].end < told.end - told.span.step_s - slack:
-            yield f"Prometheus has nothing after {self._time(watched[-1].end)}."
+            yield f"Prometheus has no data after {self._time(watched[-1].end)}."
         for (job, host), values in told.by("silent", "job", "instance").items():
             if job in GATEWAY and (gone := told.episodes(values)):
-                name = "gateway" if job == "litellm" else "front door"
+                name = "gateway" if job == "litellm" else "front end"
                 lost = duration(sum(one.seconds for one in gone))
                 when = f"{self._time(gone[0].begin)} and {self._time(gone[-1].end)}"
                 yield f"The {name} on {host} did not answer Prometheus for {lost} between {when}: figures may be late."
@@ -144,9 +144,9 @@ class Author:
         return Section(
             "availability",
             "Availability of each name",
-            "How many of the requests for a name were answered, by whomever. Faulty requests are not a name's fault: "
-            "they count as answered.",
-            ("Name", "Asked for", "Answered", "of these by a fallback", "Nobody answered", "Availability"),
+            "Share of the requests for a name that were answered, fallbacks included. Invalid "
+            "requests count as answered.",
+            ("Name", "Requested", "Answered", "of these by a fallback", "Not answered", "Availability"),
             1,
             rows if traces or refused else [],
             self._nothing("No request reached the gateway in this period."),
@@ -161,12 +161,12 @@ class Author:
         whole = sum(map(total, answers.values()))
         return Section(
             "providers",
-            "Who answered",
+            "Answers",
             "Answers by provider.",
             ("Provider", "Answers", "Share"),
             1,
             [(name, count(total(answers[name])), share(total(answers[name]), whole)) for name in ordered],
-            self._nothing("Nobody was asked in this period."),
+            self._nothing("No provider was called in this period."),
             [Trace(name, answers[name], "bar", place) for place, name in enumerate(ordered[:MOST_DRAWN])],
             "answers",
         )
@@ -189,7 +189,7 @@ class Author:
             "fallbacks",
             "Fallbacks",
             "Taken: another name answered. Failed: a step of the chain failed or was cooled down.",
-            ("Asked for", "Steps in", "Taken", "Failed"),
+            ("Requested", "Steps in", "Taken", "Failed"),
             2,
             [(*key, *map(count, sums[key])) for key in ordered],
             self._nothing("No fallback was needed in this period."),
@@ -272,8 +272,8 @@ class Author:
             kinds.setdefault(_shown(" ".join(key[1:])), []).append(errors[key])
         rows = [(*map(_shown, key), count(total(errors[key]))) for key in ordered]
         if round(total(self._refused())):
-            rows.append((NONE, "the front door: no gateway was ready", "503", count(total(self._refused()))))
-            kinds["the front door 503"] = [self._refused()]
+            rows.append((NONE, "the front end: no gateway was ready", "503", count(total(self._refused()))))
+            kinds["the front end 503"] = [self._refused()]
         refusals = self.told.by("refusals", "api_key_alias", "status_code")
         for client, status in sorted(refusals, key=lambda key: (-total(refusals[key]), key)):
             if number := round(total(refusals[client, status])):
@@ -284,8 +284,9 @@ class Author:
         return Section(
             "errors",
             "Errors",
-            "What was answered with an error. 400, 404, 413 and 422 are faults of the request. RouterRateLimitError: "
-            "everybody in the chain is cooled down. Refused: before any model was asked.",
+            "Requests answered with an error. 400, 404, 413 and 422 are invalid requests. "
+            "RouterRateLimitError: the whole chain is cooled down. Refused: before any model was "
+            "called.",
             ("Name", "Kind", "Status", "Requests"),
             3,
             rows,
@@ -319,7 +320,7 @@ class Author:
         return Section(
             "alerts",
             "Alerts",
-            "What fired, and for how long. docs/operations.md has a runbook for each.",
+            "Alerts and their duration. docs/operations.md has a runbook for each.",
             ("Alert", "Severity", "About", "First", "Last", "Times", "In total"),
             5,
             rows,
@@ -347,7 +348,7 @@ class Author:
             for moment, place in last.items():
                 if moment > told.begin:
                     release = f"{one.labels.get('release', '')} {one.labels.get('version', '')}".strip()
-                    result = "good" if known[place] else "failed, the one before was put back"
+                    result = "good" if known[place] else "failed, the former one was restored"
                     found.append((moment, host, service, release, result))
         return Section(
             "changes",
@@ -371,12 +372,12 @@ class Author:
         ]
         return Section(
             "silent",
-            "What did not answer Prometheus",
-            "Targets that were down or out of reach.",
+            "Targets that did not answer Prometheus",
+            "Targets that were down or unreachable.",
             ("Host", "Service", "Job", "First", "Last", "Times", "In total"),
             5,
             rows,
-            "Everything that Prometheus asked answered all the time.",
+            "Every target answered all the time.",
         )
 
 
