@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from modelyard.catalogue.sourcemap import plain
 from modelyard.names import journal
+from modelyard.plan.parts import PrometheusPart
 from modelyard.report.page import page
 from modelyard.report.queries import AT_THE_END, ReportError, over_time, span
 from modelyard.report.sections import Author
@@ -40,13 +41,13 @@ class ActionModule(Action):
         )
         host, settings = watcher(arguments["plans"])
         try:
-            period = span(arguments["hours"], settings["retention_days"])
+            period = span(arguments["hours"], settings.retention_days)
         except ReportError as error:
             raise Refusal(str(error)) from None
         answer = self._module(
             variables,
             {
-                "url": f"http://{settings['listen'][0]}:{settings['port']}",
+                "url": f"http://{settings.listen[0]}:{settings.port}",
                 "points": period.points,
                 "step_s": period.step_s,
                 "over_time": over_time(period.step_s),
@@ -61,7 +62,7 @@ class ActionModule(Action):
         if not told.over_time["watched"]:
             raise Refusal(f"Prometheus on {host} has no data for the last {arguments['hours']} hours")
         now = time.time()
-        report = Author(told, plain(arguments["public_names"]), settings["scrape_interval_s"], clock).write()
+        report = Author(told, plain(arguments["public_names"]), settings.scrape_interval_s, clock).write()
         text = page(report, told, shown(arguments["inventory"]), now, clock, get_plotlyjs())
         path = Path(
             os.path.abspath(os.path.expanduser(arguments["destination"] or f"report-{clock(now):%Y-%m-%d}.html"))
@@ -85,11 +86,11 @@ def clock(moment: float) -> datetime:
     return datetime.fromtimestamp(moment).astimezone()
 
 
-def watcher(plans: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def watcher(plans: Mapping[str, Any]) -> tuple[str, PrometheusPart]:
     """Return the host that has Prometheus, and its part of the plan. Raises Refusal if there is none."""
     for host, plan in plans.items():
         if plan["prometheus"] is not None:
-            return host, plain(plan["prometheus"])
+            return host, PrometheusPart.model_validate(plain(plan["prometheus"]))
     raise Refusal(
         "This inventory has no monitoring, so there is nothing to report: its group "
         "llm_monitoring is empty, or `llm_monitoring: false` disables it\n  try: put a host into "

@@ -64,14 +64,6 @@ def started(host: Any, unit: str) -> str:
     return str(host.check_output(f"systemctl show -p MainPID,ActiveEnterTimestampMonotonic {unit}"))
 
 
-@pytest.fixture
-def restored() -> Iterator[None]:
-    """Afterwards the host is as the scenario describes it."""
-    yield
-    done = converge()
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture(params=sorted(KINDS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -197,8 +189,11 @@ def test_what_was_edited_is_drift_until_the_next_run(host: Any) -> None:
     assert drift(host) == {"unit": 0, "process": 0, "files": 0}
 
 
-def test_a_switch_that_was_interrupted_is_drift_until_the_next_run(host: Any, restored: None) -> None:
-    """The link names the new release already, the unit and the process are still those of the old one."""
+def test_a_switch_that_was_interrupted_is_drift_until_the_next_run(host: Any) -> None:
+    """The link names the new release already, the unit and the process are still those of the old one.
+
+    The next run is that of test_an_activation_that_failed_is_told.
+    """
     releases = "/opt/modelyard/services/redis"
     old = host.check_output(f"readlink {releases}/current")
     done = converge(maxmemory_mib=65)
@@ -225,6 +220,7 @@ def test_an_activation_that_failed_is_told(host: Any) -> None:
     bad = {**node, "port": 9115}
     done = converge(instances=[bad, *(one for one in instances if one is not node)])
     assert done.returncode != 0
+    assert drift(host) == {"unit": 0, "process": 0, "files": 0}, "of Redis, whose switch was interrupted"
     assert told(host, "activation_last_success", service="exporter@node") == 0
     assert told(host, "activation_last_success", service="redis") == 1
     assert host.check_output("readlink /opt/modelyard/services/exporter@node/current") == release
@@ -294,6 +290,10 @@ def test_our_exporter_sees_what_it_tells_of_and_not_what_is_secret(host: Any) ->
     assert not {"ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd"} & set(filtered)
 
 
+def test_without_gpus_nothing_is_told_of_them(host: Any) -> None:
+    assert not [name for name in scrape(host, "host") if "gpu" in name or "xid" in name]
+
+
 def put_nvidia_smi(host: Any, script: str) -> None:
     """Make the stand-in for nvidia-smi a shell script."""
     path = "/usr/bin/nvidia-smi"
@@ -303,14 +303,12 @@ def put_nvidia_smi(host: Any, script: str) -> None:
 
 @pytest.fixture
 def _nvidia_smi(host: Any) -> Iterator[None]:
-    """Have a stand-in for nvidia-smi, and the unit of a host with GPUs."""
+    """Have a stand-in for nvidia-smi until the test ends, and the unit of a host with GPUs from now on."""
     put_nvidia_smi(host, f"echo '{L40S}'")
     done = converge()
     assert done.returncode == 0, done.stdout + done.stderr
     yield
     host.check_output("rm /usr/bin/nvidia-smi")
-    done = converge()
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("_nvidia_smi")
@@ -351,13 +349,10 @@ def test_on_a_host_with_gpus(host: Any) -> None:
     wait_until(lambda: told(host, "exporter_part_up", part="gpus") == 1)
 
 
-def test_without_gpus_nothing_is_told_of_them(host: Any) -> None:
-    assert not [name for name in scrape(host, "host") if "gpu" in name or "xid" in name]
-
-
 # Changes --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_probe_without_a_proper_address_is_refused_and_changes_nothing(host: Any) -> None:
     units = [f"modelyard-exporter@{kind}" for kind in KINDS]
     before = [started(host, unit) for unit in units]
@@ -368,7 +363,8 @@ def test_a_probe_without_a_proper_address_is_refused_and_changes_nothing(host: A
     assert [started(host, unit) for unit in units] == before
 
 
-def test_exporters_that_are_no_longer_wanted_go(host: Any, restored: None) -> None:
+def test_exporters_that_are_no_longer_wanted_go(host: Any) -> None:
+    """Comes last: nothing is brought back."""
     node = started(host, "modelyard-exporter@node")
     done = converge(wanted=["node", "blackbox", "host"])
     assert done.returncode == 0, done.stdout + done.stderr

@@ -37,7 +37,8 @@ def emit_rules(
         # Of a capability, one model that may read more is enough.
         "text_only": [route.name for route in routes if blind.issuperset(route.attempts[: route.heads])],
         "cached": gateway.cache.enabled,
-        "limits": gateway.limits.model_dump(include=set(GuardLimits.model_fields)),
+        # Sorted, so that the order of the classes is not a change of the release.
+        "limits": dict(sorted(gateway.limits.model_dump(include=set(GuardLimits.model_fields)).items())),
         "health": health,
         "hidden": sorted(addresses | {deployment.id for deployment in everything}),
         "redis": redis if view.redis_address is not None else None,
