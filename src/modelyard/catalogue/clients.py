@@ -18,7 +18,7 @@ from modelyard.kinds import (
 
 
 class Client(Strict):
-    """An application that asks the gateway with a key of its own."""
+    """An application with its own key for the gateway."""
 
     secret: SecretName = Field(examples=["CHAT_KEY"])
     """Name of the secret that holds its key, never the key itself. Generated if it is not defined.

@@ -34,7 +34,7 @@ class FrontEndTimeouts(Strict):
     """A connection may be silent this long before the front end closes it. Longer than any attempt
     of the gateway. A reload waits this long for in-flight streams."""
     header_s: Positive = Field(10, examples=[10], json_schema_extra=unit("seconds"))
-    """The headers of a request have to be whole after this long."""
+    """The headers of a request must be complete within this time."""
     idle_s: Positive = Field(60, examples=[60], json_schema_extra=unit("seconds"))
     """A client may be idle this long while it sends a large body, while it reads an answer, and between two requests
     of a connection."""
@@ -44,16 +44,17 @@ class SwitchTimeouts(Strict):
     """How long a change of the gateway may take."""
 
     ready_s: Positive = Field(300, examples=[300], json_schema_extra=unit("seconds"))
-    """The new slot has to pass its checks after this long. Otherwise the old one stays."""
+    """The new slot must pass its checks within this time. Otherwise the old one stays live."""
     drain_s: Positive = Field(120, examples=[120], json_schema_extra=unit("seconds"))
     """The old slot may take this long to finish its requests."""
 
 
 class Timeouts(SwitchTimeouts, FrontEndTimeouts):
-    """How long the gateway and its door wait."""
+    """Time-outs of the gateway and its front end."""
 
     request_s: Seconds = Field(600, examples=[600], json_schema_extra=unit("seconds"))
-    """One attempt may take this long. Long, because a long answer of a slow local model is no fault."""
+    """One attempt may take this long. Long, because a long answer of a slow local model is not a
+    failure."""
     stream_s: Seconds = Field(120, examples=[120], json_schema_extra=unit("seconds"))
     """A stream may be silent this long, the wait for its first token included. Then the next step of the chain
     answers."""
@@ -63,7 +64,7 @@ class BodyLimits(Strict):
     """What the front end and the gateway allow a request's body."""
 
     body_s: Positive = Field(60, examples=[300], json_schema_extra=unit("seconds"))
-    """A body has to be whole after this long. Slow clients with large bodies need more."""
+    """A body must be complete within this time. Slow clients with large bodies need more."""
 
 
 class FrontEndLimits(BodyLimits):
@@ -77,18 +78,19 @@ class GuardLimits(BodyLimits):
     """What one request and one worker may take."""
 
     body_mib: Annotated[int, Field(ge=1, le=1024)] = Field(32, examples=[64], json_schema_extra=unit("MiB"))
-    """The largest body of a request. Pictures and sound are in it, a third larger than their files."""
+    """The largest body of a request. Images and audio are included, a third larger than their
+    files."""
     worker_mib: Annotated[int, Field(ge=600, le=65536)] = Field(1200, examples=[2000], json_schema_extra=unit("MiB"))
     """A worker that has more memory finishes its requests and is replaced. The unit of a slot may have twice as much
     for each of its workers."""
 
 
 class Limits(GuardLimits, FrontEndLimits):
-    """What one request, one address and one worker may take."""
+    """Limits of one request, one address and one worker."""
 
 
 class Cache(Strict):
-    """Whether a repeated question may be answered from Redis."""
+    """Whether repeated requests may be answered from Redis."""
 
     enabled: bool = Field(False, examples=[True])
     """`true`: the same request of the same client within `ttl_s` gets the same answer, from memory. Off, because
@@ -101,7 +103,7 @@ class Redis(Strict):
     """The Redis the gateways share, if `llm_redis` has a host."""
 
     port: Port = Field(6379, examples=[6379])
-    """What it listens on. Another one if the host has a Redis already."""
+    """Its port. Choose another one if the host already has a Redis."""
     maxmemory_mib: Annotated[int, Field(ge=16)] = Field(256, examples=[256], json_schema_extra=unit("MiB"))
     """It holds counters, some kilobytes each, and cached answers if `cache` is on."""
     maxmemory_policy: Literal[
@@ -114,9 +116,10 @@ class Redis(Strict):
         "volatile-random",
         "volatile-ttl",
     ] = Field("allkeys-lru", examples=["allkeys-lru"])
-    """What happens when it is full. By default the oldest go; the gateway never stops because of it."""
+    """What happens when it is full. By default the least recently used keys are evicted; the
+    gateway never stops because of it."""
     persistence: Literal["none", "rdb", "aof"] = Field("none", examples=["none"])
-    """Counters of the last minute are not worth a disk write; a restart begins at zero."""
+    """By default none: counters of the last minute need no disk; a restart begins at zero."""
 
 
 class Gateway(Strict):
@@ -135,12 +138,13 @@ class Gateway(Strict):
     """Processes per gateway. One answers about 100 requests a second on one core and takes 400 MiB. Two, so that one
     that is busy or dies leaves another."""
     timeouts: Timeouts = Field(Timeouts(), examples=[{"request_s": 300}])
-    """How long the gateway and its door wait."""
+    """Time-outs of the gateway and its front end."""
     limits: Limits = Field(Limits(), examples=[{"body_mib": 64}])
-    """What one request, one address and one worker may take."""
+    """Limits of one request, one address and one worker."""
     cooldown_s: Seconds = Field(30, examples=[30], json_schema_extra=unit("seconds"))
-    """A deployment is left alone this long after two failures in a row. The last step of a chain never is."""
+    """A deployment is cooled down for this long after two consecutive failures. The last step of a
+    chain never is."""
     cache: Cache = Field(Cache(), examples=[{"enabled": True}])
-    """Whether a repeated question may be answered from Redis."""
+    """Whether repeated requests may be answered from Redis."""
     redis: Redis = Field(Redis(), examples=[{"port": 6380}])
     """The Redis the gateways share."""

@@ -95,7 +95,7 @@ class Model(Strict):
     """One model of a provider."""
 
     name: Name = Field(examples=["qwen2.5-coder:7b"])
-    """What clients ask for: the public name."""
+    """The public name, which clients use."""
     served_name: Name | None = Field(
         None,
         examples=["qwen2.5-coder-7b-instruct"],
@@ -109,7 +109,7 @@ class Model(Strict):
         f"{PULLING} pulls the tag `served_name` without it, and makes the model from this GGUF file with it.",
     )
     mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
-    """What it does. A chain holds models of one mode."""
+    """The kind of requests it answers. A chain holds models of one mode."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
     """The context window. An engine of ours is started with it (default: the model's own); for a model that runs
     elsewhere it is what that model takes. `plan` warns where it shrinks along a chain."""

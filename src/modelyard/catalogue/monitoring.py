@@ -22,17 +22,18 @@ class PrometheusSettings(Strict):
     """Prometheus, which keeps the metrics."""
 
     port: Port = Field(9090, examples=[9090])
-    """What it listens on, on loopback of the host of `llm_monitoring`."""
+    """Its port, on loopback of the host of `llm_monitoring`."""
     scrape_interval_s: Annotated[int, Field(ge=10, le=30)] = Field(15, examples=[15], json_schema_extra=unit("seconds"))
-    """How often everything is asked. At least as long as an answer may take (10 s), and alerts look at two minutes."""
+    """How often targets are scraped. At least as long as a scrape may take (10 s); alerts need two
+    minutes of data."""
     retention_days: Positive = Field(30, examples=[90], json_schema_extra=unit("days"))
-    """What is older is deleted."""
+    """Older data is deleted."""
     retention_gib: Positive = Field(10, examples=[50], json_schema_extra=unit("GiB"))
-    """The oldest is deleted earlier if there is more than this."""
+    """The oldest data is deleted earlier if there is more than this."""
 
 
 class Webhook(Strict):
-    """Where alerts are posted to."""
+    """The webhook that receives alerts."""
 
     url: HttpUrl = Field(examples=["https://alerts.example.org/modelyard"])
     """The address. It can be read in the configuration on the host, so it must not be a key itself."""
@@ -41,7 +42,7 @@ class Webhook(Strict):
 
 
 class Email(Strict):
-    """Who gets alerts as mail."""
+    """The recipient of alerts by e-mail."""
 
     to: EmailAddress = Field(examples=["ops@example.org"])
     """Recipient."""
@@ -50,7 +51,7 @@ class Email(Strict):
     smarthost: MailServer = Field(examples=["mail.example.org:587"])
     """The mail server. TLS is required."""
     username: str | None = Field(None, examples=["modelyard"])
-    """The user there, if it wants one."""
+    """The user there, if it needs one."""
     password_env: SecretName | None = Field(None, examples=["SMTP_PASSWORD"])
     """Name of the secret that holds the user's password."""
 
@@ -62,10 +63,10 @@ class Email(Strict):
 
 
 class AlertmanagerSettings(Strict):
-    """Alertmanager, which sends alerts on. Without a receiver it only shows them."""
+    """Alertmanager, which routes alerts. Without a receiver it only shows them."""
 
     port: Port = Field(9093, examples=[9093])
-    """What it listens on, on loopback of the host of `llm_monitoring`."""
+    """Its port, on loopback of the host of `llm_monitoring`."""
     webhook: Webhook | None = Field(None, examples=[{"url": "https://alerts.example.org/modelyard"}])
     """Alerts are posted there as JSON."""
     email: Email | None = Field(
@@ -76,14 +77,14 @@ class AlertmanagerSettings(Strict):
 
 
 class GrafanaSettings(Strict):
-    """Grafana, which shows dashboards. It runs if `llm_versions` says where its archive is."""
+    """Grafana, which shows dashboards. It runs if `llm_versions` names its archive."""
 
     port: Port = Field(3000, examples=[3000])
-    """What it listens on, on loopback of the host of `llm_monitoring`."""
+    """Its port, on loopback of the host of `llm_monitoring`."""
 
 
 class ExporterPorts(Strict):
-    """Ports of what gives Prometheus its metrics. Loopback, or `llm_address` if Prometheus is on another host."""
+    """Ports of the exporters. On loopback, or `llm_address` if Prometheus is on another host."""
 
     gateway: Port = Field(8405, examples=[8405])
     """The front end's metrics and, under `/litellm`, those of the live slot."""
@@ -94,7 +95,7 @@ class ExporterPorts(Strict):
     redis: Port = Field(9121, examples=[9121])
     """Redis."""
     blackbox: Port = Field(9115, examples=[9115])
-    """Asks what has no metrics of its own."""
+    """Probes services without metrics."""
 
 
 def _probe_interval(seconds: int) -> int:
@@ -110,13 +111,13 @@ class Monitoring(Strict):
     prometheus: PrometheusSettings = Field(PrometheusSettings(), examples=[{"retention_days": 90}])
     """Keeps the metrics."""
     alertmanager: AlertmanagerSettings = Field(AlertmanagerSettings(), examples=[{"port": 9094}])
-    """Sends alerts on."""
+    """Routes alerts."""
     grafana: GrafanaSettings = Field(GrafanaSettings(), examples=[{"port": 3000}])
     """Shows dashboards."""
     exporters: ExporterPorts = Field(ExporterPorts(), examples=[{"node": 9101}])
-    """Where metrics are had."""
+    """Exporter ports."""
     probe_interval_s: Annotated[int, Field(ge=0), AfterValidator(_probe_interval)] = Field(
         300, examples=[600], json_schema_extra=unit("seconds")
     )
-    """How often every engine is asked for a few tokens, to measure the time to the first. At least 30;
-    `0`: never."""
+    """How often every engine is queried for a few tokens, to measure the time to the first. At
+    least 30; `0`: never."""

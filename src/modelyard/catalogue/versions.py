@@ -55,12 +55,12 @@ class GrafanaVersion(Release):
 
 
 class HuggingFace(Strict):
-    """Where repositories of models are."""
+    """The hub for model repositories."""
 
     endpoint: BaseUrl = Field("https://huggingface.co", examples=["https://hub.example.org"])
     """Hugging Face, or a mirror of it."""
     token_env: SecretName | None = Field(None, examples=["HF_TOKEN"])
-    """Name of the secret that holds the token, for repositories that want one."""
+    """Name of the secret that holds the token, for repositories that need one."""
 
 
 class _GatewayVersion(Strict):

@@ -44,7 +44,7 @@ class LlamaCppBuild(Accelerated, FromIndex):
     """Compute capabilities to build for. Without any, those of the host's GPUs; with those of all
     hosts, one build serves all of them."""
     cmake_options: list[CMakeOption] = Field([], examples=[["-DGGML_AVX512=ON"]])
-    """Further options for CMake, which overrule those of the role."""
+    """Further options for CMake, which override those of the role."""
 
 
 class LlamaCppVersion(LlamaCppBuild):

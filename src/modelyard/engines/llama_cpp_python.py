@@ -12,7 +12,8 @@ from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version
 
 
 class LockedArchive(Strict):
-    """Where an archive comes from whose checksum is in a lock; exactly one of `url` and `path`."""
+    """Where an archive comes from whose checksum is in a lock file; exactly one of `url` and
+    `path`."""
 
     url: HttpUrl | None = Field(None, examples=["https://example.org/source.tar.gz"])
     """An address the controller fetches from."""
@@ -32,8 +33,8 @@ class LlamaCppPythonVersion(LlamaCppBuild):
     version: Version = Field(examples=["0.3.36"])
     """roles/llama_cpp_python/files/locks needs a lock file with hashes of this version."""
     source: LockedArchive | None = Field(None, examples=[{"path": "/srv/source.tar.gz"}])
-    """Its source archive, if that is not to come from the Python package index. The checksum is the
-    lock's."""
+    """Its source archive, if that is not to come from the Python package index. The lock file has
+    its checksum."""
 
 
 class LlamaCppPython(Engine):

@@ -50,13 +50,13 @@ class OllamaSettings(Strict):
     registry: HostPort | None = Field(None, examples=["registry.example.org:5000"])
     """Where models are pulled from, if not from Ollama's own registry."""
     insecure_registry: bool = Field(False, examples=[True])
-    """The registry is asked without TLS."""
+    """Use the registry without TLS."""
     prune: bool = Field(False, examples=[True])
-    """Models on the host that the catalogue does not name are deleted."""
+    """Delete models on the host that the catalogue does not name."""
     pull_attempts: Positive = Field(5, examples=[10], json_schema_extra=unit("attempts"))
-    """How many attempts in a row may bring no data before a pull fails."""
+    """A pull fails after this many consecutive attempts without data."""
     pull_stall_s: Positive = Field(120, examples=[600], json_schema_extra=unit("seconds"))
-    """Without data for so long an attempt ends."""
+    """An attempt ends after this long without data."""
 
 
 class OllamaArchive(Archive):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class VllmSettings(Strict):
-    """How a vLLM of ours runs."""
+    """How a deployed vLLM runs."""
 
     cpu_kv_cache_gib: Positive = Field(4, examples=[8], json_schema_extra=unit("GiB"))
     """Memory for the context of all requests, with the CPU build. On GPUs it is a share
