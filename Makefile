@@ -10,7 +10,7 @@ ONLY ?=
 # What `make loadtest` sends: so many clients at once, for so long.
 USERS ?= 4
 SECONDS ?= 60
-# Compute capabilities of the cards that `make cuda` builds for.
+# Compute capabilities of the GPUs that `make cuda` builds for.
 CAPABILITIES ?= 8.9
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

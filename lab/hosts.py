@@ -101,7 +101,8 @@ def boot(lab: Lab, host: Host) -> None:
     stop(lab, host.name)  # what a crash left of it
     for part in ("upper", "work", "root"):
         (directory / part).mkdir(parents=True, exist_ok=True)
-    # `volatile` skips every sync, and marks the disk so that nobody trusts it after a kernel crash; we may.
+    # `volatile` skips every sync, and marks the disk as untrusted after a kernel crash; that is
+    # acceptable here.
     shutil.rmtree(directory / "work/work/incompat", ignore_errors=True)
     if not Path(host.base).is_dir():
         raise LabError(f"the disk of {host.name} lies on {host.base}, which is gone. Take the lab down first.")
@@ -224,7 +225,7 @@ def stop(lab: Lab, name: str) -> None:
         shutil.rmtree(Path("/run/systemd/nspawn") / kind / machine, ignore_errors=True)
     for point in mounts_under(disk(lab, name)):
         if subprocess.run(["umount", point], check=False, capture_output=True).returncode:
-            run("umount", "--lazy", point)  # somebody's shell stands in it
+            run("umount", "--lazy", point)  # a shell's working directory is in it
     pid_file.unlink(missing_ok=True)
 
 

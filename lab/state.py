@@ -117,7 +117,7 @@ class Lab:
 
     @property
     def lock(self) -> Path:
-        """File that serializes `up` and `down`; never removed, since somebody may be waiting for it."""
+        """File that serializes `up` and `down`; never removed, as a process may wait for it."""
         return RUN / "locks" / self.id
 
     def machine(self, host: str) -> str:

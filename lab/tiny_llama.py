@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lab.state import share_dir
 from lab.tiny_gguf import BEGIN, END, TEMPLATE, WORDS
 
-# Heads of 64, because attention on a processor has no smaller ones.
+# Heads of 64, because attention on a CPU supports no smaller ones.
 WIDTH, LAYERS, HEADS, FEED_FORWARD, RANK = 128, 2, 2, 256, 8
 TOKENS = ["<unk>", "<s>", "</s>"]
 TOKENS += [f"<0x{byte:02X}>" for byte in range(256)]

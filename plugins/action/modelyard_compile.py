@@ -52,7 +52,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
 
 
 class ActionModule(ControllerAction):
-    """Hands the `llm_*` variables of every host in llm_stack to the compiler. Contacts nobody."""
+    """Hands the `llm_*` variables of every host in llm_stack to the compiler. Contacts no host."""
 
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Return the compiled plans. Raises Refusal with everything that is wrong."""

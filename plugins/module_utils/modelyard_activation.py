@@ -129,8 +129,9 @@ class Activation(ABC):
             if up and not checks:
                 self.note(f"{unit} is active, it has no checks")
                 return
-            # A model that answers from the processor does not move to a GPU by itself, nor does a gateway find a
-            # name that it dropped at its start. While anything else fails, it may still be starting.
+            # A model that runs on the CPU does not move to a GPU by itself, nor does a gateway
+            # find a name that it dropped at its start. While anything else fails, it may still be
+            # starting.
             final = bool(failed) and all(result["final"] for result in failed)
             if gave_up or final or time.monotonic() > deadline:
                 self.checks = results

@@ -44,6 +44,6 @@ def describe(clients: dict[str, Any], hashes: dict[str, Any], former: dict[str, 
 
 
 def is_private(path: str, gid: int) -> bool:
-    """Whether a file is root's, and readable for nobody else but one group."""
+    """Whether a file is root's, and readable only for root and one group."""
     status = os.stat(path)
     return (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, gid, 0o640)

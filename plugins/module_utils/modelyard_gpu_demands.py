@@ -1,4 +1,4 @@
-"""What preflight is told of a host's GPUs, and of the models that are to run on them.
+"""A host's GPUs and the models that are to run on them, as preflight needs them.
 
 Standard library only, because this runs with the target's Python.
 """

@@ -68,7 +68,7 @@ class InPlace(Activation):
         raise ServiceError("\n".join([report, *self._give_back()]))
 
     def _wait_for_others(self) -> None:
-        """Wait until those that step in for this one get requests again, where a moment ago they were switched too."""
+        """Wait until this service's fallbacks get requests again after a recent switch."""
         now = time.time()
         waits = {}
         for name, seconds in self.after.items():
@@ -77,7 +77,7 @@ class InPlace(Activation):
                 # A clock that was set back makes it no longer than that.
                 waits[name] = min(latest[0]["at"] + seconds - now, seconds)
         unit = next(iter(self.release.unit_files()))
-        if waits and unit_state(unit).get("ActiveState") == "active":  # else nobody is turned away by what follows
+        if waits and unit_state(unit).get("ActiveState") == "active":  # else nothing is interrupted
             self.note(f"wait {max(waits.values()):.0f} s until requests go to {', '.join(sorted(waits))} again")
             time.sleep(max(waits.values()))
 

@@ -117,7 +117,7 @@ class Snapshot:
             check_space(self.home, max(missing, 0), self.means)
             for file in files:
                 self._fetch(file)
-            shutil.rmtree(self.path, ignore_errors=True)  # somebody changed it
+            shutil.rmtree(self.path, ignore_errors=True)  # it was changed
             os.replace(self.partial, self.path)
             write_text(self.record, json.dumps(states(self.path)))
             return left

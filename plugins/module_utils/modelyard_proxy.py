@@ -12,7 +12,7 @@ from ansible.module_utils.modelyard_host import ServiceError
 
 
 class Door:
-    """HAProxy's admin socket: the front door of the gateway."""
+    """HAProxy's admin socket: the gateway's front end."""
 
     SOCKET = "/run/modelyard-haproxy/admin.sock"
     BACKEND = "gateway"

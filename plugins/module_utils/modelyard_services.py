@@ -169,7 +169,7 @@ class Service:
 
     @property
     def displaced(self) -> bool:
-        """Whether it was stopped to make room for another service. That survives whoever stopped it."""
+        """Whether it was stopped to make room for another service. Survives that run."""
         return os.path.exists(os.path.join(self.root, "displaced"))
 
     @displaced.setter

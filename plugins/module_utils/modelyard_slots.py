@@ -81,7 +81,10 @@ class Slots(Activation):
         return keep
 
     def _retire(self, slot: str, door: Door | None) -> None:
-        """Let a slot finish its requests, then stop it. No state is left in the door: its health check keeps it out."""
+        """Let a slot finish its requests, then stop it.
+
+        No state is left in the front end: its health check keeps the slot out.
+        """
         unit = slot_unit(self.release, slot)
         if door:
             door.set_state(slot, "drain")
@@ -93,7 +96,8 @@ class Slots(Activation):
                 self.note(f"{slot} still had {door.slot(slot)['scur']} requests after {limit:.0f} s, they were cut")
         uninstall(unit)
         if door:
-            # In rotation again only once the door's health check knows that it is down, or it would get requests.
+            # In rotation again only once the front end's health check knows that it is down, or it
+            # would get requests.
             wait_for(
                 lambda: door.slot(slot)["check_status"] != "L7OK",
                 10,

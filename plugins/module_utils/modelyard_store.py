@@ -1,7 +1,7 @@
-"""The store on the host: artifacts, what builds of them leave behind, and what of both nobody needs any more.
+"""The store on the host: artifacts, remains of their builds, and what is no longer needed.
 
     /opt/modelyard/store/NAME-VERSION-HASH/          an artifact; `.modelyard-complete` in it says that it is whole, and
-                                                     when somebody last asked for it
+                                                     when it was last requested
     /var/cache/modelyard/build/NAME-VERSION-HASH/    a build under way, or one that failed, with its log
 
 Standard library only, because this runs with the target's Python.
@@ -27,7 +27,8 @@ COMPLETE = ".modelyard-complete"
 COMMANDS = ("/usr/local/bin/ollama",)
 """Programs for the admin that roles write outside of a release, and that start one of an artifact."""
 OURS = re.compile(r"\.?(?P<identifier>.+-[0-9a-f]{12})(\.new|\.tar\.zst)?")
-"""An artifact, a copy that is being unpacked, a build, or its archive. Anything else there is somebody else's."""
+"""An artifact, a copy that is being unpacked, a build, or its archive. Anything else there is not
+Modelyard's."""
 
 
 def unit_name(identifier: str) -> str:
@@ -42,7 +43,7 @@ def building(identifier: str) -> bool:
 
 
 def unneeded(now: float, forgotten: Collection[str] = ()) -> list[str]:
-    """Return the paths that nothing on the host names, that nobody asked for within a day, and that nobody builds.
+    """Return the paths that nothing names, no run requested within a day and no build uses.
 
     The day is for what a run asks for now and stages later, for a run that was interrupted and for whoever reads the
     log of a build. `now` is in seconds since 1970; releases of the services in `forgotten` no longer count.
@@ -60,7 +61,7 @@ def unneeded(now: float, forgotten: Collection[str] = ()) -> list[str]:
 
 
 def delete_unneeded(now: float, forgotten: Collection[str] = ()) -> list[str]:
-    """Delete what `unneeded` returns. Returns what was deleted; what cannot be deleted stops nobody's run.
+    """Delete what `unneeded` returns. Returns what was deleted; failures do not stop the run.
 
     Raises ServiceError.
     """
@@ -97,7 +98,7 @@ def _whatever_names_artifacts(forgotten: Collection[str]) -> Iterator[bytes]:
     releases = glob.glob(f"{SERVICES}/*/releases/*/manifest.json")
     gone = tuple(f"{SERVICES}/{name}/" for name in forgotten)
     units = [path for place in (UNITS, TRIED_UNITS) for path in glob.glob(f"{place}/modelyard*")]
-    # Below `modelyard-x.service.d/` is what somebody added to a unit.
+    # Below `modelyard-x.service.d/` are a user's additions to a unit.
     units += [path for unit in units for path in glob.glob(f"{unit}/*")]
     for path in [*(path for path in releases if not path.startswith(gone)), *units, *COMMANDS]:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError), open(path, "rb") as handle:

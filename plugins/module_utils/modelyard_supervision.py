@@ -27,9 +27,9 @@ def in_a_child(work: Callable[[], dict[str, Any]]) -> tuple[int, int]:
     os.close(reading)
     try:
         report = work()
-    except BaseException:  # whoever waits must get a report whatever happens
+    except BaseException:  # the waiting process must get a report in any case
         report = {"failed": True, "msg": traceback.format_exc()}
-    with contextlib.suppress(OSError), os.fdopen(writing, "wb") as pipe:  # nobody may be left to read it
+    with contextlib.suppress(OSError), os.fdopen(writing, "wb") as pipe:  # its reader may be gone
         pipe.write(json.dumps(report).encode())
     os._exit(0)
 
@@ -59,7 +59,8 @@ def detached(activation: Activation, report_path: str) -> dict[str, Any]:
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
         with open(f"{report_path}.lock", "w", encoding="utf-8") as lock:
-            # The worker has it, too: as long as one of them lives nobody else switches this service.
+            # The worker has it, too: as long as one of them lives no other process switches this
+            # service.
             fcntl.flock(lock, fcntl.LOCK_EX)
             activation.look()
             report = outcome(*in_a_child(lambda: activation.told(activation.execute)))

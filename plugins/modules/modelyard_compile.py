@@ -149,8 +149,8 @@ upgrade:
   type: dict
 switch:
   description: The choice. C(overrides) are the variables that make it, C(hosts) the hosts of the providers concerned,
-    C(differs) is false if the model runs already, C(uncovered) are names that nobody answers meanwhile,
-    C(watching) hosts whose exporters or Prometheus change.
+    C(differs) is false if the model runs already, C(uncovered) are names that no model answers
+    meanwhile, C(watching) hosts whose exporters or Prometheus change.
   returned: with O(operation=switch)
   type: dict
 """

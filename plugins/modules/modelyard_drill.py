@@ -29,7 +29,7 @@ author: Modelyard
 """
 
 EXAMPLES = r"""
-- name: Somebody asks
+- name: Send requests
   modelyard_drill:
     url: http://127.0.0.1:4000
     model: llama-cpp-native

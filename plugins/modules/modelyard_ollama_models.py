@@ -169,7 +169,7 @@ class Models:
         return {"file": file["fingerprint"] if file else None, "parameters": parameters}
 
     def current(self, name: str) -> dict[str, Any] | None:
-        """Return what a model is made from, None if it is not there. One that nobody noted was pulled by hand."""
+        """Return what a model is made from, None if it is absent. Unrecorded: pulled by hand."""
         found = self.there.get(key(name))
         if found is None:
             return None

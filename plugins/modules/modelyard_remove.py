@@ -92,7 +92,7 @@ def masked() -> list[str]:
 
 
 def runs(program: str) -> bool:
-    """Say whether a program runs for somebody else, now that Modelyard's units are gone."""
+    """Say whether a program runs outside Modelyard, now that Modelyard's units are gone."""
     path = os.path.realpath(shutil.which(program) or program)
     for link in glob.glob("/proc/[0-9]*/exe"):
         with contextlib.suppress(OSError):

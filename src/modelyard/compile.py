@@ -229,7 +229,7 @@ def _declared_gpus(inventory: Inventory, stack: Sequence[str], out: Compiled) ->
 
 
 def _note_absent_names(model: Catalogue, routes: Sequence[Route], resolved: Resolved) -> None:
-    """Aliases and capabilities nobody is left to answer for."""
+    """Aliases and capabilities that no deployment serves."""
     live = {route.name for route in routes}
     for alias, target in model.routing.aliases.items():
         if alias not in live:

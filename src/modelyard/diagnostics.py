@@ -69,7 +69,7 @@ CODES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One problem. `path` is the catalogue path, `origin` the place in a file (or None if nobody knows)."""
+    """One problem. `path` is the catalogue path, `origin` the place in a file (None if unknown)."""
 
     code: str
     severity: Severity

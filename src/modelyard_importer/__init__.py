@@ -1,7 +1,7 @@
 """Import of hand-made stacks: `providers.yaml` and `model-mappings.yaml` in, a catalogue and a report out.
 
 Pure: text in, text out. Every value of the old files is claimed in the report by the code that reads it, and what
-nobody claimed is told as unknown, so that nothing can be dropped in silence.
+is not claimed is reported as unknown, so that nothing can be dropped silently.
 """
 
 from __future__ import annotations

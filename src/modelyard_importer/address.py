@@ -23,7 +23,7 @@ _BASE_URL: TypeAdapter[str] = TypeAdapter(BaseUrl)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The new `base_url`, the type it belongs to, and what is told of both.
+    """The new `base_url`, the type it belongs to, and what is reported of both.
 
     `unusable` says why nothing can be reached there; the provider is then disabled. `advice` is a remark.
     """

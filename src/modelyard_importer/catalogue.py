@@ -27,7 +27,7 @@ _WORDS = frozenset("y n yes no on off true false null".split())
 
 @dataclass(eq=False, slots=True)
 class Model:
-    """A model. `node` is where its name stood: in a provider's list, or (not `listed`) in `exact_matches`."""
+    """A model. `node` is the place of its name: a provider's list, or (not `listed`) `exact_matches`."""
 
     name: str
     node: Node

@@ -1,4 +1,4 @@
-"""Keys of the old files that have no counterpart, and why. What stands here needs no code of its own."""
+"""Keys of the old files that have no counterpart, and why. These need no code."""
 
 from __future__ import annotations
 

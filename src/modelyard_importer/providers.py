@@ -74,7 +74,7 @@ def _secret(provider: Provider, report: Report) -> None:
     if name == written:
         claim(variable, TAKEN, place)
     else:
-        # What stands there may be the key itself, so it is not repeated.
+        # The value there may be the key itself, so it is not repeated.
         claim(variable, CHANGED, f"{place}.api_key_env: {name}, as the value here cannot be its name")
     if variable is None:
         report.remark(provider.node, f"{place}.api_key_env: {name}, as no env_var names it")

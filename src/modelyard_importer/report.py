@@ -38,14 +38,14 @@ class Entry:
 
 
 class Report:
-    """Collects what becomes of each leaf. A leaf is claimed once; `finish` claims what nobody did."""
+    """Collects what becomes of each leaf. A leaf is claimed once; `finish` claims the rest."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self._claimed: set[Node] = set()
 
     def claim(self, node: Node | None, outcome: Outcome, text: str, *, urgent: bool = False) -> None:
-        """Say what becomes of `node`, and of what is in it as far as nobody has said that. None: nothing."""
+        """Say what becomes of `node`, and of what is in it and not yet claimed. None: nothing."""
         if node is None:
             return
         leaves = self._open(node)
@@ -83,7 +83,7 @@ class Report:
                 self.claim(child, Outcome.UNSUPPORTED, "unknown key" + (f"; {hint}" if hint else ""))
 
     def finish(self, roots: Sequence[Node]) -> None:
-        """Claim what nobody did, and put the entries in the order of the files."""
+        """Claim the rest, and put the entries in the order of the files."""
         stack = list(roots)
         while stack:
             node = stack.pop()

@@ -57,7 +57,7 @@ class Chains:
         return self.written(section, model)
 
     def walk(self, section: Section, model: str) -> list[str]:
-        """`model` and everything that steps in for it, depth first, each once. Needs no recursion limit."""
+        """`model` and all its fallbacks, depth first, each once. Needs no recursion limit."""
         order: dict[str, None] = {}
         stack = [model]
         while stack:

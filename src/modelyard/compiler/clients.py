@@ -1,4 +1,4 @@
-"""Applications with keys of their own: what the compiler refuses, and what a gateway is told of them."""
+"""Applications with their own keys: what the compiler refuses, and what a gateway gets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modelyard.names import OWN_SECRETS, SHORTEST_CLIENT_KEY, engine_secret
 def check_clients(
     catalogue: Catalogue, public: Collection[str], resolved: Resolved, short: Collection[str], report: Report
 ) -> None:
-    """Names that do not exist, secrets that are somebody else's.
+    """Names that do not exist, secrets that are used elsewhere.
 
     `public` are all names that clients can ask for, those of refused models too, `short` the secrets that are defined
     and too short.

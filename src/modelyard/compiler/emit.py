@@ -24,8 +24,8 @@ tpm) as the number of requests allowed at once and answers 429 at the next one, 
 
 
 COLD_LOAD_S = 300
-"""Seconds a stream may be silent by default where a model is loaded when somebody asks for it: 40 GB from a disk that
-reads 200 MB/s take 200 s, and a model that is being read is not a dead backend."""
+"""Seconds a stream may be silent by default where a model is loaded on the first request: 40 GB
+from a disk that reads 200 MB/s take 200 s, and a model that is being read is not a dead backend."""
 
 CACHED_CALLS = ("acompletion", "atext_completion", "aembedding", "aresponses")
 """What answers are kept of: requests in JSON. Of a form the guard does not see enough to tell two apart."""
@@ -52,7 +52,7 @@ PASSED = (
 the engine's to say."""
 
 UNTAGGED = "default"
-"""The gateway's own tag for deployments that take requests whose tag nobody has."""
+"""The gateway's own tag for deployments that take requests whose tag no deployment has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def timeouts(deployment: Deployment, gateway: Gateway) -> tuple[float, float]:
 def emit_deployment(
     deployment: Deployment, view: View, gateway: Gateway, *, weighted: bool, last: bool, tags: Sequence[str]
 ) -> dict[str, Any]:
-    """One entry of `model_list`. `last`: nothing steps in for it, so it is never cooled down."""
+    """One entry of `model_list`. `last`: it has no fallback, so it is never cooled down."""
     model = deployment.model
     timeout, stream_timeout = timeouts(deployment, gateway)
     prefix = "anthropic" if deployment.provider.type == "anthropic" else "openai"
@@ -107,7 +107,8 @@ def emit_deployment(
         # measured with 20 requests a second beside one stream, 3 of 500 failed and streams were 20 times slower.
         params["extra_headers"] = {"Connection": "close"}
     if last:
-        # Two hiccups would otherwise turn away every request for half a minute, with nobody else to take them.
+        # Otherwise two transient errors would refuse every request for half a minute, without a
+        # fallback.
         params["cooldown_time"] = 0
     if weighted:
         params["weight"] = model.weight or 1
@@ -162,7 +163,7 @@ series from whoever sends another `User-Agent`; the others are people, or always
 
 
 def last_steps(routes: Sequence[Route]) -> set[str]:
-    """The models that end a chain: nobody stands behind them."""
+    """The models that end a chain: they have no fallback."""
     return {route.tried(section)[-1] for route in routes for section in SECTIONS}
 
 
@@ -210,7 +211,7 @@ def emit_router_settings(
         router["redis_host"] = view.redis_address
         router["redis_port"] = redis_port
         router["redis_password"] = f"os.environ/{REDIS_PASSWORD}"
-        # The router has no redis_username of its own; what stands here reaches the Redis client as it is.
+        # The router has no redis_username of its own; this is passed to the Redis client unchanged.
         router["cache_kwargs"] = {"username": GATEWAY_USER, "namespace": REDIS_NAMESPACE}
     return router
 
@@ -222,7 +223,7 @@ def emit_library_settings(gateway: Gateway, view: View, redis_port: int) -> dict
         "expose_router_debug_in_errors": False,
         "turn_off_message_logging": True,
         "callbacks": ["prometheus"],
-        # Slots listen on loopback, and the front door lets only Prometheus ask.
+        # Slots listen on loopback, and the front end admits only Prometheus.
         "require_auth_for_metrics_endpoint": False,
         "prometheus_exclude_labels": list(LABELS_OF_CLIENTS),
         "enable_post_custom_auth_checks": True,

@@ -1,4 +1,4 @@
-"""What the gateway's guard is told (roles/litellm/files/modelyard_gateway/rules.py reads it)."""
+"""The rules of the gateway's guard (roles/litellm/files/modelyard_gateway/rules.py reads it)."""
 
 from __future__ import annotations
 

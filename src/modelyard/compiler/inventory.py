@@ -43,11 +43,11 @@ class Inventory:
     """A snapshot of an inventory.
 
     `secrets` are the names of the secrets that are defined somewhere, `short` those that are too short for a client's
-    key, `ineffective` the places that set a variable for nobody, `locks` by role the versions whose packages can be
-    checked (a role that is missing: not known).
+    key, `ineffective` the places that set a variable without effect, `locks` by role the versions
+    whose packages can be checked (a role that is missing: not known).
     `others` are the variables that the inventory and the command line set beside `llm_*`, `role_variables` by role
     those that it takes (roles that could be meant by one of `others`).
-    `away` are providers nobody is sent to for now, as if none of their models ran.
+    `away` are providers that get no requests for now, as if none of their models ran.
     """
 
     groups: Mapping[str, Sequence[str]]

@@ -38,7 +38,7 @@ def place_on_gpus(
 ) -> Placement:
     """Place the models of every host of ours; on hosts that declare no GPUs only `gpus` as written is passed on.
 
-    A model whose engine is built for processors (`versions`) is not placed.
+    A model whose engine is built for CPUs (`versions`) is not placed.
     """
     out = Placement()
     told = Report(report.source)

@@ -85,7 +85,7 @@ class Resolved:
     absent: dict[str, str] = field(default_factory=dict)
     disabled: set[str] = field(default_factory=set)
     inactive: list[str] = field(default_factory=list)
-    """Names whose model is switched off for another one: whoever steps in for them answers."""
+    """Names whose model is switched off for another one: their fallbacks answer."""
     left_out: list[LeftOut] = field(default_factory=list)
 
     def all(self) -> list[Deployment]:
@@ -103,8 +103,9 @@ def resolve(
 ) -> Resolved:
     """Place every model of every provider.
 
-    `secrets` are the names defined, `away` the providers nobody is sent to for now. `sound` is false if the schema
-    refused something: then nothing is called missing that may only have been cut out.
+    `secrets` are the names defined, `away` the providers that get no requests for now. `sound` is
+    false if the schema refused something: then nothing is called missing that may only have been
+    cut out.
     """
     resolver = _Resolver(catalogue, groups, secrets, away, report, sound)
     for name, provider in catalogue.providers.items():

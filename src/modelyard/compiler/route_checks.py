@@ -75,7 +75,7 @@ class RouteChecks:
                 )
 
     def check_windows(self, route: Route) -> None:
-        """Steps with a smaller context window than the model they stand in for."""
+        """Steps with a smaller context window than the model they replace."""
         window = self.models[route.name].context_length
         for section in SECTIONS[:2]:
             smaller = [
@@ -102,7 +102,7 @@ class RouteChecks:
         for route in routes:
             members = [deployment for name in route.attempts for deployment in self.resolved.deployments[name]]
             if len(route.attempts) == 1:
-                continue  # Nobody steps in, which is said elsewhere or wanted.
+                continue  # No fallback, which is reported elsewhere or intended.
             hosts = {deployment.host for deployment in members}
             providers = {deployment.provider_name for deployment in members}
             # A host that is the only gateway too takes everything with it, whatever the chains say.

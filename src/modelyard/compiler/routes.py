@@ -1,4 +1,4 @@
-"""Who answers for a public name, and who steps in, in which order.
+"""Which models answer for a public name, fallbacks included, in which order.
 
 Chains are expanded here, depth first, into one flat list per public name: the gateway only ever gets flat
 lists (nested ones it would walk neither depth first nor to the end).
@@ -13,22 +13,23 @@ from modelyard.compiler.chains import SECTIONS, Chains, Section
 from modelyard.compiler.resolve import Resolved
 
 Kind = Literal["model", "alias", "capability", "inactive"]
-"""`inactive`: a model that is switched off for another one; whoever steps in for it answers to its name."""
+"""`inactive`: a model that is switched off for another one; its fallbacks answer to its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """What happens to a request for `name`.
 
-    `attempts` are models in order: the first answers, the rest step in. `dropped` are the steps that were
-    left out, with the reason. `target` is what an alias points at.
+    `attempts` are models in order: the first answers, the rest are fallbacks. `dropped` are the
+    steps that were left out, with the reason. `target` is what an alias points at.
     """
 
     name: str
     kind: Kind
     attempts: tuple[str, ...]
     heads: int
-    """How many of the attempts are the name itself (1, or a capability's models); the rest step in."""
+    """How many of the attempts are the name itself (1, or a capability's models); the rest are
+    fallbacks."""
     dropped: tuple[tuple[str, str], ...]
     context_window: tuple[str, ...]
     """`attempts` when the request is too long for the head."""
@@ -58,11 +59,11 @@ class Router:
         self.resolved = resolved
 
     def order(self, section: Section, heads: list[str]) -> dict[str, None]:
-        """`heads`, then whoever steps in for them.
+        """`heads`, then their fallbacks.
 
         On an error with chains of its own, each head is followed by its chain of that kind before the next head is
-        tried: whoever takes longer requests goes before a sibling that may not. Heads without one keep their ordinary
-        chain.
+        tried: a model that takes longer requests goes before a sibling that may not. Heads without
+        one keep their ordinary chain.
         """
         order: dict[str, None] = {}
         for head in heads:
@@ -94,7 +95,8 @@ class Router:
         )
 
     def stand_in(self, name: str) -> Route | None:
-        """The route of a name whose model is switched off: the first of its chain answers. None if nobody is left."""
+        """The route of a name whose model is switched off: the first of its chain answers. None if
+        none is left."""
         attempts = self.live("fallbacks", [name])
         if not attempts:
             return None

@@ -1,4 +1,5 @@
-"""Finds the places of an inventory that set a variable, and those of `llm_*` variables that do so for nobody.
+"""Finds the places of an inventory that set a variable, and those of `llm_*` variables without
+effect.
 
 Of several places that set one variable Ansible takes one, and says nothing about the others. Its rules are not
 repeated here: a place has an effect if the value that Ansible chose for a host is the very value written there.
@@ -69,7 +70,7 @@ def ineffective(
 
     `groups` are the hosts of each group, and `values` what Ansible chose:
     the `llm_*` variables of each host of the stack, untemplated. A place that loses to no other place, but to `-e`
-    or a fact, is not told: whoever sets those knows.
+    or a fact, is not reported: the user who sets those knows.
     """
     by_variable: dict[str, list[Place]] = {}
     for place in places:

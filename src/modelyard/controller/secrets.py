@@ -24,7 +24,7 @@ class SecretError(Exception):
 def find(name: str, given: Mapping[str, Any], store: Path) -> str | None:
     """Return a secret from `given` (the variable llm_secrets), else the environment, else its file in `store`.
 
-    None where nobody defined it; an empty text if its file is empty.
+    None where it is not defined; an empty text if its file is empty.
     """
     value = given.get(name) or os.environ.get(name)
     if value:
@@ -63,8 +63,9 @@ def is_given(name: str, given: Mapping[str, Any]) -> bool:
 def begin_rotation(name: str, given: Mapping[str, Any], store: Path, *, write: bool) -> bool:
     """Give a secret a new value, and keep the one it had under its former name. Returns whether anything changes.
 
-    Where that was begun already nothing changes: whoever was interrupted goes on with the same value. Raises
-    SecretError if the secret is none of ours to generate, and the user has not done the same by hand.
+    Where that was begun already nothing changes: an interrupted rotation continues with the same
+    value. Raises SecretError if the secret is none of ours to generate, and the user has not done
+    the same by hand.
     """
     old = former(name)
     if is_given(name, given):

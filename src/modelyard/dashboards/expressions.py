@@ -26,7 +26,7 @@ READ = "litellm_input_tokens_metric_total"
 WRITTEN = "litellm_output_tokens_metric_total"
 TTFT = "litellm_llm_api_time_to_first_token_metric"
 REFUSED = "modelyard_gateway_refusals_total"
-"""What the guard refused: of a client, or of nobody that is known."""
+"""What the guard refused: of a client, or without a known one."""
 DOOR = 'haproxy_frontend_http_responses_total{proxy="public"}'
 DOOR_ERRORS = 'haproxy_frontend_http_responses_total{proxy="public",code="5xx"}'
 GATEWAY_ERRORS = 'haproxy_server_http_responses_total{proxy="gateway",code="5xx"}'
@@ -82,7 +82,8 @@ def asked(way: Way) -> str:
 
 
 def unanswered(way: Way) -> str:
-    """What nobody answered: a provider failed (its name before a dot) or all are cooled down (RouterRateLimitError)."""
+    """Requests that were not answered: a provider failed (its name before a dot) or all are cooled
+    down (RouterRateLimitError)."""
     kinds = 'exception_class=~".+[.].+|RouterRateLimitError", exception_status!~"400|404|413|422"'
     return f"sum by (requested_model) ({way(f'{FAILED}{{{kinds}}}')})"
 
@@ -93,5 +94,6 @@ def by_provider(way: Way) -> str:
 
 
 def refused(way: Way) -> str:
-    """Requests that no gateway was there for, so that the front door itself said 503. They belong to no name."""
+    """Requests without a ready gateway, so that the front end itself answered 503. They belong to
+    no name."""
     return f"{summed(way, DOOR_ERRORS)} - {summed(way, GATEWAY_ERRORS)}"

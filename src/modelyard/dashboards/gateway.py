@@ -23,7 +23,8 @@ from modelyard.dashboards.parts import above, below, board, in_range, number, ra
 UP = {0: ("down", "red"), 1: ("up", "green")}
 # After a restart of Prometheus, which a change of targets brings, one that is gone would be down for five minutes.
 TARGET, PROBE = "last_over_time(up[1m])", "last_over_time(probe_success[1m])"
-# Without a deployment's name: nobody was asked, because everybody is cooled down or the request was faulty.
+# Without a deployment's name: none was called, because all are cooled down or the request was
+# invalid.
 FAILURES = 'litellm_deployment_failure_responses_total{model_id!=""}'
 COOLED = "litellm_deployment_cooled_down_total"
 ASKED = "modelyard:requests:rate5m"

@@ -1,4 +1,5 @@
-"""Which build of an engine a host gets: for its processor, or for its NVIDIA cards with a toolkit that suits them.
+"""Which build of an engine a host gets: for its CPU, or for its NVIDIA GPUs with a toolkit that
+supports them.
 
 A toolkit compiles for a range of compute capabilities, and what it compiled runs with drivers of the same major version
 of CUDA or a later one. That holds for machine code, so nothing but machine code is built ("real" architectures).
@@ -18,12 +19,13 @@ Version = tuple[int, int]
 
 
 class CudaError(Exception):
-    """No build suits the cards, the driver and the toolkit; the text says which of them, and what to do."""
+    """No build suits the GPUs, the driver and the toolkit; the text names the problem and the
+    fix."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A card of the host, as far as a build is concerned."""
+    """A GPU of the host, as far as a build is concerned."""
 
     name: str
     capability: Version
@@ -41,7 +43,8 @@ def choose_build(
 
     `backend` is auto, cuda or cpu. `facts` are those of the module modelyard_gpu_facts. `toolkit` is auto or the path
     of one on the host, of which `nvcc` is what `nvcc --version` says. `architectures` are compute capabilities (8.9);
-    without any, those of the cards. `prefix` is what the names of these variables begin with. Raises CudaError.
+    without any, those of the GPUs. `prefix` is what the names of these variables begin with.
+    Raises CudaError.
     """
     if backend == "cpu" or (backend == "auto" and not facts.get("gpus")):
         return {"backend": "cpu"}

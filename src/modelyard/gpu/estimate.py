@@ -10,7 +10,7 @@ Taken from llama.cpp's source (commit 0c1e570) and from logs that people publish
     computing  The buffer of a micro-batch: 512 x (vocabulary + embedding) numbers of 4 bytes (Llama 3 8B: 250.5 + 8
                MiB, its log says 258.50), a mask of 512 x context numbers, and 512 MiB for CUDA itself.
 
-It is an estimate: whoever shows it says so.
+It is an estimate, and is shown as one.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ class Refusal:
 def place(
     processes: Sequence[Process], cards: Sequence[Card], host: str, lacks: str
 ) -> tuple[dict[int, tuple[int | str, ...]], list[Refusal]]:
-    """Fill the cards. Return the GPUs of each process by its index (one without known need has none), and refusals.
+    """Fill the GPUs. Return the GPUs of each process by its index (one without known need has
+    none), and refusals.
 
     First come the processes that were given GPUs, where each GPU holds an equal share, then first fit in their order.
     What others use never decides where, only whether: a placement that followed it would change from run to run.

@@ -28,7 +28,8 @@ class RollbackError(ValueError):
 class Step:
     """Which release a service goes to. None: it goes away, because it was not there then.
 
-    `at` is when the change was made that is undone, in seconds since 1970; 0 if one service goes where it is told.
+    `at` is when the change was made that is undone, in seconds since 1970; 0 if one service goes
+    to a given release.
     """
 
     host: str

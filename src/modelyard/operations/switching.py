@@ -1,4 +1,5 @@
-"""Choices that a playbook makes for the user: which model runs on a card, which version of a component runs.
+"""Choices that a playbook makes for the user: which model runs on a GPU, which version of a
+component runs.
 
 What has to be overridden for it, and what that makes of the plans. The catalogue itself is not touched.
 """
@@ -21,7 +22,7 @@ from modelyard.plan.model import HostPlan
 
 UPGRADED = "llm_overrides_upgraded"
 """What `playbooks/upgrade.yml` writes into the inventory. Unlike a switched model it does not win over `llm_overrides`:
-a version that somebody wrote down is to be changed where it stands."""
+a version in the user's own overrides is to be changed there."""
 
 PACKAGED = ("redis", "haproxy", "prometheus", "alertmanager")
 """Components that the distribution's package manager upgrades."""
@@ -35,9 +36,10 @@ class SwitchError(Exception):
 class Switch:
     """A choice, and the plans on the way to it.
 
-    `away` is for the gateways while the engines change: nobody is sent to the providers concerned; what runs now, where
-    there is nobody else. `changed` is false if the model runs already. `uncovered` are public names that nobody answers
-    meanwhile. `watching` are the hosts whose exporters or Prometheus change.
+    `away` is for the gateways while the engines change: the providers concerned get no requests;
+    what runs now, where there is no other. `changed` is false if the model runs already.
+    `uncovered` are public names that no model answers meanwhile. `watching` are the hosts whose
+    exporters or Prometheus change.
     """
 
     overrides: dict[str, Any]
@@ -118,11 +120,11 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """A secret that gets another value, and who has to be told.
+    """A secret that gets another value, and which services need it.
 
-    `kind` is what it belongs to. Of an engine's key `hosts` are the engine's, `away` the plans in which nobody is sent
-    to it (what runs now, if there is nobody else), and `uncovered` the public names that nobody answers meanwhile; of
-    the others both are as ever.
+    `kind` is what it belongs to. Of an engine's key `hosts` are the engine's, `away` the plans in
+    which it gets no requests (what runs now, if there is no other), and `uncovered` the public
+    names that no model answers meanwhile; of the others both are as ever.
     """
 
     kind: Literal["gateway", "redis", "engine"]
@@ -192,10 +194,10 @@ def _without_errors(compiled: Compiled, what: str) -> Compiled:
 
 
 def _while_away(inventory: Inventory, providers: Sequence[str], former: Compiled) -> Compiled:
-    """The plans in which nobody is sent to `providers`.
+    """The plans in which `providers` get no requests.
 
-    Where they are all that there is, nobody else could be asked, and a gateway that serves nothing is none: then
-    `former`, what runs now. Raises SwitchError.
+    Where there are no others, no other could be called, and a gateway that serves nothing is none:
+    then `former`, what runs now. Raises SwitchError.
     """
     away = compile_inventory(replace(inventory, away=frozenset(providers)))
     if {error.code for error in away.errors} == {"no-deployment"}:
@@ -204,7 +206,8 @@ def _while_away(inventory: Inventory, providers: Sequence[str], former: Compiled
 
 
 def _uncovered(final: Compiled, away: Compiled, former: Compiled) -> tuple[str, ...]:
-    """Public names that nobody answers meanwhile: all of them, where the gateway stays as it is."""
+    """Public names that no model answers meanwhile: all of them, where the gateway stays as it
+    is."""
     return tuple(name for name in final.public_names if away is former or name not in away.public_names)
 
 

@@ -1,4 +1,4 @@
-"""The routes as a Mermaid flowchart: where each model runs, and who steps in for whom."""
+"""The routes as a Mermaid flowchart: where each model runs, and its fallbacks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ WIDE_LABELS = '%%{init: {"flowchart": {"wrappingWidth": 500}}}%%'
 def render_mermaid(compiled: Compiled) -> str:
     """A flowchart of every public name. Same plan, same text.
 
-    An arrow goes from a model to each that stands in for it, numbered where there are several. Followed depth first,
-    the arrows give the order of attempts; what an earlier step already leads to has no arrow of its own. Dotted arrows
-    are followed first, all of them: those of a capability, and of a model whose default chain leads back to it.
+    An arrow goes from a model to each of its fallbacks, numbered where there are several. Followed
+    depth first, the arrows give the order of attempts; what an earlier step already leads to has
+    no arrow of its own. Dotted arrows are followed first, all of them: those of a capability, and
+    of a model whose default chain leads back to it.
     """
     routes = {route["name"]: route for route in compiled.routes}
     nodes = {name: f"n{number}" for number, name in enumerate(routes)}
@@ -62,7 +63,8 @@ def _arrows(nodes: Mapping[str, str], name: str, steps: Sequence[str], single: s
 
 
 def _solid(attempts: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """By model, who stands in for it directly; without the models for which that would not give their attempts."""
+    """By model, its direct fallbacks; without the models for which that would not give their
+    attempts."""
     solid = {name: _stand_ins(name, attempts) for name in attempts}
     while wrong := [name for name in solid if _follow(name, solid, attempts) != attempts[name]]:
         for name in wrong:

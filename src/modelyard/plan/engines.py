@@ -64,8 +64,8 @@ class EngineParts:
     def after(self, host: str) -> dict[str, dict[str, int]]:
         """By engine, which others of this host must have been back for so many seconds before it may be restarted.
 
-        These step in for it, the gateways send nobody to them before their cool-down has passed, and there is nobody
-        else: restarted sooner, its clients would be turned away.
+        These are its fallbacks, the gateways send them no requests before their cool-down has
+        passed, and there is no other: restarted sooner, its clients would be refused.
         """
         rest = min(math.ceil(self.scope.gateway.cooldown_s), LONGEST_WAIT_S) + SHARED_AFTER_S
         found: dict[str, dict[str, int]] = {}

@@ -85,10 +85,10 @@ class LitellmPart(LitellmVersion, Part):
             "redis": None,
         }
     )
-    """What the guard in front of LiteLLM is told: `public_names` are what clients can ask for, `text_only` those of
-    them that read nothing but text, `cached` whether answers are kept, `limits` as above, `health` by the id of a
-    deployment the URL of its engine's health, `hidden` what no answer may name, `redis` where requests of clients are
-    counted."""
+    """The rules of the guard in front of LiteLLM: `public_names` are what clients can ask for,
+    `text_only` those of them that read nothing but text, `cached` whether answers are kept,
+    `limits` as above, `health` by the id of a deployment the URL of its engine's health, `hidden`
+    what no answer may name, `redis` where requests of clients are counted."""
     secrets: Secrets = Field({MASTER_KEY: MASTER_KEY})
     """By environment variable, the name of a secret."""
     clients: dict[str, Client] = Field({})

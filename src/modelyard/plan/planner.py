@@ -134,7 +134,8 @@ class Planner:
         return found
 
     def rules(self, host: str, services: Sequence[Listener]) -> list[Rule]:
-        """Return who may connect to what listens beyond loopback here. The front end is for everybody."""
+        """Return who may connect to what listens beyond loopback here. The front end is open to
+        all."""
         topology = self.scope.topology
         gateways = [gateway for gateway in topology.gateways if gateway != host]
         watching = [topology.monitoring] if topology.monitoring else []

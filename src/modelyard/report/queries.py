@@ -44,7 +44,7 @@ class Span:
 
 
 def span(hours: object, retention_days: int) -> Span:
-    """The period that somebody asks for, in whole steps. Raises ReportError if it makes no sense."""
+    """The requested period, in whole steps. Raises ReportError if it makes no sense."""
     try:
         wanted = float(str(hours))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whose key a request carries: the master's, a client's, or nobody's.
+"""Whose key a request carries: the master's, a client's, or an unknown one.
 
 The master key may do everything that the gateway serves, and so may the one before it while it is rotated. A client's
 key may call the models that the client is given, by exactly their public names. Clients are no part of a release:
@@ -119,7 +119,7 @@ class Keys:
         self.masters = [os.environ[name].encode() for name in names if os.environ.get(name)]
 
     def owner(self, headers: Iterable[tuple[bytes, bytes]]) -> Client:
-        """Return whose request this is, by its headers. Raises Refusal: no key or nobody's (401), several (400)."""
+        """Return the client, by the headers. Raises Refusal: no or an unknown key 401, several 400."""
         sent = {key for name, value in headers if name in KEY_HEADERS for key in [bare(name, value)] if key}
         if len(sent) > 1:
             raise Refusal(400, "The request carries two different keys.")

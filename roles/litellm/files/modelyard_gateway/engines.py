@@ -2,7 +2,8 @@
 
 LiteLLM counts failures, and starts cool-downs, with a blocking Redis client in the event loop, and it takes whatever
 fails for the engine's fault. Here the decision is made beside the request, and failures that the request itself caused
-count nothing. Redis is asked without retries; after its first failure nobody asks it until it answers again.
+count nothing. Redis is asked without retries; after its first failure it is not called until it
+answers again.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Breaker(redis_cache.RedisCircuitBreaker):
         self.ask: Callable[..., Any] | None = None
 
     def is_open(self) -> bool:
-        """Whether nobody shall ask."""
+        """Whether Redis must not be called."""
         return bool(self._state != self.CLOSED)
 
     def record_failure(self, is_timeout: bool = False) -> None:

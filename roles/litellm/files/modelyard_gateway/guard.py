@@ -163,7 +163,7 @@ class Guard:
     def prepare(self, client: Client, path: str, body: dict[str, Any], headers: Headers) -> bytes:
         """Change the body as LiteLLM shall see it, and return it as bytes. Raises Refusal."""
         for name, value in list(body.items()):
-            # Null is as if it were not there, for everybody but LiteLLM: 500.
+            # Null is as if it were absent, except for LiteLLM: 500.
             if value is None:
                 del body[name]
         raw = bodies.dump_json(body)

@@ -1,4 +1,4 @@
-"""What a provider keeps under the key of ours, and gives to whoever knows its id: nobody's client reaches it.
+"""What a provider keeps under our key, for anyone who knows its id: no other client reaches it.
 
 Responses are an exception: LiteLLM encrypts their ids with the client's name (`previous_response_id`), so that each
 client has its own. Nothing tells whose a file, a saved prompt, a container or an item of an answer is.

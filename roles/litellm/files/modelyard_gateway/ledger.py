@@ -34,7 +34,7 @@ class Note:
     """What is known about the request that is being answered."""
 
     file: Path | None
-    """None: it is not from the front end, and nobody sends it again."""
+    """None: it is not from the front end, and is not sent again."""
     again: bool = False
     """It was here before."""
     asked: bool = False

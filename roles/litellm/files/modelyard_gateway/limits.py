@@ -27,7 +27,7 @@ PATIENCE_S = 0.2
 """Redis answers within a millisecond. A request does not wait longer than this for it."""
 
 PAUSE_S = 5.0
-"""After Redis did not answer nobody waits for it for so long; then one request tries."""
+"""After Redis did not answer no request waits for it for so long; then one tries."""
 
 CONNECTIONS = 10
 """Of one worker. Each is busy for a fraction of a millisecond."""
@@ -139,7 +139,7 @@ class Shared:
         if now < self.asked_again:
             return None
         if self.away:
-            self.asked_again = now + PAUSE_S  # nobody else tries
+            self.asked_again = now + PAUSE_S  # no other request tries
         try:
             wait_us, left, reset_us = await self.ask(f"{self.prefix}{client}", rpm)
         except (RedisError, OSError, asyncio.TimeoutError) as error:  # noqa: UP041  # two classes until Python 3.11

@@ -41,7 +41,7 @@ class Rules:
     health: Mapping[str, str]
     """By the id of a deployment the URL that says whether its engine is well."""
     hidden: tuple[str, ...]
-    """Addresses and ids of deployments, which are nobody's business."""
+    """Addresses and ids of deployments, which clients must not see."""
     redis: Redis | None
 
     @classmethod

@@ -1,8 +1,8 @@
 """Streams of /v1/completions, as the engine sends them.
 
 LiteLLM 1.106.2 makes chunks of a chat of them and texts of these again: the last one has no text, all have index 0, log
-probabilities are lost and the usage is 0. And it asks the engine only after it has chosen it, so nobody steps in for
-one that fails.
+probabilities are lost and the usage is 0. And it asks the engine only after it has chosen it, so
+no fallback answers for one that fails.
 """
 
 from __future__ import annotations
