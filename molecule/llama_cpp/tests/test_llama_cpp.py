@@ -201,13 +201,31 @@ def test_an_artifact_that_no_release_needs_goes(host: Any) -> None:
     assert re.search(r"changed=0 ", again.stdout), again.stdout + again.stderr
 
 
-def test_a_changed_instance_leaves_the_other_alone(host: Any, restored: None) -> None:
+def test_a_changed_instance_leaves_the_other_alone(host: Any) -> None:
+    """What follows puts it back."""
     one, two = started(host, "one"), started(host, "two")
     done = converge(one_context=256)
     assert done.returncode == 0, done.stdout + done.stderr
     assert started(host, "one") != one
     assert started(host, "two") == two
     assert json.loads(ask(host, "one", "/props")[1])["default_generation_settings"]["n_ctx"] == 256
+
+
+def test_gpus_that_are_asked_for_and_not_used_are_a_failure(host: Any, restored: None) -> None:
+    """The lab has no GPU, so this build computes on the processor, answers every request, and must not go live."""
+    release = host.check_output("readlink /opt/modelyard/services/llama-cpp@one/current")
+    done = converge(one_gpus=[0])
+    output = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0
+    assert "modelyard-llama-cpp@one.service: it is running, but not as planned." in output
+    assert re.search(r"ok +llama-cpp@one +answers", output), output
+    assert re.search(
+        r"FAILED +llama-cpp@one +llama-cpp@one uses its GPUs +[\d.]+ s +nvidia-smi is not installed", output
+    )
+    assert "try: journalctl -u modelyard-llama-cpp@one.service says why CUDA was not used" in output
+    assert "is live again and passes its checks." in output
+    assert host.check_output("readlink /opt/modelyard/services/llama-cpp@one/current") == release
+    assert ask(host, "one", "/v1/chat/completions", chat("one"))[0] == 200
 
 
 @pytest.mark.full
@@ -277,23 +295,6 @@ def test_a_model_of_a_hub(host: Any, restored: None) -> None:
     assert "planted-key" not in host.check_output("journalctl --no-pager -o cat --since '10 minutes ago'")
 
 
-def test_gpus_that_are_asked_for_and_not_used_are_a_failure(host: Any, restored: None) -> None:
-    """The lab has no GPU, so this build computes on the processor, answers every request, and must not go live."""
-    release = host.check_output("readlink /opt/modelyard/services/llama-cpp@one/current")
-    done = converge(one_gpus=[0])
-    output = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode != 0
-    assert "modelyard-llama-cpp@one.service: it is running, but not as planned." in output
-    assert re.search(r"ok +llama-cpp@one +answers", output), output
-    assert re.search(
-        r"FAILED +llama-cpp@one +llama-cpp@one uses its GPUs +[\d.]+ s +nvidia-smi is not installed", output
-    )
-    assert "try: journalctl -u modelyard-llama-cpp@one.service says why CUDA was not used" in output
-    assert "is live again and passes its checks." in output
-    assert host.check_output("readlink /opt/modelyard/services/llama-cpp@one/current") == release
-    assert ask(host, "one", "/v1/chat/completions", chat("one"))[0] == 200
-
-
 def test_unit_of_an_instance_with_gpus(host: Any) -> None:
     """As it would be on a host with two cards; here it is only looked at."""
     text = json.dumps(next(one for one in host.ansible.get_variables()["instances"] if one["model"] == "two"))
@@ -341,9 +342,3 @@ def test_an_instance_that_is_no_longer_wanted_goes(host: Any, restored: None) ->
         assert not host.file(gone).exists, gone
     # Models are large: they go only when asked.
     assert host.check_output(f"find {MODELS} -name two.gguf") != ""
-
-
-def test_the_last_instance_can_go_too(host: Any, restored: None) -> None:
-    done = converge(wanted=[])
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert host.run("systemctl is-active 'modelyard-llama-cpp@*'").stdout == ""

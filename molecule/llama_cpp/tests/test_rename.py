@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -61,14 +60,6 @@ def instances(host: Any) -> dict[str, dict[str, Any]]:
     return {**found, "uno": uno}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def restored() -> Iterator[None]:
-    """Afterwards the host is as the scenario describes it."""
-    yield
-    done = converge()
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_a_rename_that_fails_leaves_the_old_one_serving(host: Any, instances: dict[str, dict[str, Any]]) -> None:
     """The new one offers another name than the plan says, so its checks never pass, however quickly it starts."""
     two = started(host, TWO)
@@ -117,3 +108,10 @@ def test_two_swap_their_places(host: Any, instances: dict[str, dict[str, Any]]) 
     assert done.returncode == 0, done.stdout + done.stderr
     assert serves(host, "uno", "[::1]:8081")
     assert serves(host, "two", "127.0.0.1:8080")
+
+
+def test_the_last_instance_can_go_too(host: Any) -> None:
+    """Comes last: it is not brought back."""
+    done = converge([])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert host.run("systemctl is-active 'modelyard-llama-cpp@*'").stdout == ""
