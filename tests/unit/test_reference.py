@@ -309,8 +309,11 @@ def as_json(tree: dict[str, Any]) -> dict[str, Any]:
 def test_the_editor_and_the_compiler_agree(tree: dict[str, Any]) -> None:
     """What is underlined is refused; what is refused without looking at two keys at once is underlined."""
     tree = {name: value for name, value in as_json(tree).items() if name in CATALOGUE_VARIABLES}
+    sections = {name.removeprefix("llm_"): value for name, value in tree.items()}
+    if isinstance(sections.get("monitoring"), bool):  # as the compiler does, before it validates
+        sections["monitoring"] = {} if sections["monitoring"] else None
     try:
-        Catalogue.model_validate({name.removeprefix("llm_"): value for name, value in tree.items()})
+        Catalogue.model_validate(sections)
     except ValidationError as error:
         by_type = [problem for problem in error.errors() if problem["type"] != "value_error"]
         assert underlined(tree) or not by_type

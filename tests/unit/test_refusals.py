@@ -119,6 +119,11 @@ def test_one_wrong_line(old: str, new: str, code: str, line: int, text: str) -> 
     assert text in refused(compile_inventory(replace(given, short=frozenset({"SHORT"}))), code, line)
 
 
+def test_no_versions() -> None:
+    text = f"{CATALOGUE[: CATALOGUE.index('llm_versions:')]}llm_versions: null\n"
+    assert "llm_versions is not set" in refused(compiled(text), "missing-key", 25)
+
+
 def codes(result: Compiled) -> list[str]:
     return [code for code, _line in places(result)]
 

@@ -108,6 +108,9 @@ def check_versions(
 ) -> None:
     """Versions that are too old, cannot be checked, or are not said of an engine that is deployed."""
     if model.versions is None:
+        if sound:
+            message = "llm_versions is not set, so no version is pinned"
+            report.error("missing-key", message, ("versions",), "see group_vars/all/versions.yml")
         return
     deployed = {member.engine.role for member in resolved.all() if member.host}
     for component in ("litellm", *ROLES):
