@@ -1,1 +1,3 @@
-"""Throw-away systemd hosts on this machine; knows nothing of roles, and roles know nothing of it."""
+"""Throw-away systemd hosts on this machine; knows nothing of roles, and roles know nothing of
+it.
+"""

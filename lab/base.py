@@ -1,4 +1,6 @@
-"""Base roots and package layers: what hosts lie on, cached by content and never changed once made."""
+"""Base roots and package layers: what hosts lie on, cached by content and never changed once
+made.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from lab.system import lower_layers_in_use, run
 RELEASES = ("bookworm", "trixie")
 INCLUDED = "systemd,systemd-sysv,dbus,python3,python3-apt,sudo,iproute2,ca-certificates,curl,procps,openssh-server"
 FRESH_DAYS = 1
-"""A base carries the package lists of its day, and hosts do not fetch newer ones; mirrors drop superseded packages."""
+"""A base carries the package lists of its day, and hosts do not fetch newer ones; mirrors drop
+superseded packages."""
 
 KEEP_BYTECODE = Path(__file__).with_name("keep_bytecode.py")
 
@@ -66,23 +69,37 @@ def ensure_base(release: str) -> Path:
 
 
 def _mirrors(release: str) -> list[str]:
-    """Return the package sources that the environment names; without any, mmdebstrap takes Debian's own."""
+    """Return the package sources that the environment names; without any, mmdebstrap takes Debian's
+    own.
+    """
     mirror = os.environ.get("MODELYARD_DEBIAN_MIRROR")
     security = os.environ.get("MODELYARD_DEBIAN_SECURITY_MIRROR")
-    sources = [f"deb {mirror} {release} main", f"deb {mirror} {release}-updates main"] if mirror else []
+    sources = (
+        [f"deb {mirror} {release} main", f"deb {mirror} {release}-updates main"] if mirror else []
+    )
     return sources + ([f"deb {security} {release}-security main"] if security else [])
 
 
 def _controller_certificates() -> list[str]:
-    """Return the certificates this machine trusts; some networks inspect TLS under a root of their own."""
+    """Return the certificates this machine trusts; some networks inspect TLS under a root of their
+    own.
+    """
     bundle = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
     return _CERTIFICATE.findall(bundle.read_text()) if bundle.exists() else []
 
 
 def _recipe_hash(release: str) -> str:
-    """Hash everything that decides a base's content: how it is made, from where, the certificates."""
+    """Hash everything that decides a base's content: how it is made, from where, the
+    certificates.
+    """
     making = inspect.getsource(_make) + inspect.getsource(_prepare)
-    recipe = [making, INCLUDED, KEEP_BYTECODE.read_text(), *_mirrors(release), *_controller_certificates()]
+    recipe = [
+        making,
+        INCLUDED,
+        KEEP_BYTECODE.read_text(),
+        *_mirrors(release),
+        *_controller_certificates(),
+    ]
     return hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
 
 
@@ -99,7 +116,9 @@ def _make(release: str, base: Path) -> None:
 
 
 def _prepare(root: Path) -> None:
-    """Turn a fresh Debian into a host's base: reachable, quick to boot, doing nothing on its own."""
+    """Turn a fresh Debian into a host's base: reachable, quick to boot, doing nothing on its
+    own.
+    """
     for path in (
         *root.glob("etc/ssh/ssh_host_*"),
         root / "etc/resolv.conf",
@@ -119,7 +138,9 @@ def _prepare(root: Path) -> None:
     # They would hold dpkg's lock at a time of their own choosing.
     run(*systemctl, "mask", "--quiet", "apt-daily.timer", "apt-daily-upgrade.timer")
     shipped = set(_CERTIFICATE.findall((root / "etc/ssl/certs/ca-certificates.crt").read_text()))
-    extra = [certificate for certificate in _controller_certificates() if certificate not in shipped]
+    extra = [
+        certificate for certificate in _controller_certificates() if certificate not in shipped
+    ]
     for number, certificate in enumerate(extra):
         (root / f"usr/local/share/ca-certificates/controller-{number}.crt").write_text(certificate)
     if extra:
@@ -130,11 +151,16 @@ def _prepare(root: Path) -> None:
     bundle = "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"
     (root / "etc/environment").write_text(f"{bundle}\n")
     (root / "etc/systemd/system.conf.d").mkdir()
-    (root / "etc/systemd/system.conf.d/lab.conf").write_text(f"[Manager]\nDefaultEnvironment={bundle}\n")
+    (root / "etc/systemd/system.conf.d/lab.conf").write_text(
+        f"[Manager]\nDefaultEnvironment={bundle}\n"
+    )
 
 
 def newest_packages(release: str) -> Path | None:
-    """Return the layer of packages that earlier hosts downloaded, if any. Call it under `packages_lock`."""
+    """Return the layer of packages that earlier hosts downloaded, if any.
+
+    Call it under `packages_lock`.
+    """
     layers = sorted((cache_dir() / "packages").glob(f"{release}-*"))
     return layers[-1] if layers else None
 
@@ -145,7 +171,9 @@ def packages_lock() -> Path:
 
 
 def harvest_packages(release: str, disk: Path) -> None:
-    """Keep what a stopped host downloaded, as a new layer; a layer in use by others is never changed."""
+    """Keep what a stopped host downloaded, as a new layer; a layer in use by others is never
+    changed.
+    """
     downloaded = list((disk / "upper/var/cache/apt/archives").glob("*.deb"))
     layers = cache_dir() / "packages"
     with locked(packages_lock()):

@@ -28,7 +28,10 @@ def up(lab: Lab, names: Sequence[str], release: str) -> None:
     started = time.monotonic()
     for name in names:
         if not NAME.fullmatch(name):
-            raise LabError(f"'{name}' is no host name: lower-case letters, digits and dashes, beginning with a letter.")
+            raise LabError(
+                f"'{name}' is no host name: lower-case letters, digits and dashes, beginning with a"
+                " letter."
+            )
     require_working_machine()
     base = ensure_base(release)
     with locked(lab.lock):
@@ -41,7 +44,8 @@ def up(lab: Lab, names: Sequence[str], release: str) -> None:
             host = known.get(name) or _new_host(lab, name, release, base, known)
             if host.release != release:
                 raise LabError(
-                    f"{name} already runs {host.release}, not {release}. First: lab/lab down --lab {lab.name}"
+                    f"{name} already runs {host.release}, not {release}. First: lab/lab down --lab"
+                    f" {lab.name}"
                 )
             known[name] = host
             wanted.append(host)
@@ -93,7 +97,9 @@ def down(lab: Lab) -> None:
         recorded = {host.name: host for host in lab.hosts()}
         for socket in (lab.run / "ssh").glob("*"):  # connections that Ansible keeps open
             subprocess.run(
-                ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "lab"], check=False, capture_output=True
+                ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "lab"],
+                check=False,
+                capture_output=True,
             )
         on_disk = {path.name for path in (lab.disks / "hosts").glob("*")}
         for name in sorted(recorded.keys() | on_disk):
@@ -102,10 +108,14 @@ def down(lab: Lab) -> None:
                 try:
                     harvest_packages(recorded[name].release, life.disk(lab, name))
                 except OSError as error:  # a nicety must not keep the lab from going away
-                    print(f"lab: downloaded packages of {name} are not kept: {error}", file=sys.stderr)
+                    print(
+                        f"lab: downloaded packages of {name} are not kept: {error}", file=sys.stderr
+                    )
         left = mounts_under(lab.disks)
         if left:
-            raise LabError(f"not removing {lab.disks}, something is mounted in it: {', '.join(map(str, left))}")
+            raise LabError(
+                f"not removing {lab.disks}, something is mounted in it: {', '.join(map(str, left))}"
+            )
         if lab.disks.exists():
             shutil.rmtree(lab.disks)
         with locked(RUN / "lock"):
@@ -123,7 +133,9 @@ def inventory(lab: Lab) -> str:
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     variables = {host.name: {"ansible_host": host.address, **common} for host in lab.hosts()}
-    return json.dumps({"_meta": {"hostvars": variables}, "lab": {"hosts": sorted(variables)}}, indent=2)
+    return json.dumps(
+        {"_meta": {"hostvars": variables}, "lab": {"hosts": sorted(variables)}}, indent=2
+    )
 
 
 def status() -> None:
@@ -131,7 +143,9 @@ def status() -> None:
     for lab in all_labs():
         print(f"{lab.name}  {lab.clone}  {PREFIX}.{lab.subnet}.0/24 on {lab.bridge}")
         for host in lab.hosts():
-            state = "running" if life.is_running(lab, host) else "dead (up starts it again on its disk)"
+            state = (
+                "running" if life.is_running(lab, host) else "dead (up starts it again on its disk)"
+            )
             print(f"  {host.name}  {host.address}  {host.release}  {state}")
 
 
@@ -158,20 +172,36 @@ def doctor() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lab", description="Throw-away systemd hosts on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="lab", description="Throw-away systemd hosts on this machine."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     lab = argparse.ArgumentParser(add_help=False)
     default = os.environ.get("MODELYARD_LAB", "default")
-    lab.add_argument("--lab", default=default, help="name of the lab (default: $MODELYARD_LAB, else 'default')")
-    add = commands.add_parser("up", parents=[lab], help="start hosts; those that run stay as they are")
+    lab.add_argument(
+        "--lab", default=default, help="name of the lab (default: $MODELYARD_LAB, else 'default')"
+    )
+    add = commands.add_parser(
+        "up", parents=[lab], help="start hosts; those that run stay as they are"
+    )
     add.add_argument("hosts", nargs="+", metavar="HOST")
-    add.add_argument("--release", choices=RELEASES, default=os.environ.get("MODELYARD_LAB_RELEASE", "bookworm"))
-    remove = commands.add_parser("down", parents=[lab], help="take a lab away with everything it made")
-    remove.add_argument("--all", action="store_true", help="every lab of this clone, and of clones that are gone")
+    add.add_argument(
+        "--release", choices=RELEASES, default=os.environ.get("MODELYARD_LAB_RELEASE", "bookworm")
+    )
+    remove = commands.add_parser(
+        "down", parents=[lab], help="take a lab away with everything it made"
+    )
+    remove.add_argument(
+        "--all", action="store_true", help="every lab of this clone, and of clones that are gone"
+    )
     commands.add_parser("status", help="all labs on this machine")
-    show = commands.add_parser("inventory", parents=[lab], help="the hosts as Ansible's dynamic inventory (JSON)")
+    show = commands.add_parser(
+        "inventory", parents=[lab], help="the hosts as Ansible's dynamic inventory (JSON)"
+    )
     show.add_argument("--list", action="store_true", help="as Ansible calls it; the same")
-    enter = commands.add_parser("ssh", parents=[lab], help="run a command on a host, or open a shell")
+    enter = commands.add_parser(
+        "ssh", parents=[lab], help="run a command on a host, or open a shell"
+    )
     enter.add_argument("host")
     enter.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
     commands.add_parser("doctor", help="what keeps the lab from working on this machine")
@@ -187,7 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 up(Lab.of(options.lab), options.hosts, options.release)
             case "down":
                 if options.all:
-                    chosen = [lab for lab in all_labs() if lab.clone == CLONE or not lab.clone.exists()]
+                    chosen = [
+                        lab for lab in all_labs() if lab.clone == CLONE or not lab.clone.exists()
+                    ]
                 else:
                     chosen = [Lab.of(options.lab)]
                 require_working_machine()

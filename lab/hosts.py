@@ -27,7 +27,9 @@ def disk(lab: Lab, name: str) -> Path:
 
 
 def make_keys(lab: Lab) -> None:
-    """Make the lab's key to its hosts, and the hosts' own: known here, so no first use is trusted blindly."""
+    """Make the lab's key to its hosts, and the hosts' own: known here, so no first use is trusted
+    blindly.
+    """
     for directory in (lab.disks, lab.run / "ssh"):
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
@@ -39,10 +41,11 @@ def make_keys(lab: Lab) -> None:
 
 
 def ssh_options(lab: Lab) -> list[str]:
-    """Return the options of every SSH connection: the lab's known hosts, not the user's configuration.
+    """Return the options of every SSH connection: the lab's known hosts, not the user's
+    configuration.
 
-    The control path is short, because a socket's has at most 107 characters, and known to `down`, because a
-    connection kept open outlives its host.
+    The control path is short, because a socket's has at most 107 characters, and known to `down`,
+    because a connection kept open outlives its host.
     """
     return [
         "-F", "/dev/null",
@@ -57,7 +60,16 @@ def ssh_options(lab: Lab) -> list[str]:
 def ssh_command(lab: Lab, host: Host, command: Sequence[str] = ()) -> list[str]:
     """Return the command line that runs a command on a host, or opens a shell there."""
     key = f"{lab.disks}/id_ed25519"
-    return ["ssh", *ssh_options(lab), "-o", "LogLevel=ERROR", "-i", key, f"root@{host.address}", *command]
+    return [
+        "ssh",
+        *ssh_options(lab),
+        "-o",
+        "LogLevel=ERROR",
+        "-i",
+        key,
+        f"root@{host.address}",
+        *command,
+    ]
 
 
 def write_names(lab: Lab) -> None:
@@ -69,7 +81,9 @@ def write_names(lab: Lab) -> None:
         if not file.exists() or file.read_text() != "\n".join(lines):
             file.write_text("\n".join(lines))
     key = " ".join((lab.disks / "host_ed25519.pub").read_text().split()[:2])
-    write_atomically(lab.disks / "known_hosts", "".join(f"{host.address} {key}\n" for host in hosts))
+    write_atomically(
+        lab.disks / "known_hosts", "".join(f"{host.address} {key}\n" for host in hosts)
+    )
 
 
 def is_running(lab: Lab, host: Host) -> bool:
@@ -78,7 +92,9 @@ def is_running(lab: Lab, host: Host) -> bool:
 
 
 def supervisor(lab: Lab, host: Host) -> int | None:
-    """Return the process id of the host's nspawn if it lives; an id reused by another process is not it."""
+    """Return the process id of the host's nspawn if it lives; an id reused by another process is
+    not it.
+    """
     try:
         pid, started = (lab.run / "hosts" / f"{host.name}.pid").read_text().split()
     except (FileNotFoundError, ValueError):
@@ -105,12 +121,16 @@ def boot(lab: Lab, host: Host) -> None:
     # acceptable here.
     shutil.rmtree(directory / "work/work/incompat", ignore_errors=True)
     if not Path(host.base).is_dir():
-        raise LabError(f"the disk of {host.name} lies on {host.base}, which is gone. Take the lab down first.")
+        raise LabError(
+            f"the disk of {host.name} lies on {host.base}, which is gone. Take the lab down first."
+        )
     with locked(packages_lock()):
         packages = newest_packages(host.release)
         layers = f"{packages}:{host.base}" if packages else host.base
         options = f"lowerdir={layers},upperdir={directory}/upper,workdir={directory}/work,volatile"
-        run("mount", "-t", "overlay", f"lab-{lab.id}-{host.name}", "-o", options, directory / "root")
+        run(
+            "mount", "-t", "overlay", f"lab-{lab.id}-{host.name}", "-o", options, directory / "root"
+        )
     _configure(lab, host, directory / "root")
     _start(lab, host, directory)
 
@@ -121,9 +141,14 @@ def _configure(lab: Lab, host: Host, root: Path) -> None:
     network = NETWORKD.format(address=host.address, gateway=gateway(lab))
     write_atomically(root / "etc/systemd/network/10-host0.network", network)
     (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
-    write_atomically(root / "root/.ssh/authorized_keys", (lab.disks / "id_ed25519.pub").read_text(), 0o600)
-    write_atomically(root / "etc/ssh/ssh_host_ed25519_key", (lab.disks / "host_ed25519").read_text(), 0o600)
-    # Ansible's apt module fetches lists that are older than an hour; those of the base are at most a day old.
+    write_atomically(
+        root / "root/.ssh/authorized_keys", (lab.disks / "id_ed25519.pub").read_text(), 0o600
+    )
+    write_atomically(
+        root / "etc/ssh/ssh_host_ed25519_key", (lab.disks / "host_ed25519").read_text(), 0o600
+    )
+    # Ansible's apt module fetches lists that are older than an hour; those of the base are at most
+    # a day old.
     os.utime(root / "var/lib/apt/lists")
 
 
@@ -153,9 +178,11 @@ def _start(lab: Lab, host: Host, directory: Path) -> None:
     record = lab.run / "hosts" / f"{host.name}.pid"
 
     def become_recorded() -> None:
-        """Run in the child, before the program: once something runs, it is on record and in its own cgroup.
+        """Run in the child, before the program: once something runs, it is on record and in its own
+        cgroup.
 
-        Without systemd here, nspawn would put all hosts in one cgroup, each init managing the others' units.
+        Without systemd here, nspawn would put all hosts in one cgroup, each init managing the
+        others' units.
         """
         write_atomically(record, f"{os.getpid()} {start_time(os.getpid())}")
         for cgroup in cgroups:
@@ -185,23 +212,36 @@ def wait_until_ready(lab: Lab, host: Host) -> None:
     while not _answers(host.address):
         alive = is_running(lab, host)
         if not alive or time.monotonic() > deadline:
-            why = f"did not answer by SSH within {BOOT_SECONDS:.0f} s" if alive else "died while booting"
+            why = (
+                f"did not answer by SSH within {BOOT_SECONDS:.0f} s"
+                if alive
+                else "died while booting"
+            )
             last = "\n".join(console.read_text(errors="replace").splitlines()[-20:])
             raise LabError(f"host {host.name} {why}. The end of its console, {console}:\n{last}")
         time.sleep(0.05)
     booted = subprocess.run(
-        ssh_command(lab, host, ["systemctl is-system-running --wait || systemctl --failed --plain --no-legend"]),
+        ssh_command(
+            lab,
+            host,
+            ["systemctl is-system-running --wait || systemctl --failed --plain --no-legend"],
+        ),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
         check=False,
     )
     if booted.stdout.strip() != "running":
-        raise LabError(f"host {host.name} is not healthy: {booted.stdout.strip()} {booted.stderr.strip()}")
+        raise LabError(
+            f"host {host.name} is not healthy: {booted.stdout.strip()} {booted.stderr.strip()}"
+        )
 
 
 def _answers(address: str) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((address, 22), timeout=1) as connection:
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((address, 22), timeout=1) as connection,
+    ):
         return connection.recv(4).startswith(b"SSH")
     return False
 
@@ -216,7 +256,9 @@ def stop(lab: Lab, name: str) -> None:
     # A host outlives an nspawn that was killed; its cgroup still knows all its processes.
     if has_systemd():
         for action in (["kill", "--signal=SIGKILL"], ["stop"]):
-            subprocess.run(["systemctl", *action, f"{machine}.scope"], check=False, capture_output=True)
+            subprocess.run(
+                ["systemctl", *action, f"{machine}.scope"], check=False, capture_output=True
+            )
     else:
         for cgroup in _cgroups(machine):
             _remove_cgroup(cgroup)
@@ -267,8 +309,12 @@ def _remove_cgroup(cgroup: Path) -> None:
             continue  # the host's own systemd was quicker
         except OSError as error:
             if time.monotonic() > deadline:
-                raise LabError(f"cannot remove {cgroup}: {error}. Its processes do not die.") from None
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the next round sees the rest
+                raise LabError(
+                    f"cannot remove {cgroup}: {error}. Its processes do not die."
+                ) from None
+            with contextlib.suppress(
+                FileNotFoundError, ProcessLookupError
+            ):  # the next round sees the rest
                 for processes in cgroup.rglob("cgroup.procs"):
                     for pid in processes.read_text().split():
                         os.kill(int(pid), signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Keep the bytecode of what Python imports from a zip file: a host's `sitecustomize` (lab/base.py).
 
-Ansible sends each module as a zip file, and Python compiles all of it anew each time: 0.15 s of 0.36 s for `stat`.
+Ansible sends each module as a zip file, and Python compiles all of it anew each time: 0.15 s of
+0.36 s for `stat`.
 """
 
 import hashlib

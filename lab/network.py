@@ -1,4 +1,6 @@
-"""The network of a lab: a bridge, an address, one masquerade rule, and forwarding while any lab is up."""
+"""The network of a lab: a bridge, an address, one masquerade rule, and forwarding while any lab is
+up.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ PREFIX = "10.213"
 
 
 def free_subnet(lab: Lab, taken: set[int]) -> int:
-    """Return an N that no lab has and no route of this machine covers; the same N each time, if it is free.
+    """Return an N that no lab has and no route of this machine covers; the same N each time, if it
+    is free.
 
     Raises:
         LabError: all 256 are taken.
@@ -29,7 +32,10 @@ def free_subnet(lab: Lab, taken: set[int]) -> int:
     for number in order:
         if number not in taken and f"{PREFIX}.{number}.0/24" not in routed:
             return number
-    raise LabError(f"every network {PREFIX}.0.0/24 to {PREFIX}.255.0/24 is taken. Take a lab down: lab/lab status")
+    raise LabError(
+        f"every network {PREFIX}.0.0/24 to {PREFIX}.255.0/24 is taken. Take a lab down: lab/lab"
+        " status"
+    )
 
 
 def gateway(lab: Lab) -> str:
@@ -38,7 +44,9 @@ def gateway(lab: Lab) -> str:
 
 
 def _exists(interface: str) -> bool:
-    return any(link["ifname"] == interface for link in json.loads(run("ip", "-json", "link", "show")))
+    return any(
+        link["ifname"] == interface for link in json.loads(run("ip", "-json", "link", "show"))
+    )
 
 
 def ensure_network(lab: Lab) -> None:
@@ -51,7 +59,9 @@ def ensure_network(lab: Lab) -> None:
         try:
             run("ip", "link", "add", lab.bridge, "type", "bridge", "forward_delay", "0")
         except LabError as error:
-            raise LabError(f"{error}\nThe kernel may lack bridges. Load the module: modprobe bridge") from None
+            raise LabError(
+                f"{error}\nThe kernel may lack bridges. Load the module: modprobe bridge"
+            ) from None
     run("ip", "address", "replace", f"{gateway(lab)}/24", "dev", lab.bridge)
     run("ip", "link", "set", lab.bridge, "up")
     rules = f"""
@@ -97,7 +107,8 @@ def dropping_forward_chains() -> Iterator[str]:
             and chain["family"] in ("ip", "inet", "bridge")
         ):
             yield f"nft chain {chain['family']} {chain['table']} {chain['name']}"
-    # nft does not show the old kernel interface, and listing that loads it: look only if it is in use.
+    # nft does not show the old kernel interface, and listing that loads it: look only if it is in
+    # use.
     tables = Path("/proc/net/ip_tables_names")
     if tables.exists() and "filter" in tables.read_text().split():
         try:
@@ -123,26 +134,24 @@ def require_open_forwarding(lab: Lab, leader: int) -> None:
         return
     listed = "\n".join(f"  - {chain}" for chain in chains)
     raise LabError(
-        f"hosts of lab '{lab.name}' cannot reach the network: another firewall drops forwarded packets:\n"
-        f"{listed}\nAllow the lab's bridge {lab.bridge} there, in both directions, for example:\n"
-        f"  Docker:   iptables -I DOCKER-USER -i {lab.bridge} -j ACCEPT  (and the same with -o)\n"
-        f"  nftables: nft insert rule FAMILY TABLE CHAIN iifname {lab.bridge} accept  (and with oifname)\n"
-        f"  ufw:      ufw route allow in on {lab.bridge}  (and with out on)"
+        f"hosts of lab '{lab.name}' cannot reach the network: another firewall drops forwarded"
+        f" packets:\n{listed}\nAllow the lab's bridge {lab.bridge} there, in both directions, for"
+        f" example:\n  Docker:   iptables -I DOCKER-USER -i {lab.bridge} -j ACCEPT  (and the same"
+        f" with -o)\n  nftables: nft insert rule FAMILY TABLE CHAIN iifname {lab.bridge} accept "
+        f" (and with oifname)\n  ufw:      ufw route allow in on {lab.bridge}  (and with out on)"
     )
 
 
 def _name_server_answers(leader: int) -> bool:
-    """Ask the host's first name server, from within the host's network; wait two seconds at most."""
+    """Ask the host's first name server, from within the host's network; wait two seconds at
+    most.
+    """
     probe = (
-        "import socket,sys\n"
-        "server=next(line.split()[1] for line in open('/etc/resolv.conf') if line.startswith('nameserver'))\n"
-        "query=socket.socket(socket.AF_INET6 if ':' in server else socket.AF_INET, socket.SOCK_DGRAM)\n"
-        "query.settimeout(1)\n"
-        "for attempt in range(2):\n"
-        "    query.sendto(b'ml\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\0\\0\\2\\0\\1', (server, 53))\n"
-        "    try: sys.exit(not query.recv(512))\n"
-        "    except OSError: pass\n"
-        "sys.exit(1)\n"
+        "import socket,sys\nserver=next(line.split()[1] for line in open('/etc/resolv.conf') if"
+        " line.startswith('nameserver'))\nquery=socket.socket(socket.AF_INET6 if ':' in server else"
+        " socket.AF_INET, socket.SOCK_DGRAM)\nquery.settimeout(1)\nfor attempt in range(2):\n   "
+        " query.sendto(b'ml\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\0\\0\\2\\0\\1', (server, 53))\n    try:"
+        " sys.exit(not query.recv(512))\n    except OSError: pass\nsys.exit(1)\n"
     )
     inside = ["nsenter", "-t", str(leader), "-n", "-m", "/usr/bin/python3", "-c", probe]
     return subprocess.run(inside, check=False, capture_output=True).returncode == 0

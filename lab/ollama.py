@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Have a real Ollama for the lab's hosts, packed as its publisher packs it.
 
-The official archives are not in any package index, so the server is built from source by Go, for the CPU only:
+The official archives are not in any package index, so the server is built from source by Go, for
+the CPU only:
 
-    SHARE/ollama/VERSION/    ollama-linux-ARCH.tar.zst, .tgz, sha256sum.txt     (hosts see it below /srv/lab)
+    SHARE/ollama/VERSION/    ollama-linux-ARCH.tar.zst, .tgz, sha256sum.txt     (hosts see it below
+    /srv/lab)
 
-Everything is checked: Go is a wheel locked by hash (lab/go.txt), Go itself checks the modules against the public
-checksum database, and the headers that modules leave out come from the pinned source of llama-cpp-python.
+Everything is checked: Go is a wheel locked by hash (lab/go.txt), Go itself checks the modules
+against the public checksum database, and the headers that modules leave out come from the pinned
+source of llama-cpp-python.
 
-The first build takes minutes, later calls nothing. Exit status 75: it cannot be had on this machine (no network, no
-compiler); a test that needs it is then skipped.
+The first build takes minutes, later calls nothing. Exit status 75: it cannot be had on this machine
+(no network, no compiler); a test that needs it is then skipped.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ from modelyard.controller import sources
 
 VERSION = "0.17.4"
 PACKAGE = "github.com/ollama/ollama"
-# Archives of modules leave out directories named `vendor`; the headers in Ollama's are the ones vendored here, too.
+# Archives of modules leave out directories named `vendor`; the headers in Ollama's are the ones
+# vendored here, too.
 HEADERS = {
     "sdist": "llama-cpp-python==0.3.36",
     "sha256": "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
@@ -50,14 +54,24 @@ class UnavailableError(Exception):
 
 def recipe() -> str:
     """Return a hash of everything that decides the archive."""
-    parts = [VERSION, str(HEADERS), GO_LOCK.read_text(), inspect.getsource(build), inspect.getsource(pack)]
+    parts = [
+        VERSION,
+        str(HEADERS),
+        GO_LOCK.read_text(),
+        inspect.getsource(build),
+        inspect.getsource(pack),
+    ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def run(command: list[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+def run(
+    command: list[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> None:
     """Run a program with its output on our stderr; raises CalledProcessError."""
     variables = {**os.environ, **(environment or {})}
-    subprocess.run(["nice", "-n", "5", *command], check=True, env=variables, cwd=cwd, stdout=sys.stderr)
+    subprocess.run(
+        ["nice", "-n", "5", *command], check=True, env=variables, cwd=cwd, stdout=sys.stderr
+    )
 
 
 def fetch(work: Path, environment: Mapping[str, str]) -> None:
@@ -84,7 +98,17 @@ def fetch(work: Path, environment: Mapping[str, str]) -> None:
         )
         (work / "headers").mkdir()
         archive = str(sources.fetch(HEADERS))
-        run(["tar", "-xzf", archive, "-C", f"{work}/headers", "--wildcards", "*/vendor/llama.cpp/vendor/*"])
+        run(
+            [
+                "tar",
+                "-xzf",
+                archive,
+                "-C",
+                f"{work}/headers",
+                "--wildcards",
+                "*/vendor/llama.cpp/vendor/*",
+            ]
+        )
         (work / "module").mkdir()
         run(["go", "mod", "init", "lab"], environment, work / "module")
         run(["go", "get", f"{PACKAGE}@v{VERSION}"], environment, work / "module")
@@ -93,9 +117,12 @@ def fetch(work: Path, environment: Mapping[str, str]) -> None:
 
 
 def build(work: Path, environment: Mapping[str, str]) -> Path:
-    """Return the root of the archive, with the server in bin/ and a place for GPU libraries in lib/."""
+    """Return the root of the archive, with the server in bin/ and a place for GPU libraries in
+    lib/.
+    """
     (include,) = (work / "headers").glob("*/vendor/llama.cpp/vendor")
-    # Go's own choice is `-O2 -g`; a server of tiny models need not be fast, and compiles in half the time.
+    # Go's own choice is `-O2 -g`; a server of tiny models need not be fast, and compiles in half
+    # the time.
     flags = {"CGO_CPPFLAGS": f"-I{include}", "CGO_CFLAGS": "-O1", "CGO_CXXFLAGS": "-O1"}
     root = work / "root"
     (root / "lib/ollama").mkdir(parents=True)
@@ -109,17 +136,35 @@ def build(work: Path, environment: Mapping[str, str]) -> Path:
 def pack(root: Path, directory: Path, architecture: str) -> None:
     """Write the archives in both formats that Ollama was ever published in, and their checksums."""
     directory.mkdir(parents=True)
-    names = {f"ollama-linux-{architecture}.tar.zst": "--zstd", f"ollama-linux-{architecture}.tgz": "--gzip"}
+    names = {
+        f"ollama-linux-{architecture}.tar.zst": "--zstd",
+        f"ollama-linux-{architecture}.tgz": "--gzip",
+    }
     owner = ["--owner=0", "--group=0", "--numeric-owner"]
     for name, compression in names.items():
-        run(["tar", "-C", str(root), *owner, compression, "-cf", str(directory / name), "bin", "lib"])
+        run(
+            [
+                "tar",
+                "-C",
+                str(root),
+                *owner,
+                compression,
+                "-cf",
+                str(directory / name),
+                "bin",
+                "lib",
+            ]
+        )
     lines = [f"{sources.sha256_of(directory / name)}  ./{name}\n" for name in names]
     (directory / "sha256sum.txt").write_text("".join(lines))
     (directory / ".recipe").write_text(recipe())
 
 
 def have(directory: Path) -> bool:
-    """Make sure that the archives are there; returns whether they were built now. Raises UnavailableError."""
+    """Make sure that the archives are there; returns whether they were built now.
+
+    Raises UnavailableError.
+    """
     architecture = ARCHITECTURES.get(platform.machine())
     if architecture is None:
         raise UnavailableError(f"no recipe for {platform.machine()}")

@@ -1,8 +1,9 @@
 """What the lab remembers, and the names it derives.
 
-Everything that lives on the machine (bridge, firewall table, cgroups, directories) is named after a hash of
-the clone's path and the lab's name. So two clones never collide, and `down` can clean up even when every
-record is gone. Records live in /run, because they must not outlive a reboot; disks in the cache directory.
+Everything that lives on the machine (bridge, firewall table, cgroups, directories) is named after a
+hash of the clone's path and the lab's name. So two clones never collide, and `down` can clean up
+even when every record is gone. Records live in /run, because they must not outlive a reboot; disks
+in the cache directory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 RUN = Path("/run/modelyard-lab")
-"""Machine-wide records: which labs exist, which subnet each has, what has to be restored at the end."""
+"""Machine-wide records: which labs exist, which subnet each has, what has to be restored at the
+end."""
 
 CLONE = Path(__file__).resolve().parent.parent
 """The clone this program belongs to."""
@@ -48,12 +50,15 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 HELD: list[int] = []
-"""The locks held. Helper programs inherit them: if we are killed while `mount` works, the next `down` waits."""
+"""The locks held. Helper programs inherit them: if we are killed while `mount` works, the next
+`down` waits."""
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel releases it when we and our helpers (`HELD`) are gone."""
+    """Hold an exclusive lock on a file; the kernel releases it when we and our helpers (`HELD`) are
+    gone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -141,14 +146,18 @@ class Lab:
         """
         record = self.read_record()
         if record is None:
-            raise LabError(f"lab '{self.name}' is not up. Start it: lab/lab up --lab {self.name} HOST...")
+            raise LabError(
+                f"lab '{self.name}' is not up. Start it: lab/lab up --lab {self.name} HOST..."
+            )
         return int(str(record["subnet"]))
 
     def hosts(self) -> list[Host]:
         """Return the recorded hosts, by name."""
         # A record of another version of this program may hold more.
         names = [field.name for field in fields(Host)]
-        records = [json.loads(file.read_text()) for file in sorted((self.run / "hosts").glob("[!.]*.json"))]
+        records = [
+            json.loads(file.read_text()) for file in sorted((self.run / "hosts").glob("[!.]*.json"))
+        ]
         return [Host(**{name: record[name] for name in names}) for record in records]
 
     def save(self, host: Host) -> None:

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Write a tiny, real chat model: GGUF, llama architecture, random weights, the same bytes every time.
+"""Write a tiny, real chat model: GGUF, llama architecture, random weights, the same bytes every
+time.
 
-It says readable nonsense at thousands of tokens a second, which is all that a test of the machinery needs.
-Needs the packages gguf and numpy (both in the clone's .venv).
+It says readable nonsense at thousands of tokens a second, which is all that a test of the machinery
+needs. Needs the packages gguf and numpy (both in the clone's .venv).
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ WORDS = """
 """.split()
 
 TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor"
+    " %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
 )
 
 
@@ -100,7 +101,8 @@ def _add_weights(writer: gguf.GGUFWriter, vocabulary: int, random: np.random.Gen
     ones = np.ones(WIDTH, dtype=np.float32)
     writer.add_tensor("token_embd.weight", matrix(vocabulary, WIDTH) * 8)
     output = matrix(vocabulary, WIDTH) * 4
-    # Bytes and specials score flat, so that answers are words; the end comes up often, so that they end.
+    # Bytes and specials score flat, so that answers are words; the end comes up often, so that they
+    # end.
     output[:END] = 0
     output[END] *= 2
     output[END + 1 : 259] = 0
@@ -123,12 +125,17 @@ def _add_weights(writer: gguf.GGUFWriter, vocabulary: int, random: np.random.Gen
 
 def main() -> None:
     """Write one model; by default where the lab's hosts see it as /srv/lab/models/tiny.gguf."""
-    parser = argparse.ArgumentParser(description="Write a tiny GGUF chat model with random weights.")
+    parser = argparse.ArgumentParser(
+        description="Write a tiny GGUF chat model with random weights."
+    )
     parser.add_argument("path", nargs="?", type=Path, default=share_dir() / "models/tiny.gguf")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     changed = write_model(options.path, seed=options.seed)
-    print(f"{options.path}: {'written' if changed else 'up to date'}, {options.path.stat().st_size >> 10} KiB")
+    print(
+        f"{options.path}: {'written' if changed else 'up to date'},"
+        f" {options.path.stat().st_size >> 10} KiB"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Write a tiny, real chat model in the files that vLLM reads: Llama, random weights, the same bytes every time.
+"""Write a tiny, real chat model in the files that vLLM reads: Llama, random weights, the same bytes
+every time.
 
 Beside it goes an adapter for it (LoRA). Like `tiny_gguf.py`'s model it says readable nonsense.
-Needs the packages gguf and numpy (both in the clone's .venv); what usually writes such files weighs gigabytes.
+Needs the packages gguf and numpy (both in the clone's .venv); what usually writes such files weighs
+gigabytes.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def write_model(directory: Path, *, seed: int = 0, context_length: int = 1024) -
     random = np.random.default_rng(seed)
     ones = np.ones(WIDTH, dtype=np.float32)
     output = _matrix(random, len(TOKENS), WIDTH) * 4
-    # Bytes and specials score flat, so that answers are words; the end comes up often, so that they end.
+    # Bytes and specials score flat, so that answers are words; the end comes up often, so that they
+    # end.
     output[:END] = 0
     output[END] *= 2
     output[END + 1 : 259] = 0
@@ -95,7 +98,10 @@ def write_model(directory: Path, *, seed: int = 0, context_length: int = 1024) -
 
 
 def write_adapter(directory: Path, *, seed: int = 1) -> bool:
-    """Write an adapter for the model of `write_model` unless it is there. Returns whether a file changed."""
+    """Write an adapter for the model of `write_model` unless it is there.
+
+    Returns whether a file changed.
+    """
     random = np.random.default_rng(seed)
     targets = ["q_proj", "v_proj"]
     tensors = {}
@@ -106,7 +112,10 @@ def write_adapter(directory: Path, *, seed: int = 1) -> bool:
             tensors[f"{prefix}.lora_B.weight"] = _matrix(random, WIDTH, RANK)
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK}
     config |= {"target_modules": targets, "bias": "none", "base_model_name_or_path": "tiny-llama"}
-    return _write(directory, {"adapter_config.json": _json(config), "adapter_model.safetensors": _safetensors(tensors)})
+    return _write(
+        directory,
+        {"adapter_config.json": _json(config), "adapter_model.safetensors": _safetensors(tensors)},
+    )
 
 
 def _matrix(random: np.random.Generator, rows: int, columns: int) -> Matrix:
@@ -165,7 +174,11 @@ def _safetensors(tensors: Mapping[str, Matrix]) -> bytes:
     for name, tensor in tensors.items():
         # The upper half of a float32 is a bfloat16.
         data = (tensor.view(np.uint32) >> 16).astype("<u2").tobytes()
-        header[name] = {"dtype": "BF16", "shape": tensor.shape, "data_offsets": [len(body), len(body) + len(data)]}
+        header[name] = {
+            "dtype": "BF16",
+            "shape": tensor.shape,
+            "data_offsets": [len(body), len(body) + len(data)],
+        }
         body += data
     encoded = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     encoded += b" " * (-len(encoded) % 8)
@@ -191,16 +204,26 @@ def _write(directory: Path, files: Mapping[str, bytes]) -> bool:
 
 
 def main() -> None:
-    """Write both; by default where the lab's hosts see them, as /srv/lab/models/tiny-llama and tiny-llama-lora."""
-    parser = argparse.ArgumentParser(description="Write a tiny Llama for vLLM, and an adapter for it.")
-    parser.add_argument("directory", nargs="?", type=Path, default=share_dir() / "models/tiny-llama")
+    """Write both; by default where the lab's hosts see them, as /srv/lab/models/tiny-llama and
+    tiny-llama-lora.
+    """
+    parser = argparse.ArgumentParser(
+        description="Write a tiny Llama for vLLM, and an adapter for it."
+    )
+    parser.add_argument(
+        "directory", nargs="?", type=Path, default=share_dir() / "models/tiny-llama"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     directory: Path = options.directory
     adapter = directory.with_name(f"{directory.name}-lora")
-    changed = write_model(directory, seed=options.seed) | write_adapter(adapter, seed=options.seed + 1)
+    changed = write_model(directory, seed=options.seed) | write_adapter(
+        adapter, seed=options.seed + 1
+    )
     size = sum(path.stat().st_size for path in (*directory.iterdir(), *adapter.iterdir()))
-    print(f"{directory}: {'written' if changed else 'up to date'}, {size >> 10} KiB with its adapter")
+    print(
+        f"{directory}: {'written' if changed else 'up to date'}, {size >> 10} KiB with its adapter"
+    )
 
 
 if __name__ == "__main__":

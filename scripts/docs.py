@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Write what is made from code: docs/catalogue.md, its schema for editors, docs/plan.md and Grafana's dashboards."""
+"""Write what is made from code: docs/catalogue.md, its schema for editors, docs/plan.md and
+Grafana's dashboards.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,11 @@ from modelyard.dashboards.boards import texts
 from modelyard.plan.reference import plan_text
 
 CLONE = Path(__file__).resolve().parent.parent
-FILES = {"catalogue.md": catalogue_text(), "catalogue.schema.json": schema_text(), "plan.md": plan_text()}
+FILES = {
+    "catalogue.md": catalogue_text(),
+    "catalogue.schema.json": schema_text(),
+    "plan.md": plan_text(),
+}
 DASHBOARDS = CLONE / "roles/grafana/files/dashboards"
 
 

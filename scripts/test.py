@@ -3,9 +3,10 @@
 
 usage: scripts/test.py [--full] [NAME...]
 
-A name is `lint`, `unit`, `gateway`, `lab`, `cuda` or a molecule scenario. Without names everything runs: first what is
-quick, then the scenarios, three at a time. Every step runs even if an earlier one failed; the exit status is 0 only if
-everything passed. `--full` adds what takes minutes and concerns little: `cuda`, and the tests marked `full`.
+A name is `lint`, `unit`, `gateway`, `lab`, `cuda` or a molecule scenario. Without names everything
+runs: first what is quick, then the scenarios, three at a time. Every step runs even if an earlier
+one failed; the exit status is 0 only if everything passed. `--full` adds what takes minutes and
+concerns little: `cuda`, and the tests marked `full`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ EXPLAINED = 20
 """How many lines after it belong to it: Ansible prints a result over several."""
 
 LANES = 3
-"""How many scenarios run at a time on two cores: a quarter of its time one waits, for packages, starts and clocks."""
+"""How many scenarios run at a time on two cores: a quarter of its time one waits, for packages,
+starts and clocks."""
 
 LONGEST = (
     "llama_cpp",
@@ -63,10 +65,12 @@ FILTERED = "not full"
 """pytest's expression for what `make test` runs; `make test-full` runs all."""
 
 BUDGET_MIN = {"warm": 30, "cold": 50, "full": 90}
-"""Minutes that a run of everything may take on two cores. Printed beside what it took; nothing fails because of it."""
+"""Minutes that a run of everything may take on two cores. Printed beside what it took; nothing
+fails because of it."""
 
 APART_S = 10
-"""Seconds between the beginnings of two scenarios that run together, so that not both boot hosts at once."""
+"""Seconds between the beginnings of two scenarios that run together, so that not both boot hosts at
+once."""
 
 
 @dataclass
@@ -83,7 +87,10 @@ class Outcome:
 
 
 def run(name: str, command: list[str], environment: dict[str, str] | None = None) -> Outcome:
-    """Run one command; it counts as one test. Its output comes as a whole, at its end: another may run beside it."""
+    """Run one command; it counts as one test.
+
+    Its output comes as a whole, at its end: another may run beside it.
+    """
     outcome = Outcome(name, 0)
     output = []
     started = time.monotonic()
@@ -106,7 +113,10 @@ def run(name: str, command: list[str], environment: dict[str, str] | None = None
             output.append(line)
     outcome.seconds = time.monotonic() - started
     outcome.passed, outcome.failed = int(process.returncode == 0), int(process.returncode != 0)
-    ended = f"{time.strftime('%H:%M:%S')} {name} {'failed' if outcome.failed else 'passed'} in {outcome.seconds:.0f} s"
+    ended = (
+        f"{time.strftime('%H:%M:%S')} {name} {'failed' if outcome.failed else 'passed'} in"
+        f" {outcome.seconds:.0f} s"
+    )
     print(f"\n=== {name}: {' '.join(command)}\n{''.join(output)}--- {ended}", flush=True)
     return outcome
 
@@ -120,7 +130,9 @@ def with_cases(outcome: Outcome, report: Path) -> Outcome:
         failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         # pytest can fail without a failed test, for example when it collected none.
         failed = max(failed, outcome.failed)
-        return replace(outcome, passed=max(total - failed - skipped, 0), failed=failed, skipped=skipped)
+        return replace(
+            outcome, passed=max(total - failed - skipped, 0), failed=failed, skipped=skipped
+        )
     return outcome
 
 
@@ -128,11 +140,15 @@ def run_pytest(name: str, full: bool, *arguments: str) -> Outcome:
     """Run pytest; count its tests."""
     report = RESULTS / f"{name}.xml"
     marked = [] if full else ["-m", FILTERED]
-    return with_cases(run(name, ["pytest", "-q", f"--junitxml={report}", *marked, *arguments]), report)
+    return with_cases(
+        run(name, ["pytest", "-q", f"--junitxml={report}", *marked, *arguments]), report
+    )
 
 
 def run_scenario(name: str, full: bool) -> Outcome:
-    """Run a molecule scenario; its sequence counts as one test, and each of its testinfra tests as one."""
+    """Run a molecule scenario; its sequence counts as one test, and each of its testinfra tests as
+    one.
+    """
     report = RESULTS / f"molecule-{name}.xml"
     environment = {
         "PYTEST_ADDOPTS": f"--junitxml={report}" + ("" if full else f" -m '{FILTERED}'"),
@@ -150,13 +166,19 @@ def run_scenario(name: str, full: bool) -> Outcome:
 
 
 def scenarios() -> list[str]:
-    """Return molecule's scenarios in the order in which they begin: those named in LONGEST, then the others."""
+    """Return molecule's scenarios in the order in which they begin: those named in LONGEST, then
+    the others.
+    """
     names = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
     return [*LONGEST, *sorted(names - set(LONGEST))]
 
 
-def side_by_side(steps: list[Callable[[], Outcome]], lanes: int, apart_s: float = 0) -> list[Outcome]:
-    """Run so many steps at a time, in their order; `apart_s`: seconds between the beginnings of two."""
+def side_by_side(
+    steps: list[Callable[[], Outcome]], lanes: int, apart_s: float = 0
+) -> list[Outcome]:
+    """Run so many steps at a time, in their order; `apart_s`: seconds between the beginnings of
+    two.
+    """
     with ThreadPoolExecutor(lanes) as pool:
         running = []
         for step in steps:
@@ -166,7 +188,9 @@ def side_by_side(steps: list[Callable[[], Outcome]], lanes: int, apart_s: float 
 
 
 def run_chosen(chosen: list[str], full: bool) -> list[Outcome]:
-    """Run what was chosen: the cheap first, the tests that measure time without another step, then the scenarios."""
+    """Run what was chosen: the cheap first, the tests that measure time without another step, then
+    the scenarios.
+    """
     quick: list[Callable[[], Outcome]] = []
     if "lint" in chosen:
         quick += [partial(run, tool, command) for tool, command in LINT.items()]
@@ -194,15 +218,23 @@ def print_summary(outcomes: list[Outcome], seconds: float, budget: str | None) -
     for outcome in outcomes:
         numbers = f"{outcome.passed:5} passed {outcome.failed:5} failed {outcome.skipped:5} skipped"
         print(f"{outcome.name:22} {numbers} {outcome.seconds:7.0f} s")
-    passed, failed, skipped = (sum(getattr(one, key) for one in outcomes) for key in ("passed", "failed", "skipped"))
+    passed, failed, skipped = (
+        sum(getattr(one, key) for one in outcomes) for key in ("passed", "failed", "skipped")
+    )
     slowest = sorted(outcomes, key=lambda one: one.seconds, reverse=True)[:5]
     print("slowest:", ", ".join(f"{one.name} {one.seconds / 60:.1f} min" for one in slowest))
     if budget:
-        print(f"took {seconds / 60:.1f} min; the budget of a {budget} run is {BUDGET_MIN[budget]} min")
+        print(
+            f"took {seconds / 60:.1f} min; the budget of a {budget} run is {BUDGET_MIN[budget]} min"
+        )
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     for outcome in outcomes:
         if outcome.failed:
-            print(f"=== {outcome.name} failed. What its output says of that:", *outcome.complaints, sep="\n  ")
+            print(
+                f"=== {outcome.name} failed. What its output says of that:",
+                *outcome.complaints,
+                sep="\n  ",
+            )
     return failed
 
 
@@ -213,7 +245,9 @@ def main() -> int:
     chosen = [name for name in sys.argv[1:] if name != "--full"]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
-        print(f"no tests named {', '.join(unknown)}. There are: {', '.join(known)}", file=sys.stderr)
+        print(
+            f"no tests named {', '.join(unknown)}. There are: {', '.join(known)}", file=sys.stderr
+        )
         return 2
     os.environ["PATH"] = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
     RESULTS.mkdir(parents=True, exist_ok=True)

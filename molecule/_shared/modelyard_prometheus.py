@@ -13,7 +13,11 @@ def api(host: Any, *paths: str) -> list[Any]:
     urls = [f"http://127.0.0.1:9090/api/v1/{path}" for path in paths]
     text = host.check_output(f"curl -sS -m 20 -w %s {'%s ' * len(urls)}", "\\n", *urls)
     answers = [json.loads(line) for line in text.splitlines()]
-    errors = [(path, answer) for path, answer in zip(paths, answers, strict=True) if answer["status"] != "success"]
+    errors = [
+        (path, answer)
+        for path, answer in zip(paths, answers, strict=True)
+        if answer["status"] != "success"
+    ]
     assert errors == []
     return [answer["data"] for answer in answers]
 

@@ -1,4 +1,5 @@
-"""A pytest plugin for all scenarios: a failed test shows its host's journal, and what was measured is printed."""
+"""A pytest plugin for all scenarios: a failed test shows its host's journal, and what was measured
+is printed."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ _MEASURED: list[str] = []
 
 @pytest.fixture
 def measured() -> Callable[[str], None]:
-    """Note a figure. All are printed at the end, passed or not: a log without them would only claim."""
+    """Note a figure. All are printed at the end, passed or not: a log without them would only
+    claim."""
     return _MEASURED.append
 
 
@@ -25,7 +27,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
     """Add the journal to the report of a failed test."""
     report = yield
     host = getattr(item, "funcargs", {}).get("host")
@@ -33,5 +37,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         journal = host.run("journalctl --no-pager --lines=60 --output=short-iso")
         failed = host.run("systemctl --failed --plain --no-legend")
         name = host.backend.get_hostname()
-        report.sections.append((f"journal of {name}", f"{journal.stdout}\nfailed units:\n{failed.stdout or 'none'}"))
+        report.sections.append(
+            (f"journal of {name}", f"{journal.stdout}\nfailed units:\n{failed.stdout or 'none'}")
+        )
     return report

@@ -1,4 +1,5 @@
-"""Traffic for tests that change something under it: a steady client and a streaming one, bounded in count and time."""
+"""Traffic for tests that change something under it: a steady client and a streaming one, bounded in
+count and time."""
 
 from __future__ import annotations
 
@@ -11,14 +12,16 @@ from types import TracebackType
 from typing import Any, Self
 
 RATE = 5.0
-"""Requests a second. Tests share two cores with the hosts they test, and with another scenario: at 20 a gateway beside
-a starting candidate answered its readiness too late at a load of 8, and HAProxy took it out of rotation."""
+"""Requests a second. Tests share two cores with the hosts they test, and with another scenario: at
+20 a gateway beside a starting candidate answered its readiness too late at a load of 8, and HAProxy
+took it out of rotation."""
 MAX_S = 180.0
 
 
 @dataclass
 class Traffic:
-    """Asks `rate` times a second, and streams no oftener, until the block ends (`max_s` at most)."""
+    """Asks `rate` times a second, and streams no oftener, until the block ends (`max_s` at
+    most)."""
 
     url: str
     key: str
@@ -41,7 +44,10 @@ class Traffic:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         time.sleep(1)
         self._stop.set()
@@ -86,7 +92,12 @@ class Traffic:
 
 def chat(url: str, key: str, model: str, **extra: Any) -> str:
     """Ask one question; returns the body, raises on any status but 200."""
-    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16, **extra}
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 16,
+        **extra,
+    }
     request = urllib.request.Request(
         f"{url}/v1/chat/completions",
         json.dumps(body).encode(),

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A stand-in for Hugging Face: repositories are directories ROOT/OWNER/NAME/COMMIT.
 
-It answers what `modelyard_model` asks: the list of a commit's files with their checksums, and the files, big ones
-by a redirect to another host name as the real one does. Nothing here is Hugging Face's.
+It answers what `modelyard_model` asks: the list of a commit's files with their checksums, and the
+files, big ones by a redirect to another host name as the real one does. Nothing here is Hugging
+Face's.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ class Hub(http.server.ThreadingHTTPServer):
     def __init__(self, root: Path, port: int = 0, token: str = "") -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.root, self.token = root, token
-        self.seen: list[tuple[str, str | None, str | None]] = []  # path, token and range of every request
+        self.seen: list[
+            tuple[str, str | None, str | None]
+        ] = []  # path, token and range of every request
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """The client's hanging up is part of the tests."""
@@ -35,7 +38,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
-        self.server.seen.append((path, self.headers.get("Authorization"), self.headers.get("Range")))
+        self.server.seen.append(
+            (path, self.headers.get("Authorization"), self.headers.get("Range"))
+        )
         if content := re.fullmatch(r"/content/(.+)", path):
             return self.send_file(self.server.root / content[1])
         if self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
@@ -43,28 +48,43 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if listing := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
             directory = self.server.root / listing[1] / listing[2]
             if directory.is_dir():
-                return self.send_bytes(json.dumps({"sha": listing[2], "siblings": self.siblings(directory)}).encode())
+                return self.send_bytes(
+                    json.dumps({"sha": listing[2], "siblings": self.siblings(directory)}).encode()
+                )
         elif resolve := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             file = self.server.root / resolve[1] / resolve[2] / resolve[3]
             if file.suffix == ".safetensors":
                 self.send_response(302)
                 relative = urllib.parse.quote(str(file.relative_to(self.server.root)))
-                self.send_header("Location", f"http://localhost:{self.server.server_port}/content/{relative}")
+                self.send_header(
+                    "Location", f"http://localhost:{self.server.server_port}/content/{relative}"
+                )
                 self.send_header("Content-Length", "0")
                 return self.end_headers()
             return self.send_file(file)
         return self.send_error(404)
 
     def siblings(self, directory: Path) -> list[dict[str, Any]]:
-        """Describe a commit's files; FILE.published holds other bytes that the checksum is made of."""
+        """Describe a commit's files; FILE.published holds other bytes that the checksum is made
+        of."""
         described = []
-        for file in sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".published"):
+        for file in sorted(
+            path for path in directory.rglob("*") if path.is_file() and path.suffix != ".published"
+        ):
             published = file.with_name(f"{file.name}.published")
             content = (published if published.exists() else file).read_bytes()
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            entry = {"rfilename": str(file.relative_to(directory)), "size": len(content), "blobId": blob}
+            entry = {
+                "rfilename": str(file.relative_to(directory)),
+                "size": len(content),
+                "blobId": blob,
+            }
             if file.suffix == ".safetensors":
-                entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+                entry["lfs"] = {
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "size": len(content),
+                    "pointerSize": 130,
+                }
             described.append(entry)
         return described
 
@@ -87,7 +107,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def main() -> None:
     """Serve until killed; $HUB_TOKEN is the token that one has to have."""
-    parser = argparse.ArgumentParser(description="Serve the repositories below a directory as a hub of models does.")
+    parser = argparse.ArgumentParser(
+        description="Serve the repositories below a directory as a hub of models does."
+    )
     parser.add_argument("root", type=Path)
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()

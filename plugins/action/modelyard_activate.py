@@ -1,4 +1,6 @@
-"""Switch a service on the host, and let the host remember who did it (see the module's documentation)."""
+"""Switch a service on the host, and let the host remember who did it (see the module's
+documentation).
+"""
 
 from __future__ import annotations
 

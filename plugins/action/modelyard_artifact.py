@@ -32,7 +32,9 @@ class ActionModule(Action):
         self._vars = variables
         arguments = self._task.args
         try:
-            wanted = [self._with_checksum(dict(source)) for source in arguments.get("sources") or []]
+            wanted = [
+                self._with_checksum(dict(source)) for source in arguments.get("sources") or []
+            ]
             identifier = identify(dict(arguments), wanted)
         except sources.SourceError as error:
             raise AnsibleActionFail(str(error)) from error
@@ -68,7 +70,9 @@ class ActionModule(Action):
         result["seconds"] = round(time.monotonic() - started, 1)
         return result
 
-    def _begin(self, identifier: str, wanted: list[dict[str, str]], state: dict[str, Any], archive: Path) -> bool:
+    def _begin(
+        self, identifier: str, wanted: list[dict[str, str]], state: dict[str, Any], archive: Path
+    ) -> bool:
         """Start the build of what no host builds yet. Returns whether it was started here.
 
         The lock's file then names the host, so that further hosts wait for its archive.
@@ -86,20 +90,30 @@ class ActionModule(Action):
         return True
 
     def _builder(self, archive: Path) -> str:
-        """Return the host of this play, other than this one, on which the build was started, or an empty text."""
+        """Return the host of this play, other than this one, on which the build was started, or an
+        empty text.
+        """
         lock = Path(f"{archive}.lock")
         name = lock.read_text(encoding="utf-8") if lock.exists() else ""
-        others = set(self._vars.get("ansible_play_hosts") or []) - {self._vars["inventory_hostname"]}
+        others = set(self._vars.get("ansible_play_hosts") or []) - {
+            self._vars["inventory_hostname"]
+        }
         return name if name in others else ""
 
     def _leave_to_the_builder(self, archive: Path, state: dict[str, Any]) -> None:
-        """Let the host on which the build was started take the lock first, or this one would build as well.
+        """Let the host on which the build was started take the lock first, or this one would build
+        as well.
 
         It does so within seconds, in the same task, if it is still there.
         """
         deadline = time.monotonic() + BUILDER_S
         while time.monotonic() < deadline:
-            if archive.exists() or state["building"] or not self._builder(archive) or _is_locked(archive):
+            if (
+                archive.exists()
+                or state["building"]
+                or not self._builder(archive)
+                or _is_locked(archive)
+            ):
                 return
             time.sleep(0.1)
 
@@ -112,12 +126,16 @@ class ActionModule(Action):
         return source
 
     def _step(self, step: str, identifier: str, **arguments: Any) -> dict[str, Any]:
-        result = self._module(self._vars, {"step": step, "identifier": identifier, **arguments}, "modelyard_artifact")
+        result = self._module(
+            self._vars, {"step": step, "identifier": identifier, **arguments}, "modelyard_artifact"
+        )
         if result.get("failed"):
             raise AnsibleActionFail(str(result.get("msg")), result=result)
         return result
 
-    def _build(self, identifier: str, wanted: list[dict[str, str]], state: dict[str, Any], archive: Path) -> None:
+    def _build(
+        self, identifier: str, wanted: list[dict[str, str]], state: dict[str, Any], archive: Path
+    ) -> None:
         host = self._vars["inventory_hostname"]
         if not state["building"]:
             self._start(identifier, wanted, state)
@@ -154,7 +172,10 @@ class ActionModule(Action):
         if not packages:
             return
         result: dict[str, Any] = {}
-        for valid_s in (86400, 0):  # lists can look fresh and be empty, as in a new image: then fetch them
+        for valid_s in (
+            86400,
+            0,
+        ):  # lists can look fresh and be empty, as in a new image: then fetch them
             result = self._module(
                 self._vars,
                 {
@@ -168,7 +189,9 @@ class ActionModule(Action):
             )
             if not result.get("failed"):
                 return
-        raise AnsibleActionFail(f"cannot install the packages of the build: {result.get('msg')}", result=result)
+        raise AnsibleActionFail(
+            f"cannot install the packages of the build: {result.get('msg')}", result=result
+        )
 
     def _push_sources(self, wanted: list[dict[str, str]]) -> dict[str, str]:
         remote = {}
@@ -186,18 +209,24 @@ class ActionModule(Action):
         return remote
 
     def _keep(self, packed: dict[str, Any], archive: Path) -> None:
-        """Fetch the packed artifact; the archive's name appears last, so what has the name is whole."""
+        """Fetch the packed artifact; the archive's name appears last, so what has the name is
+        whole.
+        """
         partial = archive.with_name(f".{archive.name}.{os.getpid()}")
         self._connection.fetch_file(packed["archive"], str(partial))
         if sources.sha256_of(partial) != packed["sha256"]:
             partial.unlink()
-            raise AnsibleActionFail(f"{archive.name} was damaged in transfer to the controller; run again")
+            raise AnsibleActionFail(
+                f"{archive.name} was damaged in transfer to the controller; run again"
+            )
         archive.with_suffix(".sha256").write_text(packed["sha256"] + "\n", encoding="utf-8")
         partial.rename(archive)
 
     def _copy(self, identifier: str, archive: Path) -> None:
         directory = self._connection._shell.tmpdir or self._make_tmp_path()
-        remote = self._transfer_file(str(archive), self._connection._shell.join_path(directory, archive.name))
+        remote = self._transfer_file(
+            str(archive), self._connection._shell.join_path(directory, archive.name)
+        )
         self._fixup_perms2((directory, remote))
         sha256 = archive.with_suffix(".sha256").read_text(encoding="utf-8").strip()
         self._step("unpack", identifier, archive=remote, sha256=sha256)
@@ -213,7 +242,9 @@ def _is_locked(archive: Path) -> bool:
 
 
 def identify(arguments: dict[str, Any], wanted: list[dict[str, str]]) -> str:
-    """Return NAME-VERSION-HASH. The hash covers everything that decides the bytes, and nothing that does not."""
+    """Return NAME-VERSION-HASH. The hash covers everything that decides the bytes, and nothing that
+    does not.
+    """
     decisive = {
         "name": arguments["name"],
         "version": str(arguments["version"]),

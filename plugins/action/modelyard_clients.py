@@ -1,4 +1,6 @@
-"""Resolve the keys of clients on the controller and hash them there (see the module's documentation)."""
+"""Resolve the keys of clients on the controller and hash them there (see the module's
+documentation).
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,29 @@ class ActionModule(Action):
     """Gives the module hashes: no host ever sees a client's key."""
 
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Return the module's result, and which secrets were generated. Raises AnsibleActionFail."""
+        """Return the module's result, and which secrets were generated.
+
+        Raises AnsibleActionFail.
+        """
         given, store = self._secrets(variables)
         arguments = self._task.args
         clients = {str(name): dict(client) for name, client in arguments["clients"].items()}
-        taken = {value: name for name in arguments.get("others", ()) if (value := find(str(name), given, store))}
+        taken = {
+            value: name
+            for name in arguments.get("others", ())
+            if (value := find(str(name), given, store))
+        }
         try:
             hashes, generated = keys(clients, taken, given, store, write=self._writes)
         except SecretError as error:
             raise AnsibleActionFail(str(error)) from error
-        known = {name: {key: client.get(key) for key in ("models", "rpm")} for name, client in clients.items()}
-        result = self._module(variables, {"user": arguments["user"], "clients": known, "hashes": hashes})
+        known = {
+            name: {key: client.get(key) for key in ("models", "rpm")}
+            for name, client in clients.items()
+        }
+        result = self._module(
+            variables, {"user": arguments["user"], "clients": known, "hashes": hashes}
+        )
         return {**result, "generated": generated}
 
 
@@ -62,7 +76,9 @@ def keys(
             )
         owner = owners.setdefault(value, f"that of client {name}")
         if owner != f"that of client {name}":
-            raise SecretError(f"{secret}, the key of client {name}, is also {owner}: each needs one of its own")
+            raise SecretError(
+                f"{secret}, the key of client {name}, is also {owner}: each needs one of its own"
+            )
         hashes[name] = hashlib.sha256(SALT + value.encode()).hexdigest()
         if fresh:
             generated.append(secret)

@@ -1,4 +1,7 @@
-"""Compile the catalogue of the whole inventory, on the controller. Documented in the module of this name."""
+"""Compile the catalogue of the whole inventory, on the controller.
+
+Documented in the module of this name.
+"""
 
 from __future__ import annotations
 
@@ -128,12 +131,22 @@ def refusal(compiled: Compiled) -> str:
     """Return the message about all that is wrong; each diagnostic begins on a line of its own."""
     count = len(compiled.errors)
     head = f"The catalogue has {count} error{'s' if count > 1 else ''}. No host was contacted."
-    return "\n".join([head, *(diagnostic.render() for diagnostic in compiled.errors), "Codes: docs/diagnostics.md"])
+    return "\n".join(
+        [
+            head,
+            *(diagnostic.render() for diagnostic in compiled.errors),
+            "Codes: docs/diagnostics.md",
+        ]
+    )
 
 
 def snapshot(variables: Mapping[str, Any]) -> Inventory:
-    """Return what the compiler needs to know of the inventory, from the variables of any one host."""
-    groups = {str(name): [str(host) for host in hosts] for name, hosts in variables["groups"].items()}
+    """Return what the compiler needs to know of the inventory, from the variables of any one
+    host.
+    """
+    groups = {
+        str(name): [str(host) for host in hosts] for name, hosts in variables["groups"].items()
+    }
     hostvars = variables["hostvars"]
     fixed: dict[int, Any] = {}
     written = {name: read_raw(name, hostvars) for name in groups.get(STACK, [])}
@@ -142,13 +155,23 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     stores: dict[Path, set[str]] = {}
     for name, host in hosts.items():
         mine = host.variables.get("llm_secrets")
-        given |= {str(key): value for key, value in mine.items() if value} if isinstance(mine, Mapping) else {}
+        given |= (
+            {str(key): value for key, value in mine.items() if value}
+            if isinstance(mine, Mapping)
+            else {}
+        )
         store = store_of(hostvars[name])
         if store not in stores:
             stores[store] = stored_secrets(store)
-    secrets = {*given, *(name for name, value in os.environ.items() if value)}.union(*stores.values())
+    secrets = {*given, *(name for name, value in os.environ.items() if value)}.union(
+        *stores.values()
+    )
     values = {name: [find(name, given, store) or "" for store in stores] for name in secrets}
-    short = {name for name, found in values.items() if any(0 < len(value) < SHORTEST_CLIENT_KEY for value in found)}
+    short = {
+        name
+        for name, found in values.items()
+        if any(0 < len(value) < SHORTEST_CLIENT_KEY for value in found)
+    }
     places = places_of(hostvars)
     strange = others(hostvars, places)
     candidates = roles_of((one.name for one in strange), role_names())
@@ -183,8 +206,15 @@ def locked_versions(role: str) -> frozenset[str]:
 
 
 def read_raw(name: str, hostvars: Any) -> dict[str, Any]:
-    """Return the `llm_*` variables of one host as they are written. The keys, too, know where that was."""
-    return {variable: value for variable, value in hostvars.raw_get(name).items() if variable.startswith("llm_")}
+    """Return the `llm_*` variables of one host as they are written.
+
+    The keys, too, know where that was.
+    """
+    return {
+        variable: value
+        for variable, value in hostvars.raw_get(name).items()
+        if variable.startswith("llm_")
+    }
 
 
 def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int, Any]) -> Host:
@@ -228,12 +258,18 @@ def is_fixed(value: Any) -> bool:
 
 def stored_secrets(store: Path) -> set[str]:
     """Return the names of the secrets kept beside the inventory."""
-    return {entry.name for entry in store.iterdir() if not entry.name.startswith(".")} if store.is_dir() else set()
+    return (
+        {entry.name for entry in store.iterdir() if not entry.name.startswith(".")}
+        if store.is_dir()
+        else set()
+    )
 
 
 def report(compiled: Compiled) -> str:
     """Return all diagnostics as JSON."""
-    return json.dumps([diagnostic.as_dict() for diagnostic in compiled.diagnostics], indent=2) + "\n"
+    return (
+        json.dumps([diagnostic.as_dict() for diagnostic in compiled.diagnostics], indent=2) + "\n"
+    )
 
 
 def write(variable: str, target: str, text: str) -> None:

@@ -11,10 +11,15 @@ from modelyard_ansible.action import Action
 
 
 class ActionModule(Action):
-    """Gives the module values; a value is never a variable of Ansible's, so it cannot be printed as one."""
+    """Gives the module values; a value is never a variable of Ansible's, so it cannot be printed as
+    one.
+    """
 
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Return the module's result, and which secrets were generated. Raises AnsibleActionFail."""
+        """Return the module's result, and which secrets were generated.
+
+        Raises AnsibleActionFail.
+        """
         given, store = self._secrets(variables)
         values: dict[str, str] = {}
         generated: list[str] = []

@@ -20,12 +20,20 @@ class ActionModule(ControllerAction):
     """Reads the two files, writes an inventory. Contacts no host."""
 
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Return the report. Raises AnsibleActionFail with everything that is wrong with the input."""
+        """Return the report.
+
+        Raises AnsibleActionFail with everything that is wrong with the input.
+        """
         arguments = self._options(
-            {"source": {"type": "str", "required": True}, "destination": {"type": "path", "required": True}}
+            {
+                "source": {"type": "str", "required": True},
+                "destination": {"type": "path", "required": True},
+            }
         )
         if not arguments["source"]:
-            raise AnsibleActionFail("set -e from=DIR, the directory that contains the old stack's providers.yaml")
+            raise AnsibleActionFail(
+                "set -e from=DIR, the directory that contains the old stack's providers.yaml"
+            )
         source = Path(arguments["source"]).expanduser()
         destination = Path(os.path.abspath(arguments["destination"]))
         if destination.is_relative_to(Path.cwd()):
@@ -39,10 +47,16 @@ class ActionModule(ControllerAction):
         except InputError as error:
             problems = [*error.problems, *problems]
         if problems:
-            lines = ["The stack cannot be imported. Nothing was written.", *problems, nearest(source)]
+            lines = [
+                "The stack cannot be imported. Nothing was written.",
+                *problems,
+                nearest(source),
+            ]
             raise AnsibleActionFail("\n".join(line for line in lines if line))
         if not imported.public_names:
-            raise AnsibleActionFail(f"No active provider can be imported. Nothing was written.\n{imported.report}")
+            raise AnsibleActionFail(
+                f"No active provider can be imported. Nothing was written.\n{imported.report}"
+            )
         if self._writes:
             write(imported.files, destination)
         return {
@@ -54,7 +68,12 @@ class ActionModule(ControllerAction):
             "summary": imported.summary,
             "report": imported.report,
             "diff": [
-                {"before": "", "after": text, "before_header": name, "after_header": str(destination / name)}
+                {
+                    "before": "",
+                    "after": text,
+                    "before_header": name,
+                    "after_header": str(destination / name),
+                }
                 for name, text in imported.files.items()
                 if name != REPORT
             ],

@@ -41,7 +41,9 @@ class ActionModule(ControllerAction):
 
 
 def take(path: Path, mine: dict[str, Any]) -> None:
-    """Make `path` ours; raises Refusal while its owner is alive, OSError if it cannot be written."""
+    """Make `path` ours; raises Refusal while its owner is alive, OSError if it cannot be
+    written.
+    """
     own = path.with_name(f"{path.name}.{mine['pid']}")
     own.write_text(json.dumps(mine) + "\n", encoding="utf-8")
     try:
@@ -55,7 +57,8 @@ def take(path: Path, mine: dict[str, Any]) -> None:
                 return
             if owner and owner["host"] != mine["host"]:
                 raise Refusal(
-                    f"{told(owner)} This machine cannot check whether it still runs; if it does not, remove {path}."
+                    f"{told(owner)} This machine cannot check whether it still runs; if it does"
+                    f" not, remove {path}."
                 )
             if owner and started(owner["pid"]) == owner["started"]:
                 raise Refusal(f"{told(owner)} Wait until it ends (ps {owner['pid']}).")

@@ -1,4 +1,6 @@
-"""Look the hub's token up on the controller, then put the model in place (see the module's documentation)."""
+"""Look the hub's token up on the controller, then put the model in place (see the module's
+documentation).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from modelyard_ansible.action import Action
 
 
 class ActionModule(Action):
-    """Gives the module a token that is never a variable of Ansible's, so it cannot be printed as one."""
+    """Gives the module a token that is never a variable of Ansible's, so it cannot be printed as
+    one.
+    """
 
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Return the module's result. Raises AnsibleActionFail if the token is not defined."""

@@ -1,4 +1,6 @@
-"""Ask a host once, judge its GPUs here, and refuse it with all problems (see the module's documentation)."""
+"""Ask a host once, judge its GPUs here, and refuse it with all problems (see the module's
+documentation).
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,17 @@ class ActionModule(Action):
         table = gpu_table(fitted.gpus)
         for line in table:
             display.display(f"{host}: {line}")
-        result.update(placed=fitted.placed, estimates=fitted.estimates, notices=fitted.notices, gpu_table=table)
+        result.update(
+            placed=fitted.placed,
+            estimates=fitted.estimates,
+            notices=fitted.notices,
+            gpu_table=table,
+        )
         result.setdefault("warnings", []).extend(f"{host}: {notice}" for notice in fitted.notices)
         if result["problems"]:
             lines = "\n".join(f"  - {problem}" for problem in result["problems"])
-            result.update(failed=True, msg=f"This host cannot run the planned services; nothing was changed.\n{lines}")
+            result.update(
+                failed=True,
+                msg=f"This host cannot run the planned services; nothing was changed.\n{lines}",
+            )
         return result

@@ -60,12 +60,18 @@ class ActionModule(Action):
             return answer
         told = read(plain(answer), period)
         if not told.over_time["watched"]:
-            raise Refusal(f"Prometheus on {host} has no data for the last {arguments['hours']} hours")
+            raise Refusal(
+                f"Prometheus on {host} has no data for the last {arguments['hours']} hours"
+            )
         now = time.time()
-        report = Author(told, plain(arguments["public_names"]), settings.scrape_interval_s, clock).write()
+        report = Author(
+            told, plain(arguments["public_names"]), settings.scrape_interval_s, clock
+        ).write()
         text = page(report, told, shown(arguments["inventory"]), now, clock, get_plotlyjs())
         path = Path(
-            os.path.abspath(os.path.expanduser(arguments["destination"] or f"report-{clock(now):%Y-%m-%d}.html"))
+            os.path.abspath(
+                os.path.expanduser(arguments["destination"] or f"report-{clock(now):%Y-%m-%d}.html")
+            )
         )
         if self._writes:
             try:
@@ -87,7 +93,10 @@ def clock(moment: float) -> datetime:
 
 
 def watcher(plans: Mapping[str, Any]) -> tuple[str, PrometheusPart]:
-    """Return the host that has Prometheus, and its part of the plan. Raises Refusal if there is none."""
+    """Return the host that has Prometheus, and its part of the plan.
+
+    Raises Refusal if there is none.
+    """
     for host, plan in plans.items():
         if plan["prometheus"] is not None:
             return host, PrometheusPart.model_validate(plain(plan["prometheus"]))

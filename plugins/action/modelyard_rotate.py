@@ -1,4 +1,6 @@
-"""Give a secret of this inventory another value, on the controller (see the module's documentation)."""
+"""Give a secret of this inventory another value, on the controller (see the module's
+documentation).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ class ActionModule(ControllerAction):
         wanted = self._options(
             {
                 "secret": {"type": "str", "required": True},
-                "state": {"type": "str", "choices": ["begun", "ended", "undone"], "default": "begun"},
+                "state": {
+                    "type": "str",
+                    "choices": ["begun", "ended", "undone"],
+                    "default": "begun",
+                },
             }
         )
         name, state = wanted["secret"], wanted["state"]
@@ -25,7 +31,9 @@ class ActionModule(ControllerAction):
             if state == "begun":
                 changed = begin_rotation(name, given, store, write=self._writes)
             else:
-                changed = end_rotation(name, given, store, back=state == "undone", write=self._writes)
+                changed = end_rotation(
+                    name, given, store, back=state == "undone", write=self._writes
+                )
         except SecretError as error:
             raise Refusal(str(error)) from error
         return {"changed": changed, "given": is_given(name, given)}

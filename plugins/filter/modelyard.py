@@ -46,7 +46,9 @@ def litellm_config(plan: Mapping[str, Any]) -> dict[str, Any]:
     """
     gateway = plan.get("litellm") if isinstance(plan, Mapping) else None
     if not gateway:
-        raise AnsibleFilterError("expected the plan of a host with a gateway: one of modelyard_compile's `plans`")
+        raise AnsibleFilterError(
+            "expected the plan of a host with a gateway: one of modelyard_compile's `plans`"
+        )
     document: dict[str, Any] = gateway["document"]
     return document
 
@@ -64,7 +66,9 @@ def litellm_fallbacks(plan: Mapping[str, Any]) -> list[dict[str, list[str]]]:
 
 
 def modelyard_below_floor(version: object, component: str) -> str:
-    """Return the oldest version of a component without known security holes, if `version` is older; else ""."""
+    """Return the oldest version of a component without known security holes, if `version` is older;
+    else "".
+    """
     return below_floor(str(component), str(version))
 
 
@@ -73,7 +77,9 @@ def modelyard_changes(plans: Mapping[str, Any], results: Mapping[str, Any]) -> s
 
     `results` are by host those of modelyard_live.
     """
-    return render_changes(compare(typed(plans), {host: observed(result) for host, result in plain(results).items()}))
+    return render_changes(
+        compare(typed(plans), {host: observed(result) for host, result in plain(results).items()})
+    )
 
 
 def modelyard_drill(
@@ -86,7 +92,14 @@ def modelyard_drill(
     models = plain(compiled["local_chat_models"])
     try:
         return asdict(
-            drill(typed(compiled["plans"]), models, str(fault), str(model), str(environment), bool(confirmed))
+            drill(
+                typed(compiled["plans"]),
+                models,
+                str(fault),
+                str(model),
+                str(environment),
+                bool(confirmed),
+            )
         )
     except DrillError as error:
         raise AnsibleFilterError(str(error)) from error
@@ -97,21 +110,36 @@ def modelyard_releases(results: Mapping[str, Any], now: int) -> str:
 
     `results` are by host those of modelyard_live with `history`, `now` is in seconds since 1970.
     """
-    return render_releases({host: _history(result) for host, result in plain(results).items()}, int(now))
+    return render_releases(
+        {host: _history(result) for host, result in plain(results).items()}, int(now)
+    )
 
 
-def modelyard_way_back(results: Mapping[str, Any], service: str = "", release: str = "") -> list[dict[str, Any]]:
+def modelyard_way_back(
+    results: Mapping[str, Any], service: str = "", release: str = ""
+) -> list[dict[str, Any]]:
     """Return the steps of a rollback: host, service, release (null: it goes away), stage, text.
 
-    Hosts that could not be asked have no steps. Raises AnsibleFilterError where there is no way back.
+    Hosts that could not be asked have no steps. Raises AnsibleFilterError where there is no way
+    back.
     """
     histories = {host: _history(result) for host, result in plain(results).items()}
     try:
-        steps = way_back({host: one for host, one in histories.items() if not isinstance(one, str)}, service, release)
+        steps = way_back(
+            {host: one for host, one in histories.items() if not isinstance(one, str)},
+            service,
+            release,
+        )
     except RollbackError as error:
         raise AnsibleFilterError(str(error)) from error
     return [
-        {"host": step.host, "service": step.service, "release": step.release, "stage": step.stage, "text": str(step)}
+        {
+            "host": step.host,
+            "service": step.service,
+            "release": step.release,
+            "stage": step.stage,
+            "text": str(step),
+        }
         for step in steps
     ]
 
@@ -131,7 +159,11 @@ def modelyard_status(
     """
     live = {host: observed(result) for host, result in plain(lives).items()}
     found = {
-        host: result if "services" in result else live[host] if isinstance(live[host], str) else str(result.get("msg"))
+        host: result
+        if "services" in result
+        else live[host]
+        if isinstance(live[host], str)
+        else str(result.get("msg"))
         for host, result in plain(founds).items()
     }
     return status(typed(plans) if plans else None, live, found)
@@ -143,7 +175,9 @@ def modelyard_status_text(found: Mapping[str, Any]) -> str:
 
 
 def modelyard_fill_words(words: Sequence[str], given: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a plan's command line with its placeholders replaced by the words that `given` has for them."""
+    """Return a plan's command line with its placeholders replaced by the words that `given` has for
+    them.
+    """
     return fill_words(plain(words), plain(given))
 
 

@@ -1,4 +1,5 @@
-"""What the activations of all services have in common: readiness, checks, the report and the history.
+"""What the activations of all services have in common: readiness, checks, the report and the
+history.
 
 Standard library only, because this runs with the target's Python.
 """
@@ -21,13 +22,16 @@ from ansible.module_utils.modelyard_units import unit_state
 POLL_S = 0.25
 MAX_START_ATTEMPTS = 3
 WATCH_NEW_PROGRAM_S = 10
-"""How long a program that did not run here before is watched after its checks passed: some crash a little later."""
+"""How long a program that did not run here before is watched after its checks passed: some crash a
+little later."""
 
 
 class Activation(ABC):
     """One switch of one service, from the first step to the last or all the way back."""
 
-    def __init__(self, service: Service, release: Release, by: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, service: Service, release: Release, by: dict[str, Any] | None = None
+    ) -> None:
         self.service = service
         self.release = release
         self.by = by or {}
@@ -42,7 +46,10 @@ class Activation(ABC):
 
     @abstractmethod
     def recover(self) -> dict[str, Any]:
-        """Put right what an `execute` left that was killed. Always raises ServiceError, with the report of it."""
+        """Put right what an `execute` left that was killed.
+
+        Always raises ServiceError, with the report of it.
+        """
 
     def look(self) -> None:
         """Note what is live before anything changes."""
@@ -76,13 +83,22 @@ class Activation(ABC):
             return work()
         except ServiceError as error:
             self._record("failed", why=str(error).partition("\n")[0])
-            return {"failed": True, "msg": str(error), "steps": self.steps, "release": self.release.id}
+            return {
+                "failed": True,
+                "msg": str(error),
+                "steps": self.steps,
+                "release": self.release.id,
+            }
 
     def _record(self, outcome: str, **more: object) -> None:
         checks = sum(result["status"] == "ok" for result in self.checks)
         seconds = round(time.monotonic() - self.started, 1)
-        with contextlib.suppress(OSError):  # a full disk: what happened matters more than that it is remembered
-            self.service.record(outcome, self.release.id, checks=checks, seconds=seconds, **self.by, **more)
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk: what happened matters more than that it is remembered
+            self.service.record(
+                outcome, self.release.id, checks=checks, seconds=seconds, **self.by, **more
+            )
 
     def _report(self, changed: bool) -> dict[str, Any]:
         return {
@@ -97,21 +113,31 @@ class Activation(ABC):
         """Make a release and its credentials the live ones."""
         self.service.point("current", release)
         if release.spec["generation"]:
-            link_atomically(os.path.join(CREDENTIALS, self.service.name, "current"), release.spec["generation"])
+            link_atomically(
+                os.path.join(CREDENTIALS, self.service.name, "current"), release.spec["generation"]
+            )
 
-    def wait_until_ready(self, release: Release, slot: str | None = None, live: str | None = None) -> None:
-        """Poll the release's checks until all pass; raises ServiceError when time is up or the unit gave up.
+    def wait_until_ready(
+        self, release: Release, slot: str | None = None, live: str | None = None
+    ) -> None:
+        """Poll the release's checks until all pass; raises ServiceError when time is up or the unit
+        gave up.
 
-        A candidate must do no worse than the live slot: when only a request to an engine fails, and fails the same way
-        through the live slot, then the engine is at fault and the change of the gateway is not held up by it.
+        A candidate must do no worse than the live slot: when only a request to an engine fails, and
+        fails the same way through the live slot, then the engine is at fault and the change of the
+        gateway is not held up by it.
         """
         unit = slot_unit(release, slot) if slot else next(iter(release.unit_files()))
         deadline = time.monotonic() + float(release.spec["activation"].get("ready_timeout_s", 60))
         checks = release.checks(slot)
         while True:
             state = unit_state(unit)
-            gave_up = state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) >= MAX_START_ATTEMPTS
-            # After a reload the former configuration still answers for a moment: what runs must be this release.
+            gave_up = (
+                state.get("ActiveState") == "failed"
+                or int(state.get("NRestarts") or 0) >= MAX_START_ATTEMPTS
+            )
+            # After a reload the former configuration still answers for a moment: what runs must be
+            # this release.
             up = not gave_up and running_release(unit, release) == release.id
             results = run_checks(checks, release.generations) if up else []
             failed = [result for result in results if result["status"] == "failed"]
@@ -120,10 +146,16 @@ class Activation(ABC):
                 self.note(f"{unit} is ready, {len(results)} checks passed")
                 self._watch(unit, release)
                 return
-            if live and failed and all(result["kind"] == "chat" for result in failed) and self._fails_too(live, failed):
+            if (
+                live
+                and failed
+                and all(result["kind"] == "chat" for result in failed)
+                and self._fails_too(live, failed)
+            ):
                 self.checks = results
                 self.note(
-                    f"{unit} is ready; an engine does not answer, nor does it through {live}: {failed[0]['detail']}"
+                    f"{unit} is ready; an engine does not answer, nor does it through {live}:"
+                    f" {failed[0]['detail']}"
                 )
                 return
             if up and not checks:
@@ -135,7 +167,11 @@ class Activation(ABC):
             final = bool(failed) and all(result["final"] for result in failed)
             if gave_up or final or time.monotonic() > deadline:
                 self.checks = results
-                seen = table(results) if results else [f"{unit} is {state.get('ActiveState')} ({state.get('Result')})"]
+                seen = (
+                    table(results)
+                    if results
+                    else [f"{unit} is {state.get('ActiveState')} ({state.get('Result')})"]
+                )
                 reason = "it was not ready in time"
                 if gave_up or final:
                     reason = "it keeps exiting" if gave_up else "it is running, but not as planned"
@@ -151,7 +187,9 @@ class Activation(ABC):
         while time.monotonic() < started + WATCH_NEW_PROGRAM_S:
             time.sleep(POLL_S)
             if unit_state(unit).get("MainPID") != process:
-                raise ServiceError(f"{unit}: it exited {time.monotonic() - started:.0f} s after it was ready.")
+                raise ServiceError(
+                    f"{unit}: it exited {time.monotonic() - started:.0f} s after it was ready."
+                )
         self.note(f"{unit} is a new program and kept running")
 
     def _fails_too(self, live: str, failed: list[dict[str, Any]]) -> bool:
@@ -166,7 +204,9 @@ class Activation(ABC):
 
 
 def reset_failures(*units: str) -> None:
-    """Forget earlier failed starts, so that they neither count nor delay; units never started have none."""
+    """Forget earlier failed starts, so that they neither count nor delay; units never started have
+    none.
+    """
     run(["systemctl", "reset-failed", *units])
 
 
@@ -180,15 +220,20 @@ def wait_for(condition: Callable[[], object], limit: float, message: str) -> Non
 
 
 def journal(unit: str) -> list[str]:
-    """Return the last lines of the unit's latest start, so that the reader need not log in to see them.
+    """Return the last lines of the unit's latest start, so that the reader need not log in to see
+    them.
 
     A start that has just begun has none: then they are those of the starts before it.
     """
-    invocation = run(["systemctl", "show", "--property=InvocationID", "--value", unit]).stdout.strip()
+    invocation = run(
+        ["systemctl", "show", "--property=InvocationID", "--value", unit]
+    ).stdout.strip()
     shown = ""
     for match in ([f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else [], ["--unit", unit]):
         if match and not shown:
-            shown = run(["journalctl", *match, "--lines", "15", "--no-pager", "--output", "cat"]).stdout.rstrip()
+            shown = run(
+                ["journalctl", *match, "--lines", "15", "--no-pager", "--output", "cat"]
+            ).stdout.rstrip()
     return [
         f"Last lines of its journal (journalctl -u {unit}):",
         *(f"  {line}" for line in shown.splitlines()),

@@ -1,7 +1,8 @@
-"""Checks of running services, run on the host they are about: activation, handlers and smoke share them.
+"""Checks of running services, run on the host they are about: activation, handlers and smoke share
+them.
 
-A check is a dictionary compiled by the core (docs/plan.md, "Checks"). Standard library only, because this
-runs with the target's Python.
+A check is a dictionary compiled by the core (docs/plan.md, "Checks"). Standard library only,
+because this runs with the target's Python.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ GATEWAY_OPTIONS = {
     "bearer": {"type": "str", "default": "litellm/LITELLM_MASTER_KEY", "no_log": False},
     "model": {"type": "str", "required": True},
 }
-"""Options of modules that ask the gateway; the documentation fragment modelyard_gateway describes them."""
+"""Options of modules that ask the gateway; the documentation fragment modelyard_gateway describes
+them."""
 DEFAULT_TIMEOUT_S = 5.0
 
 
@@ -45,8 +47,8 @@ class NotTriedError(CheckError):
 def read_credential(reference: str, generations: dict[str, str] | None = None) -> str:
     """Return the secret that `SERVICE/NAME` refers to.
 
-    `generations` maps a service to the generation to read instead of its live one: a candidate is checked with the
-    secrets it was started with. Raises CheckError.
+    `generations` maps a service to the generation to read instead of its live one: a candidate is
+    checked with the secrets it was started with. Raises CheckError.
     """
     service, _, name = reference.rpartition("/")
     generation = (generations or {}).get(service, "current")
@@ -61,9 +63,12 @@ def read_credential(reference: str, generations: dict[str, str] | None = None) -
 def run_check(check: dict[str, Any], generations: dict[str, str] | None = None) -> dict[str, Any]:
     """Run one check; never raises.
 
-    Returns {name, service, kind, hint, status: ok|failed|skipped, detail, seconds, final}; `final`: waiting is no use.
+    Returns {name, service, kind, hint, status: ok|failed|skipped, detail, seconds, final}; `final`:
+    waiting is no use.
     """
-    result = {key: check.get(key, "") for key in ("name", "service", "kind", "hint")} | {"final": False}
+    result = {key: check.get(key, "") for key in ("name", "service", "kind", "hint")} | {
+        "final": False
+    }
     if check.get("skip"):
         return {**result, "status": "skipped", "detail": check["skip"], "seconds": 0.0}
     started = time.monotonic()
@@ -77,10 +82,17 @@ def run_check(check: dict[str, Any], generations: dict[str, str] | None = None) 
         result["final"] = isinstance(error, FinalCheckError)
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         status, detail = "failed", describe(error)
-    return {**result, "status": status, "detail": detail, "seconds": round(time.monotonic() - started, 3)}
+    return {
+        **result,
+        "status": status,
+        "detail": detail,
+        "seconds": round(time.monotonic() - started, 3),
+    }
 
 
-def run_checks(checks: list[dict[str, Any]], generations: dict[str, str] | None = None) -> list[dict[str, Any]]:
+def run_checks(
+    checks: list[dict[str, Any]], generations: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Run every check, also after failures: one run shows all that is wrong."""
     return [run_check(check, generations) for check in checks]
 
@@ -111,7 +123,10 @@ def table(results: list[dict[str, Any]]) -> list[str]:
         )
         if result["status"] == "failed" and result["hint"]:
             lines.append(f"{'':7}  {'':{width}}  try: {result['hint']}")
-    counts = {status: sum(r["status"] == status for r in results) for status in ("ok", "failed", "skipped")}
+    counts = {
+        status: sum(r["status"] == status for r in results)
+        for status in ("ok", "failed", "skipped")
+    }
     lines.append(f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped")
     return lines
 
@@ -132,7 +147,9 @@ def sent(
     if check.get("x_api_key"):
         headers["x-api-key"] = read_credential(check["x_api_key"], generations)
         headers["anthropic-version"] = "2023-06-01"
-    connection_class = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection_class = (
+        http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    )
     connection = connection_class(url.hostname or "", url.port, timeout=timeout)
     try:
         payload = json.dumps(body).encode() if body is not None else None
@@ -147,7 +164,10 @@ def sent(
 def request(
     check: dict[str, Any], generations: dict[str, str] | None, body: dict[str, Any] | None = None
 ) -> tuple[int, bytes]:
-    """Send the request that a check describes; returns the status and the body. Raises as `sent`."""
+    """Send the request that a check describes; returns the status and the body.
+
+    Raises as `sent`.
+    """
     with sent(check, generations, body) as response:
         return response.status, response.read()
 
@@ -155,12 +175,14 @@ def request(
 def speed(check: dict[str, Any], tokens: int) -> dict[str, Any]:
     """Stream one answer of the model of a `chat` check; never raises.
 
-    Returns {model, first_token_s, tokens_per_s (after the first one), problem}; what is not known is None.
+    Returns {model, first_token_s, tokens_per_s (after the first one), problem}; what is not known
+    is None.
     """
     found = {"model": check["model"], "first_token_s": None, "tokens_per_s": None, "problem": None}
     question = {
         "model": check["model"],
-        # Never asked before: what an engine remembers of a question would make it look faster than it is.
+        # Never asked before: what an engine remembers of a question would make it look faster than
+        # it is.
         "messages": [{"role": "user", "content": f"Tell me about the number {time.time_ns()}."}],
         "max_tokens": tokens,
         "stream": True,
@@ -174,7 +196,11 @@ def speed(check: dict[str, Any], tokens: int) -> dict[str, Any]:
                 raise CheckError(f"answered {response.status}: {_excerpt(response.read(200))}")
             for line in response:
                 text = line.decode("utf-8", "replace")
-                if text.startswith("data:") and text[5:].strip() != "[DONE]" and _has_token(json.loads(text[5:])):
+                if (
+                    text.startswith("data:")
+                    and text[5:].strip() != "[DONE]"
+                    and _has_token(json.loads(text[5:]))
+                ):
                     arrived.append(time.monotonic())
     except (CheckError, ServiceError) as error:
         found["problem"] = str(error)
@@ -253,14 +279,22 @@ def _check_chat(check: dict[str, Any], generations: dict[str, str] | None) -> st
         if not json.loads(body).get("choices"):
             raise CheckError(f"{check['model']} answered without choices: {_excerpt(body)}")
         return f"{check['model']} returned a token"
-    events = [line[5:].strip() for line in body.decode("utf-8", "replace").splitlines() if line.startswith("data:")]
+    events = [
+        line[5:].strip()
+        for line in body.decode("utf-8", "replace").splitlines()
+        if line.startswith("data:")
+    ]
     if not events or events[-1] != "[DONE]":
-        raise CheckError(f"the stream of {check['model']} did not end in [DONE]: {_excerpt(body[-200:])}")
+        raise CheckError(
+            f"the stream of {check['model']} did not end in [DONE]: {_excerpt(body[-200:])}"
+        )
     return f"{check['model']} streamed {len(events) - 1} events and [DONE]"
 
 
 def _check_key(check: dict[str, Any], generations: dict[str, str] | None) -> str:
-    """Names the secret, never its value; so without what the provider says, which may repeat a part of it."""
+    """Names the secret, never its value; so without what the provider says, which may repeat a part
+    of it.
+    """
     name = (check.get("bearer") or check["x_api_key"]).rpartition("/")[2]
     try:
         status, _body = request(check, generations)
@@ -303,7 +337,9 @@ class _Redis:
 
 
 def _check_redis(check: dict[str, Any], generations: dict[str, str] | None) -> str:
-    client = _Redis(check["host"], int(check["port"]), float(check.get("timeout_s", DEFAULT_TIMEOUT_S)))
+    client = _Redis(
+        check["host"], int(check["port"]), float(check.get("timeout_s", DEFAULT_TIMEOUT_S))
+    )
     try:
         client.call("AUTH", check["username"], read_credential(check["password"], generations))
         client.call("PING")
@@ -317,7 +353,8 @@ def _check_redis(check: dict[str, Any], generations: dict[str, str] | None) -> s
     return "wrote and read a key"
 
 
-# What llama.cpp says of a model that it loads; of these only the failure, unless its verbosity is at least 4.
+# What llama.cpp says of a model that it loads; of these only the failure, unless its verbosity is
+# at least 4.
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _BUFFER = re.compile(r"CUDA\d+ model buffer size = +([\d.]+) MiB")
 _NO_CUDA = re.compile(r"failed to initialize CUDA: .*")
@@ -329,12 +366,16 @@ def _check_gpu(check: dict[str, Any], _generations: dict[str, str] | None) -> st
     unit = check["unit"]
     journal = _first_lines(unit)
     held, others = _gpu_memory(_processes(unit))
-    layers = max(((int(some), int(all_)) for some, all_ in _OFFLOADED.findall(journal)), default=None)
+    layers = max(
+        ((int(some), int(all_)) for some, all_ in _OFFLOADED.findall(journal)), default=None
+    )
     on_gpu = f"{layers[0]} of {layers[1]} layers are on the GPU" if layers else ""
     if layers and (layers[0] == 0 or (check.get("layers") == "all" and layers[0] < layers[1])):
         raise FinalCheckError(on_gpu)
     if held is not None:
-        return ", ".join(filter(None, [f"holds {held} MiB of GPU memory" if held else "uses a GPU", on_gpu]))
+        return ", ".join(
+            filter(None, [f"holds {held} MiB of GPU memory" if held else "uses a GPU", on_gpu])
+        )
     buffers = [float(size) for size in _BUFFER.findall(journal)]
     if buffers and not others:  # in a container nvidia-smi sees no process
         return f"holds {sum(buffers):.0f} MiB of GPU memory, as it reports itself, {on_gpu}"
@@ -352,7 +393,9 @@ def _check_gpu(check: dict[str, Any], _generations: dict[str, str] | None) -> st
 
 def _first_lines(unit: str) -> str:
     """Return what the unit wrote to the journal since its latest start, as far as that matters."""
-    invocation = run(["systemctl", "show", "--property=InvocationID", "--value", unit]).stdout.strip()
+    invocation = run(
+        ["systemctl", "show", "--property=InvocationID", "--value", unit]
+    ).stdout.strip()
     if not invocation:
         return ""
     shown = 'journalctl "_SYSTEMD_INVOCATION_ID=$0" --no-pager --output=cat | head -n "$1"'
@@ -375,17 +418,26 @@ def _processes(unit: str) -> set[int]:
 
 
 def _gpu_memory(processes: set[int]) -> tuple[int | None, int]:
-    """Return the MiB of GPU memory that these processes hold (None: no GPU knows them), and how many others there are.
+    """Return the MiB of GPU memory that these processes hold (None: no GPU knows them), and how
+    many others there are.
 
     Where nvidia-smi knows a process but not its memory, that counts as 0.
     """
     try:
-        asked = run(["nvidia-smi", "--query-compute-apps=pid,used_gpu_memory", "--format=csv,noheader,nounits"])
+        asked = run(
+            [
+                "nvidia-smi",
+                "--query-compute-apps=pid,used_gpu_memory",
+                "--format=csv,noheader,nounits",
+            ]
+        )
     except ServiceError as error:
         raise FinalCheckError(str(error)) from error
     if asked.returncode != 0:
         said = (asked.stdout + asked.stderr).strip().splitlines()
-        raise FinalCheckError(f"nvidia-smi: {said[-1] if said else f'exit status {asked.returncode}'}")
+        raise FinalCheckError(
+            f"nvidia-smi: {said[-1] if said else f'exit status {asked.returncode}'}"
+        )
     held, others = None, 0
     for line in asked.stdout.splitlines():
         pid, _, memory = (cell.strip() for cell in line.partition(","))

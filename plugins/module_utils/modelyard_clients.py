@@ -1,4 +1,6 @@
-"""The file that says who may ask the gateway of a host. The gateway reads it again whenever it has changed.
+"""The file that says who may ask the gateway of a host.
+
+The gateway reads it again whenever it has changed.
 
 Standard library only, because this runs with the target's Python.
 """
@@ -22,18 +24,25 @@ def content(clients: dict[str, Any], hashes: dict[str, Any]) -> str:
 
 
 def there() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the clients of this host and the hashes of their keys, both by name; none if the file is damaged."""
+    """Return the clients of this host and the hashes of their keys, both by name; none if the file
+    is damaged.
+    """
     try:
         with open(PATH, encoding="utf-8") as handle:
             entries = json.load(handle)["clients"]
-        clients = {entry["name"]: {"models": entry["models"], "rpm": entry["rpm"]} for entry in entries}
+        clients = {
+            entry["name"]: {"models": entry["models"], "rpm": entry["rpm"]} for entry in entries
+        }
         return clients, {entry["name"]: entry["sha256"] for entry in entries}
     except (OSError, ValueError, KeyError, TypeError):
         return {}, {}
 
 
 def describe(clients: dict[str, Any], hashes: dict[str, Any], former: dict[str, Any]) -> str:
-    """Return one line for every client, for a diff. A hash is not shown: a key that is another one is said to be."""
+    """Return one line for every client, for a diff.
+
+    A hash is not shown: a key that is another one is said to be.
+    """
     lines = []
     for name, client in sorted(clients.items()):
         models = "all models" if client["models"] is None else ", ".join(client["models"])

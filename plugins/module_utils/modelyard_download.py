@@ -1,4 +1,7 @@
-"""Downloads that survive interruptions, and what talking to a hub of models takes. Standard library only."""
+"""Downloads that survive interruptions, and what talking to a hub of models takes.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +53,12 @@ def gib(size: int) -> str:
 
 
 def may_read(path: str, user: str) -> bool:
-    """Whether the mode bits of a file or directory let `user` read it. True while the user does not exist.
+    """Whether the mode bits of a file or directory let `user` read it.
 
-    Only the path itself counts: the service gets it by a bind mount, so the directories above it may be closed.
+    True while the user does not exist.
+
+    Only the path itself counts: the service gets it by a bind mount, so the directories above it
+    may be closed.
     """
     try:
         account = pwd.getpwnam(user)
@@ -71,7 +77,9 @@ def may_read(path: str, user: str) -> bool:
 class Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects; a token stays with the host that it was meant for."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
         """Return the request that follows, None if none does. Called by urllib."""
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and not same_host(req.full_url, newurl):
@@ -95,7 +103,9 @@ def check_repository(repo: str, revision: str) -> None:
         )
 
 
-def request(url: str, token: str | None = None, have: int = 0, method: str = "GET") -> urllib.request.Request:
+def request(
+    url: str, token: str | None = None, have: int = 0, method: str = "GET"
+) -> urllib.request.Request:
     """Return a request for `url`, from byte `have` on."""
     headers = {"User-Agent": "modelyard", "Accept-Encoding": "identity"}
     if token:
@@ -106,14 +116,24 @@ def request(url: str, token: str | None = None, have: int = 0, method: str = "GE
 
 
 def opened(url: str, token: str | None = None, have: int = 0) -> Any:
-    """Return the response to a request for `url`, from byte `have` on. Raises RetryableError, ModelError or 416."""
+    """Return the response to a request for `url`, from byte `have` on.
+
+    Raises RetryableError, ModelError or 416.
+    """
     try:
-        return urllib.request.build_opener(Redirects).open(request(url, token, have), timeout=TIMEOUT_S)
+        return urllib.request.build_opener(Redirects).open(
+            request(url, token, have), timeout=TIMEOUT_S
+        )
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:
             raise
         raise refused(url, error) from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
         raise broken(error) from error
 
 
@@ -131,7 +151,11 @@ def refused(url: str, error: urllib.error.HTTPError) -> Exception:
     if error.code >= 500 or error.code == 429:
         return RetryableError(f"the server answered {error.code}")
     said = str(error.headers.get("X-Error-Message") or error.reason).rstrip(".")
-    token = ". Does it need a token, or does this token lack access?" if error.code in (401, 403) else ""
+    token = (
+        ". Does it need a token, or does this token lack access?"
+        if error.code in (401, 403)
+        else ""
+    )
     return ModelError(f"{url} could not be fetched: it answered {error.code} {said}{token}")
 
 
@@ -141,9 +165,16 @@ def broken(error: Exception) -> RetryableError:
 
 
 def retried(
-    work: Callable[[], Any], progress: Callable[[], int], attempts: int, sleep: Callable[[float], None], log: Any
+    work: Callable[[], Any],
+    progress: Callable[[], int],
+    attempts: int,
+    sleep: Callable[[float], None],
+    log: Any,
 ) -> Any:
-    """Return what `work` returns. It is called again where that may help, until `attempts` in a row brought nothing."""
+    """Return what `work` returns.
+
+    It is called again where that may help, until `attempts` in a row brought nothing.
+    """
     failures = 0
     while True:
         before = progress()
@@ -201,12 +232,15 @@ class Transfer:
             )
         except RetryableError as error:
             raise ModelError(
-                f"{self.url} could not be fetched: {error}. {gib(self.size())} are kept in {self.partial}; "
-                "run again to continue"
+                f"{self.url} could not be fetched: {error}. {gib(self.size())} are kept in"
+                f" {self.partial}; run again to continue"
             ) from error
 
     def _one_connection(self) -> None:
-        """Ask for what is missing and append it. Raises RetryableError if another attempt may help."""
+        """Ask for what is missing and append it.
+
+        Raises RetryableError if another attempt may help.
+        """
         have = self.size()
         try:
             with opened(self.url, self.means.token, have) as response:
@@ -221,7 +255,9 @@ class Transfer:
             # Nothing is missing, or what we have is longer than the file: the checksum tells which.
             if error.headers.get("Content-Range") != f"bytes */{have}":
                 os.unlink(self.partial)
-                raise RetryableError("the partial file does not match the file at the URL") from error
+                raise RetryableError(
+                    "the partial file does not match the file at the URL"
+                ) from error
         except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
             raise broken(error) from error
 

@@ -1,10 +1,12 @@
-"""The header of a GGUF file: what an estimate of a model's memory needs, and nothing of its weights.
+"""The header of a GGUF file: what an estimate of a model's memory needs, and nothing of its
+weights.
 
-    "GGUF", version, number of tensors, number of keys | key, type, value ... | name, shape, type, offset ... | weights
+    "GGUF", version, number of tensors, number of keys | key, type, value ... | name, shape, type,
+    offset ... | weights
 
-A tensor's size is the distance to the next one, so no table of quantizations has to be kept up to date. Every count
-and length is checked before it is believed: the file may be cut off, damaged or hostile. Standard library only, because
-this runs with the target's Python.
+A tensor's size is the distance to the next one, so no table of quantizations has to be kept up to
+date. Every count and length is checked before it is believed: the file may be cut off, damaged or
+hostile. Standard library only, because this runs with the target's Python.
 """
 
 from __future__ import annotations
@@ -25,11 +27,28 @@ MOST_TENSORS = 1 << 20
 LONGEST_KEPT = 4096
 MOST_PARTS = 999
 
-NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+NUMBERS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 STRING, ARRAY = 8, 9
 
-# Of these llama.cpp only looks up rows, on the processor. The first is the output, too, if a model has none of its own.
-EMBEDDING, OUTPUT, ON_THE_PROCESSOR = "token_embd.weight", "output.weight", "per_layer_token_embd.weight"
+# Of these llama.cpp only looks up rows, on the processor. The first is the output, too, if a model
+# has none of its own.
+EMBEDDING, OUTPUT, ON_THE_PROCESSOR = (
+    "token_embd.weight",
+    "output.weight",
+    "per_layer_token_embd.weight",
+)
 
 # Keys of the architecture that decide the cache, by our name for them.
 KEYS = {
@@ -60,7 +79,10 @@ class Header:
         self.at = 0
 
     def have(self, size: int) -> None:
-        """See to it that `size` more bytes are there. Raises GgufError if they are not, or would be too many."""
+        """See to it that `size` more bytes are there.
+
+        Raises GgufError if they are not, or would be too many.
+        """
         missing = self.at + size - len(self.data)
         if missing <= 0:
             return
@@ -88,7 +110,8 @@ class Header:
         return self.data[self.at - size : self.at].decode("utf-8", "replace")
 
     def value(self) -> Any:
-        """Return the value that comes next: a number, a string, a list of numbers, or for other lists their length.
+        """Return the value that comes next: a number, a string, a list of numbers, or for other
+        lists their length.
 
         Raises GgufError.
         """
@@ -113,7 +136,9 @@ class Header:
         return [value for (value,) in packed.iter_unpack(self.data[start : self.at])]
 
     def skip_strings(self, count: int) -> None:
-        """Pass over a list of strings. A vocabulary has hundreds of thousands, so this loop has to be a plain one.
+        """Pass over a list of strings.
+
+        A vocabulary has hundreds of thousands, so this loop has to be a plain one.
 
         Raises GgufError.
         """
@@ -137,7 +162,8 @@ class Length(int):
 
 
 def read(path: str) -> dict[str, Any]:
-    """Return the summary of a model: KEYS, `architecture`, and `weights_bytes`, what of it lies on a GPU.
+    """Return the summary of a model: KEYS, `architecture`, and `weights_bytes`, what of it lies on
+    a GPU.
 
     `path` is the file or, of a split model, its first part. Raises GgufError, or OSError.
     """
@@ -151,7 +177,9 @@ def read(path: str) -> dict[str, Any]:
     architecture = keys.get("general.architecture")
     if not isinstance(architecture, str):
         raise GgufError("its header names no architecture")
-    summary: dict[str, Any] = {name: keys.get(f"{architecture}.{key}") for name, key in KEYS.items()}
+    summary: dict[str, Any] = {
+        name: keys.get(f"{architecture}.{key}") for name, key in KEYS.items()
+    }
     tokens = keys.get("tokenizer.ggml.tokens")
     if isinstance(tokens, int):
         summary["vocabulary"] = int(tokens)
@@ -168,7 +196,9 @@ def parts_of(path: str) -> list[str]:
     count = int(match[1])
     if count > MOST_PARTS:
         raise GgufError(f"its header declares {count} parts")
-    return [f"{path[: match.start()]}-{number:05d}-of-{match[1]}.gguf" for number in range(1, count + 1)]
+    return [
+        f"{path[: match.start()]}-{number:05d}-of-{match[1]}.gguf" for number in range(1, count + 1)
+    ]
 
 
 def read_file(path: str) -> tuple[dict[str, Any], dict[str, int]]:

@@ -25,7 +25,9 @@ def gpu_facts(path: str | None, proc: str = "/proc") -> dict[str, Any]:
 
 
 def model_file(engine: dict[str, Any], endpoint: str, directory: str = MODELS) -> str:
-    """Return where the GGUF file of a model is; raises GgufError with the reason where there is none (yet)."""
+    """Return where the GGUF file of a model is; raises GgufError with the reason where there is
+    none (yet).
+    """
     source = engine.get("source") or {}
     if engine.get("unestimated"):
         raise GgufError(engine["unestimated"])
@@ -43,8 +45,12 @@ def model_file(engine: dict[str, Any], endpoint: str, directory: str = MODELS) -
     return place
 
 
-def headers(engines: list[dict[str, Any]], endpoint: str, directory: str = MODELS) -> list[dict[str, Any]]:
-    """Return for every model that does not declare its need the header of its file, or the reason why there is none."""
+def headers(
+    engines: list[dict[str, Any]], endpoint: str, directory: str = MODELS
+) -> list[dict[str, Any]]:
+    """Return for every model that does not declare its need the header of its file, or the reason
+    why there is none.
+    """
     found = []
     for engine in engines:
         if engine.get("vram_mib") is not None or not engine.get("gpu", True):

@@ -1,12 +1,13 @@
 """NVIDIA GPUs of the host, as `nvidia-smi` tells them.
 
-    nvidia-smi --query-gpu=...    every GPU; the fields have names, and one that a driver lacks is an error
-    nvidia-smi -q                 the driver's CUDA version, the memory of MIG instances, the programs on every GPU
-    nvidia-smi -L                 profiles and UUIDs of MIG instances; asked only where a GPU has MIG mode on
+    nvidia-smi --query-gpu=...    every GPU; the fields have names, and one that a driver lacks is
+    an error nvidia-smi -q                 the driver's CUDA version, the memory of MIG instances,
+    the programs on every GPU nvidia-smi -L                 profiles and UUIDs of MIG instances;
+    asked only where a GPU has MIG mode on
 
-Not `-q -x`: it has neither compute capabilities nor UUIDs of MIG instances, and it is not always well-formed XML (raw
-bytes in names of processes and missing tags in `supported_mem_clock` have been reported). Standard library only,
-because this runs with the target's Python.
+Not `-q -x`: it has neither compute capabilities nor UUIDs of MIG instances, and it is not always
+well-formed XML (raw bytes in names of processes and missing tags in `supported_mem_clock` have been
+reported). Standard library only, because this runs with the target's Python.
 """
 
 from __future__ import annotations
@@ -18,8 +19,18 @@ from typing import Any, Callable
 
 PROGRAM = "nvidia-smi"
 
-FIELDS = ("index", "uuid", "name", "memory.total", "memory.free", "compute_cap", "mig.mode.current", "driver_version")
-# For all calls together. Without persistence mode each call wakes up every GPU first, and there may be eight.
+FIELDS = (
+    "index",
+    "uuid",
+    "name",
+    "memory.total",
+    "memory.free",
+    "compute_cap",
+    "mig.mode.current",
+    "driver_version",
+)
+# For all calls together. Without persistence mode each call wakes up every GPU first, and there may
+# be eight.
 TIMEOUT_S = 60.0
 
 # Drivers from 610 on say "CUDA UMD Version" too, and announce that the old name will go.
@@ -31,9 +42,11 @@ _MIG_INDEX = re.compile(r"^ {8}Index\s*: (\d+)$", re.MULTILINE)
 _MIG_GPU_INSTANCE = re.compile(r"^ {8}GPU Instance ID\s*: (\d+)$", re.MULTILINE)
 # "Shared FB Memory Usage" from driver 590 on.
 _MIG_MEMORY = re.compile(r"FB Memory Usage\n\s+Total\s*: (\d+) MiB$", re.MULTILINE)
-# Graphics programs too, which --query-compute-apps leaves out. The layout is the same from driver 525 to 595.
+# Graphics programs too, which --query-compute-apps leaves out. The layout is the same from driver
+# 525 to 595.
 _PROCESS = re.compile(
-    r"^ {8}(?:GPU instance ID\s*: (\S+)\n {8}Compute instance ID\s*: \S+\n {8})?Process ID\s*: (\d+)\n"
+    r"^ {8}(?:GPU instance ID\s*: (\S+)\n {8}Compute instance ID\s*: \S+\n {8})?Process ID\s*:"
+    r" (\d+)\n"
     r"\s+Type\s*: .*\n\s+Name\s*: ?(.*)\n\s+Used GPU Memory\s*: (\S+)",
     re.MULTILINE,
 )
@@ -54,7 +67,10 @@ class Smi:
         self.deadline = time.monotonic() + timeout_s
 
     def ask(self, *arguments: str) -> tuple[int, str]:
-        """Return exit status and output (both streams). Raises SmiError when it cannot be run or time is up."""
+        """Return exit status and output (both streams).
+
+        Raises SmiError when it cannot be run or time is up.
+        """
         try:
             process = subprocess.Popen(
                 [self.path, *arguments],
@@ -69,26 +85,36 @@ class Smi:
         try:
             output, _ = process.communicate(timeout=max(0.0, self.deadline - time.monotonic()))
         except subprocess.TimeoutExpired as error:
-            # Its end is not waited for, as subprocess.run would: inside a driver that hangs it cannot even be killed.
+            # Its end is not waited for, as subprocess.run would: inside a driver that hangs it
+            # cannot even be killed.
             process.kill()
             raise SmiError(
-                f"nvidia-smi gave no answer within {self.timeout_s:g} s: the driver hangs, see `dmesg`; "
-                "usually only a reboot helps"
+                f"nvidia-smi gave no answer within {self.timeout_s:g} s: the driver hangs, see"
+                " `dmesg`; usually only a reboot helps"
             ) from error
         return process.returncode, output
 
 
 def find(get_bin_path: Callable[[str], str | None]) -> str | None:
-    """Return where the program is, None where it is not installed; `get_bin_path` is the module's."""
+    """Return where the program is, None where it is not installed; `get_bin_path` is the
+    module's.
+    """
     return get_bin_path(PROGRAM)
 
 
 def survey(path: str | None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """Return the GPUs, the versions and a reason: what the module modelyard_gpu_facts returns and describes.
+    """Return the GPUs, the versions and a reason: what the module modelyard_gpu_facts returns and
+    describes.
 
-    `path` is the program's, None where it is not installed. A host without a usable GPU is no error: the list is empty.
+    `path` is the program's, None where it is not installed. A host without a usable GPU is no
+    error: the list is empty.
     """
-    facts: dict[str, Any] = {"gpus": [], "driver_version": None, "cuda_version": None, "reason": None}
+    facts: dict[str, Any] = {
+        "gpus": [],
+        "driver_version": None,
+        "cuda_version": None,
+        "reason": None,
+    }
     if path is None:
         return {**facts, "reason": "nvidia-smi is not installed; it comes with the NVIDIA driver"}
     smi = Smi(path, timeout_s)
@@ -121,7 +147,9 @@ def survey(path: str | None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
 
 
 def parse_gpus(answer: str) -> tuple[list[dict[str, Any]], str | None, list[str]]:
-    """Return the GPUs, the driver's version, and the lines that are no GPU: errors and warnings stand between them."""
+    """Return the GPUs, the driver's version, and the lines that are no GPU: errors and warnings
+    stand between them.
+    """
     gpus: list[dict[str, Any]] = []
     driver_version = None
     complaints = []
@@ -147,13 +175,18 @@ def parse_gpus(answer: str) -> tuple[list[dict[str, Any]], str | None, list[str]
 
 
 def parse_instances(listing: str, details: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the MIG instances by UUID of their GPU: `-L` has their names, `-q` their memory, the index joins them."""
+    """Return the MIG instances by UUID of their GPU: `-L` has their names, `-q` their memory, the
+    index joins them.
+    """
     described: dict[tuple[str, str], tuple[int | None, int | None]] = {}
     for section in _GPU_HEADING.split(details)[1:]:
         uuid = _first(_GPU_UUID, section)
         for text in _MIG_SECTION.findall(section):
             key = (uuid or "", _first(_MIG_INDEX, text) or "")
-            described[key] = (_number(_first(_MIG_GPU_INSTANCE, text)), _number(_first(_MIG_MEMORY, text)))
+            described[key] = (
+                _number(_first(_MIG_GPU_INSTANCE, text)),
+                _number(_first(_MIG_MEMORY, text)),
+            )
     found: dict[str, list[dict[str, Any]]] = {}
     uuid = ""
     for line in listing.splitlines():
@@ -206,6 +239,8 @@ def _first(pattern: re.Pattern[str], text: str) -> str | None:
 
 
 def _last_words(status: int, answer: str) -> list[str]:
-    """Return the last line of a call that failed: the program prints what it can, then the error."""
+    """Return the last line of a call that failed: the program prints what it can, then the
+    error.
+    """
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     return lines[-1:] if status else []

@@ -25,7 +25,13 @@ def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     try:
         return subprocess.run(
-            argv, capture_output=True, text=True, check=False, timeout=timeout, env=environment, cwd="/"
+            argv,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            env=environment,
+            cwd="/",
         )
     except FileNotFoundError as error:
         raise ServiceError(f"{argv[0]} is not installed") from error
@@ -34,8 +40,12 @@ def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[
 
 
 def write_atomically(path: str, content: str, mode: int = 0o644, gid: int = 0) -> None:
-    """Write a file beside its place and rename it there: a reader sees the old or the new one, never half."""
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")
+    """Write a file beside its place and rename it there: a reader sees the old or the new one,
+    never half.
+    """
+    descriptor, temporary = tempfile.mkstemp(
+        dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}."
+    )
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
             handle.write(content)

@@ -60,7 +60,9 @@ class InPlace(Activation):
     def recover(self) -> dict[str, Any]:
         """See Activation."""
         killed = ServiceError("The activation process was killed.")
-        self.displaced = [other for other in map(Service, sorted(self._in_the_way())) if other.displaced]
+        self.displaced = [
+            other for other in map(Service, sorted(self._in_the_way())) if other.displaced
+        ]
         if self.former and not differences(self.former, self.service):
             report = f"{killed} Release {self.former.id} never stopped serving."
         else:
@@ -78,7 +80,10 @@ class InPlace(Activation):
                 waits[name] = min(latest[0]["at"] + seconds - now, seconds)
         unit = next(iter(self.release.unit_files()))
         if waits and unit_state(unit).get("ActiveState") == "active":  # else nothing is interrupted
-            self.note(f"wait {max(waits.values()):.0f} s until requests go to {', '.join(sorted(waits))} again")
+            self.note(
+                f"wait {max(waits.values()):.0f} s until requests go to {', '.join(sorted(waits))}"
+                " again"
+            )
             time.sleep(max(waits.values()))
 
     def _in_the_way(self) -> set[str]:
@@ -94,14 +99,21 @@ class InPlace(Activation):
         return names - {self.service.name}
 
     def _make_room(self) -> None:
-        """Stop what is in the way. That it made room is written down first, for the run after one that is killed."""
+        """Stop what is in the way.
+
+        That it made room is written down first, for the run after one that is killed.
+        """
         for name in sorted(self._in_the_way()):
             other = Service(name)
             live = other.load("current")
             if live is None:
                 continue
             units = live.unit_files()
-            if unit_state(next(iter(units))).get("ActiveState") in ("active", "activating", "reloading"):
+            if unit_state(next(iter(units))).get("ActiveState") in (
+                "active",
+                "activating",
+                "reloading",
+            ):
                 other.displaced = True
                 self.note(f"stop {name} to make room")
                 systemctl("stop", *units)
@@ -109,7 +121,9 @@ class InPlace(Activation):
                 self.displaced.append(other)
 
     def _give_back(self) -> list[str]:
-        """Start again what made room for a release that failed; returns what the report says of it."""
+        """Start again what made room for a release that failed; returns what the report says of
+        it.
+        """
         report = []
         for other in self.displaced:
             live = other.load("current")
@@ -119,7 +133,9 @@ class InPlace(Activation):
             if unit_state(next(iter(units))).get("ActiveState") == "active":
                 other.displaced = False  # killed before it was stopped
                 continue
-            taken = [f"{host}:{port}" for host, port in sorted(live.endpoints) if answers(host, port)]
+            taken = [
+                f"{host}:{port}" for host, port in sorted(live.endpoints) if answers(host, port)
+            ]
             if taken:
                 report.append(
                     f"{other.name} was stopped to make room and stays stopped: {taken[0]} now "
@@ -131,7 +147,9 @@ class InPlace(Activation):
                 reset_failures(*units)
                 systemctl("start", *units)
                 self.wait_until_ready(live)
-                report.append(f"{other.name} was stopped to make room and serves again; its checks pass.")
+                report.append(
+                    f"{other.name} was stopped to make room and serves again; its checks pass."
+                )
             except ServiceError as error:
                 report += [
                     f"{other.name} was stopped to make room, was started again and failed, too.",
@@ -147,7 +165,8 @@ class InPlace(Activation):
         main = next(iter(units))
         verb = "restart"
         if release.strategy == "reload":
-            # What is reloaded is found through the link; its configuration was validated when it was staged.
+            # What is reloaded is found through the link; its configuration was validated when it
+            # was staged.
             unit_changed = any(
                 directives(read_text(os.path.join(UNITS, name)) or "") != directives(content)
                 for name, content in units.items()
@@ -169,7 +188,11 @@ class InPlace(Activation):
     def _put_back(self, error: Exception) -> str:
         """Restore the former release after a failure; returns the report of both."""
         main = next(iter(self.release.unit_files()))
-        report = [f"{self.service.name}: release {self.release.id} failed.", str(error), *journal(main)]
+        report = [
+            f"{self.service.name}: release {self.release.id} failed.",
+            str(error),
+            *journal(main),
+        ]
         former = self.former
         if former is None:
             uninstall(*self.release.unit_files())
@@ -187,7 +210,8 @@ class InPlace(Activation):
                 )
             else:
                 report.append(
-                    "It was live before and there is no other release to restore; systemd keeps restarting it."
+                    "It was live before and there is no other release to restore; systemd keeps"
+                    " restarting it."
                 )
             return "\n".join(report)
         self.note(f"restore release {former.id}")

@@ -35,7 +35,10 @@ PLAIN = re.compile(r"[\w][\w.+-]*(/[\w][\w.+-]*)*")
 
 
 def wanted(names: list[str]) -> list[str]:
-    """Return those files of a repository that a server needs. Raises ModelError if it has no weights that are safe."""
+    """Return those files of a repository that a server needs.
+
+    Raises ModelError if it has no weights that are safe.
+    """
     found = [name for name in names if name.endswith(WANTED) and PLAIN.fullmatch(name)]
     # Weights in a directory of their own are the same ones in another format.
     found = [name for name in found if "/" not in name or not name.endswith(WEIGHTS)]
@@ -61,12 +64,19 @@ class File:
         self.size = int(lfs.get("size") or described.get("size") or 0)
         self.sha256 = str(lfs.get("sha256") or "")
         self.blob = str(described.get("blobId") or "")
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256) and (lfs or not re.fullmatch(r"[0-9a-f]{40}", self.blob)):
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256) and (
+            lfs or not re.fullmatch(r"[0-9a-f]{40}", self.blob)
+        ):
             raise ModelError(f"the hub publishes no checksum of {self.name}")
 
     def verify(self, path: str) -> None:
-        """Raise ModelError unless `path` holds this file. Small files have the checksum that git gives them."""
-        digest = hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % os.path.getsize(path))
+        """Raise ModelError unless `path` holds this file.
+
+        Small files have the checksum that git gives them.
+        """
+        digest = (
+            hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % os.path.getsize(path))
+        )
         with open(path, "rb") as handle:
             while chunk := handle.read(1 << 20):
                 digest.update(chunk)
@@ -103,7 +113,10 @@ class Snapshot:
             return False
 
     def fetch(self) -> int:
-        """Download, verify, rename. Returns the bytes an earlier run had left; raises ModelError."""
+        """Download, verify, rename.
+
+        Returns the bytes an earlier run had left; raises ModelError.
+        """
         os.makedirs(self.home, mode=0o755, exist_ok=True)
         # A run whose connection was lost may still be downloading: this one waits for it.
         with open(f"{self.path}.lock", "w", encoding="utf-8") as lock:
@@ -171,7 +184,9 @@ class Snapshot:
 
 
 def states(directory: str) -> dict[str, list[int]]:
-    """Return size and modification time of every file below a directory; of a link, those of its file."""
+    """Return size and modification time of every file below a directory; of a link, those of its
+    file.
+    """
     found = {}
     for place, _, names in os.walk(directory):
         for name in names:
@@ -190,7 +205,10 @@ def local_directory(path: str, reader: str | None) -> dict[str, Any]:
             "`repo` and `revision` to fetch it"
         )
     if not any(os.path.isfile(os.path.join(path, name)) for name in DESCRIPTIONS):
-        raise ModelError(f"{path} holds neither a model nor an adapter: none of {', '.join(DESCRIPTIONS)} is in it")
+        raise ModelError(
+            f"{path} holds neither a model nor an adapter: none of {', '.join(DESCRIPTIONS)} is"
+            " in it"
+        )
     found = states(path)
     real = sorted({os.path.realpath(os.path.join(path, name)) for name in found})
     for shown in (path, *real):

@@ -56,7 +56,10 @@ def place_of(url: str, sha256: str, directory: str) -> str:
 
 
 def parts_of(path: str) -> list[str]:
-    """Return all files of the model whose (first) file is `path`. Raises ModelError if it is another part."""
+    """Return all files of the model whose (first) file is `path`.
+
+    Raises ModelError if it is another part.
+    """
     match = PART.search(path)
     if not match:
         return [path]
@@ -73,7 +76,9 @@ def is_gguf(path: str) -> bool:
 
 
 def record_path(path: str, directory: str, downloaded: bool) -> str:
-    """Where the record of a verified file lies: beside a download, below `directory` for a user's file."""
+    """Where the record of a verified file lies: beside a download, below `directory` for a user's
+    file.
+    """
     if downloaded:
         return f"{path}.verified"
     return os.path.join(directory, "verified", hashlib.sha256(path.encode()).hexdigest()[:16])
@@ -98,7 +103,9 @@ def is_recorded(record: str, path: str, sha256: str) -> bool:
     return bool(noted == found)
 
 
-def local_file(path: str, sha256: str | None, reader: str | None, directory: str, check_mode: bool) -> dict[str, Any]:
+def local_file(
+    path: str, sha256: str | None, reader: str | None, directory: str, check_mode: bool
+) -> dict[str, Any]:
     """Accept a file that is on the host. Returns the module's result; raises ModelError."""
     if not PART.search(path):
         path = os.path.realpath(path)  # the service is shown this one file, and no link to it
@@ -115,7 +122,9 @@ def local_file(path: str, sha256: str | None, reader: str | None, directory: str
         if not is_gguf(file):
             raise ModelError(f"model file {file} is not a GGUF file. Was it downloaded completely?")
         if reader and not may_read(file, reader):
-            raise ModelError(f"model file {file} is not readable by {reader}. Run: chmod o+r {file}")
+            raise ModelError(
+                f"model file {file} is not readable by {reader}. Run: chmod o+r {file}"
+            )
     if sha256:
         if len(files) > 1:
             raise ModelError(f"sha256 of a split model is not supported, remove it ({path})")
@@ -124,8 +133,8 @@ def local_file(path: str, sha256: str | None, reader: str | None, directory: str
             found = sha256_of(path)
             if found != sha256:
                 raise ModelError(
-                    f"model file {path} has the wrong checksum: expected {sha256}, found {found}. Is it "
-                    "another version of the model, or a damaged copy?"
+                    f"model file {path} has the wrong checksum: expected {sha256}, found {found}."
+                    " Is it another version of the model, or a damaged copy?"
                 )
             if not check_mode:
                 write_record(record, path, sha256)
@@ -143,7 +152,9 @@ def local_file(path: str, sha256: str | None, reader: str | None, directory: str
 class RedirectsAtHome(Redirects):
     """Follows redirects to the same host only, as a renamed repository has them."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
         """Return the request that follows, None if none does. Called by urllib."""
         if not same_host(req.full_url, newurl):
             return None
@@ -159,7 +170,8 @@ class Hub:
         self.means = means
 
     def published_sha256(self, directory: str, check_mode: bool) -> str:
-        """Return the checksum that the hub publishes, asked once per host: a commit's file does not change.
+        """Return the checksum that the hub publishes, asked once per host: a commit's file does not
+        change.
 
         Raises ModelError.
         """
@@ -179,20 +191,31 @@ class Hub:
         return sha256
 
     def _ask(self) -> str:
-        """Ask for the file's headers: the hub's own say the checksum, those behind a redirect do not."""
+        """Ask for the file's headers: the hub's own say the checksum, those behind a redirect do
+        not.
+        """
         head = request(self.url, self.means.token, method="HEAD")
         try:
-            with urllib.request.build_opener(RedirectsAtHome).open(head, timeout=TIMEOUT_S) as response:
+            with urllib.request.build_opener(RedirectsAtHome).open(
+                head, timeout=TIMEOUT_S
+            ) as response:
                 headers = response.headers
         except urllib.error.HTTPError as error:
             if not 300 <= error.code < 400:
                 raise refused(self.url, error) from error
             headers = error.headers
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        except (
+            urllib.error.URLError,
+            http.client.HTTPException,
+            TimeoutError,
+            ConnectionError,
+        ) as error:
             raise broken(error) from error
         found = (headers.get("X-Linked-ETag") or "").removeprefix("W/").strip('"')
         if not re.fullmatch(r"[0-9a-f]{64}", found):
-            raise ModelError(f"{self.url}: the hub publishes no checksum of this file. Set `sha256`")
+            raise ModelError(
+                f"{self.url}: the hub publishes no checksum of this file. Set `sha256`"
+            )
         return found
 
 
@@ -208,14 +231,17 @@ class Download:
     ) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ModelError(f"url {url} is not an http(s) address. For a file on the host set `path`")
+            raise ModelError(
+                f"url {url} is not an http(s) address. For a file on the host set `path`"
+            )
         self.path = place_of(url, sha256, directory)
         self.home, name = os.path.split(self.path)
         if not re.fullmatch(r"[\w][\w.+-]*", name):
             raise ModelError(f"url {url} does not end in a plain file name")
         if PART.search(name):
             raise ModelError(
-                f"url {url} is one part of a split model. Put all parts on the host and set `path`, or merge them"
+                f"url {url} is one part of a split model. Put all parts on the host and set `path`,"
+                " or merge them"
             )
         self.url, self.sha256 = url, sha256
         self.partial = f"{self.path}.partial"
@@ -228,7 +254,10 @@ class Download:
         return is_recorded(self.record, self.path, self.sha256)
 
     def fetch(self) -> int:
-        """Download, verify, rename. Returns the bytes an earlier run had left; raises ModelError."""
+        """Download, verify, rename.
+
+        Returns the bytes an earlier run had left; raises ModelError.
+        """
         os.makedirs(self.home, mode=0o755, exist_ok=True)
         # A run whose connection was lost may still be downloading: this one waits for it.
         with open(os.path.join(self.home, ".lock"), "w", encoding="utf-8") as lock:
@@ -252,7 +281,9 @@ class Download:
                 )
             if not is_gguf(self.partial):
                 os.unlink(self.partial)
-                raise ModelError(f"the file from {self.url} is not a GGUF file, although its checksum matches")
+                raise ModelError(
+                    f"the file from {self.url} is not a GGUF file, although its checksum matches"
+                )
             os.chmod(self.partial, 0o644)
             write_record(self.record, self.partial, self.sha256)
             os.replace(self.partial, self.path)

@@ -31,7 +31,9 @@ FINAL = (
 class Space:
     """The disk on which the models lie."""
 
-    def __init__(self, path: str, margin_mib: int, free_bytes: Callable[[str], int] | None = None) -> None:
+    def __init__(
+        self, path: str, margin_mib: int, free_bytes: Callable[[str], int] | None = None
+    ) -> None:
         self.path, self.margin = path, margin_mib << 20
         self.free_bytes = free_bytes or (lambda directory: shutil.disk_usage(directory).free)
 
@@ -65,12 +67,22 @@ class Pull:
         log: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.server, self.name, self.options, self.log, self.sleep = server, name, options, log, sleep
+        self.server, self.name, self.options, self.log, self.sleep = (
+            server,
+            name,
+            options,
+            log,
+            sleep,
+        )
         self.layers: dict[str, tuple[int, int]] = {}
 
     def arrived(self) -> tuple[int, int]:
-        """Return how many bytes are there, and how many there will be, as far as the server said."""
-        return sum(done for done, _ in self.layers.values()), sum(total for _, total in self.layers.values())
+        """Return how many bytes are there, and how many there will be, as far as the server
+        said.
+        """
+        return sum(done for done, _ in self.layers.values()), sum(
+            total for _, total in self.layers.values()
+        )
 
     def run(self) -> None:
         """Pull. Raises OllamaError."""
@@ -80,12 +92,18 @@ class Pull:
                 return self._attempt()
             except RetryableError as error:
                 # An attempt that meets the end of the one before it says no more than that.
-                reason = str(error) if "context canceled" not in str(error) else reason or str(error)
+                reason = (
+                    str(error) if "context canceled" not in str(error) else reason or str(error)
+                )
                 done, total = self.arrived()
                 failures = failures + 1 if done <= before else 0
                 before = max(before, done)
                 if failures >= self.options["attempts"]:
-                    kept = f"{gib(done)} of {gib(total)} are kept in the model store; " if total else ""
+                    kept = (
+                        f"{gib(done)} of {gib(total)} are kept in the model store; "
+                        if total
+                        else ""
+                    )
                     raise OllamaError(
                         f"{self.name} could not be pulled: {reason}. {kept}run again to continue"
                     ) from error
@@ -97,14 +115,18 @@ class Pull:
         body = {"model": self.name, "insecure": self.options["insecure"]}
         event: dict[str, Any] = {}
         try:
-            # Closed at once when an attempt ends: that is how the server learns that it has to stop and note its place.
+            # Closed at once when an attempt ends: that is how the server learns that it has to stop
+            # and note its place.
             with contextlib.closing(self.server.events("/api/pull", body)) as events:
                 for event in events:
                     if "error" in event:
                         self._failed(str(event["error"]))
                     now, before = time.monotonic(), self.arrived()[0]
                     if event.get("digest"):
-                        self.layers[event["digest"]] = (event.get("completed", 0), event.get("total", 0))
+                        self.layers[event["digest"]] = (
+                            event.get("completed", 0),
+                            event.get("total", 0),
+                        )
                     done, total = self.arrived()
                     if done > before or not event.get("digest"):
                         moved = now
@@ -114,14 +136,17 @@ class Pull:
                         shown = now
                         self.log(f"{self.name}: {event.get('status')}: {gib(done)} of {gib(total)}")
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise RetryableError(f"the connection to Ollama failed ({error or type(error).__name__})") from error
+            raise RetryableError(
+                f"the connection to Ollama failed ({error or type(error).__name__})"
+            ) from error
         if event.get("status") != "success":
             raise RetryableError("Ollama ended the pull without an error message")
 
     def _failed(self, reason: str) -> None:
         if "file does not exist" in reason:
             raise OllamaError(
-                f"{self.name} could not be pulled: the registry does not have it. Correct its name or tag"
+                f"{self.name} could not be pulled: the registry does not have it. Correct its name"
+                " or tag"
             )
         if any(part in reason.lower() for part in FINAL):
             raise OllamaError(f"{self.name} could not be pulled: {reason}")

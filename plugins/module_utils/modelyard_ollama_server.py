@@ -22,7 +22,9 @@ class OllamaError(Exception):
 
 
 def display_name(name: str) -> str:
-    """Return a model's name as the server lists it: with its tag, without the registry and namespace it assumes."""
+    """Return a model's name as the server lists it: with its tag, without the registry and
+    namespace it assumes.
+    """
     for assumed in (f"{OWN_REGISTRY}/", "library/"):
         if name.startswith(assumed):
             name = name[len(assumed) :]
@@ -30,7 +32,9 @@ def display_name(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """Return what two names of one model have in common: the server tells them apart by no upper case."""
+    """Return what two names of one model have in common: the server tells them apart by no upper
+    case.
+    """
     return display_name(name).lower()
 
 
@@ -57,7 +61,9 @@ class Server:
         parts = urllib.parse.urlsplit(url)
         self.url, self.host, self.port = url, parts.hostname or "", parts.port
 
-    def _request(self, method: str, path: str, body: Any, headers: dict[str, str], timeout: float) -> Any:
+    def _request(
+        self, method: str, path: str, body: Any, headers: dict[str, str], timeout: float
+    ) -> Any:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         connection.request(method, path, body, {"User-Agent": "modelyard", **headers})
         return connection, connection.getresponse()
@@ -67,7 +73,9 @@ class Server:
     ) -> tuple[int, dict[str, Any]]:
         """Send a request; returns the status and the answer. Raises OSError or HTTPException."""
         payload = json.dumps(body).encode() if body is not None else None
-        connection, response = self._request(method, path, payload, {"Content-Type": "application/json"}, timeout)
+        connection, response = self._request(
+            method, path, payload, {"Content-Type": "application/json"}, timeout
+        )
         try:
             text = response.read()
         finally:
@@ -85,9 +93,13 @@ class Server:
         return answer
 
     def events(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
-        """Send a request and yield the lines of its answer as they come; one with `error` is the last."""
+        """Send a request and yield the lines of its answer as they come; one with `error` is the
+        last.
+        """
         payload = json.dumps(body).encode()
-        connection, response = self._request("POST", path, payload, {"Content-Type": "application/json"}, SILENCE_S)
+        connection, response = self._request(
+            "POST", path, payload, {"Content-Type": "application/json"}, SILENCE_S
+        )
         try:
             while line := response.readline():
                 yield json.loads(line)
@@ -98,14 +110,22 @@ class Server:
         """Give the server a file's content under its digest. Raises OllamaError."""
         headers = {"Content-Length": str(os.path.getsize(path))}
         with open(path, "rb") as handle:
-            connection, response = self._request("POST", f"/api/blobs/{digest}", handle, headers, SILENCE_S)
+            connection, response = self._request(
+                "POST", f"/api/blobs/{digest}", handle, headers, SILENCE_S
+            )
             try:
                 if response.status >= 300:
-                    raise OllamaError(f"Ollama rejected {path}: {response.read().decode('utf-8', 'replace').strip()}")
+                    raise OllamaError(
+                        f"Ollama rejected {path}:"
+                        f" {response.read().decode('utf-8', 'replace').strip()}"
+                    )
             finally:
                 connection.close()
 
     def models(self) -> dict[str, dict[str, Any]]:
         """Return {key: {name, digest}} of every model there is. Raises OllamaError."""
         entries = self.must("GET", "/api/tags")["models"]
-        return {key(entry["name"]): {"name": entry["name"], "digest": entry["digest"]} for entry in entries}
+        return {
+            key(entry["name"]): {"name": entry["name"], "digest": entry["digest"]}
+            for entry in entries
+        }

@@ -28,7 +28,9 @@ class Door:
             try:
                 client.connect(self.SOCKET)
             except OSError as error:
-                raise ServiceError(f"the front end's admin socket {self.SOCKET}: {error.strerror}") from error
+                raise ServiceError(
+                    f"the front end's admin socket {self.SOCKET}: {error.strerror}"
+                ) from error
             client.sendall(f"{command}\n".encode())
             answer = b""
             while chunk := client.recv(65536):

@@ -18,7 +18,9 @@ RELEASE_VARIABLE = "MODELYARD_RELEASE"
 
 
 def process_release(pid: str) -> str | None:
-    """Return the release id that a process was started from: read from its environment, so it is what runs."""
+    """Return the release id that a process was started from: read from its environment, so it is
+    what runs.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as handle:
             entries = handle.read().split(b"\0")
@@ -47,7 +49,8 @@ def running_release(unit: str, release: Release) -> str | None:
     if state.get("MainPID", "0") == "0":
         return None
     if release.strategy == "reload":
-        # A reload keeps the environment of the first start; the configuration itself says which one is in use.
+        # A reload keeps the environment of the first start; the configuration itself says which one
+        # is in use.
         with contextlib.suppress(ServiceError):  # no socket yet: it has only just been started
             return Door().release()
         return None
@@ -55,13 +58,16 @@ def running_release(unit: str, release: Release) -> str | None:
 
 
 def differences(release: Release, service: Service) -> list[str]:
-    """Say in words how what runs differs from `release`; an empty list means that nothing has to be done.
+    """Say in words how what runs differs from `release`; an empty list means that nothing has to be
+    done.
 
     Raises ServiceError.
     """
     found = []
     if service.linked("current") != release.id:
-        found.append(f"release {release.id} is not live (live: {service.linked('current') or 'none'})")
+        found.append(
+            f"release {release.id} is not live (live: {service.linked('current') or 'none'})"
+        )
     if release.strategy == "slots":
         return found + _slot_differences(release)
     units = release.unit_files()
@@ -101,7 +107,8 @@ def active_slots(release: Release) -> list[str]:
     return [
         slot
         for slot in release.slots
-        if unit_state(slot_unit(release, slot)).get("ActiveState") in ("active", "activating", "reloading")
+        if unit_state(slot_unit(release, slot)).get("ActiveState")
+        in ("active", "activating", "reloading")
     ]
 
 

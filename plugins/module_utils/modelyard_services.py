@@ -2,9 +2,11 @@
 
     /opt/modelyard/services/SERVICE/releases/ID/    manifest.json, config/, units/
     /opt/modelyard/services/SERVICE/{staged,current,previous}    links to a release
-    /opt/modelyard/services/SERVICE/history.jsonl                what went live, what did not, when and by whom
+    /opt/modelyard/services/SERVICE/history.jsonl                what went live, what did not, when
+    and by whom
 
-A service that left the plan has neither `staged` nor `current`; its releases stay for a while, so it can come back.
+A service that left the plan has neither `staged` nor `current`; its releases stay for a while, so
+it can come back.
 
 Standard library only, because this runs with the target's Python.
 """
@@ -35,7 +37,10 @@ SLOT_MARK = "@.service"  # a unit `x@.service` in a release is installed once pe
 
 
 class Release:
-    """One immutable version of a service. Its identity is its content, before placeholders are filled in."""
+    """One immutable version of a service.
+
+    Its identity is its content, before placeholders are filled in.
+    """
 
     def __init__(self, service: str, spec: dict[str, Any]) -> None:
         self.service = service
@@ -72,11 +77,15 @@ class Release:
     @property
     def slots(self) -> dict[str, int]:
         """The ports of its slots by their names; none unless that is its strategy."""
-        return {str(name): int(port) for name, port in self.spec["activation"].get("slots", {}).items()}
+        return {
+            str(name): int(port) for name, port in self.spec["activation"].get("slots", {}).items()
+        }
 
     def fill(self, text: str, slot: str | None = None, path: str | None = None) -> str:
         """Replace the placeholders of a file, unit or argument."""
-        text = text.replace("@RELEASE@", path or self.path).replace("@CREDENTIALS@", self.credentials)
+        text = text.replace("@RELEASE@", path or self.path).replace(
+            "@CREDENTIALS@", self.credentials
+        )
         if slot is not None:
             text = text.replace("@SLOT@", slot).replace("@PORT@", str(self.slots[slot]))
         return text
@@ -85,7 +94,11 @@ class Release:
         """Return {unit name: content} as it has to be installed."""
         files = {}
         for name, content in self.spec["units"].items():
-            installed = name.replace(SLOT_MARK, f"@{slot}.service") if slot and name.endswith(SLOT_MARK) else name
+            installed = (
+                name.replace(SLOT_MARK, f"@{slot}.service")
+                if slot and name.endswith(SLOT_MARK)
+                else name
+            )
             files[installed] = self.fill(content, slot)
         return files
 
@@ -96,23 +109,37 @@ class Release:
     @property
     def endpoints(self) -> set[tuple[str, int]]:
         """The addresses and ports that the release's checks ask, so those that it listens on."""
-        urls = [urllib.parse.urlsplit(check["url"]) for check in self.spec["checks"] if "url" in check]
+        urls = [
+            urllib.parse.urlsplit(check["url"]) for check in self.spec["checks"] if "url" in check
+        ]
         return {(url.hostname or "", url.port or 80) for url in urls}
 
     @property
     def conflicts(self) -> set[str]:
         """The services that systemd stops when this release's units start: their `Conflicts=`."""
         units = "\n".join(self.spec["units"].values())
-        return set(re.findall(r"\bmodelyard-(\S+)\.service\b", " ".join(re.findall(r"^Conflicts=(.*)", units, re.M))))
+        return set(
+            re.findall(
+                r"\bmodelyard-(\S+)\.service\b",
+                " ".join(re.findall(r"^Conflicts=(.*)", units, re.M)),
+            )
+        )
 
     @property
     def generations(self) -> dict[str, str]:
-        """The credentials that this release is checked with: its own, which need not be the live ones."""
+        """The credentials that this release is checked with: its own, which need not be the live
+        ones.
+        """
         return {self.service: self.spec["generation"]} if self.spec["generation"] else {}
 
     def manifest(self) -> str:
         """Return the text of its manifest.json."""
-        return json.dumps({**self.spec, "service": self.service, "id": self.id}, indent=2, sort_keys=True) + "\n"
+        return (
+            json.dumps(
+                {**self.spec, "service": self.service, "id": self.id}, indent=2, sort_keys=True
+            )
+            + "\n"
+        )
 
 
 def spoiled_files(release: Release) -> list[str]:
@@ -125,22 +152,33 @@ def spoiled_files(release: Release) -> list[str]:
 
 
 def mend(release: Release, spoiled: list[str], gid: int) -> None:
-    """Write spoiled files anew. What runs may have read them, so activation restarts it, the same release or not."""
+    """Write spoiled files anew.
+
+    What runs may have read them, so activation restarts it, the same release or not.
+    """
     for path in spoiled:
-        write_atomically(os.path.join(release.path, path), release.fill(release.spec["files"][path]), 0o640, gid)
+        write_atomically(
+            os.path.join(release.path, path), release.fill(release.spec["files"][path]), 0o640, gid
+        )
     if spoiled:
         write_atomically(os.path.join(release.path, ".restart"), "\n".join(spoiled), 0o600)
 
 
 def missing(release: Release) -> list[str]:
-    """Return what a release on the host needs and is no longer there: store entries, credentials."""
+    """Return what a release on the host needs and is no longer there: store entries,
+    credentials.
+    """
     needed = [*release.spec["store"], *([release.credentials] if release.generations else [])]
     return [path for path in needed if not os.path.exists(path)]
 
 
 def public_names(manifest: dict[str, Any]) -> list[str]:
-    """Return the model names that a release's checks want listed: of the gateway's, its public names."""
-    return [name for check in manifest["checks"] if check["kind"] == "models" for name in check["names"]]
+    """Return the model names that a release's checks want listed: of the gateway's, its public
+    names.
+    """
+    return [
+        name for check in manifest["checks"] if check["kind"] == "models" for name in check["names"]
+    ]
 
 
 class Service:
@@ -190,12 +228,17 @@ class Service:
         """Return the ids of the releases that are on the host, the latest first."""
         path = os.path.join(self.root, "releases")
         entries = os.scandir(path) if os.path.isdir(path) else ()
-        found = [entry for entry in entries if os.path.exists(os.path.join(entry.path, "manifest.json"))]
+        found = [
+            entry for entry in entries if os.path.exists(os.path.join(entry.path, "manifest.json"))
+        ]
         found.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
         return [entry.name for entry in found]
 
     def history(self) -> list[dict[str, Any]]:
-        """Return what happened to it, the oldest first. A line that a full disk cut off is left out."""
+        """Return what happened to it, the oldest first.
+
+        A line that a full disk cut off is left out.
+        """
         found = []
         for line in (read_text(os.path.join(self.root, "history.jsonl")) or "").splitlines():
             with contextlib.suppress(ValueError):
@@ -210,12 +253,20 @@ class Service:
         write_atomically(path, "\n".join([*lines, json.dumps(entry, sort_keys=True)]) + "\n", 0o600)
 
     def worth_keeping(self, now: float) -> set[str]:
-        """Return the releases that are linked, went live last, or were the last good one of a day or a week."""
-        keep = {identifier for link in ("staged", "current", "previous") if (identifier := self.linked(link))}
+        """Return the releases that are linked, went live last, or were the last good one of a day
+        or a week.
+        """
+        keep = {
+            identifier
+            for link in ("staged", "current", "previous")
+            if (identifier := self.linked(link))
+        }
         good = [entry for entry in self.history() if entry["outcome"] == "live"]
         if not good:  # an older version of Modelyard wrote no history
             return keep.union(self.releases()[:KEEP_RELEASES])
-        keep.update(list(dict.fromkeys(entry["release"] for entry in reversed(good)))[:KEEP_RELEASES])
+        keep.update(
+            list(dict.fromkeys(entry["release"] for entry in reversed(good)))[:KEEP_RELEASES]
+        )
         last: dict[tuple[str, int], str] = {}
         for entry in good:
             age = now - entry["at"]
@@ -233,7 +284,10 @@ class Service:
         return doomed
 
     def retire(self) -> None:
-        """Take the service out of use: nothing is live any more. What could bring it back stays for a while."""
+        """Take the service out of use: nothing is live any more.
+
+        What could bring it back stays for a while.
+        """
         live = self.load("current")
         if live:
             self.point("previous", live)
@@ -242,7 +296,10 @@ class Service:
                 os.unlink(os.path.join(self.root, name))
 
     def remove(self) -> None:
-        """Take everything of the service away: its releases and its credentials. State under /var/lib stays."""
+        """Take everything of the service away: its releases and its credentials.
+
+        State under /var/lib stays.
+        """
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.rmtree(os.path.join(CREDENTIALS, self.name), ignore_errors=True)
 

@@ -16,7 +16,9 @@ from ansible.module_utils.modelyard_units import UNITS, systemctl, uninstall
 
 
 class Slots(Activation):
-    """Start the release in the free slot, out of rotation; move requests there once its checks pass."""
+    """Start the release in the free slot, out of rotation; move requests there once its checks
+    pass.
+    """
 
     def switch(self) -> None:
         """See Activation."""
@@ -32,7 +34,9 @@ class Slots(Activation):
                 write_atomically(os.path.join(UNITS, name), content)
             systemctl("daemon-reload")
             reset_failures(unit)
-            self.note(f"start {unit} with release {release.id}, out of rotation (live: {live or 'none'})")
+            self.note(
+                f"start {unit} with release {release.id}, out of rotation (live: {live or 'none'})"
+            )
             systemctl("restart", unit)
             self.wait_until_ready(release, candidate, live)
             if door:
@@ -65,14 +69,22 @@ class Slots(Activation):
         raise ServiceError(f"{self.service.name}: {killed} Slot {live or 'none'} serves.")
 
     def _live_slot(self, door: Door | None) -> str | None:
-        """Return the slot that serves; when an interrupted run left two, stop the one that is not in rotation."""
+        """Return the slot that serves; when an interrupted run left two, stop the one that is not
+        in rotation.
+        """
         active = active_slots(self.release)
         if len(active) < 2:
             return active[0] if active else None
         wanted = self.former.id if self.former else None
-        serving = [slot for slot in active if running_release(slot_unit(self.release, slot), self.release) == wanted]
+        serving = [
+            slot
+            for slot in active
+            if running_release(slot_unit(self.release, slot), self.release) == wanted
+        ]
         if door:
-            serving = [slot for slot in serving if door.slot(slot)["status"].startswith("UP")] or serving
+            serving = [
+                slot for slot in serving if door.slot(slot)["status"].startswith("UP")
+            ] or serving
         keep = (serving or active)[0]
         for slot in active:
             if slot != keep:
@@ -93,7 +105,10 @@ class Slots(Activation):
                 wait_for(lambda: int(door.slot(slot)["scur"] or 0) == 0, limit, "")
                 self.note(f"{slot} finished its requests")
             except ServiceError:
-                self.note(f"{slot} still had {door.slot(slot)['scur']} requests after {limit:.0f} s, they were cut")
+                self.note(
+                    f"{slot} still had {door.slot(slot)['scur']} requests after {limit:.0f} s, they"
+                    " were cut"
+                )
         uninstall(unit)
         if door:
             # In rotation again only once the front end's health check knows that it is down, or it
@@ -106,7 +121,9 @@ class Slots(Activation):
             door.set_state(slot, "ready")
         self.note(f"{slot} is stopped")
 
-    def _drop_candidate(self, error: ServiceError, door: Door | None, candidate: str, live: str | None) -> str:
+    def _drop_candidate(
+        self, error: ServiceError, door: Door | None, candidate: str, live: str | None
+    ) -> str:
         """Stop a candidate that failed; returns the report."""
         unit = slot_unit(self.release, candidate)
         report = [
@@ -118,7 +135,10 @@ class Slots(Activation):
         if door:
             door.set_state(candidate, "ready")
         if live:
-            report.append(f"Slot {live} never stopped serving release {self.former.id if self.former else 'unknown'}.")
+            report.append(
+                f"Slot {live} never stopped serving release"
+                f" {self.former.id if self.former else 'unknown'}."
+            )
         else:
             report.append("No other slot was running, so the gateway is down.")
         return "\n".join(report)

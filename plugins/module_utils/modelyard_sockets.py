@@ -40,7 +40,9 @@ class Holder:
 
 
 def decode_address(text: str) -> str:
-    """Turn an address of /proc/net/tcp{,6} (hexadecimal, in the machine's byte order) into the usual form."""
+    """Turn an address of /proc/net/tcp{,6} (hexadecimal, in the machine's byte order) into the
+    usual form.
+    """
     words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
     raw = b"".join(struct.pack("=I", word) for word in words)
     address = socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
@@ -48,7 +50,9 @@ def decode_address(text: str) -> str:
 
 
 def normalise(address: str) -> str:
-    """Give equal addresses equal spelling; an IPv4 address inside IPv6 becomes the IPv4 address it is."""
+    """Give equal addresses equal spelling; an IPv4 address inside IPv6 becomes the IPv4 address it
+    is.
+    """
     parsed = ipaddress.ip_address(address)
     mapped = getattr(parsed, "ipv4_mapped", None)
     return str(mapped or parsed)
@@ -103,9 +107,12 @@ def describe_process(pid: str, proc: str) -> Holder:
 
 
 def unit_of_cgroup(text: str) -> str:
-    """Return the service that a /proc/PID/cgroup names, empty for a process outside of any service."""
+    """Return the service that a /proc/PID/cgroup names, empty for a process outside of any
+    service.
+    """
     for line in text.splitlines():
-        # 0::/… is the unified hierarchy, name=systemd the place of the same information beside cgroup v1.
+        # 0::/… is the unified hierarchy, name=systemd the place of the same information beside
+        # cgroup v1.
         hierarchy, controllers, path = line.split(":", 2)
         if hierarchy == "0" or controllers == "name=systemd":
             services = re.findall(r"[^/]+\.service(?=/|$)", path)

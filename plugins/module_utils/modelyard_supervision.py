@@ -18,7 +18,10 @@ from ansible.module_utils.modelyard_host import write_atomically
 
 
 def in_a_child(work: Callable[[], dict[str, Any]]) -> tuple[int, int]:
-    """Run `work`, which returns a report, in a process of its own. Returns its id and where the report can be read."""
+    """Run `work`, which returns a report, in a process of its own.
+
+    Returns its id and where the report can be read.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child:
@@ -46,7 +49,8 @@ def outcome(child: int, reading: int) -> dict[str, Any] | None:
 
 
 def detached(activation: Activation, report_path: str) -> dict[str, Any]:
-    """Switch in two processes that outlive this one: the second puts right what the first leaves if it is killed.
+    """Switch in two processes that outlive this one: the second puts right what the first leaves if
+    it is killed.
 
     An SSH connection that breaks ends this process, not the switch: the report stays on the host.
     """
@@ -66,7 +70,9 @@ def detached(activation: Activation, report_path: str) -> dict[str, Any]:
             report = outcome(*in_a_child(lambda: activation.told(activation.execute)))
             if report is None:
                 report = activation.told(activation.recover)
-            with contextlib.suppress(OSError):  # a full disk must not keep it from those who wait for it
+            with contextlib.suppress(
+                OSError
+            ):  # a full disk must not keep it from those who wait for it
                 write_atomically(report_path, json.dumps(report), 0o600)
         return report
 

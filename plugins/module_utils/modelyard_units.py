@@ -13,14 +13,17 @@ from ansible.module_utils.modelyard_host import ServiceError, read_text, run, wr
 
 UNITS = "/etc/systemd/system"
 TRIED_UNITS = "/run/systemd/system.control"
-"""What lies here wins over UNITS, and a reboot forgets it: units of a release that is not known to be good yet."""
+"""What lies here wins over UNITS, and a reboot forgets it: units of a release that is not known to
+be good yet."""
 
 
 def systemctl(*arguments: str, timeout: float = 180.0) -> str:
     """Run systemctl; raises ServiceError with its message when it fails."""
     done = run(["systemctl", *arguments], timeout=timeout)
     if done.returncode != 0:
-        raise ServiceError(f"systemctl {' '.join(arguments)}: {(done.stderr or done.stdout).strip()}")
+        raise ServiceError(
+            f"systemctl {' '.join(arguments)}: {(done.stderr or done.stdout).strip()}"
+        )
     return done.stdout
 
 
@@ -66,7 +69,9 @@ def try_units(units: dict[str, str]) -> None:
 
 
 def keep_units(units: dict[str, str]) -> None:
-    """Install units, {name: content}, so that a boot starts them. What is there already is not written again.
+    """Install units, {name: content}, so that a boot starts them.
+
+    What is there already is not written again.
 
     Raises ServiceError.
     """

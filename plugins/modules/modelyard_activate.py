@@ -8,17 +8,23 @@ module: modelyard_activate
 short_description: Activate a service's staged release, and restore the former one on failure
 description:
   - One call that runs on the target from start to end, in a process of its own that survives a lost
-    connection. It starts the staged release, waits until it is ready, runs its checks, and only then makes it the one
+    connection. It starts the staged release, waits until it is ready, runs its checks, and only
+    then makes it the one
     that a boot starts.
-  - On any failure, the death of that process included, the former release is started again and checked, and the module
+  - On any failure, the death of that process included, the former release is started again and
+    checked, and the module
     fails with a report of both. A reboot in between starts the former release.
-  - With the strategy C(slots) the new release starts in the free slot, out of rotation, and is checked there. Then
+  - With the strategy C(slots) the new release starts in the free slot, out of rotation, and is
+    checked there. Then
     the front end sends new requests to it, the old slot finishes its streams (bounded) and stops.
     A bad candidate never serves a client.
-  - A program that did not run here before (another artifact) is watched for ten more seconds before it is kept.
-  - With the strategy C(reload) a running service is reloaded instead of restarted, unless a directive
+  - A program that did not run here before (another artifact) is watched for ten more seconds before
+    it is kept.
+  - With the strategy C(reload) a running service is reloaded instead of restarted, unless a
+    directive
     of its unit changed.
-  - What must not run beside the new release is stopped before that starts, so that ports and memory are free. If the
+  - What must not run beside the new release is stopped before that starts, so that ports and memory
+    are free. If the
     new release fails, it is started again and checked, and the report says so. It records this on
     the host, so this holds for a run that was killed in between as well. With the strategy
     C(slots) nothing is displaced.
@@ -37,8 +43,10 @@ options:
     description:
       - Services to stop when the new release starts, because the plan no longer has them.
         C(modelyard_release) removes them for good.
-      - Displaced without being named are the services in C(Conflicts=) of the release's units, and those that listen
-        where it wants to listen and have a release staged that differs from the live one (two that swap their ports).
+      - Displaced without being named are the services in C(Conflicts=) of the release's units, and
+        those that listen
+        where it wants to listen and have a release staged that differs from the live one (two that
+        swap their ports).
     type: list
     elements: str
     default: []
@@ -55,8 +63,10 @@ options:
     type: dict
     default: {}
 notes:
-  - C(activation) of the release sets C(strategy), C(ready_timeout_s) (default 60), and for slots C(slots) (name and
-    port of each) and C(drain_timeout_s) (default 120). C(running) is a command whose output holds the path of the
+  - C(activation) of the release sets C(strategy), C(ready_timeout_s) (default 60), and for slots
+    C(slots) (name and
+    port of each) and C(drain_timeout_s) (default 120). C(running) is a command whose output holds
+    the path of the
     release that is in effect, for a unit that leaves no process behind.
 author: Modelyard
 """
@@ -140,14 +150,23 @@ def main() -> None:
         release = Release.load(service.name, wanted) if wanted else service.load("staged")
         if release is None:
             if module.check_mode:
-                module.exit_json(changed=True, steps=[], msg="nothing is staged yet, check mode stages nothing")
+                module.exit_json(
+                    changed=True, steps=[], msg="nothing is staged yet, check mode stages nothing"
+                )
             raise ServiceError(f"{service.name} has no release {wanted or 'staged'} on this host")
         if module.check_mode:
-            module.exit_json(changed=bool(differences(release, service)), release=release.id, steps=[])
+            module.exit_json(
+                changed=bool(differences(release, service)), release=release.id, steps=[]
+            )
         if wanted:
             gone = missing(release)
             if gone:
-                module.fail_json(msg=f"{service.name} cannot activate release {wanted}: {', '.join(gone)} is missing")
+                module.fail_json(
+                    msg=(
+                        f"{service.name} cannot activate release {wanted}: {', '.join(gone)} is"
+                        " missing"
+                    )
+                )
             mend(release, spoiled_files(release), pwd.getpwnam(release.spec["user"]).pw_gid)
         os.makedirs(STATE, mode=0o700, exist_ok=True)
         report_path = os.path.join(STATE, f"{service.name}.json")

@@ -7,14 +7,18 @@ DOCUMENTATION = r"""
 module: modelyard_artifact
 short_description: Put an immutable artifact into the host's store
 description:
-  - Makes sure that C(/opt/modelyard/store/NAME-VERSION-HASH) is there and whole. The hash covers everything
+  - Makes sure that C(/opt/modelyard/store/NAME-VERSION-HASH) is there and whole. The hash covers
+    everything
     that decides the bytes,
     so an artifact is never changed, only replaced by another one.
-  - Where it is missing, it is copied from the controller's cache; where that has none, it is built on
-    the host, in a transient systemd unit that survives a lost connection (a rerun picks the build up,
+  - Where it is missing, it is copied from the controller's cache; where that has none, it is built
+    on
+    the host, in a transient systemd unit that survives a lost connection (a rerun picks the build
+    up,
     also one that has succeeded), and kept on the controller. A lock per artifact on the controller
     makes further hosts wait for the first one's build and copy it.
-  - An artifact that is there is marked as asked for now, which is no change. C(modelyard_base) deletes what no release
+  - An artifact that is there is marked as asked for now, which is no change. C(modelyard_base)
+    deletes what no release
     names and no run requested within a day.
 options:
   name:
@@ -26,35 +30,42 @@ options:
     type: str
     required: true
   key:
-    description: What else decides the bytes, such as the architecture, the release of the system, or build options.
+    description: What else decides the bytes, such as the architecture, the release of the system,
+      or build options.
     type: dict
     default: {}
   packages:
-    description: Distribution packages that the build needs; installed only where it has to be built.
+    description: Distribution packages that the build needs; installed only where it has to be
+      built.
     type: list
     elements: str
     default: []
   sources:
-    description: Files that the build needs, found in C($SOURCES). Each has a C(name) and a C(path) on the
+    description: Files that the build needs, found in C($SOURCES). Each has a C(name) and a C(path)
+      on the
       controller, a C(url), or an C(sdist)
       (a pinned requirement of the package index); downloads need their C(sha256).
     type: list
     elements: dict
     default: []
   script:
-    description: Shell script that builds into C($DEST), with C($SOURCES), C($JOBS) and an empty working directory.
+    description: Shell script that builds into C($DEST), with C($SOURCES), C($JOBS) and an empty
+      working directory.
     type: str
     required: true
   wait:
     description:
-      - Whether to return only when the artifact is there. With V(false) a build is started where it is
-        needed, unless the controller's cache has the artifact or another host builds it, and a later
+      - Whether to return only when the artifact is there. With V(false) a build is started where it
+        is
+        needed, unless the controller's cache has the artifact or another host builds it, and a
+        later
         call collects it.
       - A build that fails meanwhile is started again, and reported, by the later call.
     type: bool
     default: true
   environment:
-    description: Environment of the build, such as a mirror's address. It does not decide the bytes; what does
+    description: Environment of the build, such as a mirror's address. It does not decide the bytes;
+      what does
       belongs into O(key).
     type: dict
     default: {}
@@ -96,30 +107,43 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_host import ServiceError, read_text, run, sha256_of, write_atomically
+from ansible.module_utils.modelyard_host import (
+    ServiceError,
+    read_text,
+    run,
+    sha256_of,
+    write_atomically,
+)
 from ansible.module_utils.modelyard_store import CACHE, COMPLETE, STORE, WORK, building, unit_name
 
 BUILD_USER = "modelyard-build"
 
 
 def query(identifier: str, check_mode: bool) -> dict[str, Any]:
-    """Say whether the artifact is there and whole, and whether a build of it is under way. Marks it as asked for.
+    """Say whether the artifact is there and whole, and whether a build of it is under way.
 
-    A build that succeeded and was not collected counts as under way; one that failed is started again.
-    Raises ServiceError.
+    Marks it as asked for.
+
+    A build that succeeded and was not collected counts as under way; one that failed is started
+    again. Raises ServiceError.
     """
     marker = os.path.join(STORE, identifier, COMPLETE)
     status = read_text(os.path.join(WORK, identifier, "status")) or ""
     present = os.path.exists(marker)
     if present and not check_mode:
-        with contextlib.suppress(OSError):  # on a file system that is read-only nothing is deleted either
+        with contextlib.suppress(
+            OSError
+        ):  # on a file system that is read-only nothing is deleted either
             os.utime(marker)
     under_way = status.strip() == "0" or building(identifier)
     return {"present": present, "building": under_way, "cores": os.cpu_count() or 1}
 
 
-def start(identifier: str, sources: dict[str, Any], script: str, environment: dict[str, Any]) -> dict[str, Any]:
-    """Start the build in a unit of its own: no network session, no terminal and no Ansible holds it.
+def start(
+    identifier: str, sources: dict[str, Any], script: str, environment: dict[str, Any]
+) -> dict[str, Any]:
+    """Start the build in a unit of its own: no network session, no terminal and no Ansible holds
+    it.
 
     Raises ServiceError.
     """
@@ -160,7 +184,8 @@ def start(identifier: str, sources: dict[str, Any], script: str, environment: di
         "StandardError": f"append:{work}/build.log",
     }
     command += [f"--property={name}={value}" for name, value in properties.items()]
-    # The script's own last word is a file: a transient unit that ended is forgotten, and so is its exit status.
+    # The script's own last word is a file: a transient unit that ended is forgotten, and so is its
+    # exit status.
     command += ["/bin/sh", "-c", f"/bin/sh -eu {script_path}; echo $? > {work}/status"]
     done = run(command)
     if done.returncode != 0:
@@ -193,9 +218,13 @@ def finish(identifier: str) -> dict[str, Any]:
         shutil.copyfile(log, os.path.join(destination, "build.log"))
     _checked(["chown", "-Rh", "root:root", destination])
     _checked(["chmod", "-R", "u+rwX,go+rX,go-w", destination])
-    write_atomically(os.path.join(destination, COMPLETE), json.dumps({"artifact": identifier}) + "\n")
+    write_atomically(
+        os.path.join(destination, COMPLETE), json.dumps({"artifact": identifier}) + "\n"
+    )
     archive = os.path.join(WORK, f"{identifier}.tar.zst")
-    _checked(["tar", "--use-compress-program=zstd -3 -T0", "-cf", archive, "-C", STORE, identifier], 600)
+    _checked(
+        ["tar", "--use-compress-program=zstd -3 -T0", "-cf", archive, "-C", STORE, identifier], 600
+    )
     shutil.rmtree(work, ignore_errors=True)
     return {"archive": archive, "sha256": sha256_of(archive)}
 
@@ -209,7 +238,9 @@ def unpack(identifier: str, archive: str, sha256: str) -> dict[str, Any]:
     os.makedirs(staging)
     try:
         _checked(["tar", "--use-compress-program=zstd -T0", "-xf", archive, "-C", staging], 600)
-        os.utime(os.path.join(staging, identifier, COMPLETE))  # asked for now; the archive says when it was built
+        os.utime(
+            os.path.join(staging, identifier, COMPLETE)
+        )  # asked for now; the archive says when it was built
         shutil.rmtree(os.path.join(STORE, identifier), ignore_errors=True)
         os.rename(os.path.join(staging, identifier), os.path.join(STORE, identifier))
     finally:
@@ -227,7 +258,10 @@ def main() -> None:
     """Run one step of the action."""
     module = AnsibleModule(
         argument_spec={
-            "step": {"choices": ["query", "start", "poll", "finish", "unpack", "discard"], "required": True},
+            "step": {
+                "choices": ["query", "start", "poll", "finish", "unpack", "discard"],
+                "required": True,
+            },
             "identifier": {"type": "str", "required": True},
             "sources": {"type": "dict", "default": {}},
             "script": {"type": "str", "default": ""},

@@ -24,7 +24,8 @@ options:
     type: str
     default: modelyard-build
   programs:
-    description: Programs that have to be there. Those that are not are returned, nothing is installed.
+    description: Programs that have to be there. Those that are not are returned, nothing is
+      installed.
     type: list
     elements: str
     default: []
@@ -66,7 +67,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_host import ServiceError, read_text, run, write_atomically
-from ansible.module_utils.modelyard_services import CREDENTIALS, SERVICES, Service, retired_long_ago, services
+from ansible.module_utils.modelyard_services import (
+    CREDENTIALS,
+    SERVICES,
+    Service,
+    retired_long_ago,
+    services,
+)
 from ansible.module_utils.modelyard_store import STORE, delete_unneeded, unneeded
 from ansible.module_utils.modelyard_units import UNITS, systemctl, unit_state
 
@@ -105,7 +112,13 @@ def build_user(name: str, check_mode: bool) -> list[str]:
         pwd.getpwnam(name)
     except KeyError:
         if not check_mode:
-            nothing = ["--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+            nothing = [
+                "--no-create-home",
+                "--home-dir",
+                "/nonexistent",
+                "--shell",
+                "/usr/sbin/nologin",
+            ]
             done = run(["useradd", "--system", "--user-group", *nothing, name])
             if done.returncode != 0:
                 raise ServiceError(f"useradd {name}: {done.stderr.strip()}") from None
@@ -171,7 +184,11 @@ def main() -> None:
     except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     missing = [program for program in module.params["programs"] if shutil.which(program) is None]
-    result: dict[str, Any] = {"changes": changes, "missing_programs": missing, "services": services()}
+    result: dict[str, Any] = {
+        "changes": changes,
+        "missing_programs": missing,
+        "services": services(),
+    }
     if changes:
         result["diff"] = {"prepared": "\n".join(changes)}
     module.exit_json(changed=bool(changes), **result)

@@ -68,11 +68,17 @@ def main() -> None:
         "messages": [{"role": "user", "content": params["prompt"]}],
         "max_tokens": params["max_tokens"],
     }
-    check = {"url": f"{params['url']}/v1/chat/completions", "bearer": params["bearer"], "timeout_s": 120}
+    check = {
+        "url": f"{params['url']}/v1/chat/completions",
+        "bearer": params["bearer"],
+        "timeout_s": 120,
+    }
     try:
         status, answer = request(check, None, body)
         if status != 200:
-            raise CheckError(f"the gateway answered {status}: {answer.decode('utf-8', 'replace')[:500]}")
+            raise CheckError(
+                f"the gateway answered {status}: {answer.decode('utf-8', 'replace')[:500]}"
+            )
         parsed = json.loads(answer)
         content = parsed["choices"][0]["message"]["content"]
     except CheckError as error:
@@ -80,7 +86,10 @@ def main() -> None:
     except (OSError, ValueError, LookupError) as error:
         module.fail_json(msg=f"{params['url']}: {describe(error)}")
     module.exit_json(
-        changed=False, answer=content, model=parsed.get("model"), seconds=round(time.monotonic() - started, 2)
+        changed=False,
+        answer=content,
+        model=parsed.get("model"),
+        seconds=round(time.monotonic() - started, 2),
     )
 
 

@@ -7,8 +7,10 @@ DOCUMENTATION = r"""
 module: modelyard_clients
 short_description: Write the gateway's clients
 description:
-  - Writes the clients of the gateway with hashes of their keys to C(/var/lib/modelyard/litellm/clients.json) (root, and
-    the gateway's group may read it). The gateway reads it again as soon as it has changed, so nothing is restarted, and
+  - Writes the clients of the gateway with hashes of their keys to
+    C(/var/lib/modelyard/litellm/clients.json) (root, and
+    the gateway's group may read it). The gateway reads it again as soon as it has changed, so
+    nothing is restarted, and
     a client that is removed is refused at once, whichever release runs.
   - The keys are resolved on the controller as M(modelyard_credentials) does it, generated where
     none is defined, and hashed there. A key that is too short to be kept as a hash, or is
@@ -20,7 +22,8 @@ options:
     required: true
   clients:
     description:
-      - By name, C(secret), the name of the secret that holds the key, C(models), the public names the client may ask
+      - By name, C(secret), the name of the secret that holds the key, C(models), the public names
+        the client may ask
         for (null for all), and C(rpm), how many requests a minute it may send (null for no limit).
     type: dict
     required: true
@@ -95,7 +98,8 @@ def main() -> None:
         directory = os.path.dirname(PATH)
         if not os.path.isdir(directory):
             os.makedirs(directory)
-            # The unit's StateDirectory. Were it root's, systemd would give it, and all in it, to the user at its start.
+            # The unit's StateDirectory. Were it root's, systemd would give it, and all in it, to
+            # the user at its start.
             os.chown(directory, owner.pw_uid, owner.pw_gid)
         write_atomically(PATH, wanted, 0o640, owner.pw_gid)
     module.exit_json(changed=True, diff=diff)

@@ -30,7 +30,8 @@ options:
   operation:
     description:
       - V(compile) compiles the catalogue as it is.
-      - V(switch) compiles what it becomes when O(model) of O(provider) is chosen. Nothing is chosen by
+      - V(switch) compiles what it becomes when O(model) of O(provider) is chosen. Nothing is chosen
+        by
         that; C(playbooks/switch_model.yml) carries it out.
       - V(upgrade) compiles what it becomes with O(version) of O(component), for
         C(playbooks/upgrade.yml).
@@ -88,7 +89,8 @@ plans:
   returned: success
   type: dict
 engine_roles:
-  description: The roles of all engines, whether a host has them or not. Their services are named after them, with C(-)
+  description: The roles of all engines, whether a host has them or not. Their services are named
+    after them, with C(-)
     for C(_) and followed by C(@) and the instance.
   returned: success
   type: list
@@ -99,7 +101,8 @@ public_names:
   type: list
   elements: str
 routes:
-  description: By public name, the order of attempts (C(model), C(provider), C(where)) and the steps left out.
+  description: By public name, the order of attempts (C(model), C(provider), C(where)) and the steps
+    left out.
   returned: success
   type: list
   elements: dict
@@ -119,7 +122,8 @@ warnings:
   type: list
   elements: str
 report:
-  description: All diagnostics as data (C(code), C(severity), C(message), C(hint), C(path), C(origin),
+  description: All diagnostics as data (C(code), C(severity), C(message), C(hint), C(path),
+    C(origin),
     C(file), C(line), C(column)).
   returned: success
   type: list
@@ -138,17 +142,20 @@ away:
   returned: with O(operation=switch) and O(operation=rotate)
   type: dict
 rotation:
-  description: What the secret is (C(kind), V(gateway), V(redis) or V(engine)), and of an engine's key C(hosts), the
+  description: What the secret is (C(kind), V(gateway), V(redis) or V(engine)), and of an engine's
+    key C(hosts), the
     engine's, and C(uncovered), names that no model answers meanwhile.
   returned: with O(operation=rotate)
   type: dict
 upgrade:
-  description: The version. C(overrides) are the variables that choose it, C(former) is the one before,
+  description: The version. C(overrides) are the variables that choose it, C(former) is the one
+    before,
     C(hosts) are those whose plan changes.
   returned: with O(operation=upgrade)
   type: dict
 switch:
-  description: The choice. C(overrides) are the variables that make it, C(hosts) the hosts of the providers concerned,
+  description: The choice. C(overrides) are the variables that make it, C(hosts) the hosts of the
+    providers concerned,
     C(differs) is false if the model runs already, C(uncovered) are names that no model answers
     meanwhile, C(watching) hosts whose exporters or Prometheus change.
   returned: with O(operation=switch)

@@ -7,13 +7,17 @@ DOCUMENTATION = r"""
 module: modelyard_credentials
 short_description: Put a service's secrets on the host
 description:
-  - Resolves the names of secrets on the controller. The variable C(llm_secrets) (keep it in a vault) comes
+  - Resolves the names of secrets on the controller. The variable C(llm_secrets) (keep it in a
+    vault) comes
     first, then an environment
-    variable of that name, then the file C(.credentials/NAME) beside the inventory (hidden, because Ansible
+    variable of that name, then the file C(.credentials/NAME) beside the inventory (hidden, because
+    Ansible
     reads every other file there as an inventory), where a secret
     that is not defined is generated once (git-ignored, mode 0600).
-  - On the host every set of values is a generation with a random id. A service reads them through its unit from
-    C(/etc/modelyard/credentials/SERVICE/GENERATION) (root, 0600), so putting a former release back puts its
+  - On the host every set of values is a generation with a random id. A service reads them through
+    its unit from
+    C(/etc/modelyard/credentials/SERVICE/GENERATION) (root, 0600), so putting a former release back
+    puts its
     secrets back.
   - Only names are printed.
 options:
@@ -38,7 +42,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 generation:
-  description: Random id of this set of values. It changes when a value changes and says nothing about them.
+  description: Random id of this set of values. It changes when a value changes and says nothing
+    about them.
   type: str
   returned: always
 generated:
@@ -62,7 +67,9 @@ def environment_file(values: dict[str, Any]) -> str:
     """Return the values in systemd's EnvironmentFile format, quoted so that any text survives."""
     lines = []
     for name, value in sorted(values.items()):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("`", "\\`")
+        escaped = (
+            value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("`", "\\`")
+        )
         lines.append(f'{name}="{escaped}"\n')
     return "".join(lines)
 

@@ -72,7 +72,13 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_checks import GATEWAY_OPTIONS, CheckError, describe, read_credential, sent
+from ansible.module_utils.modelyard_checks import (
+    GATEWAY_OPTIONS,
+    CheckError,
+    describe,
+    read_credential,
+    sent,
+)
 
 
 class Client:
@@ -80,7 +86,11 @@ class Client:
 
     def __init__(self, url: str, bearer: str, model: str, timeout_s: float) -> None:
         self.check = {"url": f"{url}/v1/chat/completions", "bearer": bearer, "timeout_s": timeout_s}
-        self.body = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+        self.body = {
+            "model": model,
+            "messages": [{"role": "user", "content": "Say hello."}],
+            "max_tokens": 4,
+        }
         self.answers: list[Any] = []
         """(when it was there, in seconds; how long it took; who gave it)"""
         self.failed: collections.Counter[str] = collections.Counter()
@@ -131,7 +141,10 @@ def summary(asked: int, client: Client, started: float, ended: float) -> dict[st
     lines = [f"{asked} requests, {asked - lost} answered, {lost} failed"]
     lines += [f"  {number} answered by {name}" for name, number in sorted(by.items())]
     lines += [f"  {number} failed: {why}" for why, number in sorted(client.failed.items())]
-    lines.append(f"longest wait for an answer {found['slowest_s']} s, longest time without any {found['silence_s']} s")
+    lines.append(
+        f"longest wait for an answer {found['slowest_s']} s, longest time without any"
+        f" {found['silence_s']} s"
+    )
     return {**found, "lines": lines}
 
 
@@ -148,7 +161,9 @@ def main() -> None:
     )
     params = module.params
     if not 0 < params["rate"] <= 10 or not 0 < params["seconds"] <= 300:
-        module.fail_json(msg="rate must be above 0 and at most 10 requests a second, seconds from 1 to 300")
+        module.fail_json(
+            msg="rate must be above 0 and at most 10 requests a second, seconds from 1 to 300"
+        )
     try:
         read_credential(params["bearer"])
     except CheckError as error:

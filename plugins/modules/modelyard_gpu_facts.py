@@ -8,7 +8,8 @@ module: modelyard_gpu_facts
 short_description: Read a host's NVIDIA GPUs
 description:
   - "Reads the GPUs of the host, the driver's version and its CUDA version from C(nvidia-smi)."
-  - A host without C(nvidia-smi), without a driver or without a device is no error. The list is empty then, and
+  - A host without C(nvidia-smi), without a driver or without a device is no error. The list is
+    empty then, and
     C(reason) says why. The module does not fail.
   - Nothing is ever changed.
 options: {}
@@ -16,9 +17,11 @@ extends_documentation_fragment: [modelyard_unchanging]
 notes:
   - Its name begins like those of all modules of this bundle, because modules of a playbook's
     directory share one namespace with all others.
-  - It sets no C(ansible_facts), so register its result. A fact cache would hand the GPUs of one host to another of the
+  - It sets no C(ansible_facts), so register its result. A fact cache would hand the GPUs of one
+    host to another of the
     same name in another inventory, or to a host that was made anew.
-  - All calls of C(nvidia-smi) together may take 60 seconds. When a driver hangs for longer, C(reason) says so.
+  - All calls of C(nvidia-smi) together may take 60 seconds. When a driver hangs for longer,
+    C(reason) says so.
   - C(index) can change with a reboot, and CUDA programs count in that order only with
     C(CUDA_DEVICE_ORDER=PCI_BUS_ID). A UUID has neither problem.
 author: Modelyard
@@ -37,7 +40,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 gpus:
-  description: The GPUs in the order of C(nvidia-smi). Empty where there are none, and where they cannot be asked.
+  description: The GPUs in the order of C(nvidia-smi). Empty where there are none, and where they
+    cannot be asked.
   type: list
   elements: dict
   returned: always
@@ -61,7 +65,8 @@ gpus:
       description: Compute capability, C(8.9) for example.
       type: str
     mig_mode:
-      description: C(enabled), C(disabled), or null for a GPU without MIG. When enabled, only instances can be used.
+      description: C(enabled), C(disabled), or null for a GPU without MIG. When enabled, only
+        instances can be used.
       type: str
     mig_instances:
       description: The MIG instances of this GPU.
@@ -75,7 +80,8 @@ gpus:
           description: Profile, C(3g.40gb) for example.
           type: str
         gpu_instance:
-          description: Id of the GPU instance it is a part of. Instances with the same id share one memory.
+          description: Id of the GPU instance it is a part of. Instances with the same id share one
+            memory.
           type: int
         memory_mib:
           description: Memory in MiB.
@@ -96,7 +102,8 @@ driver_version:
   returned: always
   sample: 580.173.02
 cuda_version:
-  description: The newest CUDA version that the driver supports, null where it does not say. No toolkit is looked for.
+  description: The newest CUDA version that the driver supports, null where it does not say. No
+    toolkit is looked for.
   type: str
   returned: always
   sample: "13.0"

@@ -6,8 +6,10 @@ short_description: Import a hand-made stack as an inventory with a catalogue
 version_added: "0.1.0"
 author: Modelyard
 description:
-  - Reads C(providers.yaml) and C(model-mappings.yaml) of a hand-made stack and writes an inventory whose
-    C(group_vars/llm_stack) hold the same as a catalogue, with a report of what became of each value.
+  - Reads C(providers.yaml) and C(model-mappings.yaml) of a hand-made stack and writes an inventory
+    whose
+    C(group_vars/llm_stack) hold the same as a catalogue, with a report of what became of each
+    value.
   - Runs on the controller and contacts no host. Nothing of the old stack is changed.
   - Writes all files or none. What exists is never overwritten.
   - Nothing in the old files is run, and no text of them becomes a template.

@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: modelyard_live
 short_description: Read what is live on a host
 description:
-  - "Reads, for every service of Modelyard on the host, which release is live and what it was made from; C(plan)
+  - "Reads, for every service of Modelyard on the host, which release is live and what it was made
+    from; C(plan)
     compares that with what is wanted."
   - Nothing is ever changed. On a host without Modelyard the answer is empty.
 options:
@@ -33,13 +34,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 unknown:
-  description: Why it is not known what is live, where the host could not be asked. The task does not fail then, and
+  description: Why it is not known what is live, where the host could not be asked. The task does
+    not fail then, and
     the host stays in the play.
   type: str
   returned: the host could not be asked
 services:
   description:
-    - By service, its live release. C(release) is its identity, C(since) when it was switched to (UTC), C(plan) what it
+    - By service, its live release. C(release) is its identity, C(since) when it was switched to
+      (UTC), C(plan) what it
       was made from, null for one that an older version made. The gateway has C(public_names), too.
   type: dict
   returned: the host was asked
@@ -47,9 +50,12 @@ services:
     redis: {release: 0123456789ab, since: "2026-01-31T12:00:00Z", plan: {port: 6379}}
 history:
   description:
-    - By service, retired ones too, C(live), the release that is live (null if none), C(previous), the one before,
-      C(there), all that are on the host, the latest first, and C(entries), what happened, the oldest first.
-    - An entry has C(at) (seconds since 1970), C(outcome) (V(live), V(failed) or V(retired)), C(release), and where
+    - By service, retired ones too, C(live), the release that is live (null if none), C(previous),
+      the one before,
+      C(there), all that are on the host, the latest first, and C(entries), what happened, the
+      oldest first.
+    - An entry has C(at) (seconds since 1970), C(outcome) (V(live), V(failed) or V(retired)),
+      C(release), and where
       known C(run), C(who), C(what), C(checks) (how many passed), C(seconds) and C(why).
   type: dict
   returned: the host was asked, and O(history)
@@ -74,7 +80,10 @@ ENTRIES = 50
 
 
 def live(root: str = SERVICES) -> dict[str, dict[str, Any]]:
-    """Return what is live, by service. Raises OSError or ValueError where a manifest cannot be read."""
+    """Return what is live, by service.
+
+    Raises OSError or ValueError where a manifest cannot be read.
+    """
     found = {}
     for name in sorted(os.listdir(root)) if os.path.isdir(root) else []:
         link = os.path.join(root, name, "current")
@@ -99,7 +108,11 @@ def history() -> dict[str, dict[str, Any]]:
     for name in sorted(os.listdir(SERVICES)) if os.path.isdir(SERVICES) else []:
         service = Service(name)
         links = {"live": service.linked("current"), "previous": service.linked("previous")}
-        found[name] = {**links, "there": service.releases(), "entries": service.history()[-ENTRIES:]}
+        found[name] = {
+            **links,
+            "there": service.releases(),
+            "entries": service.history()[-ENTRIES:],
+        }
     return found
 
 

@@ -1,5 +1,7 @@
 #!/usr/bin/python
-"""Put a model in place on the host: one that is there, or a download that survives interruptions."""
+"""Put a model in place on the host: one that is there, or a download that survives
+interruptions.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +9,50 @@ DOCUMENTATION = r"""
 module: modelyard_model
 short_description: Put a model in place on the host
 description:
-  - Either accepts a model that the host already has (O(path)), or lets the host itself fetch one, from an address
+  - Either accepts a model that the host already has (O(path)), or lets the host itself fetch one,
+    from an address
     (O(url)) or from a repository at Hugging Face or at a mirror of it (O(repo)).
-  - A download keeps its partial files, so a second run continues where the first was cut off. Space on the
-    disk is checked before the first byte is written, and every checksum before a model gets its final name, so it
+  - A download keeps its partial files, so a second run continues where the first was cut off. Space
+    on the
+    disk is checked before the first byte is written, and every checksum before a model gets its
+    final name, so it
     is seen whole or not at all.
-  - Verified files are not hashed again. Their sizes and modification times are recorded beside them.
+  - Verified files are not hashed again. Their sizes and modification times are recorded beside
+    them.
   - While it downloads it writes a line to the host's journal every ten seconds.
-  - Where a file of O(repo) comes without O(sha256), the checksum is the one that the hub publishes for this file of
+  - Where a file of O(repo) comes without O(sha256), the checksum is the one that the hub publishes
+    for this file of
     this commit (C(X-Linked-ETag)). It is asked once and kept.
-  - Of a directory of O(repo) are fetched the weights in the C(safetensors) format, and the small files that describe
-    the model and its words. Weights in other formats can run programs when they are loaded; a repository that has no
+  - Of a directory of O(repo) are fetched the weights in the C(safetensors) format, and the small
+    files that describe
+    the model and its words. Weights in other formats can run programs when they are loaded; a
+    repository that has no
     others is refused.
 options:
   form:
-    description: What the engine loads, a GGUF V(file) or a V(directory) with the files of a model or of an adapter.
+    description: What the engine loads, a GGUF V(file) or a V(directory) with the files of a model
+      or of an adapter.
     type: str
     choices: [file, directory]
     default: file
   path:
-    description: Where it is on the host. Of a split file, the first part; the others must lie beside it.
+    description: Where it is on the host. Of a split file, the first part; the others must lie
+      beside it.
     type: path
   url:
     description: Where the host fetches the file. O(sha256) is then required.
     type: str
   sha256:
-    description: Checksum of the file, 64 hexadecimal digits. Together with O(path) the file must match it.
+    description: Checksum of the file, 64 hexadecimal digits. Together with O(path) the file must
+      match it.
     type: str
   repo:
-    description: A repository of models, C(OWNER/NAME). O(revision) is then required, and for V(form=file) O(file).
+    description: A repository of models, C(OWNER/NAME). O(revision) is then required, and for
+      V(form=file) O(file).
     type: str
   revision:
-    description: The commit, 40 hexadecimal digits. A branch or a tag may name something else tomorrow.
+    description: The commit, 40 hexadecimal digits. A branch or a tag may name something else
+      tomorrow.
     type: str
   file:
     description: The file in the repository, with its directory if it is in one.
@@ -48,19 +62,23 @@ options:
     type: str
     default: https://huggingface.co
   token_secret:
-    description: Name of the secret with the hub's access token, for a repository that wants one. It is looked up on the
+    description: Name of the secret with the hub's access token, for a repository that wants one. It
+      is looked up on the
       controller and reaches the module as O(token).
     type: str
   token:
-    description: The access token itself. It is sent to O(endpoint) only, not to where that redirects.
+    description: The access token itself. It is sent to O(endpoint) only, not to where that
+      redirects.
     type: str
   directory:
-    description: Downloads lie below this directory, a file in a directory named after its checksum, a repository as
+    description: Downloads lie below this directory, a file in a directory named after its checksum,
+      a repository as
       C(hf/OWNER--NAME/REVISION).
     type: path
     default: /var/lib/modelyard/models
   reader:
-    description: The user that must be able to read the files. Not checked while that user does not exist.
+    description: The user that must be able to read the files. Not checked while that user does not
+      exist.
     type: str
   margin_mib:
     description: MiB that must stay free on the disk beside the model.
@@ -108,13 +126,15 @@ path:
   returned: success
   type: str
 files:
-  description: What a sandbox has to show so that the model can be read. All parts of a split file; a directory, and
+  description: What a sandbox has to show so that the model can be read. All parts of a split file;
+    a directory, and
     what its links lead to.
   returned: success
   type: list
   elements: str
 fingerprint:
-  description: Changes when the model does. The checksum or the commit if there is one, else made of sizes and times.
+  description: Changes when the model does. The checksum or the commit if there is one, else made of
+    sizes and times.
   returned: success
   type: str
 resumed_from:
@@ -140,10 +160,14 @@ def local(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Return the result for a model that is on the host. Raises ModelError."""
     if options["form"] == "directory":
         return local_directory(options["path"], options["reader"])
-    return local_file(options["path"], options["sha256"], options["reader"], options["directory"], check_mode)
+    return local_file(
+        options["path"], options["sha256"], options["reader"], options["directory"], check_mode
+    )
 
 
-def fetched(options: dict[str, Any], check_mode: bool, log: Callable[[str], None]) -> tuple[Download | Snapshot, str]:
+def fetched(
+    options: dict[str, Any], check_mode: bool, log: Callable[[str], None]
+) -> tuple[Download | Snapshot, str]:
     """Return a model that the host fetches, and its fingerprint. Raises ModelError."""
     means = Means(options["token"], options["margin_mib"], options["attempts"], log)
     where = options["endpoint"], options["repo"], options["revision"]
@@ -197,7 +221,11 @@ def main() -> None:
         if options["path"]:
             module.exit_json(**local(options, module.check_mode))
         model, fingerprint = fetched(options, module.check_mode, module.log)
-        result: dict[str, Any] = {"path": model.path, "files": [model.path], "fingerprint": fingerprint}
+        result: dict[str, Any] = {
+            "path": model.path,
+            "files": [model.path],
+            "fingerprint": fingerprint,
+        }
         if model.is_there():
             module.exit_json(changed=False, **result)
         if not module.check_mode:

@@ -7,14 +7,17 @@ DOCUMENTATION = r"""
 module: modelyard_ollama_models
 short_description: Manage the models of a running Ollama
 description:
-  - Talks to the server that runs on this host. Pulls what is missing, creates models from GGUF files, applies
+  - Talks to the server that runs on this host. Pulls what is missing, creates models from GGUF
+    files, applies
     parameters, and deletes what is not wanted, but only when asked (O(prune)).
-  - A pull that breaks off is tried again. What has arrived stays in the model store, where a later run continues it.
+  - A pull that breaks off is tried again. What has arrived stays in the model store, where a later
+    run continues it.
     Where the registry reports the size of a model, the space on the disk is checked before the
     pull.
   - A model that is there is not pulled again when its tag has moved in the registry.
   - While it pulls it writes a line to the host's journal every ten seconds.
-  - What the models were made from is noted in O(record), so that another file or other parameters are noticed.
+  - What the models were made from is noted in O(record), so that another file or other parameters
+    are noticed.
 options:
   url:
     description: Address of the server.
@@ -34,13 +37,16 @@ options:
         description: Tokens of context, the same as the parameter C(num_ctx).
         type: int
       parameters:
-        description: Parameters of the model, as a Modelfile knows them, such as C(temperature) or C(stop).
+        description: Parameters of the model, as a Modelfile knows them, such as C(temperature) or
+          C(stop).
         type: dict
         default: {}
   files:
     description:
-      - Models that are created from a GGUF file on the host, by their C(served_name); all others are pulled.
-      - Each has the C(path) and the C(fingerprint) that M(modelyard_model) returned, and its C(files).
+      - Models that are created from a GGUF file on the host, by their C(served_name); all others
+        are pulled.
+      - Each has the C(path) and the C(fingerprint) that M(modelyard_model) returned, and its
+        C(files).
     type: dict
     default: {}
   models_path:
@@ -52,7 +58,8 @@ options:
     type: path
     required: true
   registry:
-    description: C(HOST:PORT) of the registry to pull from, if it is not Ollama's own. The models' names stay the same.
+    description: C(HOST:PORT) of the registry to pull from, if it is not Ollama's own. The models'
+      names stay the same.
     type: str
   insecure:
     description: Ask the registry without TLS.
@@ -143,8 +150,8 @@ from ansible.module_utils.modelyard_ollama_server import (
     remote_name,
 )
 
-# The former version of a model that is replaced, kept until the new one is there. Deleting it then deletes its data,
-# which the server would otherwise keep for good.
+# The former version of a model that is replaced, kept until the new one is there. Deleting it then
+# deletes its data, which the server would otherwise keep for good.
 SUPERSEDED = "modelyard/superseded:latest"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -179,15 +186,22 @@ class Models:
         return {"file": record["file"], "parameters": record["parameters"]}
 
     def steps(self, model: dict[str, Any]) -> list[str]:
-        """Return what has to be done for a model: `pull`, `create` (from a file), `adjust` (its parameters)."""
+        """Return what has to be done for a model: `pull`, `create` (from a file), `adjust` (its
+        parameters).
+        """
         wanted, current = self.wanted(model), self.current(model["served_name"])
         if current == wanted:
             return []
         if wanted["file"]:
             return ["create"]
         adjust = ["adjust"] if wanted["parameters"] else []
-        # A parameter cannot be taken away, so a model that has one too many is taken from the registry again.
-        if current is None or current["file"] or current["parameters"].keys() - wanted["parameters"].keys():
+        # A parameter cannot be taken away, so a model that has one too many is taken from the
+        # registry again.
+        if (
+            current is None
+            or current["file"]
+            or current["parameters"].keys() - wanted["parameters"].keys()
+        ):
             return ["pull", *adjust]
         return adjust
 
@@ -233,13 +247,17 @@ class Models:
     def write_records(self) -> None:
         """Note what the models are made from."""
         os.makedirs(os.path.dirname(self.options["record"]), mode=0o755, exist_ok=True)
-        write_atomically(self.options["record"], json.dumps(self.records, indent=2, sort_keys=True) + "\n", 0o600)
+        write_atomically(
+            self.options["record"], json.dumps(self.records, indent=2, sort_keys=True) + "\n", 0o600
+        )
 
     def forget(self) -> None:
         """Drop the notes about models that are gone."""
         stale = self.records.keys() - self.server.models().keys()
         if stale:
-            self.records = {name: record for name, record in self.records.items() if name not in stale}
+            self.records = {
+                name: record for name, record in self.records.items() if name not in stale
+            }
             self.write_records()
 
     def _pull(self, model: dict[str, Any]) -> None:
@@ -249,17 +267,26 @@ class Models:
             self.space.require(name, missing)
         Pull(self.server, name, self.options, self.log).run()
         if key(name) != key(model["served_name"]):
-            self.server.must("POST", "/api/copy", {"source": name, "destination": model["served_name"]})
+            self.server.must(
+                "POST", "/api/copy", {"source": name, "destination": model["served_name"]}
+            )
             self.remove(name)
 
     def _missing(self, name: str) -> int | None:
-        """Ask the registry how many bytes a model needs that are not here; None if it does not tell us."""
-        request = urllib.request.Request(manifest_url(name, self.options["insecure"]), headers={"Accept": MANIFEST})
+        """Ask the registry how many bytes a model needs that are not here; None if it does not tell
+        us.
+        """
+        request = urllib.request.Request(
+            manifest_url(name, self.options["insecure"]), headers={"Accept": MANIFEST}
+        )
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
                 manifest = json.load(response)
             layers = [*manifest["layers"], manifest["config"]]
-            return sum(max(0, int(layer["size"]) - self.space.here(str(layer["digest"]))) for layer in layers)
+            return sum(
+                max(0, int(layer["size"]) - self.space.here(str(layer["digest"])))
+                for layer in layers
+            )
         except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
             self.log(f"{name}: its size is not known before the pull ({error})")
             return None
@@ -269,7 +296,8 @@ class Models:
         path = file["path"]
         if len(file.get("files") or [path]) > 1:
             raise OllamaError(
-                f"{path} is split, and Ollama does not support split models. Merge it with llama-gguf-split --merge"
+                f"{path} is split, and Ollama does not support split models. Merge it with"
+                " llama-gguf-split --merge"
             )
         fingerprint = file["fingerprint"]
         digest = f"sha256:{fingerprint if re.fullmatch(r'[0-9a-f]{64}', fingerprint) else sha256_of(path)}"
@@ -282,7 +310,11 @@ class Models:
         self._make(model, {"from": model["served_name"]})
 
     def _make(self, model: dict[str, Any], base: dict[str, Any]) -> None:
-        body = {"model": model["served_name"], "parameters": self.wanted(model)["parameters"], **base}
+        body = {
+            "model": model["served_name"],
+            "parameters": self.wanted(model)["parameters"],
+            **base,
+        }
         for event in self.server.events("/api/create", body):
             if "error" in event:
                 raise OllamaError(f"{model['served_name']} could not be created: {event['error']}")
@@ -293,7 +325,9 @@ def describe(made: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name, given in sorted(made.items()):
         file = f" from a file ({given['file']})" if given["file"] else ""
-        parameters = "".join(f" {parameter}={value}" for parameter, value in sorted(given["parameters"].items()))
+        parameters = "".join(
+            f" {parameter}={value}" for parameter, value in sorted(given["parameters"].items())
+        )
         lines.append(f"{name}{file}{parameters}\n")
     return "".join(lines)
 
@@ -361,7 +395,9 @@ def main() -> None:
     except OllamaError as error:
         module.fail_json(msg=str(error))
     except (OSError, http.client.HTTPException) as error:
-        module.fail_json(msg=f"Ollama at {module.params['url']} does not answer: {error or type(error).__name__}")
+        module.fail_json(
+            msg=f"Ollama at {module.params['url']} does not answer: {error or type(error).__name__}"
+        )
     for note in result["unchecked"]:
         module.warn(f"not checked yet: {note}")
     module.exit_json(**result)

@@ -7,30 +7,38 @@ DOCUMENTATION = r"""
 module: modelyard_preflight
 short_description: Refuse a host that cannot run the planned services
 description:
-  - "Checks in one call: the distribution, systemd as the first process, free disk space, that the port of every
-    planned listener is free or held by the very unit that is planned there, also after the next boot, and that the
+  - "Checks in one call: the distribution, systemd as the first process, free disk space, that the
+    port of every
+    planned listener is free or held by the very unit that is planned there, also after the next
+    boot, and that the
     planned models fit on the GPUs that the host really has."
   - All problems are reported at once. Nothing is ever changed.
-  - "Models that name no GPUs are placed here, in the order of the plan: on the first GPU that has room for them beside
-    the other models of the plan. Memory of programs that are not ours never decides where, only whether: a placement
+  - "Models that name no GPUs are placed here, in the order of the plan: on the first GPU that has
+    room for them beside
+    the other models of the plan. Memory of programs that are not ours never decides where, only
+    whether: a placement
     that followed it would change from run to run."
 options:
   services:
     description:
-      - The planned listeners, C(services) of the host's compiled plan. Each has C(service), C(unit),
+      - The planned listeners, C(services) of the host's compiled plan. Each has C(service),
+        C(unit),
         C(address), C(port) and C(variable), the setting that moves it.
     type: list
     elements: dict
     default: []
   free_mib:
-    description: Free space that is needed below each path, in MiB. Paths on one file system are added up, and what
+    description: Free space that is needed below each path, in MiB. Paths on one file system are
+      added up, and what
       C(modelyard_base) is about to delete counts as free.
     type: dict
     default: {/opt: 3072, /var/lib: 1024}
   public_names:
     description:
-      - Public names of the plan, whichever gateway serves them. A name that is live on the host and not among them is a
-        problem, because every client that asks for it would be refused. Empty where that is not to be asked.
+      - Public names of the plan, whichever gateway serves them. A name that is live on the host and
+        not among them is a
+        problem, because every client that asks for it would be refused. Empty where that is not to
+        be asked.
     type: list
     elements: str
     default: []
@@ -40,8 +48,10 @@ options:
     default: false
   engines:
     description:
-      - The models of the engines on this host, C(demands) of its plan, in the plan's order. Entries with the same
-        C(service) are served by one process (Ollama). An adapter is no entry. The GPUs are asked for only if there is
+      - The models of the engines on this host, C(demands) of its plan, in the plan's order. Entries
+        with the same
+        C(service) are served by one process (Ollama). An adapter is no entry. The GPUs are asked
+        for only if there is
         an entry.
     type: list
     elements: dict
@@ -60,33 +70,41 @@ options:
         type: str
         required: true
       gpu:
-        description: Whether this engine's build can use GPUs. Of one that cannot, nothing is placed or checked.
+        description: Whether this engine's build can use GPUs. Of one that cannot, nothing is placed
+          or checked.
         type: bool
         default: true
       gpus:
         description:
-          - The GPUs it was given, by index or UUID, be it in the catalogue or by the compiler from C(llm_gpus). Empty
+          - The GPUs it was given, by index or UUID, be it in the catalogue or by the compiler from
+            C(llm_gpus). Empty
             if it was given none. All entries of one process have the same.
         type: list
         elements: raw
         default: []
       vram_mib:
-        description: GPU memory it needs, as declared. Null has it estimated, where that is possible.
+        description: GPU memory it needs, as declared. Null has it estimated, where that is
+          possible.
         type: int
       source:
         description:
-          - "Where its file comes from, as in the plan: C({path}), C({url, sha256}), C({repo, revision, file}), or null.
+          - "Where its file comes from, as in the plan: C({path}), C({url, sha256}), C({repo,
+            revision, file}), or null.
             A GGUF file that is on the host already is estimated from its header."
         type: dict
       context_length:
         description:
-          - Tokens of context that the process is started with, null for the engine's own default. Of an engine that
-            keeps one for each of several requests at once, this is the context of one request times their number.
+          - Tokens of context that the process is started with, null for the engine's own default.
+            Of an engine that
+            keeps one for each of several requests at once, this is the context of one request times
+            their number.
         type: int
       contexts:
         description:
-          - The engine's own default context where it depends on memory, as C([[MiB, tokens], ...]), the largest memory
-            first. The first entry counts whose memory all its GPUs have together. Empty if it is the model's.
+          - The engine's own default context where it depends on memory, as C([[MiB, tokens], ...]),
+            the largest memory
+            first. The first entry counts whose memory all its GPUs have together. Empty if it is
+            the model's.
         type: list
         elements: list
         default: []
@@ -95,13 +113,15 @@ options:
         type: str
       options:
         description:
-          - C(options) of the model in the catalogue. Some change what is estimated (C(cache-type-k)), some make an
+          - C(options) of the model in the catalogue. Some change what is estimated
+            (C(cache-type-k)), some make an
             estimate impossible (C(n-gpu-layers), C(override-tensor)).
         type: dict
         default: {}
       max_loaded:
         description:
-          - How many of its models the process holds at once, of which this many of the largest are added up. Null is
+          - How many of its models the process holds at once, of which this many of the largest are
+            added up. Null is
             all of them.
         type: int
   hugging_face_endpoint:
@@ -111,7 +131,8 @@ options:
     default: https://huggingface.co
   declared_gpus:
     description:
-      - C(gpus) of the plan, what C(llm_gpus) declares. Where it is not empty, a host whose GPUs differ (number, UUID,
+      - C(gpus) of the plan, what C(llm_gpus) declares. Where it is not empty, a host whose GPUs
+        differ (number, UUID,
         memory by more than 5 %) is a problem.
     type: list
     elements: dict
@@ -163,21 +184,25 @@ os:
   type: str
   returned: always
 gpus:
-  description: What M(modelyard_gpu_facts) returns; C(processes) have their C(unit), too. Without any engine nothing is
+  description: What M(modelyard_gpu_facts) returns; C(processes) have their C(unit), too. Without
+    any engine nothing is
     asked, and C(reason) says so.
   type: dict
   returned: always
 placed:
   description:
-    - GPUs found for processes that were given none, by service. Only where the host has GPUs and the need is declared
-      or was estimated from a file at a C(path). A file that is downloaded is there in the second run only, so it is
+    - GPUs found for processes that were given none, by service. Only where the host has GPUs and
+      the need is declared
+      or was estimated from a file at a C(path). A file that is downloaded is there in the second
+      run only, so it is
       checked then, but the process is left the choice that it had in the first.
   type: dict
   returned: always
   sample: {llama-cpp@small: [0]}
 estimates:
   description:
-    - Need of GPU memory of the models that do not declare theirs, on a host with GPUs. C(mib) is null where it cannot
+    - Need of GPU memory of the models that do not declare theirs, on a host with GPUs. C(mib) is
+      null where it cannot
       be told. C(how) is the arithmetic, or the reason.
   type: list
   elements: dict
@@ -193,7 +218,8 @@ notices:
   elements: str
   returned: always
 gpu_table:
-  description: The GPUs with the models on them, as text that is shown. Empty on a host without GPUs or engines.
+  description: The GPUs with the models on them, as text that is shown. Empty on a host without GPUs
+    or engines.
   type: list
   elements: str
   returned: always
@@ -225,8 +251,8 @@ FOREIGN = {
     "redis": ("redis-server.service", 6379),
     "grafana": ("grafana-server.service", 3000),
 }
-"""By our service, the unit that the program's own package makes, and its port. Of engines the plan says it (`foreign`
-of the service). The package of HAProxy sets up no port."""
+"""By our service, the unit that the program's own package makes, and its port. Of engines the plan
+says it (`foreign` of the service). The package of HAProxy sets up no port."""
 LEAVE_LAST = ("redis", "litellm", "haproxy", "prometheus", "alertmanager", "grafana")
 """Our services that a run takes away only after those of the plan have started."""
 
@@ -250,7 +276,10 @@ def os_problems(identifier: str, version: str) -> list[str]:
     if version in SUPPORTED.get(identifier, []):
         return []
     known = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in SUPPORTED.items())
-    return [f"unsupported system: {identifier or 'unknown'} {version or ''}".rstrip() + f"; supported: {known}"]
+    return [
+        f"unsupported system: {identifier or 'unknown'} {version or ''}".rstrip()
+        + f"; supported: {known}"
+    ]
 
 
 def systemd_problems(proc: str = "/proc") -> list[str]:
@@ -263,15 +292,17 @@ def systemd_problems(proc: str = "/proc") -> list[str]:
     if first == "systemd":
         return []
     return [
-        f"process 1 is {first}, not systemd: services cannot be started here (in a container, make systemd its init)"
+        f"process 1 is {first}, not systemd: services cannot be started here (in a container, make"
+        " systemd its init)"
     ]
 
 
 def disk_problems(needed: dict[str, int]) -> list[str]:
-    """Compare the free space with what is needed (MiB), per file system: paths on one share its space.
+    """Compare the free space with what is needed (MiB), per file system: paths on one share its
+    space.
 
-    What role base is about to delete counts as free: a host that is full of it could not be helped otherwise.
-    Raises ServiceError.
+    What role base is about to delete counts as free: a host that is full of it could not be helped
+    otherwise. Raises ServiceError.
     """
     by_device: dict[int, list[str]] = {}
     free: dict[int, int] = {}
@@ -297,10 +328,13 @@ def disk_problems(needed: dict[str, int]) -> list[str]:
     return problems
 
 
-def port_problems(services: list[dict[str, Any]], found: list[Listener], who: dict[str, Holder]) -> list[str]:
+def port_problems(
+    services: list[dict[str, Any]], found: list[Listener], who: dict[str, Holder]
+) -> list[str]:
     """Say for every planned listener who else is in its place.
 
-    An engine of ours that the plan no longer contains (a renamed model, say) is not in the way: it makes room.
+    An engine of ours that the plan no longer contains (a renamed model, say) is not in the way: it
+    makes room.
     """
     problems = []
     planned_units = {planned["unit"] for planned in services}
@@ -331,35 +365,47 @@ def port_problems(services: list[dict[str, Any]], found: list[Listener], who: di
                 if holder.unit:
                     fix += f" (`systemctl disable --now {holder.unit}`)"
             more = "" if ours else adoption(planned, holder.program)
-            problems.append(f"{place}. {fix}, or choose another port with {planned['variable']}{more}")
+            problems.append(
+                f"{place}. {fix}, or choose another port with {planned['variable']}{more}"
+            )
     return problems
 
 
 def kind(name: str) -> str:
-    """Return the service that a unit of ours, or an instance, is of: `vllm` for `modelyard-vllm@coder.service`."""
+    """Return the service that a unit of ours, or an instance, is of: `vllm` for
+    `modelyard-vllm@coder.service`.
+    """
     return name.removeprefix("modelyard-").removesuffix(".service").partition("@")[0]
 
 
 def foreign(planned: dict[str, Any]) -> tuple[str, int] | None:
-    """Return the unit and the port of the same program as others set it up; None if that is not known."""
+    """Return the unit and the port of the same program as others set it up; None if that is not
+    known.
+    """
     told = planned.get("foreign")
     return (told["unit"], told["port"]) if told else FOREIGN.get(kind(planned["service"]))
 
 
 def adoption(planned: dict[str, Any], program: str | None = None) -> str:
-    """Say how an engine takes over from its own program as others set it up; empty if there is nothing to say.
+    """Say how an engine takes over from its own program as others set it up; empty if there is
+    nothing to say.
 
     `program` is what holds the port, if something does.
     """
     told = planned.get("foreign") or {}
-    return f". {told['adoption']}" if told.get("adoption") and program in (None, told["program"]) else ""
+    return (
+        f". {told['adoption']}"
+        if told.get("adoption") and program in (None, told["program"])
+        else ""
+    )
 
 
 def boot_problems(services: list[dict[str, Any]], states: dict[str, dict[str, str]]) -> list[str]:
-    """Say which units that are not ours are stopped now and would take a planned port at the next boot.
+    """Say which units that are not ours are stopped now and would take a planned port at the next
+    boot.
 
-    `states` is what systemd says of the units of `foreign`. One that is set up for another port cannot be told from
-    here, so only its usual port counts.
+    `states` is what systemd says of the units of `foreign`. One that is set up for another port
+    cannot be told from here, so only its usual port counts.
     """
     problems: dict[str, str] = {}
     for planned in services:
@@ -378,7 +424,9 @@ def boot_problems(services: list[dict[str, Any]], states: dict[str, dict[str, st
 
 
 def removal_problems(planned: list[str], live: dict[str, Any] | None) -> list[str]:
-    """Say which public names are live (`live` is the manifest of the gateway's live release) and planned nowhere."""
+    """Say which public names are live (`live` is the manifest of the gateway's live release) and
+    planned nowhere.
+    """
     if not planned or live is None:
         return []
     gone = sorted(set(public_names(live)) - set(planned))
@@ -421,7 +469,9 @@ def main() -> None:
     ]
     if not module.params["allow_removal"]:
         manifest = read_text("/opt/modelyard/services/litellm/current/manifest.json")
-        problems += removal_problems(module.params["public_names"], json.loads(manifest) if manifest else None)
+        problems += removal_problems(
+            module.params["public_names"], json.loads(manifest) if manifest else None
+        )
     facts: dict[str, Any] = {
         "gpus": [],
         "driver_version": None,

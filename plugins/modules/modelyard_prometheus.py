@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: modelyard_prometheus
 short_description: Ask a Prometheus about the time until now
 description:
-  - Evaluates expressions with the API of a Prometheus that listens where this module runs, and returns what it answers.
+  - Evaluates expressions with the API of a Prometheus that listens where this module runs, and
+    returns what it answers.
   - The period ends now, by the clock of this host, which is Prometheus' own.
   - Only reads. Fails if one expression cannot be evaluated.
 options:
@@ -20,7 +21,8 @@ options:
     type: int
     required: true
   step_s:
-    description: Seconds of one step. The first point is one step after the period's begin, the last one its end.
+    description: Seconds of one step. The first point is one step after the period's begin, the last
+      one its end.
     type: int
     required: true
   over_time:
@@ -60,7 +62,8 @@ end:
   returned: success
 over_time:
   description:
-    - "By name, the series of each answer: C(metric), its labels, and C(values), pairs of a time and a number as text.
+    - "By name, the series of each answer: C(metric), its labels, and C(values), pairs of a time and
+      a number as text.
       A point without a value is not among them."
   type: dict
   returned: success
@@ -93,7 +96,9 @@ def ask(url: str, path: str, timeout_s: int, **query: object) -> list[dict[str, 
     """Return the series of one answer. Raises AnswerError."""
     words = urllib.parse.urlencode({**query, "timeout": f"{timeout_s}s"})
     try:
-        status, body = request({"url": f"{url}/api/v1/{path}?{words}", "timeout_s": timeout_s + MORE_S}, None)
+        status, body = request(
+            {"url": f"{url}/api/v1/{path}?{words}", "timeout_s": timeout_s + MORE_S}, None
+        )
     except (OSError, http.client.HTTPException) as error:
         raise AnswerError(f"Prometheus on {url}: {describe(error)}") from error
     try:

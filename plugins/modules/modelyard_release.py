@@ -7,11 +7,15 @@ DOCUMENTATION = r"""
 module: modelyard_release
 short_description: Stage a release of a service beside the running one
 description:
-  - Renders the release's files and units on the controller, writes them to a directory of their own on the
+  - Renders the release's files and units on the controller, writes them to a directory of their own
+    on the
     host and validates
-    them there as the service user. Nothing of the running service changes; C(modelyard_activate) switches.
-  - Reports C(changed) when what I(runs) differs from what is wanted, read from the host. If an earlier run died
-    between staging and activation, this one says C(changed) again and its handler finishes the work.
+    them there as the service user. Nothing of the running service changes; C(modelyard_activate)
+    switches.
+  - Reports C(changed) when what I(runs) differs from what is wanted, read from the host. If an
+    earlier run died
+    between staging and activation, this one says C(changed) again and its handler finishes the
+    work.
   - The release's id comes from its content, so equal content is the same release.
 options:
   service:
@@ -19,22 +23,27 @@ options:
     type: str
     required: true
   state:
-    description: V(absent) stops the service and takes its units away. Its state under C(/var/lib/modelyard) stays, and
-      its releases and credentials stay for a week, so that C(playbooks/rollback.yml) can bring it back.
+    description: V(absent) stops the service and takes its units away. Its state under
+      C(/var/lib/modelyard) stays, and
+      its releases and credentials stay for a week, so that C(playbooks/rollback.yml) can bring it
+      back.
     type: str
     choices: [present, absent]
     default: present
   user:
-    description: The service's user. Validation runs as this user, and its group may read the release.
+    description: The service's user. Validation runs as this user, and its group may read the
+      release.
     type: str
   files:
-    description: Files of the release. Each has a C(path) below the release and either a C(template) of the
+    description: Files of the release. Each has a C(path) below the release and either a C(template)
+      of the
       role or its C(content).
     type: list
     elements: dict
     default: []
   units:
-    description: Unit files, the main one first. Each has a C(name) and either a C(template) or its C(content).
+    description: Unit files, the main one first. Each has a C(name) and either a C(template) or its
+      C(content).
     type: list
     elements: dict
     default: []
@@ -48,12 +57,14 @@ options:
     type: str
     default: ""
   validate:
-    description: Commands (lists of words) that have to succeed as the service user before the release may be activated.
+    description: Commands (lists of words) that have to succeed as the service user before the
+      release may be activated.
     type: list
     elements: list
     default: []
   activation:
-    description: How to switch. C(strategy) is C(restart), C(reload) or C(slots); see C(modelyard_activate).
+    description: How to switch. C(strategy) is C(restart), C(reload) or C(slots); see
+      C(modelyard_activate).
     type: dict
     default: {}
   checks:
@@ -62,8 +73,10 @@ options:
     elements: dict
     default: []
   plan:
-    description: The part of the host's plan that the release is made from. It is kept in the manifest, outside of the
-      release's identity and without what C(docs/plan.md) says is not recorded, so that C(modelyard_live) can say later
+    description: The part of the host's plan that the release is made from. It is kept in the
+      manifest, outside of the
+      release's identity and without what C(docs/plan.md) says is not recorded, so that
+      C(modelyard_live) can say later
       what runs.
     type: dict
   by:
@@ -72,7 +85,8 @@ options:
     type: dict
     default: {}
 notes:
-  - C(@RELEASE@) in files, units and commands becomes the release's path, C(@CREDENTIALS@) the directory of its
+  - C(@RELEASE@) in files, units and commands becomes the release's path, C(@CREDENTIALS@) the
+    directory of its
     credentials. In units
     of a service with slots C(@SLOT@) and C(@PORT@) are replaced too.
 author: Modelyard
@@ -175,7 +189,9 @@ def write(release: Release, directory: str, gid: int) -> None:
 
 
 def validate(release: Release, directory: str, commands: list[list[str]]) -> None:
-    """Run the validating commands as the service user; raises ServiceError with what they printed."""
+    """Run the validating commands as the service user; raises ServiceError with what they
+    printed.
+    """
     for command in commands:
         argv = [release.fill(word, path=directory) for word in command]
         done = run(
@@ -196,7 +212,9 @@ def validate(release: Release, directory: str, commands: list[list[str]]) -> Non
 
 
 def difference(old: Release | None, new: Release) -> list[dict[str, Any]]:
-    """Return the diffs between two releases, placeholders not filled in, so that only real changes show."""
+    """Return the diffs between two releases, placeholders not filled in, so that only real changes
+    show.
+    """
     before = {**old.spec["files"], **old.spec["units"]} if old else {}
     after = {**new.spec["files"], **new.spec["units"]}
     return [
@@ -212,19 +230,25 @@ def difference(old: Release | None, new: Release) -> list[dict[str, Any]]:
 
 
 def dry_run(release: Release, commands: list[list[str]]) -> list[str]:
-    """Validate in a throw-away directory what can be validated already; return what could not be checked.
+    """Validate in a throw-away directory what can be validated already; return what could not be
+    checked.
 
     Raises ServiceError.
     """
     try:
         gid = pwd.getpwnam(release.spec["user"]).pw_gid
     except KeyError:
-        return [f"{release.service}: the new release was not validated, user {release.spec['user']} does not exist yet"]
+        return [
+            f"{release.service}: the new release was not validated, user {release.spec['user']}"
+            " does not exist yet"
+        ]
     # A command may begin with env(1), so its first word does not tell whether its program is there.
     needed = [*release.spec["store"], *(release.fill(command[0]) for command in commands)]
     absent = [path for path in needed if not os.path.exists(path)]
     if absent:
-        return [f"{release.service}: the new release was not validated, {absent[0]} does not exist yet"]
+        return [
+            f"{release.service}: the new release was not validated, {absent[0]} does not exist yet"
+        ]
     directory = os.path.join(tempfile.gettempdir(), f"modelyard-check-{os.getpid()}")
     try:
         write(release, directory, gid)
@@ -259,10 +283,14 @@ def present(module: AnsibleModule) -> dict[str, Any]:
     gid = pwd.getpwnam(release.spec["user"]).pw_gid
     mend(release, spoiled, gid)
     if stale:
-        write_atomically(os.path.join(release.path, "manifest.json"), release.manifest(), 0o640, gid)
+        write_atomically(
+            os.path.join(release.path, "manifest.json"), release.manifest(), 0o640, gid
+        )
     if known is None:
         os.makedirs(os.path.dirname(release.path), mode=0o755, exist_ok=True)
-        shutil.rmtree(release.path, ignore_errors=True)  # what an interrupted run left has no manifest
+        shutil.rmtree(
+            release.path, ignore_errors=True
+        )  # what an interrupted run left has no manifest
         try:
             write(release, release.path, gid)
             validate(release, release.path, module.params["validate"])
@@ -277,7 +305,8 @@ def present(module: AnsibleModule) -> dict[str, Any]:
 def absent(module: AnsibleModule) -> dict[str, Any]:
     """Take the service away; see DOCUMENTATION. Raises ServiceError."""
     service = Service(module.params["service"])
-    # A slot's unit is named after its slot, so look for what is installed and not only for the release's names.
+    # A slot's unit is named after its slot, so look for what is installed and not only for the
+    # release's names.
     units = [f"modelyard-{service.name}.service"]
     units += [name for name in os.listdir(UNITS) if name.startswith(f"modelyard-{service.name}@")]
     installed = [unit for unit in units if os.path.exists(os.path.join(UNITS, unit))]
@@ -306,7 +335,12 @@ def main() -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         service = module.params["service"]
-        module.fail_json(msg=f"{service}: staging failed, the running release is unchanged: {error.strerror}{where}")
+        module.fail_json(
+            msg=(
+                f"{service}: staging failed, the running release is unchanged:"
+                f" {error.strerror}{where}"
+            )
+        )
     for note in result.get("unchecked", []):
         module.warn(f"not checked yet: {note}")
     module.exit_json(**result)

@@ -7,15 +7,20 @@ DOCUMENTATION = r"""
 module: modelyard_remove
 short_description: Remove Modelyard from a host
 description:
-  - Stops and removes every unit C(modelyard-*), retired and half-installed services, releases, credentials, artifacts,
-    the cache of builds and the firewall's rules. Packages whose own service Modelyard masked, which are those that it
+  - Stops and removes every unit C(modelyard-*), retired and half-installed services, releases,
+    credentials, artifacts,
+    the cache of builds and the firewall's rules. Packages whose own service Modelyard masked, which
+    are those that it
     installed, are purged, unless their program still runs.
-  - What is below C(/var/lib/modelyard) stays, models among it, and so do the users that it belongs to, unless O(data).
-  - Other packages that were installed for a build (a compiler, C(python3-venv)) stay, as others may need them by now.
+  - What is below C(/var/lib/modelyard) stays, models among it, and so do the users that it belongs
+    to, unless O(data).
+  - Other packages that were installed for a build (a compiler, C(python3-venv)) stay, as others may
+    need them by now.
   - In check mode it says what would go.
 options:
   data:
-    description: Whether models, Prometheus' data, Redis' data and the users go, too. This cannot be undone.
+    description: Whether models, Prometheus' data, Redis' data and the users go, too. This cannot be
+      undone.
     type: bool
     default: false
 attributes:
@@ -70,12 +75,14 @@ PACKAGES = (
     "prometheus-redis-exporter",
     "prometheus-blackbox-exporter",
 )
-"""Packages that roles install, each with a program of its name. A role masks the package's own service only where the
-package was absent, so a mask says that it was Modelyard that brought it."""
+"""Packages that roles install, each with a program of its name. A role masks the package's own
+service only where the package was absent, so a mask says that it was Modelyard that brought it."""
 
 
 def units() -> list[str]:
-    """Return the units of Modelyard that are installed; the firewall's, which guards the others, is the last."""
+    """Return the units of Modelyard that are installed; the firewall's, which guards the others, is
+    the last.
+    """
     found = {
         os.path.basename(path)
         for directory in (UNITS, TRIED_UNITS)
@@ -88,7 +95,11 @@ def units() -> list[str]:
 def masked() -> list[str]:
     """Return the packages whose own service is masked."""
     paths = {package: os.path.join(UNITS, f"{package}.service") for package in PACKAGES}
-    return [name for name, path in paths.items() if os.path.islink(path) and os.readlink(path) == "/dev/null"]
+    return [
+        name
+        for name, path in paths.items()
+        if os.path.islink(path) and os.readlink(path) == "/dev/null"
+    ]
 
 
 def runs(program: str) -> bool:
@@ -103,7 +114,9 @@ def runs(program: str) -> bool:
 
 def users() -> list[str]:
     """Return the users of Modelyard."""
-    return sorted(entry.pw_name for entry in pwd.getpwall() if entry.pw_name.startswith("modelyard-"))
+    return sorted(
+        entry.pw_name for entry in pwd.getpwall() if entry.pw_name.startswith("modelyard-")
+    )
 
 
 def inventory(data: bool) -> tuple[list[str], list[str]]:
@@ -115,7 +128,9 @@ def inventory(data: bool) -> tuple[list[str], list[str]]:
     state = [DATA] if os.path.isdir(DATA) else []
     accounts = [f"user {name}" for name in users()]
     return (
-        (gone + state + accounts, []) if data else (gone, [f"{one} (data=true removes it)" for one in state + accounts])
+        (gone + state + accounts, [])
+        if data
+        else (gone, [f"{one} (data=true removes it)" for one in state + accounts])
     )
 
 
@@ -149,7 +164,9 @@ def take_away(data: bool) -> list[str]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={"data": {"type": "bool", "default": False}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={"data": {"type": "bool", "default": False}}, supports_check_mode=True
+    )
     data = module.params["data"]
     try:
         gone, stays = inventory(data)

@@ -1,4 +1,6 @@
-"""Documentation of the action plugin modelyard_report: what runs on the host is the module modelyard_prometheus."""
+"""Documentation of the action plugin modelyard_report: what runs on the host is the module
+modelyard_prometheus.
+"""
 
 DOCUMENTATION = r"""
 module: modelyard_report
@@ -6,7 +8,8 @@ short_description: Write a report of the last hours from Prometheus
 version_added: "0.1.0"
 author: Modelyard
 description:
-  - Asks the Prometheus of the host it is run for (C(delegate_to)) and writes one HTML file on the controller, with
+  - Asks the Prometheus of the host it is run for (C(delegate_to)) and writes one HTML file on the
+    controller, with
     tables and plots, which needs neither a server nor the internet.
   - Nothing on the host is changed. A file that is there is replaced as a whole, or not at all.
 options:
@@ -24,7 +27,8 @@ options:
     type: str
     default: "24"
   destination:
-    description: Where to write, by default C(report-YYYY-MM-DD.html) where the playbook was started.
+    description: Where to write, by default C(report-YYYY-MM-DD.html) where the playbook was
+      started.
     type: str
     default: ""
   inventory:

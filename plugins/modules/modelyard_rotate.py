@@ -6,11 +6,15 @@ short_description: Rotate a secret of the inventory
 version_added: "0.1.0"
 author: Modelyard
 description:
-  - Begins, ends or undoes the rotation of a secret in C(.credentials/) beside the inventory. No host is contacted and
-    nothing is printed but names; C(playbooks/rotate_secrets.yml) carries the value to where it is used.
-  - The value of before stays in C(NAME_FORMER), also mode 0600, until the rotation is ended. While that file is there
+  - Begins, ends or undoes the rotation of a secret in C(.credentials/) beside the inventory. No
+    host is contacted and
+    nothing is printed but names; C(playbooks/rotate_secrets.yml) carries the value to where it is
+    used.
+  - The value of before stays in C(NAME_FORMER), also mode 0600, until the rotation is ended. While
+    that file is there
     every run has Redis and the gateway accept both.
-  - A secret that comes from C(llm_secrets) or the environment is the user's to change. There both names have to be
+  - A secret that comes from C(llm_secrets) or the environment is the user's to change. There both
+    names have to be
     defined before a rotation is begun, and NAME_FORMER is removed by hand before it is ended.
 options:
   secret:
@@ -19,7 +23,8 @@ options:
     required: true
   state:
     description:
-      - V(begun) generates a new value, unless that was done and never ended. V(ended) forgets the former value.
+      - V(begun) generates a new value, unless that was done and never ended. V(ended) forgets the
+        former value.
         V(undone) puts it back.
     type: str
     choices: [begun, ended, undone]
@@ -42,7 +47,8 @@ changed:
   returned: success
   type: bool
 given:
-  description: Whether its value comes from C(llm_secrets) or the environment, so whether it is the user's to change.
+  description: Whether its value comes from C(llm_secrets) or the environment, so whether it is the
+    user's to change.
   returned: success
   type: bool
 """

@@ -7,9 +7,12 @@ DOCUMENTATION = r"""
 module: modelyard_smoke
 short_description: Run a host's checks and report them as a table
 description:
-  - Runs every check of the compiled plan on the host it is about, also after failures, and fails when one of
-    them failed. These are the same checks, run by the same code, as those after which a release goes live.
-  - Adds the check of GPUs from live releases that have one. The plan cannot have it where GPUs are found on the host
+  - Runs every check of the compiled plan on the host it is about, also after failures, and fails
+    when one of
+    them failed. These are the same checks, run by the same code, as those after which a release
+    goes live.
+  - Adds the check of GPUs from live releases that have one. The plan cannot have it where GPUs are
+    found on the host
     and not declared.
   - Parts that the plan leaves out are reported as skipped.
 options:
@@ -49,7 +52,9 @@ from ansible.module_utils.modelyard_services import Service
 
 
 def with_gpu_checks(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the checks with those of GPUs that live releases have, each after the checks of its service."""
+    """Return the checks with those of GPUs that live releases have, each after the checks of its
+    service.
+    """
     everything: list[dict[str, Any]] = []
     for service, own in groupby(checks, key=lambda check: check["service"]):
         everything += own

@@ -7,13 +7,15 @@ DOCUMENTATION = r"""
 module: modelyard_status
 short_description: Read the status of everything on a host
 description:
-  - "Reads for every service what is live and how what runs, and what its units and files hold, differs from that; asks
+  - "Reads for every service what is live and how what runs, and what its units and files hold,
+    differs from that; asks
     every engine for one short streamed answer, one after the other."
   - What is down is reported as down and does not keep the rest from being reported. Nothing is
     ever changed, and no model is loaded that was not.
 options:
   checks:
-    description: The checks of the host's plan. Of those of kind C(chat) that are not skipped the engines' are asked.
+    description: The checks of the host's plan. Of those of kind C(chat) that are not skipped the
+      engines' are asked.
     type: list
     elements: dict
     default: []
@@ -35,8 +37,10 @@ EXAMPLES = r"""
 RETURN = r"""
 services:
   description:
-    - "By service: C(release), C(since) (UTC), C(unit), C(state) (systemd's), C(restarts) by systemd since its start,
-      C(differences), in words how what runs differs from the live release, and C(edited), files changed by hand."
+    - "By service: C(release), C(since) (UTC), C(unit), C(state) (systemd's), C(restarts) by systemd
+      since its start,
+      C(differences), in words how what runs differs from the live release, and C(edited), files
+      changed by hand."
   type: dict
   returned: always
 failed_units:
@@ -46,7 +50,8 @@ failed_units:
   returned: always
 engines:
   description:
-    - "By model: C(service), C(model), C(first_token_s), C(tokens_per_s) and C(problem), null where not known;
+    - "By model: C(service), C(model), C(first_token_s), C(tokens_per_s) and C(problem), null where
+      not known;
       C(skipped) says why it was not asked."
   type: list
   elements: dict
@@ -97,21 +102,33 @@ def service_status(name: str) -> dict[str, Any]:
 
 def engine_status(check: dict[str, Any], tokens: int) -> dict[str, Any]:
     """Ask one engine; never raises."""
-    found = {"service": check["service"], "model": check["model"], "skipped": check.get("skip") or None}
+    found = {
+        "service": check["service"],
+        "model": check["model"],
+        "skipped": check.get("skip") or None,
+    }
     if not found["skipped"] and check.get("loaded_url"):
         found["skipped"] = unloaded(check)
     return {**found, **({} if found["skipped"] else speed(check, tokens))}
 
 
 def unloaded(check: dict[str, Any]) -> str | None:
-    """Say why an engine is not asked that would load the model for it, which is for its users to decide."""
+    """Say why an engine is not asked that would load the model for it, which is for its users to
+    decide.
+    """
     try:
         status, body = request({"url": check["loaded_url"]}, None)
         models = json.loads(body)["models"] if status == 200 else []
     except (CheckError, OSError, ValueError, KeyError) as error:
         return describe(error)
-    wanted = check["model"] if ":" in check["model"].rpartition("/")[2] else f"{check['model']}:latest"
-    return None if any(wanted in (model.get("name"), model.get("model")) for model in models) else "not loaded"
+    wanted = (
+        check["model"] if ":" in check["model"].rpartition("/")[2] else f"{check['model']}:latest"
+    )
+    return (
+        None
+        if any(wanted in (model.get("name"), model.get("model")) for model in models)
+        else "not loaded"
+    )
 
 
 def main() -> None:
@@ -123,8 +140,14 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    listed = run(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "modelyard-*"]).stdout
-    chats = [check for check in module.params["checks"] if check["kind"] == "chat" and "@" in check["service"]]
+    listed = run(
+        ["systemctl", "list-units", "--failed", "--plain", "--no-legend", "modelyard-*"]
+    ).stdout
+    chats = [
+        check
+        for check in module.params["checks"]
+        if check["kind"] == "chat" and "@" in check["service"]
+    ]
     module.exit_json(
         changed=False,
         services={name: service_status(name) for name in services()},

@@ -29,7 +29,8 @@ name: modelyard_package
 short_description: Refuse to run without the package modelyard
 version_added: "0.1.0"
 description:
-  - Fails with what to do if the Python that runs Ansible lacks the package modelyard, or what that needs.
+  - Fails with what to do if the Python that runs Ansible lacks the package modelyard, or what that
+    needs.
   - Sets no variable.
 """
 
@@ -44,7 +45,7 @@ class VarsModule(BaseVarsPlugin):
         """Return nothing; raise AnsibleError if the package cannot be imported."""
         if MISSING:
             raise AnsibleError(
-                f"{MISSING}. This Python ({sys.executable}) is not Modelyard's: run `make env`, then "
-                "`.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
+                f"{MISSING}. This Python ({sys.executable}) is not Modelyard's: run `make env`,"
+                " then `.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
             )
         return {}

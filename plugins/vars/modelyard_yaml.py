@@ -1,4 +1,6 @@
-"""Says which file is no YAML. Ansible's own plugin for group_vars and host_vars drops the file and the line."""
+"""Says which file is no YAML. Ansible's own plugin for group_vars and host_vars drops the file and
+the line.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ READ: set[tuple[str, str]] = set()
 class VarsModule(BaseVarsPlugin):
     """Loads the files of groups and hosts, and lets Ansible's error about them through."""
 
-    # Ansible asks for the variables of every host many times, and makes a new plugin each time without this.
+    # Ansible asks for the variables of every host many times, and makes a new plugin each time
+    # without this.
     is_stateless = True
 
     def get_vars(self, loader: Any, path: str, entities: Sequence[Any]) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The one entry point: a snapshot of the inventory in, plans and diagnostics out. Pure and deterministic."""
+"""The one entry point: a snapshot of the inventory in, plans and diagnostics out. Pure and
+deterministic.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays
 from modelyard.catalogue.validate import check, validate
-from modelyard.compiler.checks import check_gateway, check_memory, check_secrets, check_stack, check_versions
+from modelyard.compiler.checks import (
+    check_gateway,
+    check_memory,
+    check_secrets,
+    check_stack,
+    check_versions,
+)
 from modelyard.compiler.clients import check_clients
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
@@ -80,15 +88,10 @@ def compile_inventory(inventory: Inventory) -> Compiled:
     known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
     out.diagnostics += check_strays(inventory.others, inventory.role_variables, known)
     first = inventory.hosts[stack[0]].variables
-    catalogue = {name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first}
+    catalogue = {
+        name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first
+    }
     overrides = {name: first[name] for name in first if is_override(name)}
-    if first.get("llm_versions") is None and "llm_versions" not in inventory.hosts[stack[0]].unreadable:
-        out.refuse(
-            "missing-key",
-            "llm_versions is not defined",
-            ("llm_versions",),
-            hint="see group_vars/all/versions.yml",
-        )
     compile_catalogue(catalogue, overrides, inventory, stack, out)
     return out
 
@@ -106,13 +109,17 @@ def compile_catalogue(
     model, problems, broken = validate(tree, source)
     out.diagnostics += problems
     sound = not out.errors
-    topology = build_topology(inventory, stack, out, watched=model is not None and model.monitoring is not None)
+    topology = build_topology(
+        inventory, stack, out, watched=model is not None and model.monitoring is not None
+    )
     gpus = _declared_gpus(inventory, stack, out)
     out.diagnostics += check_groups(inventory.groups, _named_groups(tree))
     if model is None:
         return
     found = Report(source)
-    resolved = resolve(model, inventory.groups, inventory.secrets, found, away=inventory.away, sound=sound)
+    resolved = resolve(
+        model, inventory.groups, inventory.secrets, found, away=inventory.away, sound=sound
+    )
     out.diagnostics += found.outside(broken)
     checked = Report(source)
     check_versions(model, resolved, inventory.locks, checked, sound=sound)
@@ -122,7 +129,9 @@ def compile_catalogue(
         routed = Report(source)
         # While providers are away for a minute, nothing is said about chains that miss them.
         whole = sound and not found.has_errors and not inventory.away
-        routes = build_routes(model, resolved, declared, frozenset(topology.gateways), routed, sound=whole)
+        routes = build_routes(
+            model, resolved, declared, frozenset(topology.gateways), routed, sound=whole
+        )
         out.diagnostics += routed.outside(broken)
     checked = Report(source)
     check_stack(model, stack, inventory, checked)
@@ -150,20 +159,30 @@ def compile_catalogue(
     if not out.errors:
         _note_absent_names(model, routes, resolved)
         _note_monitoring(model, topology, resolved)
-        _fill(out, Scope(model, resolved, routes, topology, placement, inventory.groups, inventory.secrets), source)
+        _fill(
+            out,
+            Scope(
+                model, resolved, routes, topology, placement, inventory.groups, inventory.secrets
+            ),
+            source,
+        )
 
 
 def _named_groups(tree: Mapping[str, Any]) -> list[str]:
     """The groups that providers name, however wrong the rest of them is."""
     providers = tree.get("providers")
     entries = providers.values() if isinstance(providers, Mapping) else ()
-    return [str(entry["group"]) for entry in entries if isinstance(entry, Mapping) and "group" in entry]
+    return [
+        str(entry["group"]) for entry in entries if isinstance(entry, Mapping) and "group" in entry
+    ]
 
 
 def _merge(
     sections: Mapping[str, Any], overrides: Mapping[str, Any], inventory: Inventory, out: Compiled
 ) -> tuple[SourceMap, dict[str, Any]]:
-    """The sections with the overrides merged over them: where each value stands, and all of it as plain data."""
+    """The sections with the overrides merged over them: where each value stands, and all of it as
+    plain data.
+    """
     given = {key: value for key, value in sections.items() if value is not None}
     switch = given.get("monitoring")
     if isinstance(switch, bool):
@@ -194,7 +213,9 @@ def _fill(out: Compiled, scope: Scope, source: SourceMap) -> None:
     out.plans = {host: plan.model_dump() for host, plan in out.hosts.items()}
     out.public_names = scope.public_names
     members = scope.resolved.deployments.items()
-    out.local_chat_models = [name for name, (first, *_) in members if first.host and first.model.mode == "chat"]
+    out.local_chat_models = [
+        name for name, (first, *_) in members if first.host and first.model.mode == "chat"
+    ]
     out.routes = [_route(route, scope.resolved) for route in scope.routes]
     out.left_out = [entry.as_dict(source) for entry in scope.resolved.left_out] + [
         {
@@ -210,8 +231,12 @@ def _fill(out: Compiled, scope: Scope, source: SourceMap) -> None:
     ]
 
 
-def _declared_gpus(inventory: Inventory, stack: Sequence[str], out: Compiled) -> dict[str, list[Gpu]]:
-    """The GPUs of the hosts that declare some. What several hosts share is read, and complained about, once."""
+def _declared_gpus(
+    inventory: Inventory, stack: Sequence[str], out: Compiled
+) -> dict[str, list[Gpu]]:
+    """The GPUs of the hosts that declare some. What several hosts share is read, and complained
+    about, once.
+    """
     read: dict[int, list[Gpu] | None] = {}
     gpus: dict[str, list[Gpu]] = {}
     for name in stack:
@@ -234,13 +259,17 @@ def _note_absent_names(model: Catalogue, routes: Sequence[Route], resolved: Reso
     for alias, target in model.routing.aliases.items():
         if alias not in live:
             resolved.left_out.append(
-                LeftOut("alias", alias, f'"{target}" is left out', (), ("routing", "aliases", alias))
+                LeftOut(
+                    "alias", alias, f'"{target}" is left out', (), ("routing", "aliases", alias)
+                )
             )
     for capability in model.routing.capabilities:
         if capability not in live:
             reason = "all its models are left out"
             resolved.left_out.append(
-                LeftOut("capability", capability, reason, (), ("routing", "capabilities", capability))
+                LeftOut(
+                    "capability", capability, reason, (), ("routing", "capabilities", capability)
+                )
             )
 
 
@@ -259,7 +288,11 @@ def _note_monitoring(model: Catalogue, topology: Topology, resolved: Resolved) -
 def _servers(members: Sequence[Deployment]) -> str:
     """The provider of a name; where several share it, all of them with their weights."""
     weights = {member.provider_name: member.model.weight for member in members}
-    return ", ".join(weights) if len(weights) == 1 else ", ".join(f"{p} (weight {w})" for p, w in weights.items())
+    return (
+        ", ".join(weights)
+        if len(weights) == 1
+        else ", ".join(f"{p} (weight {w})" for p, w in weights.items())
+    )
 
 
 def _route(route: Route, resolved: Resolved) -> dict[str, Any]:
@@ -275,7 +308,11 @@ def _route(route: Route, resolved: Resolved) -> dict[str, Any]:
             }
             for name in route.attempts
         ],
-        "context_window": list(route.context_window) if route.context_window != route.attempts else None,
-        "content_policy": list(route.content_policy) if route.content_policy != route.attempts else None,
+        "context_window": list(route.context_window)
+        if route.context_window != route.attempts
+        else None,
+        "content_policy": list(route.content_policy)
+        if route.content_policy != route.attempts
+        else None,
         "left_out": [{"model": step, "reason": reason} for step, reason in route.dropped],
     }

@@ -1,6 +1,7 @@
 """Diagnostics: what is wrong, where it was written, why, and the likely fix.
 
-Every code is listed in `CODES` and explained in docs/diagnostics.md; a test proves that the two agree.
+Every code is listed in `CODES` and explained in docs/diagnostics.md; a test proves that the two
+agree.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class Diagnostic:
             raise ValueError(f"undeclared diagnostic code {self.code}")
 
     def render(self) -> str:
-        """`FILE:LINE:COLUMN: error[CODE]: message`, then the path and the hint on lines of their own."""
+        """`FILE:LINE:COLUMN: error[CODE]: message`, then the path and the hint on lines of their
+        own.
+        """
         where = f"{self.origin}: " if self.origin else ""
         lines = [f"{where}{self.severity}[{self.code}]: {self.message}"]
         if self.path:
@@ -93,8 +96,14 @@ class Diagnostic:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON-able data: code, severity, message, hint, path, origin, file, line, column."""
-        origin = asdict(self.origin) if self.origin else dict.fromkeys(("file", "line", "column", "description"))
+        """The same as JSON-able data: code, severity, message, hint, path, origin, file, line,
+        column.
+        """
+        origin = (
+            asdict(self.origin)
+            if self.origin
+            else dict.fromkeys(("file", "line", "column", "description"))
+        )
         return {
             "code": self.code,
             "severity": self.severity,
@@ -123,12 +132,18 @@ def diagnose(
     key: bool = False,
     severity: Severity = "error",
 ) -> Diagnostic:
-    """A diagnostic about a place in the catalogue. `key` and the origin are as in `SourceMap.origin`."""
-    return Diagnostic(code, severity, message, variable_path(path), source.origin(path, key=key), hint)
+    """A diagnostic about a place in the catalogue. `key` and the origin are as in
+    `SourceMap.origin`.
+    """
+    return Diagnostic(
+        code, severity, message, variable_path(path), source.origin(path, key=key), hint
+    )
 
 
 class Report:
-    """Collects what is wrong with a catalogue, in the order in which it is found: one for each step of the compiler."""
+    """Collects what is wrong with a catalogue, in the order in which it is found: one for each step
+    of the compiler.
+    """
 
     def __init__(self, source: SourceMap) -> None:
         self.source = source
@@ -139,16 +154,26 @@ class Report:
         """Whether something is refused, and not only warned of."""
         return any(one.severity == "error" for one in self.found)
 
-    def error(self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
-        """Refuse what stands at a place in the catalogue. `key` and the origin are as in `SourceMap.origin`."""
+    def error(
+        self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False
+    ) -> None:
+        """Refuse what stands at a place in the catalogue. `key` and the origin are as in
+        `SourceMap.origin`.
+        """
         self.found.append(diagnose(self.source, code, message, path, hint, key=key))
 
-    def warning(self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
+    def warning(
+        self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False
+    ) -> None:
         """Warn of what stands at a place in the catalogue."""
-        self.found.append(diagnose(self.source, code, message, path, hint, key=key, severity="warning"))
+        self.found.append(
+            diagnose(self.source, code, message, path, hint, key=key, severity="warning")
+        )
 
     def outside(self, broken: frozenset[Path]) -> list[Diagnostic]:
-        """What was found, but for what is about something that the schema has refused a part of (`broken`)."""
+        """What was found, but for what is about something that the schema has refused a part of
+        (`broken`).
+        """
         return [one for one in self.found if not _is_within(one.path, broken)]
 
 
@@ -176,7 +201,9 @@ def on_command_line(variable: str, value: str = "{...}") -> str:
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """`did you mean "x"?` for the declared name nearest to `name` (two that are equally near), or an empty string."""
+    """`did you mean "x"?` for the declared name nearest to `name` (two that are equally near), or
+    an empty string.
+    """
     unique = sorted(set(candidates) - {name})
     near = _nearest(name, unique)
     if not near:

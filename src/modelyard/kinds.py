@@ -1,4 +1,5 @@
-"""What values of the catalogue look like: text that matches a pattern, numbers with bounds, archives with checksums.
+"""What values of the catalogue look like: text that matches a pattern, numbers with bounds,
+archives with checksums.
 
 It knows nothing of what they are used for.
 """
@@ -28,15 +29,22 @@ from pydantic_core import CoreSchema, core_schema
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
     """JSON Schema for text that matches `pattern` as a whole.
 
-    `message` is what editors say (those that read `patternErrorMessage`, as VS Code's does), `kind` is what
-    docs/catalogue.md calls such text.
+    `message` is what editors say (those that read `patternErrorMessage`, as VS Code's does), `kind`
+    is what docs/catalogue.md calls such text.
     """
-    return {"type": "string", "kind": kind, "pattern": f"^(?:{pattern})$", "patternErrorMessage": message}
+    return {
+        "type": "string",
+        "kind": kind,
+        "pattern": f"^(?:{pattern})$",
+        "patternErrorMessage": message,
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """A constraint on text that says in words what it must look like, to the user and to editors."""
+    """A constraint on text that says in words what it must look like, to the user and to
+    editors.
+    """
 
     kind: str
     pattern: str
@@ -48,10 +56,14 @@ class Matching:
             raise ValueError(self.message)
         return value
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         return {**handler(schema), **for_editors(self.kind, self.pattern, self.message)}
 
 
@@ -118,14 +130,19 @@ Name = Annotated[
 ]
 Identifier = Annotated[
     str,
-    Matching("identifier", r"[a-z][a-z0-9_-]*", "use lower-case letters, digits, - and _, beginning with a letter"),
+    Matching(
+        "identifier",
+        r"[a-z][a-z0-9_-]*",
+        "use lower-case letters, digits, - and _, beginning with a letter",
+    ),
 ]
 ClientName = Annotated[
     str,
     Matching(
         "client name",
         r"[a-z][a-z0-9-]{0,47}",
-        "a client's name has lower-case letters, digits and -, begins with a letter, and has at most 48 characters",
+        "a client's name has lower-case letters, digits and -, begins with a letter, and has at"
+        " most 48 characters",
     ),
 ]
 GroupName = Annotated[
@@ -139,7 +156,9 @@ GroupName = Annotated[
 SecretName = Annotated[
     str,
     Matching(
-        "secret name", r"[A-Z][A-Z0-9_]*", "a secret's name is in capitals, like OPENAI_API_KEY (never the key itself)"
+        "secret name",
+        r"[A-Z][A-Z0-9_]*",
+        "a secret's name is in capitals, like OPENAI_API_KEY (never the key itself)",
     ),
 ]
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -161,7 +180,8 @@ BaseUrl = Annotated[
         for_editors(
             "base URL",
             r"https?://[^\s@/?#]+(/[^\s?#]*)?",
-            "a base URL begins with http:// or https://, names a host, and has no credentials and no query",
+            "a base URL begins with http:// or https://, names a host, and has no credentials and"
+            " no query",
         )
     ),
 ]
@@ -172,30 +192,61 @@ UsDollars = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Matching("SHA-256", r"[0-9a-f]{64}", "a sha256 has 64 hexadecimal digits")]
 AbsolutePath = Annotated[
     str,
-    Matching("absolute path", r"/[^\x00-\x1f\x7f]*", "an absolute path begins with / and has no control characters"),
+    Matching(
+        "absolute path",
+        r"/[^\x00-\x1f\x7f]*",
+        "an absolute path begins with / and has no control characters",
+    ),
 ]
 HttpUrl = Annotated[
-    str, Matching("URL", r"https?://[^\s/@]+/\S*", "a URL begins with http:// or https:// and has no credentials")
+    str,
+    Matching(
+        "URL",
+        r"https?://[^\s/@]+/\S*",
+        "a URL begins with http:// or https:// and has no credentials",
+    ),
 ]
 EmailAddress = Annotated[
-    str, Matching("mail address", r"[^\s@<>]+@[^\s@<>]+", "a mail address looks like ops@example.org")
+    str,
+    Matching("mail address", r"[^\s@<>]+@[^\s@<>]+", "a mail address looks like ops@example.org"),
 ]
 MailServer = Annotated[
     str,
-    Matching("host and port", r"[A-Za-z0-9.-]+:[0-9]{1,5}", "a mail server is HOST:PORT, like mail.example.org:587"),
+    Matching(
+        "host and port",
+        r"[A-Za-z0-9.-]+:[0-9]{1,5}",
+        "a mail server is HOST:PORT, like mail.example.org:587",
+    ),
 ]
 Version = Annotated[
-    str, Matching("version", r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "a version looks like 1.106.2")
+    str,
+    Matching(
+        "version", r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "a version looks like 1.106.2"
+    ),
 ]
 Sdist = Annotated[
-    str, Matching("sdist", r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", "an sdist is NAME==VERSION in the Python package index")
+    str,
+    Matching(
+        "sdist",
+        r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+",
+        "an sdist is NAME==VERSION in the Python package index",
+    ),
 ]
 Revision = Annotated[
     str,
-    Matching("commit", r"[0-9a-f]{40}", "a revision is a commit, 40 hexadecimal digits; branches and tags can move"),
+    Matching(
+        "commit",
+        r"[0-9a-f]{40}",
+        "a revision is a commit, 40 hexadecimal digits; branches and tags can move",
+    ),
 ]
 Repository = Annotated[
-    str, Matching("repository", r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "a repository is OWNER/NAME at Hugging Face")
+    str,
+    Matching(
+        "repository",
+        r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+",
+        "a repository is OWNER/NAME at Hugging Face",
+    ),
 ]
 FileName = Annotated[
     str,
@@ -207,27 +258,43 @@ FileName = Annotated[
 ]
 Duration = Annotated[
     str,
-    Matching("duration", r"-1|0|[1-9][0-9]*(s|m|h)", "a duration is like 30s, 5m or 24h; 0 is at once, -1 is never"),
+    Matching(
+        "duration",
+        r"-1|0|[1-9][0-9]*(s|m|h)",
+        "a duration is like 30s, 5m or 24h; 0 is at once, -1 is never",
+    ),
 ]
 HostPort = Annotated[
-    str, Matching("host and port", r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", "a host is a name or address, like registry:5000")
+    str,
+    Matching(
+        "host and port",
+        r"[A-Za-z0-9.-]+(:[0-9]{1,5})?",
+        "a host is a name or address, like registry:5000",
+    ),
 ]
 WebOrigin = Annotated[
     str,
     Matching(
-        "origin", r"[a-z][a-z0-9+.-]*://[^\s,/]+", "an origin is like http://localhost or https://chat.example.org"
+        "origin",
+        r"[a-z][a-z0-9+.-]*://[^\s,/]+",
+        "an origin is like http://localhost or https://chat.example.org",
     ),
 ]
 OptionName = Annotated[
     str,
     Matching(
-        "option name", r"[a-z][a-z0-9-]*", "an option is a long flag without the dashes, like batch-size, in lower case"
+        "option name",
+        r"[a-z][a-z0-9-]*",
+        "an option is a long flag without the dashes, like batch-size, in lower case",
     ),
 ]
 OptionText = Annotated[
-    str, Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters")
+    str,
+    Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters"),
 ]
-CMakeOption = Annotated[str, Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")]
+CMakeOption = Annotated[
+    str, Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")
+]
 CudaToolkit = Annotated[
     str,
     Matching(
@@ -249,11 +316,16 @@ Tag = Annotated[
     ),
 ]
 _UUID = r"(GPU|MIG)-[0-9A-Za-z/-]+"
-GpuUuid = Annotated[str, Matching("GPU UUID", _UUID, "a GPU's UUID begins with GPU- or MIG-; nvidia-smi -L lists them")]
+GpuUuid = Annotated[
+    str,
+    Matching("GPU UUID", _UUID, "a GPU's UUID begins with GPU- or MIG-; nvidia-smi -L lists them"),
+]
 GpuId = Annotated[
     int | str,
     AfterValidator(_gpu_id),
-    WithJsonSchema({**for_editors("GPU UUID", _UUID, _GPU_ID), "type": ["integer", "string"], "minimum": 0}),
+    WithJsonSchema(
+        {**for_editors("GPU UUID", _UUID, _GPU_ID), "type": ["integer", "string"], "minimum": 0}
+    ),
 ]
 
 
@@ -263,11 +335,15 @@ SHA256_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a
 class Strict(BaseModel):
     """Base of everything in the catalogue."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class SourceArchive(Strict):
-    """Where a source archive comes from; exactly one of `sdist`, `url` and `path`, always with its checksum."""
+    """Where a source archive comes from; exactly one of `sdist`, `url` and `path`, always with its
+    checksum.
+    """
 
     sdist: Sdist | None = Field(None, examples=["example==1.2.3"])
     """A source distribution of the Python package index, NAME==VERSION."""
@@ -286,7 +362,9 @@ class SourceArchive(Strict):
 
 
 class Archive(Strict):
-    """Where an archive of programs comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
+    """Where an archive of programs comes from; exactly one of `url` and `path`. `{version}` stands
+    for the version.
+    """
 
     url: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/program.tar.gz"])
     """An address the controller fetches from: the project's own, or a mirror."""
@@ -294,7 +372,9 @@ class Archive(Strict):
     """A file on the controller."""
     sha256: Sha256 | None = Field(None, examples=[SHA256_EXAMPLE])
     """Checksum of the archive."""
-    checksums: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/sha256sum.txt"])
+    checksums: HttpUrl | None = Field(
+        None, examples=["https://example.org/v{version}/sha256sum.txt"]
+    )
     """Where the release publishes its checksums, if `sha256` is not given. The checksum found at
     the first fetch is recorded beside the inventory and used from then on."""
 

@@ -1,4 +1,6 @@
-"""Names derived from names: unit instances, secrets, ids, URLs. Both ends of every wire get them here."""
+"""Names derived from names: unit instances, secrets, ids, URLs. Both ends of every wire get them
+here.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,20 @@ MONITOR_USER = "monitor"
 """The Redis ACL user that reads figures and no keys."""
 
 REDIS_NAMESPACE = "litellm"
-"""Every key of the gateway in Redis begins with this and a colon; its user may reach nothing else."""
+"""Every key of the gateway in Redis begins with this and a colon; its user may reach nothing
+else."""
 
-OWN_SECRETS = frozenset({MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD, GRAFANA_PASSWORD, GRAFANA_SECRET_KEY})
+OWN_SECRETS = frozenset(
+    {MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD, GRAFANA_PASSWORD, GRAFANA_SECRET_KEY}
+)
 """Generated once per inventory, so they always exist; no provider may be given one of them."""
 
 ROTATED = (MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD)
 """Secrets whose former value is accepted beside the new one for a while."""
 
 SHORTEST_CLIENT_KEY = 24
-"""Characters of a client's key. Hosts have its plain SHA-256, from which short text can be guessed."""
+"""Characters of a client's key. Hosts have its plain SHA-256, from which short text can be
+guessed."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -40,10 +46,11 @@ WATCHERS = ("prometheus", "alertmanager", "grafana")
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:
-    """Unit-safe instance names: lower case, everything but a-z and 0-9 becomes `-`, at most 48 characters.
+    """Unit-safe instance names: lower case, everything but a-z and 0-9 becomes `-`, at most 48
+    characters.
 
-    Names whose slugs collide (or are empty or too long) all get a short hash of the name, whatever their
-    order, so that adding a model never renames another's unit unless the two really collide.
+    Names whose slugs collide (or are empty or too long) all get a short hash of the name, whatever
+    their order, so that adding a model never renames another's unit unless the two really collide.
     """
     names = list(names)
     bare = {name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in names}
@@ -63,12 +70,16 @@ def engine_secret(provider: str) -> str:
 
 
 def former(secret: str) -> str:
-    """The name under which the value that a secret had before is kept for as long as it is accepted, too."""
+    """The name under which the value that a secret had before is kept for as long as it is
+    accepted, too.
+    """
     return f"{secret}_FORMER"
 
 
 def deployment_id(provider: str, host: str | None, model: str) -> str:
-    """The gateway's id of one deployment. Never made from an address: it outlives a move to another one."""
+    """The gateway's id of one deployment. Never made from an address: it outlives a move to another
+    one.
+    """
     return f"{provider}/{host or '-'}/{model}"
 
 

@@ -32,7 +32,9 @@ def store_of(variables: Mapping[str, Any]) -> Path:
 class Action(ActionBase):
     """An action plugin: `act` is what it does."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Run the task. Called by Ansible."""
         super().run(tmp, task_vars)
         return self.act(task_vars or {})
@@ -55,10 +57,13 @@ class Action(ActionBase):
         self, variables: dict[str, Any], arguments: Mapping[str, Any], name: str | None = None
     ) -> dict[str, Any]:
         """Return the result of a module on the host; of the one named like the task by default."""
-        return dict(self._execute_module(module_name=name, module_args=dict(arguments), task_vars=variables))
+        return dict(
+            self._execute_module(module_name=name, module_args=dict(arguments), task_vars=variables)
+        )
 
     def _secrets(self, variables: Mapping[str, Any]) -> tuple[Mapping[str, Any], Path]:
-        """Return what the functions of modelyard.controller.secrets want: llm_secrets and the inventory's store.
+        """Return what the functions of modelyard.controller.secrets want: llm_secrets and the
+        inventory's store.
 
         Their values must not get into variables of Ansible's, which can be printed.
         """

@@ -1,7 +1,8 @@
-"""Import of hand-made stacks: `providers.yaml` and `model-mappings.yaml` in, a catalogue and a report out.
+"""Import of hand-made stacks: `providers.yaml` and `model-mappings.yaml` in, a catalogue and a
+report out.
 
-Pure: text in, text out. Every value of the old files is claimed in the report by the code that reads it, and what
-is not claimed is reported as unknown, so that nothing can be dropped silently.
+Pure: text in, text out. Every value of the old files is claimed in the report by the code that
+reads it, and what is not claimed is reported as unknown, so that nothing can be dropped silently.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ PROVIDERS, MAPPINGS = FILES = ("providers.yaml", "model-mappings.yaml")
 REPORT = "IMPORT-REPORT.md"
 """Ansible does not take a file of this extension for an inventory."""
 
-PROVIDER_KEYS = "type status base_url models requires_api_key env_var max_model_len cost_per_1k_tokens".split()
+PROVIDER_KEYS = (
+    "type status base_url models requires_api_key env_var max_model_len cost_per_1k_tokens".split()
+)
 """Keys that become something."""
 
 MOST_URGENT = 20
@@ -61,7 +64,8 @@ all:
 class Imported:
     """An inventory with the imported catalogue. `files` are its texts by path in the new directory.
 
-    `public_names` are the names that clients can ask for, `secrets` the keys that active providers need.
+    `public_names` are the names that clients can ask for, `secrets` the keys that active providers
+    need.
     """
 
     files: Mapping[str, str]
@@ -75,9 +79,10 @@ class Imported:
 def import_stack(files: Mapping[str, bytes], directory: str, schema: str = "") -> Imported:
     """Convert an old stack.
 
-    `files` are the contents of `FILES`, `directory` is where they lie (for messages), and `schema` the address of the
-    catalogue's JSON Schema as an editor finds it from group_vars/llm_stack of the result, empty for none.
-    Raises InputError with all that is wrong if a file is missing or cannot be read.
+    `files` are the contents of `FILES`, `directory` is where they lie (for messages), and `schema`
+    the address of the catalogue's JSON Schema as an editor finds it from group_vars/llm_stack of
+    the result, empty for none. Raises InputError with all that is wrong if a file is missing or
+    cannot be read.
     """
     providers, mappings = _read(files, directory)
     report = Report()
@@ -87,10 +92,20 @@ def import_stack(files: Mapping[str, bytes], directory: str, schema: str = "") -
     chains = Chains(mappings, servers, report)
     chains.convert()
     report.rest(providers, keys.TOP_PROVIDERS, ["providers"])
-    for section, known in (("routing_rules", keys.ROUTING_RULES), ("special_cases", keys.SPECIAL_CASES)):
+    for section, known in (
+        ("routing_rules", keys.ROUTING_RULES),
+        ("special_cases", keys.SPECIAL_CASES),
+    ):
         if (node := mappings.get(section)) is not None:
             report.rest(node, known)
-    sections = ["exact_matches", "capabilities", "load_balancing", "fallback_chains", "routing_rules", "special_cases"]
+    sections = [
+        "exact_matches",
+        "capabilities",
+        "load_balancing",
+        "fallback_chains",
+        "routing_rules",
+        "special_cases",
+    ]
     report.rest(mappings, keys.TOP_MAPPINGS, sections)
     report.finish([providers, mappings])
     return _result(servers, chains.routing, report, schema)
@@ -117,7 +132,11 @@ def _read(files: Mapping[str, bytes], directory: str) -> tuple[Node, Node]:
     for file in FILES:
         shown = f"{directory}/{file}"
         if file not in files:
-            hint = f"; if the stack has none, make an empty one: touch {shown}" if file == MAPPINGS else ""
+            hint = (
+                f"; if the stack has none, make an empty one: touch {shown}"
+                if file == MAPPINGS
+                else ""
+            )
             problems.append(f"{shown}: there is no such file{hint}")
             continue
         try:
@@ -125,12 +144,16 @@ def _read(files: Mapping[str, bytes], directory: str) -> tuple[Node, Node]:
         except InputError as error:
             problems += error.problems
             continue
-        if root.entries is None and not (file == MAPPINGS and root.scalar is None and root.elements is None):
+        if root.entries is None and not (
+            file == MAPPINGS and root.scalar is None and root.elements is None
+        ):
             problems.append(f"{shown}:{root.line}:1: the file is not a mapping")
         elif file == PROVIDERS and not (node := root.get("providers")):
             problems.append(f"{shown}:{root.line}:1: there is no key providers")
         elif file == PROVIDERS and node and not node.entries:
-            problems.append(f"{shown}:{node.line}:1: providers is not a mapping of providers by name")
+            problems.append(
+                f"{shown}:{node.line}:1: providers is not a mapping of providers by name"
+            )
     if problems:
         raise InputError(problems)
     return roots[PROVIDERS], roots[MAPPINGS]
@@ -140,7 +163,9 @@ def _result(servers: Servers, routing: Routing, report: Report, schema: str) -> 
     providers = list(servers.providers.values())
     public = [*servers.active, *routing.capabilities, *routing.aliases]
     keyed = [provider for provider in providers if not provider.disabled]
-    secrets = list(dict.fromkeys(str(p.keys["api_key_env"]) for p in keyed if "api_key_env" in p.keys))
+    secrets = list(
+        dict.fromkeys(str(p.keys["api_key_env"]) for p in keyed if "api_key_env" in p.keys)
+    )
     summary = _summary(servers, providers, routing, report, public, secrets)
     text = _report(summary, report)
     files = {
@@ -162,16 +187,25 @@ def _summary(
 ) -> str:
     disabled = [provider.name for provider in providers if provider.disabled]
     lines = [
-        f"Providers: {len(providers) - len(disabled)} active, {len(disabled)} disabled{_names(disabled)}, "
-        f"{len(servers.left_out)} left out{_names(servers.left_out)}.",
-        f"Public names: {len(public)} (models {len(servers.active)}, aliases {len(routing.aliases)}, "
-        f"capabilities {len(routing.capabilities)}). Chains: {len(routing.fallbacks)}.",
+        (
+            f"Providers: {len(providers) - len(disabled)} active, {len(disabled)}"
+            f" disabled{_names(disabled)}, {len(servers.left_out)} left"
+            f" out{_names(servers.left_out)}."
+        ),
+        (
+            f"Public names: {len(public)} (models {len(servers.active)}, aliases"
+            f" {len(routing.aliases)}, capabilities {len(routing.capabilities)}). Chains:"
+            f" {len(routing.fallbacks)}."
+        ),
     ]
-    values = ", ".join(f"{sum(e.values for e in report.entries if e.outcome is o)} {o}" for o in Outcome)
+    values = ", ".join(
+        f"{sum(e.values for e in report.entries if e.outcome is o)} {o}" for o in Outcome
+    )
     lines.append(f"Values of the old files: {values}.")
     if secrets:
         lines.append(
-            f"Secrets to define first: {', '.join(secrets)} (in the environment, llm_secrets or .credentials/)."
+            f"Secrets to define first: {', '.join(secrets)} (in the environment, llm_secrets or"
+            " .credentials/)."
         )
     urgent = render_entries(entry for entry in report.entries if entry.urgent)
     if urgent:
@@ -189,7 +223,10 @@ def _report(summary: str, report: Report) -> str:
     lines = [
         "# Import report",
         "",
-        "Every value of the old files has a line here, or is part of one that has: FILE:LINE, path, result.",
+        (
+            "Every value of the old files has a line here, or is part of one that has: FILE:LINE,"
+            " path, result."
+        ),
         "",
         summary,
     ]

@@ -17,7 +17,9 @@ UNKNOWN = "http://set-me.invalid"
 OLLAMA_CLOUD_HOSTS = frozenset({"ollama.com", "www.ollama.com", "api.ollama.com"})
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^{}]*))?\}")
-_PORT_PLACEHOLDER = re.compile(r"(https?://[A-Za-z0-9._-]+):(?:[A-Z][A-Z0-9_]*|\$\{\w+\}|<\w+>)(/.*)?")
+_PORT_PLACEHOLDER = re.compile(
+    r"(https?://[A-Za-z0-9._-]+):(?:[A-Z][A-Z0-9_]*|\$\{\w+\}|<\w+>)(/.*)?"
+)
 _BASE_URL: TypeAdapter[str] = TypeAdapter(BaseUrl)
 
 
@@ -25,7 +27,8 @@ _BASE_URL: TypeAdapter[str] = TypeAdapter(BaseUrl)
 class Address:
     """The new `base_url`, the type it belongs to, and what is reported of both.
 
-    `unusable` says why nothing can be reached there; the provider is then disabled. `advice` is a remark.
+    `unusable` says why nothing can be reached there; the provider is then disabled. `advice` is a
+    remark.
     """
 
     url: str
@@ -37,7 +40,8 @@ class Address:
 
 
 def convert(written: str, kind: str) -> Address:
-    """Turn an old address of a provider of type `kind` into one that the schema and the gateway take.
+    """Turn an old address of a provider of type `kind` into one that the schema and the gateway
+    take.
 
     Never repeats what is written in a text: there may be a password in it.
     """
@@ -73,11 +77,16 @@ def convert(written: str, kind: str) -> Address:
         told.append("without /v1: the gateway adds it")
     advice = ""
     if kind == "openai_compatible" and not path:
-        advice = "it has no path: the gateway will call /chat/completions; most servers want base_url to end in /v1"
+        advice = (
+            "it has no path: the gateway will call /chat/completions; most servers want base_url to"
+            " end in /v1"
+        )
     url = bare + path
     if url != written and not told:
         told.append("normalised, the same address")
-    return Address(url, kind, Outcome.CHANGED if told else Outcome.TAKEN, "; ".join(told), advice=advice)
+    return Address(
+        url, kind, Outcome.CHANGED if told else Outcome.TAKEN, "; ".join(told), advice=advice
+    )
 
 
 def _unusable(url: str, kind: str, reason: str) -> Address:

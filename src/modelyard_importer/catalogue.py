@@ -27,7 +27,10 @@ _WORDS = frozenset("y n yes no on off true false null".split())
 
 @dataclass(eq=False, slots=True)
 class Model:
-    """A model. `node` is the place of its name: a provider's list, or (not `listed`) `exact_matches`."""
+    """A model.
+
+    `node` is the place of its name: a provider's list, or (not `listed`) `exact_matches`.
+    """
 
     name: str
     node: Node
@@ -82,8 +85,14 @@ def write_providers(providers: Iterable[Provider], modeline: str) -> str:
     """Return the file with `llm_providers`."""
     lines = [
         *_head(modeline),
-        "# Providers and their models. Imported from providers.yaml and model-mappings.yaml; the report says",
-        "# what became of each value. It replaces the shipped providers (group_vars/all/providers.yml).",
+        (
+            "# Providers and their models. Imported from providers.yaml and model-mappings.yaml;"
+            " the report says"
+        ),
+        (
+            "# what became of each value. It replaces the shipped providers"
+            " (group_vars/all/providers.yml)."
+        ),
         "# A base_url with localhost is the gateway's own machine.",
     ]
     body: list[str] = []
@@ -100,8 +109,10 @@ def write_routing(routing: Routing, modeline: str) -> str:
     """Return the file with `llm_routing`."""
     lines = [
         *_head(modeline),
-        "# Fallbacks, aliases and capabilities. Imported from model-mappings.yaml; "
-        "IMPORT-REPORT.md says what became of each line.",
+        (
+            "# Fallbacks, aliases and capabilities. Imported from model-mappings.yaml; "
+            "IMPORT-REPORT.md says what became of each line."
+        ),
         "# It replaces the shipped routing (group_vars/all/routing.yml).",
         "llm_routing:",
         "",
@@ -129,7 +140,9 @@ def _section(name: str, entries: Mapping[str, Commented]) -> list[str]:
         lines += _comment(entry.comment, 4)
         flow = f"{{{key}: {_flow(entry.names)}}}" if entry.names else "{terminal: true}"
         line = f"    {text(head)}: {flow}"
-        lines += [line] if len(line) <= WIDTH else [f"    {text(head)}:", *_names(key, entry.names, 6)]
+        lines += (
+            [line] if len(line) <= WIDTH else [f"    {text(head)}:", *_names(key, entry.names, 6)]
+        )
     return lines
 
 
@@ -167,10 +180,14 @@ def text(value: str, plain: re.Pattern[str] = _BLOCK) -> str:
     """Write a string as YAML, quoted where it would be read as something else."""
     if plain.fullmatch(value) and value.lower() not in _WORDS:
         return value
-    return str(yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))).rstrip("\n")
+    return str(
+        yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))
+    ).rstrip("\n")
 
 
 def _comment(words: str, indent: int) -> list[str]:
     printable = "".join(letter if letter.isprintable() else " " for letter in words)
     prefix = " " * indent + "# "
-    return textwrap.wrap(printable, WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_long_words=False)
+    return textwrap.wrap(
+        printable, WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_long_words=False
+    )

@@ -12,7 +12,12 @@ from modelyard_importer.report import Outcome, Report
 from modelyard_importer.servers import Servers, entries
 from modelyard_importer.values import text_of
 
-TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = Outcome.TAKEN, Outcome.CHANGED, Outcome.UNSUPPORTED, Outcome.NO_MEANING
+TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = (
+    Outcome.TAKEN,
+    Outcome.CHANGED,
+    Outcome.UNSUPPORTED,
+    Outcome.NO_MEANING,
+)
 
 ORDINALS = ("primary", "secondary", "tertiary", "quaternary", "quinary", "senary")
 """Named steps in their order; other names follow as they are written."""
@@ -21,7 +26,10 @@ OTHER_MODE = "an embedding model and a chat model cannot be each other's fallbac
 
 
 class Chains:
-    """`routing` is the result. A step that the compiler would refuse is left out of its chain, and told."""
+    """`routing` is the result.
+
+    A step that the compiler would refuse is left out of its chain, and told.
+    """
 
     def __init__(self, mappings: Node, servers: Servers, report: Report) -> None:
         self.mappings = mappings
@@ -46,7 +54,7 @@ class Chains:
                 self._chain(text, node)
             self.report.rest(node, keys.CHAIN, ["chain"])
 
-    # -- names -------------------------------------------------------------------------------------------------
+    # -- names -------------------------------------------------------------------------------------
 
     def _find(self, text: str) -> tuple[str, str]:
         """Return the public name that `text` stands for in a chain, or else why there is none."""
@@ -65,7 +73,9 @@ class Chains:
     def _models(self, name: str) -> list[str]:
         """Return the models that a public name stands for."""
         name = self.routing.aliases.get(name, name)
-        return self.routing.capabilities[name].names if name in self.routing.capabilities else [name]
+        return (
+            self.routing.capabilities[name].names if name in self.routing.capabilities else [name]
+        )
 
     def _embeds(self, name: str) -> bool:
         return any(provider.models[name].embeds for provider in self.servers.serving(name))
@@ -76,7 +86,9 @@ class Chains:
             return
         if node.entries is not None:
             named = {key: child for key, child in node.entries.items() if key not in keys.STEP}
-            for key in sorted(named, key=lambda key: ORDINALS.index(key) if key in ORDINALS else len(ORDINALS)):
+            for key in sorted(
+                named, key=lambda key: ORDINALS.index(key) if key in ORDINALS else len(ORDINALS)
+            ):
                 yield from self._flat(named[key])
             for key, child in node.entries.items():
                 if key in keys.STEP:
@@ -112,11 +124,15 @@ class Chains:
                 covered.update(models)
                 self._behind.setdefault(head, []).extend(models)
                 same = name == text
-                self.report.claim(leaf, TAKEN if same else CHANGED, place if same else f'{place}: "{name}"')
+                self.report.claim(
+                    leaf, TAKEN if same else CHANGED, place if same else f'{place}: "{name}"'
+                )
                 yield name
 
     def _way(self, starts: list[str], goal: str) -> list[str]:
-        """Return the models from one of `starts` along the chains to `goal`; none if there is no way."""
+        """Return the models from one of `starts` along the chains to `goal`; none if there is no
+        way.
+        """
         stack = [[start] for start in starts]
         seen: set[str] = set()
         while stack:
@@ -128,7 +144,7 @@ class Chains:
                 stack.extend([*way, model] for model in self._behind.get(way[-1], ()))
         return []
 
-    # -- what is written ---------------------------------------------------------------------------------------
+    # -- what is written ---------------------------------------------------------------------------
 
     def _capability(self, text: str, node: Node, chains: dict[str, Node]) -> None:
         """Add a capability. A chain for it becomes its last models: only models have chains."""
@@ -146,7 +162,10 @@ class Chains:
             claim(legacy, UNSUPPORTED, "preferred_models takes precedence")
         names: dict[str, None] = {}
         own_chain = None if self.servers.serving(text) else chains.get(text)
-        for leaf in [*self._flat(listed or legacy), *self._flat(chain_of(own_chain) if own_chain else None)]:
+        for leaf in [
+            *self._flat(listed or legacy),
+            *self._flat(chain_of(own_chain) if own_chain else None),
+        ]:
             found, reason = self._find(text_of(leaf))
             if text_of(leaf) == text:
                 claim(leaf, CHANGED, f"left out of {place}: it is the capability itself")
@@ -159,11 +178,20 @@ class Chains:
             else:
                 models = self._models(found)
                 same = models == [text_of(leaf)]
-                claim(leaf, TAKEN if same else CHANGED, place if same else f"{place}: {', '.join(models)}")
+                claim(
+                    leaf,
+                    TAKEN if same else CHANGED,
+                    place if same else f"{place}: {', '.join(models)}",
+                )
                 names.update(dict.fromkeys(models))
         if not names:
             self.servers.gone[text] = "none of its models is served"
-            claim(node, UNSUPPORTED, f"the capability is left out: {self.servers.gone[text]}", urgent=True)
+            claim(
+                node,
+                UNSUPPORTED,
+                f"the capability is left out: {self.servers.gone[text]}",
+                urgent=True,
+            )
             return
         self.routing.capabilities[name] = Commented(list(names), text_of(node.get("description")))
         if name != text:

@@ -12,15 +12,27 @@ NOTE = (NO_MEANING, "a comment without effect")
 COMMENT = (NO_MEANING, "kept as a comment")
 BUDGET = (
     UNSUPPORTED,
-    "budgets are not supported; rpm and tpm limit a model, and the provider's own console limits spending",
+    (
+        "budgets are not supported; rpm and tpm limit a model, and the provider's own console"
+        " limits spending"
+    ),
 )
-CONDITION = (UNSUPPORTED, "conditions were never evaluated; declare a separate name or capability for the other route")
-BY_HEALTH = (UNSUPPORTED, "the order of a chain is fixed; a model that fails is cooled down for llm_gateway.cooldown_s")
+CONDITION = (
+    UNSUPPORTED,
+    "conditions were never evaluated; declare a separate name or capability for the other route",
+)
+BY_HEALTH = (
+    UNSUPPORTED,
+    "the order of a chain is fixed; a model that fails is cooled down for llm_gateway.cooldown_s",
+)
 RETRIES = (NO_MEANING, "never read; the next step of the chain replaces a retry")
 
 TOP_PROVIDERS: Known = {
     "metadata": NOTE,
-    "health_checks": (NO_MEANING, "never read; playbooks/smoke.yml checks every service of the plan"),
+    "health_checks": (
+        NO_MEANING,
+        "never read; playbooks/smoke.yml checks every service of the plan",
+    ),
 }
 
 PROVIDER: Known = {
@@ -29,7 +41,10 @@ PROVIDER: Known = {
     "features": NOTE,
     "configuration": (
         NO_MEANING,
-        "never read; an external engine has its own settings, a deployed one (group) takes them as options of a model",
+        (
+            "never read; an external engine has its own settings, a deployed one (group) takes them"
+            " as options of a model"
+        ),
     ),
     "api_format": (NO_MEANING, "type implies it"),
     "gpu_memory_utilization": (NO_MEANING, "never read; a setting of the external engine"),
@@ -53,7 +68,10 @@ MODEL: Known = {
     "kv_cache_available_gb": NOTE,
     "options": (
         UNSUPPORTED,
-        "the gateway sends no Ollama options; put them into a Modelfile, or have the client send parameters",
+        (
+            "the gateway sends no Ollama options; put them into a Modelfile, or have the client"
+            " send parameters"
+        ),
     ),
 }
 
@@ -99,25 +117,39 @@ LOAD_BALANCING: Known = {
     "description": NOTE,
     "strategy": (
         UNSUPPORTED,
-        "never had an effect; the gateway chooses by weight, because every other strategy "
-        "ignores weights or starves a member",
+        (
+            "never had an effect; the gateway chooses by weight, because every other strategy "
+            "ignores weights or starves a member"
+        ),
     ),
     "parameters": (UNSUPPORTED, "never had an effect; they are settings of a strategy"),
 }
 
 MEMBER: Known = {
     "condition": CONDITION,
-    "preferred_model": (UNSUPPORTED, "never had an effect; give this model its own name, or a chain"),
+    "preferred_model": (
+        UNSUPPORTED,
+        "never had an effect; give this model its own name, or a chain",
+    ),
 }
 
 ROUTING_RULES: Known = {
-    "default_provider": (UNSUPPORTED, "never had an effect; a request for an unknown name is refused (400)"),
+    "default_provider": (
+        UNSUPPORTED,
+        "never had an effect; a request for an unknown name is refused (400)",
+    ),
     "default_fallback": (UNSUPPORTED, "never had an effect; write llm_routing.default_fallbacks"),
     "request_metadata_routing": (
         UNSUPPORTED,
-        "never had an effect; a model's tags route by the header x-litellm-tags, a capability by name",
+        (
+            "never had an effect; a model's tags route by the header x-litellm-tags, a capability"
+            " by name"
+        ),
     ),
-    "model_size_routing": (UNSUPPORTED, "never had an effect; make capabilities such as small and large"),
+    "model_size_routing": (
+        UNSUPPORTED,
+        "never had an effect; make capabilities such as small and large",
+    ),
 }
 
 SPECIAL_CASES: Known = {
@@ -125,19 +157,29 @@ SPECIAL_CASES: Known = {
         UNSUPPORTED,
         "never had an effect; the gateway waits for a cold Ollama, see stream_timeout",
     ),
-    "rate_limited_fallback": (NO_MEANING, "always the case: on 429 the next step of the chain answers"),
+    "rate_limited_fallback": (
+        NO_MEANING,
+        "always the case: on 429 the next step of the chain answers",
+    ),
     "error_based_routing": (
         UNSUPPORTED,
-        "never had an effect; every error uses the chain, context_window_fallbacks and "
-        "content_policy_fallbacks are for two kinds of error",
+        (
+            "never had an effect; every error uses the chain, context_window_fallbacks and "
+            "content_policy_fallbacks are for two kinds of error"
+        ),
     ),
-    "geographic_routing": (UNSUPPORTED, "never had an effect; a model's tags route by the header x-litellm-tags"),
+    "geographic_routing": (
+        UNSUPPORTED,
+        "never had an effect; a model's tags route by the header x-litellm-tags",
+    ),
 }
 
 PATTERNS = (
     UNSUPPORTED,
-    "never had an effect, and the gateway does not support regular expressions; write the names "
-    "as models, aliases or capabilities",
+    (
+        "never had an effect, and the gateway does not support regular expressions; write the names"
+        " as models, aliases or capabilities"
+    ),
 )
 
 TOP_MAPPINGS: Known = {"metadata": NOTE, "patterns": PATTERNS}

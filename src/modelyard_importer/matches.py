@@ -12,7 +12,12 @@ from modelyard_importer.report import Outcome, Report
 from modelyard_importer.servers import Servers, entries
 from modelyard_importer.values import fits, text_of
 
-TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = Outcome.TAKEN, Outcome.CHANGED, Outcome.UNSUPPORTED, Outcome.NO_MEANING
+TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = (
+    Outcome.TAKEN,
+    Outcome.CHANGED,
+    Outcome.UNSUPPORTED,
+    Outcome.NO_MEANING,
+)
 
 
 class ExactMatches:
@@ -42,9 +47,14 @@ class ExactMatches:
         serving = self.servers.serving(name)
         named = self.servers.providers.get(text_of(node.get("provider")))
         if named in serving:
-            self.report.claim(node.get("provider"), NO_MEANING, "the provider that lists the model serves it")
+            self.report.claim(
+                node.get("provider"), NO_MEANING, "the provider that lists the model serves it"
+            )
         else:
-            text = f"never read; the model is listed by {' and '.join(provider.name for provider in serving)}"
+            text = (
+                "never read; the model is listed by"
+                f" {' and '.join(provider.name for provider in serving)}"
+            )
             self.report.claim(node.get("provider"), UNSUPPORTED, text)
         backend = node.get("backend_model")
         if text_of(backend) == name:
@@ -74,7 +84,9 @@ class ExactMatches:
         holders.sort(key=lambda provider: (provider is not named, bool(provider.disabled)))
         chains = self.mappings.get("fallback_chains")
         if (chains and text in chains.mapping) or node.get("rate_limit") is not None:
-            served = holders[0].models[backend].keys.get("served_name") or served_name(holders[0], backend)
+            served = holders[0].models[backend].keys.get("served_name") or served_name(
+                holders[0], backend
+            )
             self._add(text, node, str(served), holders[0])
             return
         name, problem = self.servers.public_name(text)
@@ -87,7 +99,9 @@ class ExactMatches:
         self.servers.aliases[name] = backend
         self._renamed(text, name, node)
         self.report.claim(node.get("backend_model"), TAKEN, f"llm_routing.aliases: {name}")
-        self.report.claim(node.get("provider"), NO_MEANING, "the provider that lists the model serves it")
+        self.report.claim(
+            node.get("provider"), NO_MEANING, "the provider that lists the model serves it"
+        )
         self.report.rest(node, keys.EXACT_MATCH, ["provider", "backend_model"])
 
     def _add(self, text: str, node: Node, served: str, provider: Provider | None = None) -> None:
@@ -97,8 +111,14 @@ class ExactMatches:
         name, problem = self.servers.public_name(text)
         if provider is None:
             reason = self.servers.left_out.get(written)
-            hint = f"it is left out: {reason}" if reason else did_you_mean(written, self.servers.providers)
-            problem = f'no provider lists it, and there is no "{written}"' + (f"; {hint}" if hint else "")
+            hint = (
+                f"it is left out: {reason}"
+                if reason
+                else did_you_mean(written, self.servers.providers)
+            )
+            problem = f'no provider lists it, and there is no "{written}"' + (
+                f"; {hint}" if hint else ""
+            )
         elif served or name != text:
             problem = problem or fits(Name, served)
         if problem or provider is None:
@@ -109,17 +129,33 @@ class ExactMatches:
         if served and served != name:
             model.keys["served_name"] = served
         if text_of(node.get("backend_model")) and served == text_of(node.get("backend_model")):
-            self.report.claim(node.get("backend_model"), TAKEN, f"{provider.place}: served_name of a separate model")
+            self.report.claim(
+                node.get("backend_model"),
+                TAKEN,
+                f"{provider.place}: served_name of a separate model",
+            )
         else:
-            self.report.claim(node.get("backend_model"), CHANGED, f"{provider.place}: served_name {served}")
+            self.report.claim(
+                node.get("backend_model"), CHANGED, f"{provider.place}: served_name {served}"
+            )
         provider.models[name] = model
         self._renamed(text, name, node)
-        self.report.remark(node, f'{provider.place}: "{name}" is now a model of it; no provider listed it', urgent=True)
-        self.report.claim(node.get("provider"), CHANGED, f"{provider.place}: it now serves this name")
+        self.report.remark(
+            node,
+            f'{provider.place}: "{name}" is now a model of it; no provider listed it',
+            urgent=True,
+        )
+        self.report.claim(
+            node.get("provider"), CHANGED, f"{provider.place}: it now serves this name"
+        )
         set_limits(node, [model], self.report)
-        self.report.rest(node, {**keys.EXACT_MATCH, "description": keys.COMMENT}, ["provider", "rate_limit"])
+        self.report.rest(
+            node, {**keys.EXACT_MATCH, "description": keys.COMMENT}, ["provider", "rate_limit"]
+        )
 
     def _renamed(self, text: str, name: str, node: Node) -> None:
         if text != name:
             self.servers.renamed[text] = name
-            self.report.remark(node, f'clients must ask for "{name}": {fits(Name, text)}', urgent=True)
+            self.report.remark(
+                node, f'clients must ask for "{name}": {fits(Name, text)}', urgent=True
+            )

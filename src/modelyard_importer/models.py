@@ -20,7 +20,10 @@ CLOUD_SUFFIX = re.compile(r"[:-]cloud$")
 
 
 def finish_model(provider: Provider, model: Model, report: Report, *, shared: bool) -> None:
-    """Set the keys of a model, and report them. `shared`: several active providers serve its name."""
+    """Set the keys of a model, and report them.
+
+    `shared`: several active providers serve its name.
+    """
     node, place = model.node, f'{provider.place} "{model.name}"'
     if model.embeds:
         model.keys["mode"] = "embedding"
@@ -29,7 +32,9 @@ def finish_model(provider: Provider, model: Model, report: Report, *, shared: bo
         return
     if served_name(provider, model.name) != model.name and "served_name" not in model.keys:
         model.keys["served_name"] = served_name(provider, model.name)
-        text = f"{place}: served_name {model.keys['served_name']}, as Ollama's cloud itself calls it"
+        text = (
+            f"{place}: served_name {model.keys['served_name']}, as Ollama's cloud itself calls it"
+        )
         report.remark(node, text)
     if node.entries is None:
         report.claim(node, TAKEN, provider.place)
@@ -51,12 +56,17 @@ def _tags(model: Model, place: str, report: Report, *, shared: bool) -> None:
     for node in listed.sequence if listed else ():
         problem = fits(Tag, node.scalar)
         if shared:
-            problem = "several providers serve the name; tags would divert all other requests from this one"
+            problem = (
+                "several providers serve the name; tags would divert all other requests from"
+                " this one"
+            )
         if problem:
             report.claim(node, UNSUPPORTED, problem)
             continue
         taken.append(text_of(node))
-        report.claim(node, TAKEN, f"{place}: it now routes: requests choose it by the header x-litellm-tags")
+        report.claim(
+            node, TAKEN, f"{place}: it now routes: requests choose it by the header x-litellm-tags"
+        )
     if taken:
         model.keys["tags"] = taken
 

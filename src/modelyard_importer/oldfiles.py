@@ -10,13 +10,17 @@ import yaml
 from modelyard.catalogue.sourcemap import Path
 
 MOST_VALUES = 200_000
-"""Values of one file, aliases expanded. A hundred times a large stack; ten lines of nested aliases would be more."""
+"""Values of one file, aliases expanded. A hundred times a large stack; ten lines of nested aliases
+would be more."""
 
 MERGE = "tag:yaml.org,2002:merge"
 
 
 class InputError(Exception):
-    """An old stack that cannot be read. `problems` are all of them, as FILE:LINE:COLUMN: what is wrong."""
+    """An old stack that cannot be read.
+
+    `problems` are all of them, as FILE:LINE:COLUMN: what is wrong.
+    """
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -25,7 +29,8 @@ class InputError(Exception):
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One value: a mapping (`entries`), a list (`elements`), or a `scalar` with its `text` as written.
+    """One value: a mapping (`entries`), a list (`elements`), or a `scalar` with its `text` as
+    written.
 
     `overwritten` are values whose key stands again further down: YAML lets the last one count.
     """
@@ -86,7 +91,9 @@ class _Reader:
         return Node(self.file, (), 1) if node is None else self.build(node, ())
 
     def fail(self, node: yaml.Node, problem: str) -> InputError:
-        return InputError([f"{self.shown}:{node.start_mark.line + 1}:{node.start_mark.column + 1}: {problem}"])
+        return InputError(
+            [f"{self.shown}:{node.start_mark.line + 1}:{node.start_mark.column + 1}: {problem}"]
+        )
 
     def build(self, node: yaml.Node, path: Path) -> Node:
         self.count += 1
@@ -107,7 +114,9 @@ class _Reader:
                 if key not in out.entries:
                     out.entries[key] = self.build(value, (*path, key))
         elif isinstance(node, yaml.SequenceNode):
-            out.elements = [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
+            out.elements = [
+                self.build(child, (*path, index)) for index, child in enumerate(node.value)
+            ]
         else:
             try:
                 out.scalar = self.loader.construct_object(node)
@@ -117,7 +126,9 @@ class _Reader:
         self.trail.discard(id(node))
         return out
 
-    def pairs(self, node: yaml.MappingNode) -> tuple[dict[str, yaml.Node], list[tuple[str, yaml.Node]]]:
+    def pairs(
+        self, node: yaml.MappingNode
+    ) -> tuple[dict[str, yaml.Node], list[tuple[str, yaml.Node]]]:
         """Return what `<<` brings in, and the node's own pairs."""
         merged: dict[str, yaml.Node] = {}
         own: list[tuple[str, yaml.Node]] = []

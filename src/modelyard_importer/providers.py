@@ -12,19 +12,34 @@ from modelyard_importer.catalogue import Provider
 from modelyard_importer.report import Outcome, Report
 from modelyard_importer.values import fits, per_million, positive, text_of
 
-TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = Outcome.TAKEN, Outcome.CHANGED, Outcome.UNSUPPORTED, Outcome.NO_MEANING
+TAKEN, CHANGED, UNSUPPORTED, NO_MEANING = (
+    Outcome.TAKEN,
+    Outcome.CHANGED,
+    Outcome.UNSUPPORTED,
+    Outcome.NO_MEANING,
+)
 
-NOT_ACTIVE = {"disabled": "it was disabled", "pending_integration": "it was pending", "template": "it was a template"}
+NOT_ACTIVE = {
+    "disabled": "it was disabled",
+    "pending_integration": "it was pending",
+    "template": "it was a template",
+}
 
 
 def finish_provider(provider: Provider, address: Address, report: Report) -> None:
     """Set the keys of a provider, and report them."""
     node, claim, place = provider.node, report.claim, provider.place
     if provider.name != provider.old_name:
-        report.remark(node, f"{place}: a provider's name has lower-case letters, digits, - and _ only")
+        report.remark(
+            node, f"{place}: a provider's name has lower-case letters, digits, - and _ only"
+        )
     provider.keys["type"] = provider.kind
     same = provider.kind == text_of(node.get("type"))
-    claim(node.get("type"), TAKEN if same else CHANGED, place if same else f"{place}.type: {provider.kind}")
+    claim(
+        node.get("type"),
+        TAKEN if same else CHANGED,
+        place if same else f"{place}.type: {provider.kind}",
+    )
     _status(provider, report)
     _base_url(provider, address, report)
     _secret(provider, report)
@@ -55,14 +70,18 @@ def _status(provider: Provider, report: Report) -> None:
         report.claim(node, TAKEN, place)
     else:
         unknown = text_of(node) not in ("active", *NOT_ACTIVE)
-        report.claim(node, CHANGED, f"{place}.status: {status}, {provider.disabled}", urgent=unknown)
+        report.claim(
+            node, CHANGED, f"{place}.status: {status}, {provider.disabled}", urgent=unknown
+        )
 
 
 def _secret(provider: Provider, report: Report) -> None:
     claim, place = report.claim, provider.place
     variable, required = provider.node.get("env_var"), provider.node.get("requires_api_key")
     word = text_of(required).lower()
-    if provider.kind not in CLOUD_TYPES and (word in ("false", "no", "off") or not (text_of(variable) or word)):
+    if provider.kind not in CLOUD_TYPES and (
+        word in ("false", "no", "off") or not (text_of(variable) or word)
+    ):
         for node in (variable, required):
             claim(node, NO_MEANING, "no key is needed, and without api_key_env none is sent")
         return
@@ -75,7 +94,9 @@ def _secret(provider: Provider, report: Report) -> None:
         claim(variable, TAKEN, place)
     else:
         # The value there may be the key itself, so it is not repeated.
-        claim(variable, CHANGED, f"{place}.api_key_env: {name}, as the value here cannot be its name")
+        claim(
+            variable, CHANGED, f"{place}.api_key_env: {name}, as the value here cannot be its name"
+        )
     if variable is None:
         report.remark(provider.node, f"{place}.api_key_env: {name}, as no env_var names it")
     claim(required, CHANGED, f"{place}.api_key_env replaces it")
@@ -105,4 +126,6 @@ def _price_of_all(provider: Provider, report: Report) -> None:
         return
     for model in provider.models.values():
         model.keys["price"] = {"input": price["input"], "output": price["output"]}
-    report.claim(node, CHANGED, f"{provider.place}: price of its models, in dollars per million tokens")
+    report.claim(
+        node, CHANGED, f"{provider.place}: price of its models, in dollars per million tokens"
+    )

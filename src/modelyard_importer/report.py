@@ -24,8 +24,8 @@ class Outcome(StrEnum):
 class Entry:
     """One line of the report: the value at `path` and everything in it that has no line of its own.
 
-    `values` are how many of the file's values that is; 0 for a remark beside. `urgent`: something that was meant to
-    work may be missing.
+    `values` are how many of the file's values that is; 0 for a remark beside. `urgent`: something
+    that was meant to work may be missing.
     """
 
     outcome: Outcome
@@ -44,13 +44,17 @@ class Report:
         self.entries: list[Entry] = []
         self._claimed: set[Node] = set()
 
-    def claim(self, node: Node | None, outcome: Outcome, text: str, *, urgent: bool = False) -> None:
+    def claim(
+        self, node: Node | None, outcome: Outcome, text: str, *, urgent: bool = False
+    ) -> None:
         """Say what becomes of `node`, and of what is in it and not yet claimed. None: nothing."""
         if node is None:
             return
         leaves = self._open(node)
         if leaves or node.children():
-            self.entries.append(Entry(outcome, node.file, node.path, node.line, text, len(leaves), urgent))
+            self.entries.append(
+                Entry(outcome, node.file, node.path, node.line, text, len(leaves), urgent)
+            )
             self._claimed.update(leaves)
 
     def _open(self, node: Node) -> list[Node]:
@@ -58,29 +62,47 @@ class Report:
 
     def remark(self, node: Node, text: str, *, urgent: bool = False) -> None:
         """Tell a change that is more than what becomes of one value."""
-        self.entries.append(Entry(Outcome.CHANGED, node.file, node.path, node.line, text, 0, urgent))
+        self.entries.append(
+            Entry(Outcome.CHANGED, node.file, node.path, node.line, text, 0, urgent)
+        )
 
     def overwritten(self, root: Node) -> None:
-        """Claim values whose key stands again further down. Comes first, so that nothing else is said of them."""
+        """Claim values whose key stands again further down.
+
+        Comes first, so that nothing else is said of them.
+        """
         stack = [root]
         while stack:
             node = stack.pop()
             stack.extend(node.children())
             for lost in node.overwritten:
-                self.claim(lost, Outcome.UNSUPPORTED, "duplicate key; the last one takes effect", urgent=True)
+                self.claim(
+                    lost,
+                    Outcome.UNSUPPORTED,
+                    "duplicate key; the last one takes effect",
+                    urgent=True,
+                )
 
-    def rest(self, node: Node, known: dict[str, tuple[Outcome, str]], handled: Iterable[str] = ()) -> None:
-        """Claim what is left of a mapping: what is in `known` as it says there, everything else as unknown."""
+    def rest(
+        self, node: Node, known: dict[str, tuple[Outcome, str]], handled: Iterable[str] = ()
+    ) -> None:
+        """Claim what is left of a mapping: what is in `known` as it says there, everything else as
+        unknown.
+        """
         for key, child in node.mapping.items():
             if not self._open(child):
                 continue
             if key in known:
                 self.claim(child, *known[key])
             elif key in handled:
-                self.claim(child, Outcome.UNSUPPORTED, "not in a form that the importer understands")
+                self.claim(
+                    child, Outcome.UNSUPPORTED, "not in a form that the importer understands"
+                )
             else:
                 hint = did_you_mean(key, [*known, *handled])
-                self.claim(child, Outcome.UNSUPPORTED, "unknown key" + (f"; {hint}" if hint else ""))
+                self.claim(
+                    child, Outcome.UNSUPPORTED, "unknown key" + (f"; {hint}" if hint else "")
+                )
 
     def finish(self, roots: Sequence[Node]) -> None:
         """Claim the rest, and put the entries in the order of the files."""

@@ -51,7 +51,10 @@ class Servers:
             if provider.models:
                 finish_provider(provider, self._addresses[provider.old_name], self.report)
             else:
-                reason = "it has no models, so the old gateway never knew it; list them in providers.yaml"
+                reason = (
+                    "it has no models, so the old gateway never knew it; list them in"
+                    " providers.yaml"
+                )
                 self._leave_out(provider.old_name, provider.node, reason)
 
     @property
@@ -66,7 +69,9 @@ class Servers:
 
     def disabled(self, name: str) -> str:
         """Return the disabled provider that lists a model; empty if none does."""
-        return next((p.name for p in self.providers.values() if p.disabled and name in p.models), "")
+        return next(
+            (p.name for p in self.providers.values() if p.disabled and name in p.models), ""
+        )
 
     def serving(self, name: str) -> list[Provider]:
         """Return the providers that list a model, disabled ones too."""
@@ -87,7 +92,9 @@ class Servers:
         kind, known = text_of(node.get("type")), PROVIDER_TYPES
         if kind not in known:
             reason = NO_MODELS.get(kind) or (
-                f"its type is not one of {', '.join(known)}; {did_you_mean(kind, known)}".rstrip("; ")
+                f"its type is not one of {', '.join(known)}; {did_you_mean(kind, known)}".rstrip(
+                    "; "
+                )
             )
             self._leave_out(old_name, node, reason)
             return
@@ -112,8 +119,12 @@ class Servers:
         name = re.sub(r"[^a-z0-9_-]+", "_", old_name.lower()).strip("_-")
         name = name if re.match(r"[a-z]", name) else f"provider_{name}".rstrip("_")
         # A name that stands in the old file as it is belongs to that provider.
-        taken = {provider.name for provider in self.providers.values()} | self.old.mapping["providers"].mapping.keys()
-        candidates = (name if number == 1 else f"{name}_{number}" for number in range(1, len(taken) + 2))
+        taken = {provider.name for provider in self.providers.values()} | self.old.mapping[
+            "providers"
+        ].mapping.keys()
+        candidates = (
+            name if number == 1 else f"{name}_{number}" for number in range(1, len(taken) + 2)
+        )
         return next(candidate for candidate in candidates if candidate not in taken)
 
     def _leave_out(self, name: str, node: Node, reason: str) -> None:
@@ -121,8 +132,13 @@ class Servers:
         self.left_out[name] = reason
         models = node.get("models")
         for entry in models.sequence if models else ():
-            self.gone.setdefault(text_of(entry.get("name") or entry), f'provider "{name}" is left out')
-        urgent = text_of(node.get("status")) in ("", "active") and text_of(node.get("type")) not in NO_MODELS
+            self.gone.setdefault(
+                text_of(entry.get("name") or entry), f'provider "{name}" is left out'
+            )
+        urgent = (
+            text_of(node.get("status")) in ("", "active")
+            and text_of(node.get("type")) not in NO_MODELS
+        )
         self.report.claim(node, UNSUPPORTED, f"the provider is left out: {reason}", urgent=urgent)
 
     def _read_model(self, provider: Provider, entry: Node) -> None:
@@ -132,7 +148,9 @@ class Servers:
             self.report.claim(entry, UNSUPPORTED, f"the model is left out: {problem}", urgent=True)
         elif name in provider.models:
             line = provider.models[name].node.line
-            self.report.claim(entry, UNSUPPORTED, f"left out: duplicate model, first in line {line}")
+            self.report.claim(
+                entry, UNSUPPORTED, f"left out: duplicate model, first in line {line}"
+            )
         else:
             provider.models[name] = Model(name, entry, comment=text_of(entry.get("description")))
 

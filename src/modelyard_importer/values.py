@@ -25,7 +25,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def fits(kind: Any, value: object) -> str:
     """Why the schema's type `kind` refuses a value; empty if it takes it.
 
-    Text that Ansible would take for a template is refused too: what stands in an old file is never run.
+    Text that Ansible would take for a template is refused too: what stands in an old file is never
+    run.
     """
     if isinstance(value, str) and re.search(r"\{[{%#]", value):
         return "it looks like a template"

@@ -19,7 +19,10 @@ def share(mappings: Node, servers: Servers, report: Report) -> None:
         if provider.kind in ("vllm", "llama_cpp") and not provider.disabled:
             other = engines.setdefault(str(provider.keys["base_url"]), provider)
             if other is not provider:
-                text = f"{provider.place}: {other.name} has the same address, and one engine cannot be both"
+                text = (
+                    f"{provider.place}: {other.name} has the same address, and one engine cannot be"
+                    " both"
+                )
                 report.remark(provider.node, text, urgent=True)
     shared = {name: serving for name, serving in servers.active.items() if len(serving) > 1}
     for key, node in entries(mappings, "load_balancing", report):
@@ -29,13 +32,19 @@ def share(mappings: Node, servers: Servers, report: Report) -> None:
             model = provider.models[name]
             if "weight" not in model.keys:
                 model.keys["weight"] = 1
-                text = f'{provider.place}: weight 1 for "{name}", which {len(serving)} providers serve'
+                text = (
+                    f'{provider.place}: weight 1 for "{name}", which {len(serving)} providers serve'
+                )
                 report.remark(model.node, text)
 
 
-def _balance(key: str, node: Node, shared: dict[str, list[Provider]], servers: Servers, report: Report) -> None:
+def _balance(
+    key: str, node: Node, shared: dict[str, list[Provider]], servers: Servers, report: Report
+) -> None:
     listed = node.get("providers")
-    members = [member for member in (listed.sequence if listed else ()) if member.entries is not None]
+    members = [
+        member for member in (listed.sequence if listed else ()) if member.entries is not None
+    ]
     mine = [servers.providers.get(text_of(member.get("provider"))) for member in members]
     names = [
         name
@@ -45,7 +54,10 @@ def _balance(key: str, node: Node, shared: dict[str, list[Provider]], servers: S
     ]
     names = [key] if key in names else names
     weights = whole_shares([member.get("weight") for member in members])
-    problem = "a weight divides the requests for one name that several providers serve; no name is left for these"
+    problem = (
+        "a weight divides the requests for one name that several providers serve; no name is left"
+        " for these"
+    )
     if names and weights is None:
         problem = "each provider needs a weight above 0"
     for position, member in enumerate(members):

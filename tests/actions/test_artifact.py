@@ -1,4 +1,5 @@
-"""Which host builds an artifact, and who waits for it. The action is real; what it has a host do is a stand-in."""
+"""Which host builds an artifact, and who waits for it. The action is real; what it has a host do is
+a stand-in."""
 
 from __future__ import annotations
 

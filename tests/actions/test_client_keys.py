@@ -29,7 +29,9 @@ def plugin() -> ModuleType:
 
 def keys(plugin: ModuleType, store: Path, taken: dict[str, str] | None = None, **given: str) -> Any:
     clients = {name.lower(): {"secret": name} for name in given}
-    return plugin.keys(clients, taken or {}, {k: v for k, v in given.items() if v}, store, write=True)
+    return plugin.keys(
+        clients, taken or {}, {k: v for k, v in given.items() if v}, store, write=True
+    )
 
 
 def test_what_the_host_gets(plugin: ModuleType, tmp_path: Path) -> None:
@@ -49,7 +51,8 @@ def test_white_space_around_a_key_is_none_of_it(plugin: ModuleType, tmp_path: Pa
 
 def test_a_short_key_is_refused(plugin: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(
-        SecretError, match=r"APP, the key of client app, has fewer than 24 characters.*one is generated"
+        SecretError,
+        match=r"APP, the key of client app, has fewer than 24 characters.*one is generated",
     ):
         keys(plugin, tmp_path, APP=KEY[1:])
 

@@ -23,25 +23,44 @@ PLAYBOOK = """\
 def run(tmp_path: Path) -> subprocess.CompletedProcess[str]:
     (tmp_path / "lock.yml").write_text(PLAYBOOK, encoding="utf-8")
     (tmp_path / "hosts.yml").write_text("all: {hosts: {localhost: {}}}\n", encoding="utf-8")
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(tmp_path / "hosts.yml")]
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "-i",
+        str(tmp_path / "hosts.yml"),
+    ]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(Path(__file__).parents[2] / "ansible.cfg")}
     return subprocess.run(
-        [*command, str(tmp_path / "lock.yml")], env=environment, capture_output=True, text=True, check=False
+        [*command, str(tmp_path / "lock.yml")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
 def owner(tmp_path: Path, **changes: object) -> None:
     """A lock of a process that lives: this one."""
     started = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    lock = {"host": os.uname().nodename, "pid": os.getpid(), "started": started, "user": "ann", "since": "noon"}
-    (tmp_path / LOCK).write_text(json.dumps({**lock, "purpose": "a switch", **changes}), encoding="utf-8")
+    lock = {
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "started": started,
+        "user": "ann",
+        "since": "noon",
+    }
+    (tmp_path / LOCK).write_text(
+        json.dumps({**lock, "purpose": "a switch", **changes}), encoding="utf-8"
+    )
 
 
 def test_lock_of_a_run_that_ended_is_taken_over(tmp_path: Path) -> None:
     for _ in range(2):
         done = run(tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["purpose"] == f"{tmp_path}/lock.yml"
+    assert (
+        json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["purpose"]
+        == f"{tmp_path}/lock.yml"
+    )
     assert sorted(path.name for path in tmp_path.glob(".modelyard*")) == [LOCK]
 
 

@@ -1,6 +1,8 @@
-"""Preflight as site.yml runs it, on this machine. `nvidia-smi` is a stand-in: a script that prints what was recorded.
+"""Preflight as site.yml runs it, on this machine. `nvidia-smi` is a stand-in: a script that prints
+what was recorded.
 
-This machine is no host of ours, so there are problems beside those of the GPUs; only the latter are looked at.
+This machine is no host of ours, so there are problems beside those of the GPUs; only the latter are
+looked at.
 """
 
 from __future__ import annotations
@@ -54,7 +56,10 @@ def preflight(
         "register": "found",
         "ignore_errors": True,
     }
-    keep = {"ansible.builtin.copy": {"content": "{{ found | to_json }}", "dest": str(result)}, "check_mode": False}
+    keep = {
+        "ansible.builtin.copy": {"content": "{{ found | to_json }}", "dest": str(result)},
+        "check_mode": False,
+    }
     play = {"hosts": "all", "connection": "local", "gather_facts": False, "tasks": [task, keep]}
     playbook.write_text(json.dumps([play]), encoding="utf-8")
     done = subprocess.run(
@@ -74,7 +79,9 @@ def preflight(
 def recorded(directory: Path, name: str) -> str:
     """The stand-in's script: prints the section of a recording that belongs to its arguments."""
     cases = []
-    for number, section in enumerate((DATA / f"{name}.txt").read_text(encoding="utf-8").split("$ nvidia-smi ")[1:]):
+    for number, section in enumerate(
+        (DATA / f"{name}.txt").read_text(encoding="utf-8").split("$ nvidia-smi ")[1:]
+    ):
         arguments, _, output = section.partition("\n")
         (directory / f"{number}.txt").write_text(output, encoding="utf-8")
         cases.append(f'"{arguments}") cat {directory}/{number}.txt ;;')
@@ -101,19 +108,22 @@ def test_models_are_placed_on_the_gpus_of_the_host(tmp_path: Path, arguments: li
     assert pulled["mib"] is None
     problems = [problem for problem in found["problems"] if "GPU" in problem]
     assert problems == [
-        '"large" needs 24000 MiB on GPU 1 of gpuhost, but GPU 1 has 4064 of 24564 MiB left beside "split" (500), '
-        "python3 (20000, unmanaged). Fix: choose other gpus, a smaller model or quantization, or a shorter "
-        "context_length"
+        '"large" needs 24000 MiB on GPU 1 of gpuhost, but GPU 1 has 4064 of 24564 MiB left beside'
+        ' "split" (500), python3 (20000, unmanaged). Fix: choose other gpus, a smaller model or'
+        " quantization, or a shorter context_length"
     ]
     assert problems[0] in found["msg"]
     assert "gpuhost: 0    24564  23539  NVIDIA GeForce RTX 4090  split 500, tiny about 525" in shown
 
 
 def test_a_host_without_a_usable_gpu(tmp_path: Path) -> None:
-    """Asked for: refused, with the driver's own words. Not asked for: a host that serves from its processor."""
+    """Asked for: refused, with the driver's own words. Not asked for: a host that serves from its
+    processor."""
     script = "echo 'No devices were found'; exit 6"
     declared = [{"index": 0, "name": None, "uuid": None, "memory_mib": 24576, "models": []}]
-    found, _ = preflight(tmp_path, script, [engine("a", vram_mib=1), engine("b")], declared_gpus=declared)
+    found, _ = preflight(
+        tmp_path, script, [engine("a", vram_mib=1), engine("b")], declared_gpus=declared
+    )
     assert [problem for problem in found["problems"] if "GPU" in problem] == [
         'llm_gpus of gpuhost declares 1 GPU and GPUs are required (gpus, vram_mib) by "a", but '
         "the host has no usable GPU: nvidia-smi: No devices were found (exit status 6). Install "

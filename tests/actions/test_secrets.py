@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.controller.secrets import SecretError, begin_rotation, end_rotation, is_given, resolve
+from modelyard.controller.secrets import (
+    SecretError,
+    begin_rotation,
+    end_rotation,
+    is_given,
+    resolve,
+)
 
 
-def test_the_order_is_variable_environment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_is_variable_environment_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = tmp_path / ".credentials"
     store.mkdir()
     (store / "KEY").write_text("from-file\n")

@@ -1,7 +1,8 @@
-"""What compiling costs and notices, beside a plain Jinja template and the gateway's own validator. Run by `make bench`.
+"""What compiling costs and notices, beside a plain Jinja template and the gateway's own validator.
+Run by `make bench`.
 
-Each measurement has a fresh process of its own, so that memory is measured alike: the peak of its resident set.
-No test: a benchmark compares and prints, it does not pass or fail.
+Each measurement has a fresh process of its own, so that memory is measured alike: the peak of its
+resident set. No test: a benchmark compares and prints, it does not pass or fail.
 """
 
 from __future__ import annotations
@@ -35,8 +36,7 @@ VALIDATE_BUDGET_S = 3
 VALIDATOR_LIMIT_S = 75
 BASE = "http://192.0.2.1:8000/v1"
 
-TEMPLATE = jinja2.Environment(autoescape=False).from_string(
-    """model_list:
+TEMPLATE = jinja2.Environment(autoescape=False).from_string("""model_list:
 {% for provider in providers.values() %}
 {% for model in provider.models %}
   - model_name: {{ model.name }}
@@ -54,18 +54,21 @@ router_settings:
     - {{ name }}: {{ entry.chain }}
 {% endfor %}
 general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}
-"""
-)
+""")
 
 
-# -- the catalogue -----------------------------------------------------------------------------------------
+# -- the catalogue ---------------------------------------------------------------------------------
 
 
 def catalogue(size: int) -> dict[str, Any]:
     """A catalogue of `size` models at one outside address, in chains of four."""
     names = [f"model-{number}" for number in range(size)]
     fallbacks = {
-        name: {"chain": [names[number + 1]]} if number % 4 < 3 and number + 1 < size else {"terminal": True}
+        name: (
+            {"chain": [names[number + 1]]}
+            if number % 4 < 3 and number + 1 < size
+            else {"terminal": True}
+        )
         for number, name in enumerate(names)
     }
     provider = {
@@ -83,7 +86,8 @@ def catalogue(size: int) -> dict[str, Any]:
 
 
 def inventory(variables: dict[str, Any]) -> Inventory:
-    """One host with the gateway. Redis is left out: the gateway's validator would try to reach it."""
+    """One host with the gateway. Redis is left out: the gateway's validator would try to reach
+    it."""
     groups = {"all": ["one"], "llm_stack": ["one"], "llm_gateway": ["one"]}
     return Inventory(groups, {"one": Host(variables, "127.0.0.1")}, frozenset({"KEY"}))
 
@@ -98,30 +102,44 @@ def compiled(snapshot: Inventory) -> str:
 
 def templated(variables: Mapping[str, Any]) -> str:
     """What the plain template makes of the same variables."""
-    return TEMPLATE.render(providers=variables["llm_providers"], fallbacks=variables["llm_routing"]["fallbacks"])
+    return TEMPLATE.render(
+        providers=variables["llm_providers"], fallbacks=variables["llm_routing"]["fallbacks"]
+    )
 
 
 FAULTS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "a step that no provider has": lambda c: c["llm_routing"]["fallbacks"].update({"model-0": {"chain": ["modle-1"]}}),
-    "a chain that leads back": lambda c: c["llm_routing"]["fallbacks"].update({"model-3": {"chain": ["model-0"]}}),
+    "a step that no provider has": (
+        lambda c: c["llm_routing"]["fallbacks"].update({"model-0": {"chain": ["modle-1"]}})
+    ),
+    "a chain that leads back": (
+        lambda c: c["llm_routing"]["fallbacks"].update({"model-3": {"chain": ["model-0"]}})
+    ),
     "a typo in a key": lambda c: c["llm_providers"]["outside"]["models"][0].update({"timout": 5}),
     "a provider without models": lambda c: c["llm_providers"]["outside"].pop("models"),
-    "a number that is text": lambda c: c["llm_providers"]["outside"]["models"][0].update({"timeout": "1 min"}),
+    "a number that is text": (
+        lambda c: c["llm_providers"]["outside"]["models"][0].update({"timeout": "1 min"})
+    ),
     "a model without a name": lambda c: c["llm_providers"]["outside"]["models"][0].pop("name"),
-    "a name that YAML reads otherwise": lambda c: c["llm_providers"]["outside"]["models"][0].update({"name": "a: b"}),
-    "a secret that nobody set": lambda c: c["llm_providers"]["outside"].update({"api_key_env": "OTHER_KEY"}),
+    "a name that YAML reads otherwise": (
+        lambda c: c["llm_providers"]["outside"]["models"][0].update({"name": "a: b"})
+    ),
+    "a secret that nobody set": (
+        lambda c: c["llm_providers"]["outside"].update({"api_key_env": "OTHER_KEY"})
+    ),
 }
 """Each breaks a catalogue of ten models in one way."""
 
 
-# -- one measurement, in a process of its own --------------------------------------------------------------
+# -- one measurement, in a process of its own ------------------------------------------------------
 
 
 def measure(tool: str, size: int, started: float) -> dict[str, float]:
-    """Do the work of one tool and say what it took. `started` is when the process was asked for (monotonic clock).
+    """Do the work of one tool and say what it took. `started` is when the process was asked for
+    (monotonic clock).
 
-    The work alone is the CPU time of the median run: it computes and waits for nothing, and other programs on the
-    machine hardly change it. The first run counts for memory and for the whole process.
+    The work alone is the CPU time of the median run: it computes and waits for nothing, and other
+    programs on the machine hardly change it. The first run counts for memory and for the whole
+    process.
     """
     variables = catalogue(size)
     snapshot = inventory(variables)
@@ -145,12 +163,19 @@ def measure(tool: str, size: int, started: float) -> dict[str, float]:
 
 def peak_mib() -> float:
     """The most memory this process ever had in RAM. (`ru_maxrss` is at least its parent's.)"""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
     return int(line.split()[1]) / 1024
 
 
-def asked(command: list[str], variables: Mapping[str, str] | None = None, limit_s: float = 120) -> Any:
-    """What a process prints as JSON; it gets the time of its start as its last argument. None if it takes too long.
+def asked(
+    command: list[str], variables: Mapping[str, str] | None = None, limit_s: float = 120
+) -> Any:
+    """What a process prints as JSON; it gets the time of its start as its last argument. None if it
+    takes too long.
 
     Raises subprocess.CalledProcessError.
     """
@@ -168,7 +193,7 @@ def asked(command: list[str], variables: Mapping[str, str] | None = None, limit_
     return json.loads(printed.splitlines()[-1])
 
 
-# -- the table ---------------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 
 def print_row(size: int, name: str, found: Mapping[str, float] | None, remark: str = "") -> None:
@@ -176,7 +201,10 @@ def print_row(size: int, name: str, found: Mapping[str, float] | None, remark: s
         print(f"{size:7,} {name:24} not done after {VALIDATOR_LIMIT_S} s: stopped")
         return
     memory = f"{found['peak']:.0f} (+{found['peak'] - found['before']:.0f})"
-    row = f"{size:7,} {name:24} {found['work'] * 1e3:9.1f} {found['whole']:9.2f} {memory:>12}  {remark}"
+    row = (
+        f"{size:7,} {name:24} {found['work'] * 1e3:9.1f} {found['whole']:9.2f} {memory:>12} "
+        f" {remark}"
+    )
     print(row.rstrip(), flush=True)
 
 
@@ -206,7 +234,11 @@ def compare_speed(environment: Path, directory: Path) -> None:
             print_row(size, name, found, f"budget {budget * 1e3:.0f} ms: {met}" if budget else "")
         document = directory / f"{size}.yaml"
         document.write_text(compiled(inventory(catalogue(size))))
-        print_row(size, "gateway's own validator", asked([*command, str(document)], variables, VALIDATOR_LIMIT_S))
+        print_row(
+            size,
+            "gateway's own validator",
+            asked([*command, str(document)], variables, VALIDATOR_LIMIT_S),
+        )
 
 
 def compare_notice(environment: Path, directory: Path) -> None:
@@ -223,8 +255,12 @@ def compare_notice(environment: Path, directory: Path) -> None:
     command, variables = validator(environment, directory)
     accepted = asked([*command, *map(str, files)], variables)["accepted"]
     print(f"{'planted fault':33} {'compile':>10} {'template':>10} {'validator':>10}")
-    for (fault, (compile_sees, template_sees, _text)), passes in zip(rows.items(), accepted, strict=True):
-        seen = ["noticed" if notice else "-" for notice in (compile_sees, template_sees, not passes)]
+    for (fault, (compile_sees, template_sees, _text)), passes in zip(
+        rows.items(), accepted, strict=True
+    ):
+        seen = [
+            "noticed" if notice else "-" for notice in (compile_sees, template_sees, not passes)
+        ]
         print(f"{fault:33} {seen[0]:>10} {seen[1]:>10} {seen[2]:>10}")
 
 
@@ -243,7 +279,12 @@ def template_notices(variables: dict[str, Any]) -> tuple[bool, str]:
 
 def playbook_seconds() -> float:
     """How long validating the shipped catalogue takes as a user does it: the median of three."""
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "playbooks/validate.yml", "-i", "inventories/lab"]
+    command = [
+        str(Path(sys.executable).parent / "ansible-playbook"),
+        "playbooks/validate.yml",
+        "-i",
+        "inventories/lab",
+    ]
     taken = []
     for _ in range(3):
         begun = time.perf_counter()
@@ -263,16 +304,28 @@ def main() -> None:
 
     begun = time.monotonic()
     environment = harness.environment()
-    print("From the catalogue to the gateway's document as text; the validator reads the document that we emit.")
-    print("CPU: of the work. Whole: elapsed, with the start of Python and all imports. Peak memory of the process, and")
+    print(
+        "From the catalogue to the gateway's document as text; the validator reads the document"
+        " that we emit."
+    )
+    print(
+        "CPU: of the work. Whole: elapsed, with the start of Python and all imports. Peak memory of"
+        " the process, and"
+    )
     print("what the work added to it.\n")
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as directory:
         compare_speed(environment, Path(directory))
-        print("\nWho notices what, before anything runs; the validator reads what the template made:\n")
+        print(
+            "\nWho notices what, before anything runs; the validator reads what the template"
+            " made:\n"
+        )
         compare_notice(environment, Path(directory))
     taken = playbook_seconds()
     met = "met" if taken < VALIDATE_BUDGET_S else "MISSED"
-    print(f"\nplaybooks/validate.yml, the lab's inventory: {taken:.2f} s (budget {VALIDATE_BUDGET_S} s: {met})")
+    print(
+        f"\nplaybooks/validate.yml, the lab's inventory: {taken:.2f} s (budget {VALIDATE_BUDGET_S}"
+        f" s: {met})"
+    )
     print(f"({time.monotonic() - begun:.0f} s)")
 
 

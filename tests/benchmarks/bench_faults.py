@@ -1,8 +1,9 @@
-"""What a chain does while its first two models fail, beside the same chain on stock settings. Run by `make bench`.
+"""What a chain does while its first two models fail, beside the same chain on stock settings. Run
+by `make bench`.
 
-Both gateways run at the same time and are asked in turns, fault by fault. Times are compared and printed, and fail for
-nobody. Who is called and what the client sees is what docs/gateway.md says, or the exit status is 1: with the faults,
-the stubs and the chains of tests/gateway.
+Both gateways run at the same time and are asked in turns, fault by fault. Times are compared and
+printed, and fail for nobody. Who is called and what the client sees is what docs/gateway.md says,
+or the exit status is 1: with the faults, the stubs and the chains of tests/gateway.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from typing import Any
 import yaml
 from bench_gateway import Variant
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gateway"))  # so the imports below cannot stand at the top
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "gateway")
+)  # so the imports below cannot stand at the top
 
 import harness
 import routes
@@ -36,8 +39,8 @@ from tables import kept
 from modelyard.names import MASTER_KEY
 
 ORDER = {"a": "bc", "b": "c", "c": ""}
-"""a falls back to [b, c]. a and b fail in the same way, so that it is seen how often each of two steps is asked, and
-whether a second failure is passed over as the first one is; c answers."""
+"""a falls back to [b, c]. a and b fail in the same way, so that it is seen how often each of two
+steps is asked, and whether a second failure is passed over as the first one is; c answers."""
 
 LETTERS = "".join(ORDER)
 
@@ -66,15 +69,22 @@ TIMEOUT_S = 3
 
 FIRST_BUDGET_S = 0.5
 OVERHEAD_BUDGET_MS = 50
-"""For a refused backend: the first request, and how much longer the following ones take than with a healthy one."""
+"""For a refused backend: the first request, and how much longer the following ones take than with a
+healthy one."""
 
 OURS, STOCK = "ours", "stock"
 LEGEND = {
-    OURS: "the unit's command and variables and the document that the compiler emits, one worker; "
-    f"llm_gateway.timeouts of {TIMEOUT_S} s (the defaults, 600 s and for streams 120 s, would be waited for here)",
-    STOCK: "the same environment; LiteLLM's own command line; a config as its documentation shows one: model_list with "
-    "model, api_base and api_key, litellm_settings.fallbacks with the same chain, a master key, and nothing else: no "
-    "time-outs (its default is 6000 s), retries, cool-downs or callbacks of ours",
+    OURS: (
+        "the unit's command and variables and the document that the compiler emits, one worker;"
+        f" llm_gateway.timeouts of {TIMEOUT_S} s (the defaults, 600 s and for streams 120 s, would"
+        " be waited for here)"
+    ),
+    STOCK: (
+        "the same environment; LiteLLM's own command line; a config as its documentation shows one:"
+        " model_list with model, api_base and api_key, litellm_settings.fallbacks with the same"
+        " chain, a master key, and nothing else: no time-outs (its default is 6000 s), retries,"
+        " cool-downs or callbacks of ours"
+    ),
 }
 
 
@@ -92,11 +102,14 @@ class Result:
 
 
 def by_hand(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the same models and chains as one writes it who reads LiteLLM's documentation."""
+    """The config of the same models and chains as one writes it who reads LiteLLM's
+    documentation."""
     models = [
         {
             "model_name": entry["model_name"],
-            "litellm_params": {key: entry["litellm_params"][key] for key in ("model", "api_base", "api_key")},
+            "litellm_params": {
+                key: entry["litellm_params"][key] for key in ("model", "api_base", "api_key")
+            },
         }
         for entry in document["model_list"]
     ]
@@ -125,15 +138,20 @@ def ask(gateway: Variant, stubs: Stubs, knocks: Knocks, fault: Fault, stream: bo
     first = once()
     following: list[Seen] = []
     started = time.monotonic()
-    while len(following) < FOLLOWING and (len(following) < LEAST or time.monotonic() - started < AT_MOST_S):
+    while len(following) < FOLLOWING and (
+        len(following) < LEAST or time.monotonic() - started < AT_MOST_S
+    ):
         following.append(once())
         if following[-1].answer.seconds >= PATIENCE_S:
             break
     return Result(first, following)
 
 
-def measure(gateways: Mapping[str, Variant], stubs: Stubs, knocks: Knocks) -> dict[tuple[str, bool, str], Result]:
-    """All rows, fault by fault ours and then the stock one. What waits for a time-out waits together."""
+def measure(
+    gateways: Mapping[str, Variant], stubs: Stubs, knocks: Knocks
+) -> dict[tuple[str, bool, str], Result]:
+    """All rows, fault by fault ours and then the stock one. What waits for a time-out waits
+    together."""
     for gateway in gateways.values():  # the first request of all takes half a second more
         for stream in (False, True):
             for _ in range(3):
@@ -146,7 +164,10 @@ def measure(gateways: Mapping[str, Variant], stubs: Stubs, knocks: Knocks) -> di
     for kind, gateway in gateways.items():
         with ThreadPoolExecutor(len(waiting)) as pool:
             found = pool.map(lambda pair, asked=gateway: ask(asked, stubs, knocks, *pair), waiting)
-            results |= {(fault.slug, stream, kind): one for (fault, stream), one in zip(waiting, found, strict=True)}
+            results |= {
+                (fault.slug, stream, kind): one
+                for (fault, stream), one in zip(waiting, found, strict=True)
+            }
     return results
 
 
@@ -176,28 +197,39 @@ def print_table(results: Mapping[tuple[str, bool, str], Result]) -> None:
             totals = " ".join(f"{calls.count(letter):3}" for letter in LETTERS)
             clients = list(dict.fromkeys(seen.client for seen in (one.first, *one.following)))
             took = one.first.answer.seconds
-            median = f"> {PATIENCE_S * 1000}" if one.median_s >= PATIENCE_S else f"{one.median_s * 1000:.0f}"
+            median = (
+                f"> {PATIENCE_S * 1000}"
+                if one.median_s >= PATIENCE_S
+                else f"{one.median_s * 1000:.0f}"
+            )
             ratios = ["", ""]
             if kind == STOCK:
                 ratios = [
                     f"{'> ' if theirs >= PATIENCE_S else ''}{theirs / mine:.{0 if theirs > 10 * mine else 1}f}"
-                    for theirs, mine in ((took, ours.first.answer.seconds), (one.median_s, ours.median_s))
+                    for theirs, mine in (
+                        (took, ours.first.answer.seconds),
+                        (one.median_s, ours.median_s),
+                    )
                 ]
             print(
-                f"{words:35} {kind:6} {counted(one.first.calls):>7} {seconds(took):>6} {len(one.following):4} ",
+                f"{words:35} {kind:6} {counted(one.first.calls):>7} {seconds(took):>6}"
+                f" {len(one.following):4} ",
                 f"{totals} {median:>11} {ratios[0]:>8} {ratios[1]:>7}  {', then '.join(clients)}",
             )
 
 
 def broken_promises(results: Mapping[tuple[str, bool, str], Result]) -> list[str]:
-    """Where ours did not do what docs/gateway.md says. Its chain is a b d c, this one is without d."""
+    """Where ours did not do what docs/gateway.md says. Its chain is a b d c, this one is without
+    d."""
     rows = {(row["how a, b and d fail"], row["request"]): row for row in kept("order of attempts")}
     problems = []
     for fault, stream in pairs():
         if fault is HEALTHY:
             calls, third, client = "a", "a", "200 from a"
         else:
-            row = rows.get((fault.words, "stream" if stream else "whole")) or rows[fault.words, "any"]
+            row = (
+                rows.get((fault.words, "stream" if stream else "whole")) or rows[fault.words, "any"]
+            )
             calls, third = (row[column].replace("d ", "") for column in ("calls", "third time"))
             client = row["client saw"]
         found = results[fault.slug, stream, OURS]
@@ -205,8 +237,9 @@ def broken_promises(results: Mapping[tuple[str, bool, str], Result]) -> list[str
             promised = (calls if number <= 2 else third, client)
             if (seen.calls, seen.client) != promised:
                 problems.append(
-                    f"{fault.words}{', stream' if stream else ''}, request {number}: called {seen.calls}, client saw "
-                    f"{seen.client}; docs/gateway.md promises {promised[0]} and {promised[1]}"
+                    f"{fault.words}{', stream' if stream else ''}, request {number}: called"
+                    f" {seen.calls}, client saw {seen.client}; docs/gateway.md promises"
+                    f" {promised[0]} and {promised[1]}"
                 )
     return problems
 
@@ -220,23 +253,32 @@ def print_budgets(results: Mapping[tuple[str, bool, str], Result]) -> None:
         ("following requests, more than healthy", more, OVERHEAD_BUDGET_MS, "ms"),
     ):
         met = "met" if value <= budget else "MISSED"
-        print(f"refused backend, {what}: {value:.{2 if unit == 's' else 0}f} {unit}; budget {budget} {unit}: {met}")
+        print(
+            f"refused backend, {what}: {value:.{2 if unit == 's' else 0}f} {unit}; budget {budget}"
+            f" {unit}: {met}"
+        )
 
 
 AT_ONCE = 20
 
 
 def print_redis(environment: Path, stubs: Stubs, directory: Path) -> list[str]:
-    """Print a row per kind of trouble with Redis while an engine fails; return where somebody waited or was refused."""
+    """Print a row per kind of trouble with Redis while an engine fails; return where somebody
+    waited or was refused."""
     problems = []
     with trouble.running(environment, stubs, directory) as lab:
         for kind in trouble.TROUBLES:
             answers, others = trouble.measure(lab, kind, AT_ONCE)
             longest, waited = (max(one.seconds for one in found) for found in (answers, others))
             words = f"Redis {'down' if kind == 'stopped' else kind} and an engine failing"
-            what = f"{AT_ONCE} at once: the next step after {longest:.1f} s; another model's clients: {waited:.1f} s"
+            what = (
+                f"{AT_ONCE} at once: the next step after {longest:.1f} s; another model's clients:"
+                f" {waited:.1f} s"
+            )
             print(f"{words:42} {what} at most")
-            if max(longest, waited) > trouble.BOUND_S or any(one.status != 200 for one in (*answers, *others)):
+            if max(longest, waited) > trouble.BOUND_S or any(
+                one.status != 200 for one in (*answers, *others)
+            ):
                 problems.append(f"{words}: {what}, or an error")
     return problems
 
@@ -250,21 +292,28 @@ def main() -> None:
     plan = harness.plan(harness.compiled(catalogue))
     started = time.monotonic()
     print(
-        "A chain of three models, a b c: a and b fail, c answers. A first request and "
-        f"{FOLLOWING} that follow, one at a time;\nfewer where they take long. A client gives up after {PATIENCE_S} s "
-        "of silence. Calls: what the stubs saw of the first\nrequest, in order. a, b, c: how often each was called by "
-        "all the following ones.\n",
+        f"A chain of three models, a b c: a and b fail, c answers. A first request and {FOLLOWING}"
+        " that follow, one at a time;\nfewer where they take long. A client gives up after"
+        f" {PATIENCE_S} s of silence. Calls: what the stubs saw of the first\nrequest, in order. a,"
+        " b, c: how often each was called by all the following ones.\n",
         flush=True,
     )
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-")))
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-"))
+        )
         stubs = stack.enter_context(Stubs())
         routes.listen(stubs, ORDER)
         for kind in (OURS, STOCK):
             (directory / kind).mkdir()
         gateways = {
             OURS: Variant(environment, plan, directory / OURS),
-            STOCK: Variant(environment, {**plan, "document": by_hand(plan["document"])}, directory / STOCK, stock=True),
+            STOCK: Variant(
+                environment,
+                {**plan, "document": by_hand(plan["document"])},
+                directory / STOCK,
+                stock=True,
+            ),
         }
         for one in gateways.values():
             stack.enter_context(one)

@@ -1,7 +1,8 @@
-"""The gateway's throughput and added latency beside a plain install of the same version. Run by `make bench`.
+"""The gateway's throughput and added latency beside a plain install of the same version. Run by
+`make bench`.
 
-All gateways run at the same time, in front of the same stub, and are asked in turns: what else the machine does meets
-all of them. No test: a benchmark compares and prints, it does not pass or fail.
+All gateways run at the same time, in front of the same stub, and are asked in turns: what else the
+machine does meets all of them. No test: a benchmark compares and prints, it does not pass or fail.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CLONE = HERE.parents[1]
-sys.path.insert(0, str(CLONE / "tests/gateway"))  # where harness is; so the imports below cannot stand at the top
+sys.path.insert(
+    0, str(CLONE / "tests/gateway")
+)  # where harness is; so the imports below cannot stand at the top
 
 import harness  # noqa: E402
 from harness import Gateway  # noqa: E402
@@ -60,19 +63,34 @@ CLIENT = f"{ONE}, a client's key"
 
 LEGEND = {
     DIRECT: "the client asks the stub, no gateway between",
-    PLAIN: "the locked versions of litellm[proxy], prisma and prometheus-client from uv pip install; a config with the "
-    "model, its address and a master key; no byte code (uv compiles none, a service cannot write into a read-only "
-    "environment); no variable but LITELLM_LOCAL_MODEL_COST_MAP, which spares it a download at start",
+    PLAIN: (
+        "the locked versions of litellm[proxy], prisma and prometheus-client from uv pip install; a"
+        " config with the model, its address and a master key; no byte code (uv compiles none, a"
+        " service cannot write into a read-only environment); no variable but"
+        " LITELLM_LOCAL_MODEL_COST_MAP, which spares it a download at start"
+    ),
     KEPT: "the same, and Python keeps byte code in a directory it can write",
-    OLLAMA: "the plain install to the stub's Ollama API, with the prefix LiteLLM's documentation recommends for Ollama",
-    STOCK: "the role's environment (opentelemetry-sdk, httptools, byte code); the plain install's config and variables",
-    OURS: "as deployed: the role's environment, its unit's command and variables, the emitted document; two "
-    "workers (the default), the second on the client's core; metrics, no Redis. Ollama and vLLM are called like this",
+    OLLAMA: (
+        "the plain install to the stub's Ollama API, with the prefix LiteLLM's documentation"
+        " recommends for Ollama"
+    ),
+    STOCK: (
+        "the role's environment (opentelemetry-sdk, httptools, byte code); the plain install's"
+        " config and variables"
+    ),
+    OURS: (
+        "as deployed: the role's environment, its unit's command and variables, the emitted"
+        " document; two workers (the default), the second on the client's core; metrics, no Redis."
+        " Ollama and vLLM are called like this"
+    ),
     ONE: "the same with llm_gateway.workers: 1",
     QUIET: "and without Prometheus",
     LLAMA_CPP: "requests to llama-server carry Connection: close",
     BARE: "uvicorn runs LiteLLM's application itself, and that checks the master key",
-    CLIENT: f"one of {CLIENTS} clients asks: its key is compared with all, its request checked, its name written down",
+    CLIENT: (
+        f"one of {CLIENTS} clients asks: its key is compared with all, its request checked, its"
+        " name written down"
+    ),
 }
 
 CATALOGUE = """\
@@ -104,10 +122,18 @@ class Variant(Gateway):
             config = self.directory / "config/gateway.yaml"
             command = [str(self.environment / "bin/litellm"), "--config", str(config)]
             command += ["--host", "127.0.0.1", "--port", str(self.port)]
-            kept = {"PATH", "HOME", "LITELLM_LOCAL_MODEL_COST_MAP", *harness.secret_names(self.plan["document"])}
+            kept = {
+                "PATH",
+                "HOME",
+                "LITELLM_LOCAL_MODEL_COST_MAP",
+                *harness.secret_names(self.plan["document"]),
+            }
             variables = {name: value for name, value in variables.items() if name in kept}
         if not self.guard:
-            command = [word.replace("modelyard_gateway.app:app", "litellm.proxy.proxy_server:app") for word in command]
+            command = [
+                word.replace("modelyard_gateway.app:app", "litellm.proxy.proxy_server:app")
+                for word in command
+            ]
         return command, {**variables, **self.extra}
 
 
@@ -137,7 +163,8 @@ class Result:
 
 
 def plain_environment() -> Path:
-    """Return an environment as a user makes it: the locked versions, without what the role adds. Kept in the cache.
+    """Return an environment as a user makes it: the locked versions, without what the role adds.
+    Kept in the cache.
 
     Raises subprocess.CalledProcessError.
     """
@@ -153,11 +180,26 @@ def plain_environment() -> Path:
         if mark.exists():
             return destination
         uv = CLONE / ".venv/bin/uv"
-        variables = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "UV_COMPILE_BYTECODE": "0"}
+        variables = {
+            **os.environ,
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_NO_PROGRESS": "1",
+            "UV_COMPILE_BYTECODE": "0",
+        }
         python = Path(sys.base_prefix) / "bin/python3"
-        subprocess.run([uv, "venv", "-q", "--clear", "--python", python, destination], env=variables, check=True)
+        subprocess.run(
+            [uv, "venv", "-q", "--clear", "--python", python, destination],
+            env=variables,
+            check=True,
+        )
         wanted = [f"litellm[proxy]=={version}", "prisma", "prometheus-client"]
-        options: list[str | Path] = ["--system-certs", "--only-binary", ":all:", "--constraints", lock]
+        options: list[str | Path] = [
+            "--system-certs",
+            "--only-binary",
+            ":all:",
+            "--constraints",
+            lock,
+        ]
         command = [
             uv,
             "pip",
@@ -176,7 +218,9 @@ def plain_environment() -> Path:
 def free_ports(count: int) -> list[int]:
     """Ports of loopback that nobody listens on."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
         return [listener.getsockname()[1] for listener in sockets]
 
 
@@ -205,16 +249,37 @@ def cpu_seconds(processes: Sequence[int]) -> float:
 
 
 def load(target: Target, connections: int, seconds: int, core: int) -> Result:
-    """Ask for `seconds` on some connections, each with one request at a time. Raises subprocess.CalledProcessError."""
-    command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+    """Ask for `seconds` on some connections, each with one request at a time. Raises
+    subprocess.CalledProcessError."""
+    command = [
+        "taskset",
+        "-c",
+        str(core),
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "30s",
+    ]
     command += ["-s", str(HERE / "load.lua"), f"http://127.0.0.1:{target.port}", "--", target.model]
     before = cpu_seconds(target.processes)
     printed = subprocess.run(
-        [*command, harness.secret(target.key)], check=True, capture_output=True, text=True, timeout=seconds + 60
+        [*command, harness.secret(target.key)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
     ).stdout
     found = json.loads(printed.splitlines()[-1])
     cpu_ms = 1e3 * (cpu_seconds(target.processes) - before) / max(found["requests"], 1)
-    return Result(found["requests"] / found["seconds"], found["p50_ms"], found["p95_ms"], found["failed"], cpu_ms)
+    return Result(
+        found["requests"] / found["seconds"],
+        found["p50_ms"],
+        found["p95_ms"],
+        found["failed"],
+        cpu_ms,
+    )
 
 
 def by_hand(stub: int) -> dict[str, Any]:
@@ -224,9 +289,16 @@ def by_hand(stub: int) -> dict[str, Any]:
         "model_list": [
             {
                 "model_name": "stub",
-                "litellm_params": {"model": "openai/stub", "api_base": f"{base}/v1", "api_key": "none"},
+                "litellm_params": {
+                    "model": "openai/stub",
+                    "api_base": f"{base}/v1",
+                    "api_key": "none",
+                },
             },
-            {"model_name": "ollama", "litellm_params": {"model": "ollama_chat/stub", "api_base": base}},
+            {
+                "model_name": "ollama",
+                "litellm_params": {"model": "ollama_chat/stub", "api_base": base},
+            },
         ],
         "general_settings": {"master_key": f"os.environ/{MASTER_KEY}"},
     }
@@ -237,8 +309,14 @@ def variants(stub: int, directory: Path) -> dict[str, Variant]:
     ours, plain = harness.environment(), plain_environment()
     plan = harness.plan(harness.compiled(CATALOGUE.format(base=f"http://127.0.0.1:{stub}/v1")))
     emitted = plan["document"]
-    settings = {name: value for name, value in emitted["litellm_settings"].items() if name != "callbacks"}
-    general = {name: value for name, value in emitted["general_settings"].items() if not name.startswith("custom_")}
+    settings = {
+        name: value for name, value in emitted["litellm_settings"].items() if name != "callbacks"
+    }
+    general = {
+        name: value
+        for name, value in emitted["general_settings"].items()
+        if not name.startswith("custom_")
+    }
     ports = iter(free_ports(7))
 
     def variant(name: str, environment: Path, document: Mapping[str, Any], **more: Any) -> Variant:
@@ -259,10 +337,18 @@ def variants(stub: int, directory: Path) -> dict[str, Variant]:
     }
 
 
-def measure(stub: int, stack: ExitStack, directory: Path, cores: Sequence[int]) -> dict[str, dict[int, list[Result]]]:
-    """Start everything and measure in turns: by row and number of connections one result per round."""
+def measure(
+    stub: int, stack: ExitStack, directory: Path, cores: Sequence[int]
+) -> dict[str, dict[int, list[Result]]]:
+    """Start everything and measure in turns: by row and number of connections one result per
+    round."""
     gateways = variants(stub, directory)
-    gateways[ONE].allow({f"c{n}": {"secret": f"{CLIENT_KEY}_{n}", "models": None, "rpm": None} for n in range(CLIENTS)})
+    gateways[ONE].allow(
+        {
+            f"c{n}": {"secret": f"{CLIENT_KEY}_{n}", "models": None, "rpm": None}
+            for n in range(CLIENTS)
+        }
+    )
     with ThreadPoolExecutor(len(cores)) as pool:
         list(pool.map(stack.enter_context, gateways.values()))
     targets = {DIRECT: Target(stub, "stub")}
@@ -273,14 +359,20 @@ def measure(stub: int, stack: ExitStack, directory: Path, cores: Sequence[int]) 
         targets[name] = Target(gateway.port, "stub", processes)
     for row, name, model in ((OLLAMA, PLAIN, "ollama"), (LLAMA_CPP, ONE, "native")):
         targets[row] = Target(targets[name].port, model, targets[name].processes)
-    targets[CLIENT] = Target(targets[ONE].port, "stub", targets[ONE].processes, f"{CLIENT_KEY}_{CLIENTS - 1}")
+    targets[CLIENT] = Target(
+        targets[ONE].port, "stub", targets[ONE].processes, f"{CLIENT_KEY}_{CLIENTS - 1}"
+    )
     for target in targets.values():
         load(target, 8, WARM_UP_S, cores[0])
-    results: dict[str, dict[int, list[Result]]] = {row: {number: [] for number in SECONDS} for row in LEGEND}
+    results: dict[str, dict[int, list[Result]]] = {
+        row: {number: [] for number in SECONDS} for row in LEGEND
+    }
     for _ in range(ROUNDS):
         for row, by_connections in results.items():
             for connections, seconds in SECONDS.items():
-                by_connections[connections].append(load(targets[row], connections, seconds, cores[0]))
+                by_connections[connections].append(
+                    load(targets[row], connections, seconds, cores[0])
+                )
     return results
 
 
@@ -288,7 +380,9 @@ def print_table(results: Mapping[str, Mapping[int, Sequence[Result]]]) -> None:
     """Print medians over the rounds, the least and the most, and the ratios."""
 
     def middle(row: str, connections: int, what: str) -> float:
-        return float(statistics.median(getattr(result, what) for result in results[row][connections]))
+        return float(
+            statistics.median(getattr(result, what) for result in results[row][connections])
+        )
 
     def added(row: str, connections: int) -> str:
         p50, p95 = (middle(row, connections, what) for what in ("p50_ms", "p95_ms"))
@@ -297,22 +391,42 @@ def print_table(results: Mapping[str, Mapping[int, Sequence[Result]]]) -> None:
         return f"{p50 - middle(DIRECT, connections, 'p50_ms'):.1f}/{p95 - middle(DIRECT, connections, 'p95_ms'):.1f}"
 
     print(f"{'':31} {'8 connections':>47} {'one connection':>16}")
-    print(f"{'':31} {'req/s':>7} {'min-max':>13} {'CPU ms':>7} {'p50/p95 ms':>17} {'p50/p95 ms':>16} {'failed':>7}")
+    print(
+        f"{'':31} {'req/s':>7} {'min-max':>13} {'CPU ms':>7} {'p50/p95 ms':>17} {'p50/p95 ms':>16}"
+        f" {'failed':>7}"
+    )
     for row, by_connections in results.items():
         rates = [result.rate for result in by_connections[8]]
         cpu = f"{middle(row, 8, 'cpu_ms'):.1f}" if row != DIRECT else ""
         failed = sum(result.failed for runs in by_connections.values() for result in runs)
         print(
-            f"{row:31} {statistics.median(rates):7.0f} {f'{min(rates):.0f}-{max(rates):.0f}':>13} {cpu:>7} "
-            f"{added(row, 8):>17} {added(row, 1):>16} {failed:7}"
+            f"{row:31} {statistics.median(rates):7.0f} {f'{min(rates):.0f}-{max(rates):.0f}':>13}"
+            f" {cpu:>7} {added(row, 8):>17} {added(row, 1):>16} {failed:7}"
         )
     print("\nTimes the requests per second, median and spread over the rounds:")
-    for row, other in ((OURS, PLAIN), (ONE, PLAIN), (ONE, KEPT), (ONE, OLLAMA), (ONE, BARE), (CLIENT, BARE)):
-        times = [ours.rate / plain.rate for ours, plain in zip(results[row][8], results[other][8], strict=True)]
+    for row, other in (
+        (OURS, PLAIN),
+        (ONE, PLAIN),
+        (ONE, KEPT),
+        (ONE, OLLAMA),
+        (ONE, BARE),
+        (CLIENT, BARE),
+    ):
+        times = [
+            ours.rate / plain.rate
+            for ours, plain in zip(results[row][8], results[other][8], strict=True)
+        ]
         by_cpu = middle(other, 8, "cpu_ms") / middle(row, 8, "cpu_ms")
         spread = f"({min(times):.2f}-{max(times):.2f})"
-        goal = f"; goal {GOAL}: {'met' if statistics.median(times) >= GOAL else 'MISSED'}" if row == OURS else ""
-        print(f"{row:28} : {other:30} {statistics.median(times):5.2f} {spread:>11}; per CPU time {by_cpu:.2f}{goal}")
+        goal = (
+            f"; goal {GOAL}: {'met' if statistics.median(times) >= GOAL else 'MISSED'}"
+            if row == OURS
+            else ""
+        )
+        print(
+            f"{row:28} : {other:30} {statistics.median(times):5.2f} {spread:>11}; per CPU time"
+            f" {by_cpu:.2f}{goal}"
+        )
 
 
 def main() -> None:
@@ -323,16 +437,28 @@ def main() -> None:
     if not shutil.which("wrk"):
         raise SystemExit("the gateway's benchmark needs wrk: apt-get install wrk")
     print(
-        "Throughput of the gateway and the latency it adds to the stub's: a core per worker, one for client and stub."
+        "Throughput of the gateway and the latency it adds to the stub's: a core per worker, one"
+        " for client and stub."
     )
     print(
-        f"Medians of {ROUNDS} rounds in turns, {SECONDS[8]} s on 8 connections and {SECONDS[1]} s on one.", flush=True
+        f"Medians of {ROUNDS} rounds in turns, {SECONDS[8]} s on 8 connections and {SECONDS[1]} s"
+        " on one.",
+        flush=True,
     )
     (stub_port,) = free_ports(1)
     started = time.monotonic()
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-")))
-        command = ["taskset", "-c", str(cores[0]), sys.executable, str(HERE / "stub.py"), str(stub_port)]
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-"))
+        )
+        command = [
+            "taskset",
+            "-c",
+            str(cores[0]),
+            sys.executable,
+            str(HERE / "stub.py"),
+            str(stub_port),
+        ]
         stub = stack.enter_context(subprocess.Popen(command))
         stack.callback(stub.kill)
         print_table(measure(stub_port, stack, directory, cores[:2]))

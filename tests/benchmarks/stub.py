@@ -1,7 +1,8 @@
 """A stand-in for a model server that costs next to nothing: `stub.py PORT`.
 
-Every request gets the same answer at once, in OpenAI's shape, or Ollama's on its own path. Written on asyncio's
-protocols, without a framework: it shares one core with the client and must not be what is measured.
+Every request gets the same answer at once, in OpenAI's shape, or Ollama's on its own path. Written
+on asyncio's protocols, without a framework: it shares one core with the client and must not be what
+is measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What `litellm --validate_config` says and costs: `validator.py FILE... STARTED`, run by the gateway's own Python.
+"""What `litellm --validate_config` says and costs: `validator.py FILE... STARTED`, run by the
+gateway's own Python.
 
-It calls what the option calls, so that the imports (seconds) can be told from the work. One file is measured; several
-are each validated in a process of their own, forked after the imports.
+It calls what the option calls, so that the imports (seconds) can be told from the work. One file is
+measured; several are each validated in a process of their own, forked after the imports.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ def accepts_apart(file: str) -> bool:
 
 def peak_mib() -> float:
     """The most memory this process ever had in RAM. (`ru_maxrss` is at least its parent's.)"""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
     return int(line.split()[1]) / 1024
 
 

@@ -1,4 +1,5 @@
-"""The exporter is a file of a role: found by path, as are the module_utils that write what it reads."""
+"""The exporter is a file of a role: found by path, as are the module_utils that write what it
+reads."""
 
 from __future__ import annotations
 

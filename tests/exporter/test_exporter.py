@@ -1,6 +1,8 @@
-"""What our own exporter makes of services, GPUs and models: of what is right, wrong, missing, and of what hangs.
+"""What our own exporter makes of services, GPUs and models: of what is right, wrong, missing, and
+of what hangs.
 
-systemctl, nvidia-smi and journalctl are stand-ins here, shell scripts; molecule/exporter runs it on a real host.
+systemctl, nvidia-smi and journalctl are stand-ins here, shell scripts; molecule/exporter runs it on
+a real host.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ def parse(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
             name, labels, value = match.groups()
             assert name == block
             pairs = {
-                (key, re.sub(r"\\.", lambda one: UNESCAPED[one[0]], raw)) for key, raw in LABEL.findall(labels or "")
+                (key, re.sub(r"\\.", lambda one: UNESCAPED[one[0]], raw))
+                for key, raw in LABEL.findall(labels or "")
             }
             key = (name, frozenset(pairs))
             assert key not in found, line
@@ -96,14 +99,22 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
     return put
 
 
-# The file ------------------------------------------------------------------------------------------------------------
+# The file
+# ------------------------------------------------------------------------------------------
 
 
 def test_the_oldest_python_reads_it_and_nothing_has_to_be_installed() -> None:
     for file in ROLE.glob("files/*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"), feature_version=(3, 9))
-        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        imported = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        imported |= {
+            str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        }
         assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
 
 
@@ -123,10 +134,13 @@ def test_every_metric_is_named_well_and_documented() -> None:
         assert f"`{name.removeprefix('modelyard_')}" in documented, name
 
 
-# Text format ---------------------------------------------------------------------------------------------------------
+# Text format
+# ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ['say "hi"', "back\\slash", "two\nlines", 'all\\"\n', "ünï", "\\n", "{a=b}, "])
+@pytest.mark.parametrize(
+    "text", ['say "hi"', "back\\slash", "two\nlines", 'all\\"\n', "ünï", "\\n", "{a=b}, "]
+)
 def test_labels_say_what_they_were_given(text: str) -> None:
     samples = exporter.Samples()
     samples.add("modelyard_release_info", 1, service=text, release="r", version="")
@@ -137,11 +151,13 @@ def test_no_samples_is_an_empty_answer() -> None:
     assert exporter.Samples().text() == ""
 
 
-# Services ------------------------------------------------------------------------------------------------------------
+# Services
+# ------------------------------------------------------------------------------------------
 
 
 class Host:
-    """Directories of a host in a temporary place, written by the code that writes them on a real one."""
+    """Directories of a host in a temporary place, written by the code that writes them on a real
+    one."""
 
     def __init__(self, root: Path, program: Callable[[str, str], Path]) -> None:
         self.root = root
@@ -150,8 +166,11 @@ class Host:
         for name in ("services", "activations", "units", "proc"):
             (root / name).mkdir()
 
-    def release(self, service: str, units: dict[str, str], **more: Any) -> modelyard_services.Release:
-        """Make a release live, its files and units written and its processes running, as after an activation."""
+    def release(
+        self, service: str, units: dict[str, str], **more: Any
+    ) -> modelyard_services.Release:
+        """Make a release live, its files and units written and its processes running, as after an
+        activation."""
         spec: dict[str, Any] = {
             "user": "nobody",
             "files": {"config/a.conf": "from @RELEASE@ with @CREDENTIALS@\n"},
@@ -185,7 +204,12 @@ class Host:
         (self.root / "proc" / pid).mkdir()
         named = "" if release is None else f"MODELYARD_RELEASE={release}\0"
         (self.root / "proc" / pid / "environ").write_text(f"HOME=/\0{named}", encoding="utf-8")
-        known = {"ActiveState": "active", "UnitFileState": "enabled", "MainPID": pid, "NRestarts": "0"}
+        known = {
+            "ActiveState": "active",
+            "UnitFileState": "enabled",
+            "MainPID": pid,
+            "NRestarts": "0",
+        }
         self.states[unit] = {"Id": unit, **known, **state}
 
     def told(self) -> tuple[Told, str | None]:
@@ -196,16 +220,18 @@ class Host:
             cases.append(f"'{unit}') {lines};;".replace("; ;;", " ;;"))
         self.program(
             "systemctl",
-            'while [ "$1" != -- ]; do shift; done; shift; separator=\n'
-            'for unit; do printf "$separator"; separator="\\n"; case $unit in '
-            f'{" ".join(cases)} *) echo "Id=$unit"; printf \'ActiveState=inactive\\nUnitFileState=\\nMainPID=0\\n'
-            "NRestarts=0\\n' ;; esac; done",
+            'while [ "$1" != -- ]; do shift; done; shift; separator=\nfor unit; do printf'
+            f' "$separator"; separator="\\n"; case $unit in {" ".join(cases)} *) echo "Id=$unit";'
+            " printf 'ActiveState=inactive\\nUnitFileState=\\nMainPID=0\\nNRestarts=0\\n' ;;"
+            " esac; done",
         )
         return collected(exporter.collect_services)
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: Callable[[str, str], Path]) -> Host:
+def host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: Callable[[str, str], Path]
+) -> Host:
     for module, names in (
         (exporter, ("SERVICES", "UNITS", "PROC", "ACTIVATIONS")),
         (modelyard_services, ("SERVICES",)),
@@ -221,7 +247,9 @@ REDIS = {UNIT: "[Service]\nExecStart=/bin/redis @RELEASE@/config/a.conf\n"}
 
 def test_a_service_as_it_should_be(host: Host) -> None:
     release = host.release("redis", REDIS, generation="g1", plan={"port": 6379})
-    (host.root / "activations/redis.json").write_text('{"changed": true, "release": "x"}', encoding="utf-8")
+    (host.root / "activations/redis.json").write_text(
+        '{"changed": true, "release": "x"}', encoding="utf-8"
+    )
     told, problem = host.told()
     assert problem is None
     assert told("release_info", service="redis", release=release.id) == 1
@@ -238,7 +266,12 @@ def test_a_service_as_it_should_be(host: Host) -> None:
 
 @pytest.mark.parametrize(
     ("plan", "version"),
-    [({"version": "1.2"}, "1.2"), ({"build": {"version": "3"}, "instance": {}}, "3"), ({"rules": []}, ""), (None, "")],
+    [
+        ({"version": "1.2"}, "1.2"),
+        ({"build": {"version": "3"}, "instance": {}}, "3"),
+        ({"rules": []}, ""),
+        (None, ""),
+    ],
 )
 def test_version_of_what_a_release_runs(host: Host, plan: Any, version: str) -> None:
     release = host.release("redis", REDIS, plan=plan)
@@ -250,7 +283,10 @@ def drift(host: Host, unit: str = UNIT) -> dict[str, float | None]:
     told, problem = host.told()
     assert problem is None
     service = unit.removeprefix("modelyard-").removesuffix(".service").partition("@")[0]
-    return {what: told("unit_drift", service=service, unit=unit, what=what) for what in ("unit", "process", "files")}
+    return {
+        what: told("unit_drift", service=service, unit=unit, what=what)
+        for what in ("unit", "process", "files")
+    }
 
 
 def test_drift_of_an_edited_unit(host: Host) -> None:
@@ -304,13 +340,19 @@ def test_a_process_that_has_just_ended_is_left_out(host: Host) -> None:
 
 
 def test_a_reload_keeps_the_environment_so_it_says_nothing(host: Host) -> None:
-    host.release("haproxy", {"modelyard-haproxy.service": "[Service]\n"}, activation={"strategy": "reload"})
+    host.release(
+        "haproxy", {"modelyard-haproxy.service": "[Service]\n"}, activation={"strategy": "reload"}
+    )
     host.runs("modelyard-haproxy.service", "/opt/modelyard/services/haproxy/releases/older")
     assert drift(host, "modelyard-haproxy.service") == {"unit": 0, "process": None, "files": 0}
 
 
 SLOTS = {
-    "units": {"modelyard-litellm@.service": "[Service]\nExecStart=/bin/gateway @SLOT@ --port @PORT@ @CREDENTIALS@\n"},
+    "units": {
+        "modelyard-litellm@.service": (
+            "[Service]\nExecStart=/bin/gateway @SLOT@ --port @PORT@ @CREDENTIALS@\n"
+        )
+    },
     "generation": "g7",
     "activation": {"strategy": "slots", "slots": {"blue": 4001, "green": 4002}},
 }
@@ -331,7 +373,8 @@ def test_slots_that_are_installed_are_told(host: Host) -> None:
 
 
 def test_what_a_release_is_to_us_is_what_it_is_to_the_activation(host: Host) -> None:
-    """The exporter reads manifests with code of its own: it must fill them in as the code does that wrote them."""
+    """The exporter reads manifests with code of its own: it must fill them in as the code does that
+    wrote them."""
     for service, more in (("redis", {"units": REDIS, "generation": "g1"}), ("litellm", SLOTS)):
         wanted = host.release(service, **more)
         seen = exporter.Release(service)
@@ -346,7 +389,9 @@ def test_an_activation_that_failed_and_one_under_way(host: Host) -> None:
     host.release("redis", REDIS)
     told, problem = host.told()
     assert (told("activation_last_success", service="redis"), problem) == (None, None)
-    (host.root / "activations/redis.json").write_text('{"failed": true, "msg": "no"}', encoding="utf-8")
+    (host.root / "activations/redis.json").write_text(
+        '{"failed": true, "msg": "no"}', encoding="utf-8"
+    )
     assert host.told()[0]("activation_last_success", service="redis") == 0
 
 
@@ -376,21 +421,30 @@ def test_a_broken_manifest_does_not_take_the_others(host: Host, text: str) -> No
 def test_systemctl_that_fails_leaves_a_reason(host: Host) -> None:
     host.release("redis", REDIS)
     host.program = lambda name, script: Path()
-    (host.root / "bin/systemctl").write_text("#!/bin/sh\necho 'Failed to connect to bus'; exit 1\n", encoding="utf-8")
+    (host.root / "bin/systemctl").write_text(
+        "#!/bin/sh\necho 'Failed to connect to bus'; exit 1\n", encoding="utf-8"
+    )
     (host.root / "bin/systemctl").chmod(0o755)
     assert host.told()[1] == "systemctl show: Failed to connect to bus"
 
 
-# GPUs ----------------------------------------------------------------------------------------------------------------
+# GPUs
+# ------------------------------------------------------------------------------------------
 
-# Real: github.com/utkuozdemir/nvidia_gpu_exporter, internal/captures (595.80 L40S, 580.173.02 H200 MIG, 595.71.05 RTX
-# 4080 SUPER), our columns of them, without units. The collector masked UUIDs; one is changed here to tell cards apart.
+# Real: github.com/utkuozdemir/nvidia_gpu_exporter, internal/captures (595.80 L40S, 580.173.02 H200
+# MIG, 595.71.05 RTX 4080 SUPER), our columns of them, without units. The collector masked UUIDs;
+# one is changed here to tell cards apart.
 MASKED = "GPU-00000000-0000-0000-0000-000000000000"
-L40S = f"0, {MASKED}, NVIDIA L40S, 00000000:01:00.0, 595.80, 46068, 0, 100, 63, 144.97, 350.00, 0, 0"
-H200_MIG = f"0, {MASKED}, NVIDIA H200, 00000000:83:00.0, 580.173.02, 143771, 44, [N/A], 37, 89.93, 700.00, 0, 0"
+L40S = (
+    f"0, {MASKED}, NVIDIA L40S, 00000000:01:00.0, 595.80, 46068, 0, 100, 63, 144.97, 350.00, 0, 0"
+)
+H200_MIG = (
+    f"0, {MASKED}, NVIDIA H200, 00000000:83:00.0, 580.173.02, 143771, 44, [N/A], 37, 89.93, 700.00,"
+    " 0, 0"
+)
 RTX_4080 = (
-    "1, GPU-00000000-0000-0000-0000-000000000001, NVIDIA GeForce RTX 4080 SUPER, 00000000:02:00.0, 595.71.05, "
-    "16376, 596, 0, 43, 26.20, 320.00, [N/A], [N/A]"
+    "1, GPU-00000000-0000-0000-0000-000000000001, NVIDIA GeForce RTX 4080 SUPER, 00000000:02:00.0,"
+    " 595.71.05, 16376, 596, 0, 43, 26.20, 320.00, [N/A], [N/A]"
 )
 # Real texts, from public reports.
 LOST = "Unable to determine the device handle for GPU0000:20:00.0: Unknown Error"
@@ -431,7 +485,9 @@ def test_what_a_card_does_not_tell_is_left_out(program: Callable[[str, str], Pat
     assert told("gpu_memory_used_bytes", **rtx) == 596 * 2**20
 
 
-@pytest.mark.parametrize("unknown", ["[N/A]", "[Not Supported]", "[Unknown Error]", "[GPU requires reset]", "N/A"])
+@pytest.mark.parametrize(
+    "unknown", ["[N/A]", "[Not Supported]", "[Unknown Error]", "[GPU requires reset]", "N/A"]
+)
 def test_all_ways_of_not_telling(program: Callable[[str, str], Path], unknown: str) -> None:
     program("nvidia-smi", smi(", ".join(L40S.split(", ")[:5] + [unknown] * 8)))
     told, problem = collected(exporter.Gpus().collect)
@@ -486,13 +542,18 @@ def test_errors_in_the_kernels_log(program: Callable[[str, str], Path]) -> None:
 
 @pytest.mark.parametrize(
     ("smis", "kernels"),
-    [("00000000:65:00.0", "0000:65:00"), ("00000001:0B:00.0", "0001:0b:00"), ("00000000:65:00.0", "0000:65:00.0")],
+    [
+        ("00000000:65:00.0", "0000:65:00"),
+        ("00000001:0B:00.0", "0001:0b:00"),
+        ("00000000:65:00.0", "0000:65:00.0"),
+    ],
 )
 def test_places_on_the_bus(smis: str, kernels: str) -> None:
     assert exporter.bus_place(smis) == exporter.bus_place(kernels)
 
 
-# Parts ---------------------------------------------------------------------------------------------------------------
+# Parts
+# ------------------------------------------------------------------------------------------
 
 
 def scrape(*parts: exporter.Part) -> Told:
@@ -512,7 +573,9 @@ def fine(samples: exporter.Samples) -> None:
 
 
 @pytest.mark.usefixtures("nvidia")
-def test_a_part_that_fails_takes_neither_what_it_told_nor_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_that_fails_takes_neither_what_it_told_nor_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def fails(samples: exporter.Samples) -> None:
         samples.add("modelyard_gpu_info", 1, index="0")
         raise KeyError("what?")
@@ -528,7 +591,9 @@ def test_a_part_that_fails_takes_neither_what_it_told_nor_the_others(capsys: pyt
 
 
 @pytest.mark.usefixtures("nvidia")
-def test_a_part_that_hangs_is_not_asked_again_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_hangs_is_not_asked_again_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As nvidia-smi does inside a driver that hangs, where it cannot even be killed."""
     monkeypatch.setattr(exporter, "PART_TIMEOUT_S", 5)
     free, asked = threading.Event(), []
@@ -554,7 +619,9 @@ def test_a_part_that_hangs_is_not_asked_again_until_it_ends(monkeypatch: pytest.
     assert len(asked) == 2
 
 
-def test_a_program_that_hangs_is_ended(program: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_hangs_is_ended(
+    program: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporter, "COMMAND_TIMEOUT_S", 0.5)
     path = program("nvidia-smi", 'echo $$ > "$0.pid"; exec sleep 60')
     _, problem = collected(exporter.Gpus().collect)
@@ -564,7 +631,9 @@ def test_a_program_that_hangs_is_ended(program: Callable[[str, str], Path], monk
         assert not Path("/proc", noted.read_text(encoding="utf-8").strip()).exists()
 
 
-def test_without_nvidia_smi_nothing_is_told_of_gpus(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvidia_smi_nothing_is_told_of_gpus(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host.release("redis", REDIS)
     host.told()
     monkeypatch.setenv("PATH", str(host.root / "bin"))
@@ -575,7 +644,8 @@ def test_without_nvidia_smi_nothing_is_told_of_gpus(host: Host, monkeypatch: pyt
     ]
 
 
-# Probes --------------------------------------------------------------------------------------------------------------
+# Probes
+# ------------------------------------------------------------------------------------------
 
 
 class ModelServer(http.server.ThreadingHTTPServer):
@@ -677,19 +747,27 @@ def timed(monkeypatch: pytest.MonkeyPatch, *events: tuple[float, dict[str, Any]]
 
 
 def test_time_to_first_token_leaves_out_the_empty_opening(monkeypatch: pytest.MonkeyPatch) -> None:
-    got = timed(monkeypatch, (10.1, word("")), (10.5, word("a")), (10.6, word("b")), (10.9, word("c")))
+    got = timed(
+        monkeypatch, (10.1, word("")), (10.5, word("a")), (10.6, word("b")), (10.9, word("c"))
+    )
     assert got == (10.5, 10.9, 3)
 
 
 def test_what_a_model_thinks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    got = timed(monkeypatch, (10.2, word("hm", "reasoning_content")), (10.4, word("hm", "reasoning")))
+    got = timed(
+        monkeypatch, (10.2, word("hm", "reasoning_content")), (10.4, word("hm", "reasoning"))
+    )
     assert got == (10.2, 10.4, 2)
 
 
 def test_the_servers_own_count_of_tokens_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """A piece may hold several tokens."""
     usage = {"choices": [], "usage": {"completion_tokens": 9}}
-    assert timed(monkeypatch, (10.2, word("a b c")), (10.4, word("d e f")), (10.5, usage)) == (10.2, 10.4, 9)
+    assert timed(monkeypatch, (10.2, word("a b c")), (10.4, word("d e f")), (10.5, usage)) == (
+        10.2,
+        10.4,
+        9,
+    )
 
 
 def test_an_answer_without_a_word_is_an_answer(server: ModelServer) -> None:
@@ -713,7 +791,9 @@ def test_an_answer_without_a_word_is_an_answer(server: ModelServer) -> None:
         (500, b""),
     ],
 )
-def test_what_is_no_whole_answer_is_a_failure(server: ModelServer, status: int, body: bytes) -> None:
+def test_what_is_no_whole_answer_is_a_failure(
+    server: ModelServer, status: int, body: bytes
+) -> None:
     server.status, server.body = status, body
     told = probed(server)
     assert told("probe_success", **LABELS) == 0
@@ -733,7 +813,7 @@ def test_an_answer_without_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) ->
             yield b": ping\n"
 
     monkeypatch.setattr(exporter, "PROBE_TIMEOUT_S", 0.2)
-    with pytest.raises(exporter.PartError, match=r"did not finish within 0\.2 s"):
+    with pytest.raises(exporter.PartError, match=r"the answer did not end within 0\.2 s"):
         exporter.measure(endless(), time.monotonic())
 
 
@@ -748,8 +828,12 @@ def test_an_answer_without_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) ->
         ("m", [], 1),
     ],
 )
-def test_ollama_is_not_made_to_load_a_model(server: ModelServer, asked: str, loaded: list[str], skipped: int) -> None:
-    server.loaded = json.dumps({"models": [{"name": name, "model": name} for name in loaded]}).encode()
+def test_ollama_is_not_made_to_load_a_model(
+    server: ModelServer, asked: str, loaded: list[str], skipped: int
+) -> None:
+    server.loaded = json.dumps(
+        {"models": [{"name": name, "model": name} for name in loaded]}
+    ).encode()
     server.body = stream(word("one"))
     told = probed(server, model=asked, loaded_url=f"{server.url}/api/ps")
     labels = {"service": "llama-cpp@m", "model": asked}
@@ -765,10 +849,25 @@ def test_ollama_that_is_gone_is_a_failure_not_a_reason_to_skip(server: ModelServ
     assert server.seen == []
 
 
-def test_what_goes_wrong_is_said_once(server: ModelServer, capsys: pytest.CaptureFixture[str]) -> None:
-    probe = {"service": "a", "model": "1", "url": f"{server.url}/v1", "credential": None, "loaded_url": None}
+def test_what_goes_wrong_is_said_once(
+    server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe = {
+        "service": "a",
+        "model": "1",
+        "url": f"{server.url}/v1",
+        "credential": None,
+        "loaded_url": None,
+    }
     prober = exporter.Prober([probe], 60)
-    for body in (stream(), stream(done=False), stream(done=False), b"data: [1]\n", stream(), stream()):
+    for body in (
+        stream(),
+        stream(done=False),
+        stream(done=False),
+        b"data: [1]\n",
+        stream(),
+        stream(),
+    ):
         server.body = body
         prober.once(probe)
     assert capsys.readouterr().err.splitlines() == [
@@ -781,7 +880,10 @@ def test_what_goes_wrong_is_said_once(server: ModelServer, capsys: pytest.Captur
 def test_models_are_probed_in_turn_and_a_failure_is_told(server: ModelServer) -> None:
     server.body = stream(word("one"))
     base = {"url": f"{server.url}/v1/chat/completions", "credential": None, "loaded_url": None}
-    probes = [{"service": "a", "model": "1", **base}, {"service": "b", "model": "2", **base, "credential": "NONE"}]
+    probes = [
+        {"service": "a", "model": "1", **base},
+        {"service": "b", "model": "2", **base, "credential": "NONE"},
+    ]
     prober = exporter.Prober(probes, 3600)
     told, problem = collected(prober.collect)
     assert (told.values, problem) == ({}, "the thread that probes has ended"), "it has not begun"
@@ -801,7 +903,8 @@ def test_probing_can_be_left_out(interval: Any, probes: list[Any]) -> None:
     assert exporter.Exporter({"probes": probes, "probe_interval_s": interval}).probes is None
 
 
-# The server ----------------------------------------------------------------------------------------------------------
+# The server
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -809,7 +912,9 @@ def url(host: Host) -> Iterator[str]:
     """The address of an exporter that tells of one service."""
     host.release("redis", REDIS)
     host.told()
-    served = exporter.Server("127.0.0.1", 0, exporter.Exporter({"probes": [], "probe_interval_s": None}))
+    served = exporter.Server(
+        "127.0.0.1", 0, exporter.Exporter({"probes": [], "probe_interval_s": None})
+    )
     threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{served.server_address[1]}"
     served.shutdown()
@@ -839,7 +944,9 @@ def test_a_client_that_says_nothing_holds_up_nobody(url: str) -> None:
 
 def test_an_address_that_is_no_ipv4() -> None:
     try:
-        served = exporter.Server("::1", 0, exporter.Exporter({"probes": [], "probe_interval_s": None}))
+        served = exporter.Server(
+            "::1", 0, exporter.Exporter({"probes": [], "probe_interval_s": None})
+        )
     except OSError as error:
         pytest.skip(f"this machine has no IPv6 loopback: {error}")
     with served:

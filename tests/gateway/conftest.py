@@ -1,4 +1,5 @@
-"""The gateway's environment, a network of the tests' own, recording stubs in it; tables of what was observed."""
+"""The gateway's environment, a network of the tests' own, recording stubs in it; tables of what was
+observed."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ TABLES = pytest.StashKey[Tables]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that brings docs/gateway.md up to date."""
-    parser.addoption("--write-tables", action="store_true", help="write the observed tables into docs/gateway.md")
+    parser.addoption(
+        "--write-tables", action="store_true", help="write the observed tables into docs/gateway.md"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,8 +30,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLES] = Tables(write=bool(config.getoption("--write-tables")))
 
 
-LONGEST = ("test_workers", "test_faults_of_requests", "test_limits", "test_redis", "test_wrong", "test_rpm")
-"""Files that take longest: they begin first, so that no core is left with one of them alone at the end."""
+LONGEST = (
+    "test_workers",
+    "test_faults_of_requests",
+    "test_limits",
+    "test_redis",
+    "test_wrong",
+    "test_rpm",
+)
+"""Files that take longest: they begin first, so that no core is left with one of them alone at the
+end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,7 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     """Print what was observed."""
     for name, table in config.stash[TABLES].observed.items():
         terminalreporter.section(name)
@@ -58,7 +71,8 @@ def environment() -> Path:
 
 @pytest.fixture(scope="session")
 def stubs(environment: Path) -> Iterator[Stubs]:
-    """Yield the stubs' network. The environment comes first: to build it takes the world outside."""
+    """Yield the stubs' network. The environment comes first: to build it takes the world
+    outside."""
     harness.isolate()
     with Stubs() as network:
         yield network

@@ -1,8 +1,9 @@
 """Runs in the gateway's environment, which the tests do not share: counts requests of one client.
 
-Arguments: `redis` of rules.json (or null), and a plan: `window_s`, `rpm`, how many `workers`, and `asks`, of which each
-is how many seconds to wait and which worker then counts a request, while something else keeps it busy for `busy_s`.
-Prints for each when it was counted, how long that took, whether it passed, and the headers of its answer.
+Arguments: `redis` of rules.json (or null), and a plan: `window_s`, `rpm`, how many `workers`, and
+`asks`, of which each is how many seconds to wait and which worker then counts a request, while
+something else keeps it busy for `busy_s`. Prints for each when it was counted, how long that took,
+whether it passed, and the headers of its answer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from modelyard_gateway.limits import Limits
 from modelyard_gateway.rules import Redis
 
 
-async def count(redis: Redis | None, plan: dict[str, Any]) -> list[tuple[float, float, bool, dict[str, str]]]:
+async def count(
+    redis: Redis | None, plan: dict[str, Any]
+) -> list[tuple[float, float, bool, dict[str, str]]]:
     """Follow the plan."""
     workers = [Limits(redis, plan["window_s"]) for _ in range(plan["workers"])]
     found = []
@@ -36,4 +39,6 @@ async def count(redis: Redis | None, plan: dict[str, Any]) -> list[tuple[float, 
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    print(json.dumps(asyncio.run(count(Redis(**given) if given else None, json.loads(sys.argv[2])))))
+    print(
+        json.dumps(asyncio.run(count(Redis(**given) if given else None, json.loads(sys.argv[2]))))
+    )

@@ -1,7 +1,7 @@
 """The real gateway, of the pinned version, in a network namespace of the test process' own.
 
-What it loads is what the compiler emits, written as the role writes it; what it is started with is read from the
-role's unit, so that the tests cannot drift away from the product.
+What it loads is what the compiler emits, written as the role writes it; what it is started with is
+read from the role's unit, so that the tests cannot drift away from the product.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ CLONE = Path(__file__).resolve().parents[2]
 ROLE = CLONE / "roles/litellm"
 UNIT = ROLE / "templates/modelyard-litellm@.service.j2"
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader([UNIT.parent, CLONE / "roles/service/templates"]), trim_blocks=True
+    loader=jinja2.FileSystemLoader([UNIT.parent, CLONE / "roles/service/templates"]),
+    trim_blocks=True,
 )
 """Templates as Ansible finds and reads them for the role."""
 TEMPLATES.filters["combine"] = lambda first, second: {**first, **second}
@@ -53,7 +54,8 @@ CLONE_NEWNET = 0x40000000
 """From <linux/sched.h>."""
 
 HOST_NUMBERS = range(1, 31)
-"""192.0.2.N and 2001:db8::N are this machine, inside. Both ranges are for documentation (RFC 5737 and 3849)."""
+"""192.0.2.N and 2001:db8::N are this machine, inside. Both ranges are for documentation (RFC 5737
+and 3849)."""
 
 START_S = 90
 """The gateway starts in 7 to 10 s on two cores; other tests may want them too."""
@@ -61,14 +63,15 @@ START_S = 90
 VERSIONS: dict[str, Any] = yaml.safe_load((CLONE / "group_vars/all/versions.yml").read_text())
 
 
-# -- the environment ---------------------------------------------------------------------------------------
+# -- the environment -------------------------------------------------------------------------------
 
 
 def environment() -> Path:
-    """Return the gateway's virtual environment, made by the role's own script from the role's own locks.
+    """Return the gateway's virtual environment, made by the role's own script from the role's own
+    locks.
 
-    Kept in the project's cache by content, one for all clones. Needs the package index the first time (about half
-    a minute, 0.7 GB). Raises subprocess.CalledProcessError if the script fails.
+    Kept in the project's cache by content, one for all clones. Needs the package index the first
+    time (about half a minute, 0.7 GB). Raises subprocess.CalledProcessError if the script fails.
     """
     version = VERSIONS["llm_versions"]["litellm"]["version"]
     (uv,) = (ROLE / "files/locks").glob("uv-*.txt")
@@ -82,7 +85,8 @@ def environment() -> Path:
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     destination = cache_directory() / "gateway" / f"litellm-{version}-{digest}"
     destination.parent.mkdir(parents=True, exist_ok=True)
-    # A virtual environment works at its final path only, so it cannot be built aside: the mark says that it is whole.
+    # A virtual environment works at its final path only, so it cannot be built aside: the mark says
+    # that it is whole.
     mark = destination / ".whole"
     with open(f"{destination}.lock", "w") as lock, tempfile.TemporaryDirectory() as work:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -104,25 +108,31 @@ def environment() -> Path:
     return destination
 
 
-# -- the network -------------------------------------------------------------------------------------------
+# -- the network -----------------------------------------------------------------------------------
 
 
 def isolate() -> None:
-    """Move this thread, and what it starts, into a new network namespace: it ends with the process. Needs root.
+    """Move this thread, and what it starts, into a new network namespace: it ends with the process.
+    Needs root.
 
     Raises OSError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"a network namespace of the tests' own needs root: {os.strerror(number)}")
+        raise OSError(
+            number, f"a network namespace of the tests' own needs root: {os.strerror(number)}"
+        )
     commands = ["link set lo up"]
     for host in HOST_NUMBERS:
-        commands += [f"address add 192.0.2.{host}/32 dev lo", f"address add 2001:db8::{host:x}/128 dev lo nodad"]
+        commands += [
+            f"address add 192.0.2.{host}/32 dev lo",
+            f"address add 2001:db8::{host:x}/128 dev lo nodad",
+        ]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
 
 
-# -- the catalogue -----------------------------------------------------------------------------------------
+# -- the catalogue ---------------------------------------------------------------------------------
 
 
 def secret(name: str) -> str:
@@ -151,7 +161,8 @@ def compiled(
 
 
 def plan(result: Compiled) -> dict[str, Any]:
-    """The gateway's part of a compiled plan: its document and the rules of its guard, among others."""
+    """The gateway's part of a compiled plan: its document and the rules of its guard, among
+    others."""
     found: dict[str, Any] = result.plans["gw"]["litellm"]
     return found
 
@@ -168,7 +179,7 @@ def order(result: Compiled, name: str) -> list[str]:
     return [step["model"] for step in route["attempts"]]
 
 
-# -- the gateway -------------------------------------------------------------------------------------------
+# -- the gateway -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +205,14 @@ class Answer:
     @property
     def model(self) -> str | None:
         """The model's name in the answer (in a stream: of its first event)."""
-        return next((event["model"] for event in self.events if isinstance(event, dict) and "model" in event), None)
+        return next(
+            (
+                event["model"]
+                for event in self.events
+                if isinstance(event, dict) and "model" in event
+            ),
+            None,
+        )
 
     @property
     def text(self) -> str:
@@ -208,7 +226,14 @@ class Answer:
     @property
     def error(self) -> Mapping[str, Any] | None:
         """The error in the body, or in a stream's events."""
-        return next((event["error"] for event in self.events if isinstance(event, dict) and "error" in event), None)
+        return next(
+            (
+                event["error"]
+                for event in self.events
+                if isinstance(event, dict) and "error" in event
+            ),
+            None,
+        )
 
 
 @dataclass(slots=True)
@@ -225,7 +250,8 @@ class Gateway:
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def command(self) -> tuple[list[str], dict[str, str]]:
-        """The command line and the environment variables of the role's unit, with paths of this test."""
+        """The command line and the environment variables of the role's unit, with paths of this
+        test."""
         unit = TEMPLATES.get_template(UNIT.name).render(
             {
                 "service_name": "litellm",
@@ -242,15 +268,27 @@ class Gateway:
             ("%S", self.directory / "state"),
         ):
             unit = unit.replace(placeholder, str(value))
-        settings = [line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#")]
+        settings = [
+            line.split("=", 1)
+            for line in unit.splitlines()
+            if "=" in line and not line.startswith("#")
+        ]
         command = [shlex.split(value) for key, value in settings if key == "ExecStart"]
-        words = [word for key, value in settings if key == "Environment" for word in shlex.split(value)]
+        words = [
+            word for key, value in settings if key == "Environment" for word in shlex.split(value)
+        ]
         variables = dict(word.split("=", 1) for word in words)
         secrets = {name: secret(name) for name in secret_names(self.plan["document"])}
-        return command[0], {"PATH": "/usr/bin:/bin", **variables, **secrets, "HOME": str(self.directory)}
+        return command[0], {
+            "PATH": "/usr/bin:/bin",
+            **variables,
+            **secrets,
+            "HOME": str(self.directory),
+        }
 
     def allow(self, clients: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write the file of clients as the role does it. They are as in the plan; the key of each is `secret`'s."""
+        """Write the file of clients as the role does it. They are as in the plan; the key of each
+        is `secret`'s."""
         path = Path(self.command()[1]["MODELYARD_CLIENTS"])
         path.parent.mkdir(parents=True, exist_ok=True)
         given = {client["secret"]: secret(client["secret"]) for client in clients.values()}
@@ -263,12 +301,23 @@ class Gateway:
         (self.directory / "config").mkdir()
         if "PROMETHEUS_MULTIPROC_DIR" in variables:  # the benchmark's plain install has no metrics
             Path(variables["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True)
-        (self.directory / "config/gateway.yaml").write_text(json.dumps(self.plan["document"], indent=2) + "\n")
-        (self.directory / "config/rules.json").write_text(json.dumps(self.plan["rules"], indent=2) + "\n")
-        shutil.copytree(ROLE / "files/modelyard_gateway", self.directory / "python/modelyard_gateway")
+        (self.directory / "config/gateway.yaml").write_text(
+            json.dumps(self.plan["document"], indent=2) + "\n"
+        )
+        (self.directory / "config/rules.json").write_text(
+            json.dumps(self.plan["rules"], indent=2) + "\n"
+        )
+        shutil.copytree(
+            ROLE / "files/modelyard_gateway", self.directory / "python/modelyard_gateway"
+        )
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, env=variables, cwd=self.directory, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                command,
+                env=variables,
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         try:
             self.wait()
@@ -292,7 +341,8 @@ class Gateway:
         return self.directory / "log"
 
     def wait(self) -> None:
-        """Wait until it is ready. Raises AssertionError, with the end of its log, if that does not happen."""
+        """Wait until it is ready. Raises AssertionError, with the end of its log, if that does not
+        happen."""
         assert self.process is not None
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -317,7 +367,11 @@ class Gateway:
         """
         stream = bool(body and body.get("stream"))
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
-        own = {"Authorization": f"Bearer {secret(MASTER_KEY)}", "Content-Type": "application/json", **(headers or {})}
+        own = {
+            "Authorization": f"Bearer {secret(MASTER_KEY)}",
+            "Content-Type": "application/json",
+            **(headers or {}),
+        }
         started = time.monotonic()
         status = 0
         found: dict[str, str] = {}
@@ -341,7 +395,9 @@ class Gateway:
 
     def refusals(self) -> Counter[tuple[str, str]]:
         """How many requests all workers have refused, by client and status."""
-        pattern = r'modelyard_gateway_refusals_total\{api_key_alias="(.*)",status_code="(.*)"\} (\S+)'
+        pattern = (
+            r'modelyard_gateway_refusals_total\{api_key_alias="(.*)",status_code="(.*)"\} (\S+)'
+        )
         found = re.findall(pattern, self.request("GET", "/metrics/").body)
         return Counter({(client, status): int(float(number)) for client, status, number in found})
 

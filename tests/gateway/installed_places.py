@@ -1,7 +1,9 @@
-"""Prints from where the installed gateway takes what a request asks, as JSON. Runs with the gateway's own Python.
+"""Prints from where the installed gateway takes what a request asks, as JSON. Runs with the
+gateway's own Python.
 
-`parameters`: by open path, what FastAPI gives the endpoint and what it depends on (query, header, cookie, path, body).
-`headers`: names of headers that occur in the gateway's code. `queries`: modules and functions that read a query string.
+`parameters`: by open path, what FastAPI gives the endpoint and what it depends on (query, header,
+cookie, path, body). `headers`: names of headers that occur in the gateway's code. `queries`:
+modules and functions that read a query string.
 """
 
 import ast
@@ -18,14 +20,17 @@ from modelyard_gateway import requests
 from modelyard_gateway.clients import KEY_HEADERS
 
 PACKAGE = Path(litellm.__file__).parent
-HEADER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+|authorization|user|host|origin|cookie|referer|forwarded|accept|connection")
+HEADER = re.compile(
+    r"[a-z0-9]+(-[a-z0-9]+)+|authorization|user|host|origin|cookie|referer|forwarded|accept|connection"
+)
 """How the name of a header looks in code: in lower case, with a dash, or one of those without."""
 READERS = ("headers", "_headers", "request_headers", "raw_headers")
 """How variables that hold headers are called."""
 
 
 def routes(found: Iterable[object]) -> Iterator[APIRoute]:
-    """All routes, those of included routers in their place. LiteLLM includes them without a prefix."""
+    """All routes, those of included routers in their place. LiteLLM includes them without a
+    prefix."""
     for route in found:
         if hasattr(route, "original_router"):
             yield from routes(route.original_router.routes)
@@ -54,17 +59,25 @@ def parameters(dependant: Dependant) -> Iterator[str]:
 
 def is_headers(node: ast.expr) -> bool:
     """Whether an expression is the headers of a request, by its name."""
-    name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    name = (
+        node.attr
+        if isinstance(node, ast.Attribute)
+        else node.id
+        if isinstance(node, ast.Name)
+        else ""
+    )
     return name.lower() in READERS
 
 
 def read(tree: ast.AST) -> Iterator[str]:
-    """The names of headers that code reads: get, [], in, and what header names are compared with."""
+    """The names of headers that code reads: get, [], in, and what header names are compared
+    with."""
     for node in ast.walk(tree):
         match node:
             case (
                 ast.Call(
-                    func=ast.Attribute(value=value, attr="get" | "getlist"), args=[ast.Constant(value=str(key)), *_]
+                    func=ast.Attribute(value=value, attr="get" | "getlist"),
+                    args=[ast.Constant(value=str(key)), *_],
                 )
                 | ast.Subscript(value=value, slice=ast.Constant(value=str(key)))
                 | ast.Compare(left=ast.Constant(value=str(key)), comparators=[value])
@@ -72,7 +85,9 @@ def read(tree: ast.AST) -> Iterator[str]:
                 yield key.lower()
             case ast.Constant(value=str(key)) if key.lower().startswith("x-"):
                 yield key.lower()
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(key))) if "HEADER" in name:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(key))) if (
+                "HEADER" in name
+            ):
                 yield key.lower()
 
 
@@ -103,7 +118,8 @@ print(
     json.dumps(
         {
             "parameters": {
-                path: sorted(set(parameters(endpoint(f"/v1/{path}", method).dependant))) for path, method in asked
+                path: sorted(set(parameters(endpoint(f"/v1/{path}", method).dependant)))
+                for path, method in asked
             },
             "headers": sorted(headers),
             "queries": sorted(reading),

@@ -19,7 +19,8 @@ from stubs import Stubs
 from modelyard.names import GATEWAY_USER, REDIS_NAMESPACE, REDIS_PASSWORD
 
 PROGRAM = "/usr/bin/redis-check-rdb"
-"""Of Debian's redis-tools, and the server, too, when it is called so. The package of the server would start one."""
+"""Of Debian's redis-tools, and the server, too, when it is called so. The package of the server
+would start one."""
 
 START_S = 10
 
@@ -46,22 +47,37 @@ class Redis:
     def start(self) -> None:
         """Start it, and wait until it listens. Raises AssertionError."""
         if shutil.which(PROGRAM) is None:
-            raise AssertionError(f"{PROGRAM} is missing: apt-get install redis-tools (`make test` does)")
+            raise AssertionError(
+                f"{PROGRAM} is missing: apt-get install redis-tools (`make test` does)"
+            )
         role = yaml.safe_load((CLONE / "roles/redis/vars/main.yml").read_text())
         commands = " ".join(f"+{command}" for command in role["__redis_gateway_commands"])
         acl = self.directory / "users.acl"
         rights = f"on >{secret(REDIS_PASSWORD)} ~{REDIS_NAMESPACE}:* -@all {commands}"
         acl.write_text(f"user default off\nuser {GATEWAY_USER} {rights}\n")
-        options = {"bind": self.address, "port": str(self.port), "aclfile": str(acl), "save": "", "maxmemory": "64mb"}
+        options = {
+            "bind": self.address,
+            "port": str(self.port),
+            "aclfile": str(acl),
+            "save": "",
+            "maxmemory": "64mb",
+        }
         words = [word for option, value in options.items() for word in (f"--{option}", value)]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                ["redis-server", *words], executable=PROGRAM, cwd=self.directory, stdout=log, stderr=log
+                ["redis-server", *words],
+                executable=PROGRAM,
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
             )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             command = ["redis-cli", "-h", self.address, "-p", str(self.port), "ping"]
-            if "NOAUTH" in subprocess.run(command, capture_output=True, text=True, check=False).stdout:
+            if (
+                "NOAUTH"
+                in subprocess.run(command, capture_output=True, text=True, check=False).stdout
+            ):
                 return
             time.sleep(0.05)
         self.stop()
@@ -87,7 +103,8 @@ class Redis:
 
 @dataclass(slots=True)
 class Delay:
-    """A way to a server on which everything that the server says takes `seconds`. Runs on the stubs' loop."""
+    """A way to a server on which everything that the server says takes `seconds`. Runs on the
+    stubs' loop."""
 
     stubs: Stubs
     address: str
@@ -118,13 +135,18 @@ class Delay:
         except OSError:
             writer.close()
             return
-        ways = (self._carry(reader, to_target, slow=False), self._carry(from_target, writer, slow=True))
+        ways = (
+            self._carry(reader, to_target, slow=False),
+            self._carry(from_target, writer, slow=True),
+        )
         tasks = [asyncio.create_task(way) for way in ways]
         self.tasks.update(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
         self.tasks.difference_update(tasks)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool) -> None:
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool
+    ) -> None:
         with suppress(ConnectionError):
             while part := await reader.read(65536):
                 if slow:

@@ -1,7 +1,8 @@
-"""Recording stand-ins for model servers: they speak OpenAI's and Anthropic's API and fail on demand.
+"""Recording stand-ins for model servers: they speak OpenAI's and Anthropic's API and fail on
+demand.
 
-Hand-written HTTP on asyncio, because a test decides how many bytes of an answer are sent before it stops, which
-no server library offers.
+Hand-written HTTP on asyncio, because a test decides how many bytes of an answer are sent before it
+stops, which no server library offers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any, Literal, Self, TypeVar
 T = TypeVar("T")
 
 Point = Literal["request", "headers", "role", "token", "end"]
-"""How far an answer gets: nothing is sent, the headers, the chunk that only names the role, the first token, all."""
+"""How far an answer gets: nothing is sent, the headers, the chunk that only names the role, the
+first token, all."""
 
 POINTS: tuple[Point, ...] = ("request", "headers", "role", "token", "end")
 
@@ -38,7 +40,8 @@ class Behaviour:
     headers: Mapping[str, str] = field(default_factory=dict)
     until: Point = "end"
     then: Literal["silence", "cut"] = "silence"
-    """What happens at `until`, if that is before the end: nothing more comes, or the connection is closed."""
+    """What happens at `until`, if that is before the end: nothing more comes, or the connection is
+    closed."""
     pace_s: float = 0
     """Seconds before each token of a stream."""
     finish_reason: str = "stop"
@@ -104,7 +107,11 @@ class Stub:
             while (call := await self._read(reader)) is not None:
                 (self.network.calls if call.method == "POST" else self.network.others).append(call)
                 told = self.network.paths.get(call.path)
-                behaviour = told or self.behaviours.get(call.model) or self.network.behaviours.get(call.model, OK)
+                behaviour = (
+                    told
+                    or self.behaviours.get(call.model)
+                    or self.network.behaviours.get(call.model, OK)
+                )
                 async for part in answer(call, behaviour):
                     writer.write(part)
                     await writer.drain()
@@ -128,14 +135,22 @@ class Stub:
             return None
         first, *lines = head.decode("latin-1").rstrip().split("\r\n")
         method, path, _version = first.split(" ")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
-        body = {} if headers.get("content-type", "").startswith("multipart/") or not raw else json.loads(raw)
+        body = (
+            {}
+            if headers.get("content-type", "").startswith("multipart/") or not raw
+            else json.loads(raw)
+        )
         return Call((self.address, self.port), method, path, headers, body, time.monotonic())
 
 
 class Stubs:
-    """All stubs of a test process: one event loop in a thread of its own, one record of calls in order."""
+    """All stubs of a test process: one event loop in a thread of its own, one record of calls in
+    order."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -191,7 +206,9 @@ async def answer(call: Call, behaviour: Behaviour) -> AsyncIterator[bytes]:
         return
     stream = bool(call.body.get("stream")) and behaviour.body is None
     if not stream:
-        found = behaviour.body or (HEALTHY if call.path.startswith("/health") else whole(call, behaviour))
+        found = behaviour.body or (
+            HEALTHY if call.path.startswith("/health") else whole(call, behaviour)
+        )
         body = found if isinstance(found, bytes) else json.dumps(found).encode()
         yield _head(
             call,
@@ -202,8 +219,14 @@ async def answer(call: Call, behaviour: Behaviour) -> AsyncIterator[bytes]:
         if reach >= POINTS.index("token"):
             yield body if behaviour.until == "end" else body[: len(body) // 2]
         return
-    yield _head(call, behaviour.status, {"content-type": "text/event-stream", **behaviour.headers}, None)
-    for point, event in (("end", event) for event in behaviour.events) if behaviour.events else events(call, behaviour):
+    yield _head(
+        call, behaviour.status, {"content-type": "text/event-stream", **behaviour.headers}, None
+    )
+    for point, event in (
+        (("end", event) for event in behaviour.events)
+        if behaviour.events
+        else events(call, behaviour)
+    ):
         if reach < POINTS.index(point):
             return
         if behaviour.pace_s and point != "role":
@@ -213,7 +236,9 @@ async def answer(call: Call, behaviour: Behaviour) -> AsyncIterator[bytes]:
 
 
 HEALTHY: Mapping[str, Any] = {"status": "ok"}
-NOTHING: Mapping[str, Any] = {"error": {"message": "stub: nothing here", "type": "not_found_error", "code": 404}}
+NOTHING: Mapping[str, Any] = {
+    "error": {"message": "stub: nothing here", "type": "not_found_error", "code": 404}
+}
 
 USAGE: Mapping[str, int] = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 
@@ -262,7 +287,9 @@ def whole(call: Call, behaviour: Behaviour) -> Mapping[str, Any]:
             "object": "text_completion",
             "created": 1,
             "model": call.model,
-            "choices": [text_choice(index, words, behaviour.finish_reason) for index in choices(call)],
+            "choices": [
+                text_choice(index, words, behaviour.finish_reason) for index in choices(call)
+            ],
             "usage": USAGE,
         }
     if call.path.endswith("/responses"):
@@ -273,7 +300,9 @@ def whole(call: Call, behaviour: Behaviour) -> Mapping[str, Any]:
             "created_at": 1,
             "status": "completed",
             "model": call.model,
-            "output": [{**message, "content": [{"type": "output_text", "text": words, "annotations": []}]}],
+            "output": [
+                {**message, "content": [{"type": "output_text", "text": words, "annotations": []}]}
+            ],
             "parallel_tool_calls": True,
             "tool_choice": "auto",
             "tools": [],
@@ -300,20 +329,43 @@ def events(call: Call, behaviour: Behaviour) -> Iterator[tuple[Point, bytes]]:
     if call.path.endswith("/messages"):
         message = {**whole(call, behaviour), "content": [], "stop_reason": None}
         yield "role", _event({"type": "message_start", "message": message}, named=True)
-        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+        block = {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "text", "text": ""},
+        }
         yield "role", _event(block, named=True)
         for position, word in enumerate(text(call.model)):
-            delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}}
+            delta = {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "text_delta", "text": word},
+            }
             yield "end" if position else "token", _event(delta, named=True)
         yield "end", _event({"type": "content_block_stop", "index": 0}, named=True)
         stop = {"stop_reason": "end_turn", "stop_sequence": None}
-        yield "end", _event({"type": "message_delta", "delta": stop, "usage": {"output_tokens": 3}}, named=True)
+        yield (
+            "end",
+            _event(
+                {"type": "message_delta", "delta": stop, "usage": {"output_tokens": 3}}, named=True
+            ),
+        )
         yield "end", _event({"type": "message_stop"}, named=True)
         return
     if call.path.endswith("/responses"):
         response = whole(call, behaviour)
-        yield "role", _event({"type": "response.created", "response": {**response, "output": []}}, named=True)
-        delta = {"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0, "content_index": 0}
+        yield (
+            "role",
+            _event(
+                {"type": "response.created", "response": {**response, "output": []}}, named=True
+            ),
+        )
+        delta = {
+            "type": "response.output_text.delta",
+            "item_id": "msg_1",
+            "output_index": 0,
+            "content_index": 0,
+        }
         for position, word in enumerate(text(call.model)):
             yield "end" if position else "token", _event({**delta, "delta": word}, named=True)
         yield "end", _event({"type": "response.completed", "response": response}, named=True)
@@ -321,7 +373,12 @@ def events(call: Call, behaviour: Behaviour) -> Iterator[tuple[Point, bytes]]:
     if not call.path.endswith("/chat/completions"):
         yield from text_events(call, behaviour)
         return
-    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": call.model}
+    chunk = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": call.model,
+    }
 
     def choice(delta: Mapping[str, Any], finish: str | None = None) -> bytes:
         return _event({**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
@@ -336,11 +393,15 @@ def events(call: Call, behaviour: Behaviour) -> Iterator[tuple[Point, bytes]]:
 
 
 def text_events(call: Call, behaviour: Behaviour) -> Iterator[tuple[Point, bytes]]:
-    """The events of a stream of /completions, as vLLM and llama.cpp send them: one choice in each."""
+    """The events of a stream of /completions, as vLLM and llama.cpp send them: one choice in
+    each."""
     chunk = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": call.model}
     for position, word in enumerate(text(call.model)):
         for index in choices(call):
-            yield "end" if position else "token", _event({**chunk, "choices": [text_choice(index, word)]})
+            yield (
+                "end" if position else "token",
+                _event({**chunk, "choices": [text_choice(index, word)]}),
+            )
     for index in choices(call):
         yield "end", _event({**chunk, "choices": [text_choice(index, "", behaviour.finish_reason)]})
     if (call.body.get("stream_options") or {}).get("include_usage"):
@@ -359,14 +420,21 @@ def _chunk(data: bytes) -> bytes:
 
 def _head(call: Call, status: int, headers: Mapping[str, str], length: int | None) -> bytes:
     size = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
-    lines = [f"HTTP/1.1 {status} Stub", size, *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [
+        f"HTTP/1.1 {status} Stub",
+        size,
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     if call.headers.get("connection") == "close":
-        lines.append("connection: close")  # Said before it is done, or the client uses the connection again.
+        lines.append(
+            "connection: close"
+        )  # Said before it is done, or the client uses the connection again.
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 class Knocks:
-    """Records attempts to connect to ports where nothing listens: first packets of TCP over IPv4, in order.
+    """Records attempts to connect to ports where nothing listens: first packets of TCP over IPv4,
+    in order.
 
     Reads the loopback device below the kernel's own TCP, which answers them. Needs root.
     """
@@ -374,7 +442,9 @@ class Knocks:
     def __init__(self, ports: range) -> None:
         self.ports = ports
         self.seen: list[tuple[str, int]] = []
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.ntohs(0x0800))  # ETH_P_IP
+        self._socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_DGRAM, socket.ntohs(0x0800)
+        )  # ETH_P_IP
         self._socket.bind(("lo", 0x0800))
         self._socket.settimeout(0.2)
         self._stopped = False

@@ -1,4 +1,5 @@
-"""Tables of what was observed, printed after the tests and kept in docs/gateway.md between markers."""
+"""Tables of what was observed, printed after the tests and kept in docs/gateway.md between
+markers."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from harness import CLONE
 
 PAGE = CLONE / "docs/gateway.md"
 SECONDS = "s"
-"""The column that is printed and kept, but not compared: how long a request took depends on the machine."""
+"""The column that is printed and kept, but not compared: how long a request took depends on the
+machine."""
 
 
 @dataclass(slots=True)
@@ -55,7 +57,11 @@ def without_seconds(table: str) -> list[list[str]]:
 def kept(name: str) -> list[dict[str, str]]:
     """The rows of a table of docs/gateway.md, each by its columns."""
     table = (
-        PAGE.read_text(encoding="utf-8").partition(f"<!-- {name}: begin -->\n")[2].partition(f"<!-- {name}: end -->")[0]
+        PAGE.read_text(encoding="utf-8")
+        .partition(f"<!-- {name}: begin -->\n")[2]
+        .partition(f"<!-- {name}: end -->")[0]
     )
-    columns, _rule, *rows = (re.split(r" *\| *", line.strip("| ")) for line in table.strip().splitlines())
+    columns, _rule, *rows = (
+        re.split(r" *\| *", line.strip("| ")) for line in table.strip().splitlines()
+    )
     return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -1,4 +1,5 @@
-"""What errors look like and what they do not tell; what is read about models; one call of each step."""
+"""What errors look like and what they do not tell; what is read about models; one call of each
+step."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ STREAMS = ("chat/completions", "completions", "responses")
 
 
 @pytest.fixture(scope="module")
-def running(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def running(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     for address in ("192.0.2.1", "2001:db8::2", "192.0.2.3"):
         stubs.listen(address, 8000)
     gateway = Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("answers"))
@@ -75,10 +78,15 @@ def streamed(stream: bool) -> dict[str, Any]:
 
 
 def told(answer: Answer) -> Mapping[str, Any]:
-    """The error of an answer, which has OpenAI's shape and names nothing that is nobody's business."""
+    """The error of an answer, which has OpenAI's shape and names nothing that is nobody's
+    business."""
     found: Mapping[str, Any] | None = answer.error
     if answer.stream and not found:  # /v1/responses tells it in its own way
-        (failed,) = (event["response"]["error"] for event in answer.events if event["type"] == "response.failed")
+        (failed,) = (
+            event["response"]["error"]
+            for event in answer.events
+            if event["type"] == "response.failed"
+        )
         found = {"param": None, "type": "", **failed}
     assert found is not None, answer
     assert found.keys() == {"message", "type", "param", "code"}
@@ -90,8 +98,20 @@ def told(answer: Answer) -> Mapping[str, Any]:
         assert answer.body.keys() == {"error"}
     text = json.dumps(answer.body)
     ids = [entry["model_info"]["id"] for entry in document(RESULT)["model_list"]]
-    for hidden in (*ids, "192.0.2.", "2001:db8", ":8000", "cooldown", "Traceback", "litellm", "Exception -", "0x7"):
-        assert hidden not in text.replace("all_deployments_in_cooldown", "").replace("in cooldown", ""), hidden
+    for hidden in (
+        *ids,
+        "192.0.2.",
+        "2001:db8",
+        ":8000",
+        "cooldown",
+        "Traceback",
+        "litellm",
+        "Exception -",
+        "0x7",
+    ):
+        assert hidden not in text.replace("all_deployments_in_cooldown", "").replace(
+            "in cooldown", ""
+        ), hidden
     return found
 
 
@@ -100,8 +120,12 @@ LEAK = "stub: out of order, says http://192.0.2.1:8000/v1 of one/-/a"
 
 @pytest.mark.parametrize("who", ["all", "master"])
 @pytest.mark.parametrize("path", ASKING)
-def test_an_engines_words_arrive_without_its_address(gateway: Gateway, stubs: Stubs, path: str, who: str) -> None:
-    stubs.behaviours["a"] = Behaviour(400, {"error": {"message": LEAK, "type": "odd", "code": "odd"}})
+def test_an_engines_words_arrive_without_its_address(
+    gateway: Gateway, stubs: Stubs, path: str, who: str
+) -> None:
+    stubs.behaviours["a"] = Behaviour(
+        400, {"error": {"message": LEAK, "type": "odd", "code": "odd"}}
+    )
     for stream in (False, True) if path in STREAMS else (False,):
         answer = send(gateway, path, who, model="a", **streamed(stream))
         assert answer.status == 400
@@ -109,16 +133,24 @@ def test_an_engines_words_arrive_without_its_address(gateway: Gateway, stubs: St
 
 
 @pytest.mark.parametrize("path", STREAMS)
-def test_neither_does_an_error_in_a_stream_tell_it(gateway: Gateway, stubs: Stubs, path: str) -> None:
+def test_neither_does_an_error_in_a_stream_tell_it(
+    gateway: Gateway, stubs: Stubs, path: str
+) -> None:
     with stubs.recording():
         first = send(gateway, path, model="a", stream=True).events[0]
     events: tuple[bytes, ...] = (
         b"data: %s\n\n"
-        % json.dumps({**first, "choices": [{"index": 0, "text": "I", "delta": {"content": "I"}}]}).encode(),
+        % json.dumps(
+            {**first, "choices": [{"index": 0, "text": "I", "delta": {"content": "I"}}]}
+        ).encode(),
         b'data: {"error": {"message": "%s", "code": 500}}\n\n' % LEAK.encode(),
     )
     if path == "responses":
-        failed = {**first["response"], "status": "failed", "error": {"code": "server_error", "message": LEAK}}
+        failed = {
+            **first["response"],
+            "status": "failed",
+            "error": {"code": "server_error", "message": LEAK},
+        }
         events = tuple(
             b"data: %s\n\n" % json.dumps(event).encode()
             for event in (first, {"type": "response.failed", "response": failed})
@@ -131,7 +163,9 @@ def test_neither_does_an_error_in_a_stream_tell_it(gateway: Gateway, stubs: Stub
 
 @pytest.mark.parametrize("model", ["dead", "dead6"])
 @pytest.mark.parametrize("path", ASKING)
-def test_an_engine_that_is_not_there_has_no_address(gateway: Gateway, path: str, model: str) -> None:
+def test_an_engine_that_is_not_there_has_no_address(
+    gateway: Gateway, path: str, model: str
+) -> None:
     for stream in (False, True) if path in STREAMS else (False,):
         answer = send(gateway, path, model=model, **streamed(stream))
         assert answer.status in (500, 429), "after two failures it is cooled down"
@@ -149,14 +183,20 @@ def test_a_stream_that_breaks_tells_no_place(gateway: Gateway, stubs: Stubs) -> 
 
 def test_who_cools_down_is_nobodys_business(gateway: Gateway, stubs: Stubs) -> None:
     """That everything does is: the code says so, and when to come back."""
-    stubs.behaviours |= dict.fromkeys(("p2", "p3"), Behaviour(500, {"error": {"message": "stub: out of order"}}))
+    stubs.behaviours |= dict.fromkeys(
+        ("p2", "p3"), Behaviour(500, {"error": {"message": "stub: out of order"}})
+    )
     stubs.paths["/health"] = Behaviour(503)
     for path in ASKING:
         for _ in range(3):  # it lasts a second
             send(gateway, "chat/completions", model="pair")
         answer = send(gateway, path, model="pair")
         error = told(answer)
-        assert (answer.status, error["type"], error["code"]) == (429, "all_deployments_in_cooldown", "429")
+        assert (answer.status, error["type"], error["code"]) == (
+            429,
+            "all_deployments_in_cooldown",
+            "429",
+        )
         assert error["message"].startswith("No deployments available for selected model")
         assert int(answer.headers["retry-after"]) == 1
 
@@ -168,7 +208,10 @@ def test_an_engine_is_asked_once(gateway: Gateway, stubs: Stubs, path: str, how:
     if (path, how) == ("moderations", "silence"):
         pytest.skip("LiteLLM waits for these as long as the client does")
     busy = {"error": {"message": "stub: busy"}}
-    behaviours = {"cut": Behaviour(until="token", then="cut"), "silence": Behaviour(until="request")}
+    behaviours = {
+        "cut": Behaviour(until="token", then="cut"),
+        "silence": Behaviour(until="request"),
+    }
     stubs.behaviours["a"] = behaviours.get(how) or Behaviour(int(how), busy)
     with stubs.recording() as calls:
         answer = send(gateway, path, model="a")
@@ -177,7 +220,9 @@ def test_an_engine_is_asked_once(gateway: Gateway, stubs: Stubs, path: str, how:
     told(answer)
 
 
-def read(gateway: Gateway, method: str, path: str, who: str) -> tuple[int, Mapping[str, str], bytes]:
+def read(
+    gateway: Gateway, method: str, path: str, who: str
+) -> tuple[int, Mapping[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
     connection.request(method, path, headers={"Authorization": f"Bearer {secret(KEYS[who])}"})
     response = connection.getresponse()
@@ -201,8 +246,22 @@ def test_what_is_listed_can_be_looked_up(gateway: Gateway, who: str, names: list
     for name in names:
         status, headers, raw = read(gateway, "GET", f"/v1/models/{name}", who)
         assert (status, headers["content-type"]) == (200, "application/json")
-        assert json.loads(raw) == {"id": name, "object": "model", "created": 1677610602, "owned_by": "modelyard"}
-    for name in ("nope", "", "one/-/a", "p2", "openai/a", "a/", "a,fast", *([] if who == "master" else ["a", "pair"])):
+        assert json.loads(raw) == {
+            "id": name,
+            "object": "model",
+            "created": 1677610602,
+            "owned_by": "modelyard",
+        }
+    for name in (
+        "nope",
+        "",
+        "one/-/a",
+        "p2",
+        "openai/a",
+        "a/",
+        "a,fast",
+        *([] if who == "master" else ["a", "pair"]),
+    ):
         status, headers, raw = read(gateway, "GET", f"/v1/models/{name}", who)
         error = json.loads(raw)["error"]
         assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
@@ -222,8 +281,12 @@ def test_the_list_tells_nothing_but_names(gateway: Gateway) -> None:
         assert model.keys() <= {"id", "object", "created", "owned_by", "mode"}
 
 
-@pytest.mark.parametrize(("method", "status"), [("OPTIONS", 405), ("PUT", 405), ("DELETE", 405), ("PATCH", 405)])
-def test_a_wrong_method_is_an_error_in_the_same_shape(gateway: Gateway, method: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("method", "status"), [("OPTIONS", 405), ("PUT", 405), ("DELETE", 405), ("PATCH", 405)]
+)
+def test_a_wrong_method_is_an_error_in_the_same_shape(
+    gateway: Gateway, method: str, status: int
+) -> None:
     answer = gateway.request(method, "/v1/models")
     assert answer.status == status
     assert told(answer)["code"] == "method_not_allowed"

@@ -1,4 +1,5 @@
-"""What comes before a request is understood: the key before the body, its size, its time, and what it is."""
+"""What comes before a request is understood: the key before the body, its size, its time, and what
+it is."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ QUESTION = {"model": "a", "messages": [{"role": "user", "content": "Who are you?
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     stubs.listen("192.0.2.1", 8000)
     running = Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("bodies"))
     running.allow(plan(RESULT)["clients"])
@@ -44,8 +47,13 @@ def send(
     path: str = CHAT,
     method: str = "POST",
 ) -> tuple[int, dict[str, object], float]:
-    """Send a head and parts of a body as they are; returns status, error (if any) and how long the answer took."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in headers.items())]
+    """Send a head and parts of a body as they are; returns status, error (if any) and how long the
+    answer took."""
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: x",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
         started = time.monotonic()
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -78,7 +86,9 @@ def chunk(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("key", [None, "", "sk-of-nobody"])
 @pytest.mark.parametrize("length", [10, 250 * MIB, None])
-def test_without_a_key_the_body_is_not_waited_for(gateway: Gateway, key: str | None, length: int | None) -> None:
+def test_without_a_key_the_body_is_not_waited_for(
+    gateway: Gateway, key: str | None, length: int | None
+) -> None:
     status, error, taken = send(gateway, headers(length, key))
     assert (status, error["code"]) == (401, "invalid_api_key")
     assert taken < 0.9, "before the deadline of a body"
@@ -96,7 +106,9 @@ def test_large_bodies_without_a_key_cost_no_memory(gateway: Gateway) -> None:
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
             head = [f"{name}: {value}" for name, value in headers(250 * MIB, None).items()]
-            connection.sendall("\r\n".join([f"POST {CHAT} HTTP/1.1", "Host: x", *head, "", ""]).encode())
+            connection.sendall(
+                "\r\n".join([f"POST {CHAT} HTTP/1.1", "Host: x", *head, "", ""]).encode()
+            )
             sent = 0
             with suppress(ConnectionError):
                 while sent < 250:
@@ -106,7 +118,9 @@ def test_large_bodies_without_a_key_cost_no_memory(gateway: Gateway) -> None:
     assert memory(gateway) - before < 20_000
 
 
-@pytest.mark.parametrize(("size", "key", "wanted"), [(70_000, None, 401), (MIB, None, 401), (2 * MIB - 1, KEY, 413)])
+@pytest.mark.parametrize(
+    ("size", "key", "wanted"), [(70_000, None, 401), (MIB, None, 401), (2 * MIB - 1, KEY, 413)]
+)
 def test_a_client_that_sends_all_before_it_reads_sees_the_refusal(
     gateway: Gateway, size: int, key: str | None, wanted: int
 ) -> None:
@@ -120,10 +134,14 @@ def test_a_client_that_sends_all_before_it_reads_sees_the_refusal(
 
 
 def test_a_body_may_be_as_large_as_the_limit(gateway: Gateway, stubs: Stubs) -> None:
-    body = json.dumps({**QUESTION, "messages": [{"role": "user", "content": "x" * (MIB - 200)}]}).encode()
+    body = json.dumps(
+        {**QUESTION, "messages": [{"role": "user", "content": "x" * (MIB - 200)}]}
+    ).encode()
     with stubs.recording() as calls:
         assert send(gateway, headers(len(body)), body)[0] == 200
-        assert send(gateway, headers(None), chunk(body[:9]), chunk(body[9:]), b"0\r\n\r\n")[0] == 200
+        assert (
+            send(gateway, headers(None), chunk(body[:9]), chunk(body[9:]), b"0\r\n\r\n")[0] == 200
+        )
     assert len(calls) == 2
 
 
@@ -138,7 +156,9 @@ def test_a_larger_one_is_refused(gateway: Gateway, stubs: Stubs) -> None:
 
 
 @pytest.mark.parametrize("length", [1000, None])
-def test_a_body_that_never_ends_is_given_up(gateway: Gateway, stubs: Stubs, length: int | None) -> None:
+def test_a_body_that_never_ends_is_given_up(
+    gateway: Gateway, stubs: Stubs, length: int | None
+) -> None:
     part = b'{"model": "a",' if length else chunk(b'{"model": "a",')
     with stubs.recording() as calls:
         status, error, taken = send(gateway, headers(length), part)
@@ -209,11 +229,16 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("what", AMBIGUOUS)
-def test_what_can_be_understood_in_several_ways_is_refused(gateway: Gateway, stubs: Stubs, what: str) -> None:
+def test_what_can_be_understood_in_several_ways_is_refused(
+    gateway: Gateway, stubs: Stubs, what: str
+) -> None:
     """With a client's key, and with the master's; without one it is 401."""
     body = AMBIGUOUS[what]
     with stubs.recording() as calls:
-        found = [send(gateway, headers(len(body), key), body)[0] for key in (KEY, secret("LITELLM_MASTER_KEY"), None)]
+        found = [
+            send(gateway, headers(len(body), key), body)[0]
+            for key in (KEY, secret("LITELLM_MASTER_KEY"), None)
+        ]
     assert found == [400, 400, 401]
     assert calls == []
     assert "Traceback" not in gateway.log.read_text()
@@ -224,7 +249,11 @@ COSTLY = {
     "texts inside a text": (200, chat('"user": "{}"'.format(r"\\\"[{,a" * 100_000))),
     "fields, one of them twice": (
         400,
-        chat('"metadata": {{{}, "x": 1}}'.format(", ".join(f'"{i}": 1' for i in range(70_000)) + ', "x": 1')),
+        chat(
+            '"metadata": {{{}, "x": 1}}'.format(
+                ", ".join(f'"{i}": 1' for i in range(70_000)) + ', "x": 1'
+            )
+        ),
     ),
     "elements": (413, chat(f'"metadata": {{"x": [1{",1" * 500_001}]}}')),
     "fields": (413, chat(f'"metadata": [{{}}{",{}" * 330_000}]')),

@@ -36,7 +36,12 @@ RESULT = compiled(CATALOGUE, {"llm_redis": ["cache"]}, {"cache": "192.0.2.21"})
 CLIENTS: Mapping[str, Any] = RESULT.plans["gw"]["litellm"]["clients"]
 MASTER = "the master key"
 
-CHAT, TEXT, VECTORS, WORDS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"
+CHAT, TEXT, VECTORS, WORDS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+)
 ASKED: Mapping[str, Mapping[str, Any]] = {
     CHAT: {"model": "chat", "messages": [{"role": "user", "content": "Who are you?"}]},
     TEXT: {"model": "text", "prompt": "Who are you?"},
@@ -56,7 +61,9 @@ ANSWERS: Mapping[str, Mapping[str, Any]] = {
     "vectors": {
         "object": "list",
         "model": "vectors",
-        "data": [{"object": "embedding", "index": index, "embedding": [0.0, index]} for index in range(2)],
+        "data": [
+            {"object": "embedding", "index": index, "embedding": [0.0, index]} for index in range(2)
+        ],
         "usage": {"prompt_tokens": 5, "total_tokens": 5},
     },
     "words": {
@@ -84,7 +91,9 @@ ANSWERS: Mapping[str, Mapping[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     behaviours = stubs.listen("192.0.2.1", 8000).behaviours
     behaviours |= {name: Behaviour(body=body) for name, body in ANSWERS.items()}
     # What a form asks for the stub does not read.
@@ -94,7 +103,9 @@ def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFa
     with Redis("192.0.2.21", tmp_path_factory.mktemp("redis")), running:
         running.chat("text")  # The first request takes so long that Redis seems to be away.
         deadline = time.monotonic() + 10
-        while (log := running.log.read_text()).count("Redis does not answer") > log.count("Redis answers again"):
+        while (log := running.log.read_text()).count("Redis does not answer") > log.count(
+            "Redis answers again"
+        ):
             assert time.monotonic() < deadline, "Redis does not answer"
             time.sleep(0.1)
         yield running
@@ -102,18 +113,28 @@ def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFa
 
 
 def key(sender: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {secret(MASTER_KEY if sender == MASTER else CLIENTS[sender]['secret'])}"}
+    return {
+        "Authorization": (
+            f"Bearer {secret(MASTER_KEY if sender == MASTER else CLIENTS[sender]['secret'])}"
+        )
+    }
 
 
-def ask(gateway: Gateway, sender: str, path: str, headers: Mapping[str, str] | None = None, **more: Any) -> Answer:
-    answer = gateway.request("POST", path, {**ASKED[path], **more}, {**key(sender), **(headers or {})})
+def ask(
+    gateway: Gateway, sender: str, path: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> Answer:
+    answer = gateway.request(
+        "POST", path, {**ASKED[path], **more}, {**key(sender), **(headers or {})}
+    )
     assert answer.status == 200, answer.body
     return answer
 
 
 @pytest.mark.parametrize("path", ASKED)
 @pytest.mark.parametrize("sender", ["one", MASTER])
-def test_the_same_request_is_asked_once(gateway: Gateway, stubs: Stubs, path: str, sender: str) -> None:
+def test_the_same_request_is_asked_once(
+    gateway: Gateway, stubs: Stubs, path: str, sender: str
+) -> None:
     with stubs.recording() as calls:
         answers = [ask(gateway, sender, path, user=f"somebody of {sender}") for _ in range(3)]
     assert len(calls) == 1
@@ -142,7 +163,11 @@ def test_nobody_else_gets_the_answer(gateway: Gateway, stubs: Stubs, path: str) 
 
 OTHERWISE: Mapping[str, list[dict[str, Any]]] = {
     CHAT: [
-        *({name: value} for name in ("grammar", "guided_regex", "unheard_of") for value in ("x", "y")),
+        *(
+            {name: value}
+            for name in ("grammar", "guided_regex", "unheard_of")
+            for value in ("x", "y")
+        ),
         *({"guided_json": {"type": kind}} for kind in ("object", "array")),
         *({"min_p": value} for value in (0, 0.1)),
         *({"temperature": value} for value in (0, 0.0, 1)),
@@ -162,13 +187,21 @@ OTHERWISE: Mapping[str, list[dict[str, Any]]] = {
         {"truncate_prompt_tokens": 2},
         {"instruction": "x"},
     ],
-    WORDS: [{"grammar": "x"}, {"grammar": "y"}, {"min_p": 0.1}, {"instructions": "x"}, {"metadata": {"a": "x"}}],
+    WORDS: [
+        {"grammar": "x"},
+        {"grammar": "y"},
+        {"min_p": 0.1},
+        {"instructions": "x"},
+        {"metadata": {"a": "x"}},
+    ],
 }
 
 
 @pytest.mark.parametrize("path", ASKED)
 @pytest.mark.parametrize("sender", ["one", MASTER])
-def test_every_field_makes_another_request(gateway: Gateway, stubs: Stubs, path: str, sender: str) -> None:
+def test_every_field_makes_another_request(
+    gateway: Gateway, stubs: Stubs, path: str, sender: str
+) -> None:
     with stubs.recording() as calls:
         for more in [{}, *OTHERWISE[path]]:
             ask(gateway, sender, path, **more)
@@ -200,15 +233,28 @@ CONTROLS: list[Any] = [
 
 
 @pytest.mark.parametrize("path", ASKED)
-def test_what_a_client_says_about_it_is_not_heard(gateway: Gateway, stubs: Stubs, path: str) -> None:
+def test_what_a_client_says_about_it_is_not_heard(
+    gateway: Gateway, stubs: Stubs, path: str
+) -> None:
     with stubs.recording() as calls:
         for control in CONTROLS:
-            ask(gateway, "one", path, {"Cache-Control": "no-cache, no-store, s-maxage=0"}, user="me", cache=control)
+            ask(
+                gateway,
+                "one",
+                path,
+                {"Cache-Control": "no-cache, no-store, s-maxage=0"},
+                user="me",
+                cache=control,
+            )
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("field", ["cache_key", "preset_cache_key", "caching", "ttl", "caching_groups"])
-def test_what_would_reach_the_answers_of_others_is_refused(gateway: Gateway, stubs: Stubs, field: str) -> None:
+@pytest.mark.parametrize(
+    "field", ["cache_key", "preset_cache_key", "caching", "ttl", "caching_groups"]
+)
+def test_what_would_reach_the_answers_of_others_is_refused(
+    gateway: Gateway, stubs: Stubs, field: str
+) -> None:
     with stubs.recording() as calls:
         answer = gateway.request("POST", CHAT, {**ASKED[CHAT], field: "x"}, key("one"))
     assert (answer.status, calls) == (400, [])
@@ -232,10 +278,15 @@ def test_nor_do_metadata_reach_them(gateway: Gateway, stubs: Stubs, path: str) -
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("field", ["dynamic_cache_object", "hash_hex", "key", "result", "self", "value", "s-maxage"])
+@pytest.mark.parametrize(
+    "field", ["dynamic_cache_object", "hash_hex", "key", "result", "self", "value", "s-maxage"]
+)
 @pytest.mark.parametrize("path", ASKED)
-def test_fields_that_are_called_like_something_inside(gateway: Gateway, path: str, field: str) -> None:
-    """They go to the engine as any other that the gateway does not know, or are refused. Nothing breaks."""
+def test_fields_that_are_called_like_something_inside(
+    gateway: Gateway, path: str, field: str
+) -> None:
+    """They go to the engine as any other that the gateway does not know, or are refused. Nothing
+    breaks."""
     answer = gateway.request("POST", path, {**ASKED[path], field: "x"}, key("one"))
     assert answer.status in (200, 400), answer.body
 
@@ -245,7 +296,9 @@ def test_forms_are_asked_every_time(gateway: Gateway, stubs: Stubs) -> None:
 
     def send(sender: str, content: str) -> int:
         parts = '--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nspeech\r\n'
-        parts += '--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + content
+        parts += (
+            '--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + content
+        )
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
         headers = {**key(sender), "Content-Type": "multipart/form-data; boundary=x"}
         connection.request("POST", "/v1/audio/transcriptions", parts + "\r\n--x--\r\n", headers)

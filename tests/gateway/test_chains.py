@@ -64,7 +64,8 @@ RANDOM_MODELS = 16
 
 
 def random_catalogue() -> str:
-    """Groups of models with chains to any models behind them in their group, so that no chain leads back."""
+    """Groups of models with chains to any models behind them in their group, so that no chain leads
+    back."""
     chains: dict[str, dict[str, object]] = {}
     for seed in SEEDS:
         dice = random.Random(seed)
@@ -74,9 +75,17 @@ def random_catalogue() -> str:
             steps = dice.sample(behind, min(len(behind), dice.randint(0, 3)))
             chains[name] = {"chain": steps} if steps else {"terminal": True}
     models = [{"name": name} for name in chains]
-    provider = {"type": "openai_compatible", "base_url": "http://192.0.2.1:8000/v1", "models": models}
+    provider = {
+        "type": "openai_compatible",
+        "base_url": "http://192.0.2.1:8000/v1",
+        "models": models,
+    }
     gateway = {"cooldown_s": 0.001, "timeouts": {"request_s": 5, "stream_s": 5}}
-    catalogue = {"llm_providers": {"one": provider}, "llm_routing": {"fallbacks": chains}, "llm_gateway": gateway}
+    catalogue = {
+        "llm_providers": {"one": provider},
+        "llm_routing": {"fallbacks": chains},
+        "llm_gateway": gateway,
+    }
     return yaml.safe_dump(catalogue)
 
 
@@ -85,15 +94,20 @@ NAMES = [route["name"] for route in RESULT.routes]
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     stubs.listen("192.0.2.1", 8000)
     stubs.listen("192.0.2.2", 8000)
     with Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("chains")) as running:
         yield running
 
 
-def calls_with_failing(gateway: Gateway, stubs: Stubs, name: str, failing: list[str], stream: bool) -> list[str]:
-    """Ask for `name` while those fail: the calls in order. The one that did not fail must have answered."""
+def calls_with_failing(
+    gateway: Gateway, stubs: Stubs, name: str, failing: list[str], stream: bool
+) -> list[str]:
+    """Ask for `name` while those fail: the calls in order. The one that did not fail must have
+    answered."""
     stubs.behaviours.clear()
     stubs.behaviours.update(dict.fromkeys(failing, FAIL))
     with stubs.recording() as calls:
@@ -110,8 +124,11 @@ def test_the_compiled_order_is_the_one_meant() -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_prefix_of_a_route_can_fail(gateway: Gateway, stubs: Stubs, name: str, stream: bool) -> None:
-    """Of every public name: the first step fails, the first two, and so on up to all but the last."""
+def test_every_prefix_of_a_route_can_fail(
+    gateway: Gateway, stubs: Stubs, name: str, stream: bool
+) -> None:
+    """Of every public name: the first step fails, the first two, and so on up to all but the
+    last."""
     planned = order(RESULT, name)
     for failing in range(len(planned)):
         asked = calls_with_failing(gateway, stubs, name, planned[:failing], stream)
@@ -121,7 +138,10 @@ def test_every_prefix_of_a_route_can_fail(gateway: Gateway, stubs: Stubs, name: 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exhausted_route_asks_everybody_once(gateway: Gateway, stubs: Stubs, name: str) -> None:
     planned = order(RESULT, name)
-    errors = {model: Behaviour(500, {"error": {"message": f"stub: {model} is out of order"}}) for model in planned}
+    errors = {
+        model: Behaviour(500, {"error": {"message": f"stub: {model} is out of order"}})
+        for model in planned
+    }
     stubs.behaviours.update(errors)
     with stubs.recording() as calls:
         answer = gateway.chat(name)
@@ -145,5 +165,8 @@ def test_any_chains(environment: Path, stubs: Stubs, tmp_path: Path) -> None:
         for route in result.routes:
             planned = order(result, route["name"])
             longest = max(longest, len(planned))
-            assert calls_with_failing(gateway, stubs, route["name"], planned[:-1], stream=False) == planned
+            assert (
+                calls_with_failing(gateway, stubs, route["name"], planned[:-1], stream=False)
+                == planned
+            )
     assert longest > 8, "the dice must give long chains too"

@@ -1,4 +1,5 @@
-"""Cool-downs: what failed twice is skipped for a while, wherever it stands, unless nobody steps in for it."""
+"""Cool-downs: what failed twice is skipped for a while, wherever it stands, unless nobody steps in
+for it."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ FAIL = Behaviour(500, {"error": {"message": "stub: out of order", "type": "serve
 COOLDOWN_S = 3
 
 GROUPS = ["skipped.whole", "skipped.stream", "counted", "again", "alias", "retry-after", "no-path"]
-"""Every test has models of its own, so that none has to wait until another's cool-downs are over."""
+"""Every test has models of its own, so that none has to wait until another's cool-downs are
+over."""
 
 
 def catalogue() -> str:
@@ -26,7 +28,11 @@ def catalogue() -> str:
     for group in GROUPS:
         head, step, last = (f"{group}.{name}" for name in ("head", "step", "last"))
         models += [{"name": head}, {"name": step}, {"name": last}]
-        fallbacks |= {head: {"chain": [step, last]}, step: {"chain": [last]}, last: {"terminal": True}}
+        fallbacks |= {
+            head: {"chain": [step, last]},
+            step: {"chain": [last]},
+            last: {"terminal": True},
+        }
     kind = "openai_compatible"
     providers = {
         "one": {"type": kind, "base_url": "http://192.0.2.1:8000/v1", "models": models},
@@ -42,10 +48,14 @@ def catalogue() -> str:
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     stubs.listen("192.0.2.1", 8000)
     stubs.listen("192.0.2.2", 8000)
-    with Gateway(environment, plan(compiled(catalogue())), tmp_path_factory.mktemp("cooldown")) as running:
+    with Gateway(
+        environment, plan(compiled(catalogue())), tmp_path_factory.mktemp("cooldown")
+    ) as running:
         yield running
 
 
@@ -83,7 +93,11 @@ def test_a_step_counts_its_failures_wherever_it_stands(gateway: Gateway, stubs: 
 
 def test_it_is_asked_again_when_the_time_is_up(gateway: Gateway, stubs: Stubs) -> None:
     stubs.behaviours["again.head"] = FAIL
-    assert [asked(gateway, stubs, "again.head") for _ in range(3)] == ["head step", "head step", "step"]
+    assert [asked(gateway, stubs, "again.head") for _ in range(3)] == [
+        "head step",
+        "head step",
+        "step",
+    ]
     stubs.behaviours.clear()
     assert asked(gateway, stubs, "again.head") == "step", "it answers again, but nobody asks it yet"
     time.sleep(COOLDOWN_S + 0.5)
@@ -92,12 +106,17 @@ def test_it_is_asked_again_when_the_time_is_up(gateway: Gateway, stubs: Stubs) -
 
 def test_an_alias_shares_it(gateway: Gateway, stubs: Stubs) -> None:
     stubs.behaviours["alias.head"] = FAIL
-    assert [asked(gateway, stubs, "nickname") for _ in range(3)] == ["head step", "head step", "step"]
+    assert [asked(gateway, stubs, "nickname") for _ in range(3)] == [
+        "head step",
+        "head step",
+        "step",
+    ]
     assert asked(gateway, stubs, "alias.head") == "step"
 
 
 def test_the_last_step_never_cools_down(gateway: Gateway, stubs: Stubs) -> None:
-    """Asked for by name, nobody steps in for it; there would be nothing but errors until the time is up."""
+    """Asked for by name, nobody steps in for it; there would be nothing but errors until the time
+    is up."""
     stubs.behaviours["counted.last"] = FAIL
     assert [asked(gateway, stubs, "counted.last") for _ in range(5)] == ["last"] * 5
     stubs.behaviours.clear()
@@ -105,7 +124,8 @@ def test_the_last_step_never_cools_down(gateway: Gateway, stubs: Stubs) -> None:
 
 
 def test_several_hosts_of_a_last_step_do_cool_down(gateway: Gateway, stubs: Stubs) -> None:
-    """They step in for each other. So when all of them failed twice, the name is turned away until the time is up."""
+    """They step in for each other. So when all of them failed twice, the name is turned away until
+    the time is up."""
     stubs.behaviours["pair"] = FAIL
     assert [asked(gateway, stubs, "pair") for _ in range(3)] == ["pair pair", "pair pair", ""]
     answer = gateway.chat("pair")
@@ -120,7 +140,11 @@ def test_retry_after_decides_how_long(gateway: Gateway, stubs: Stubs) -> None:
     stubs.behaviours["retry-after.head"] = Behaviour(
         429, {"error": {"message": "stub: too many"}}, {"retry-after": "1"}
     )
-    assert [asked(gateway, stubs, "retry-after.head") for _ in range(3)] == ["head step", "head step", "step"]
+    assert [asked(gateway, stubs, "retry-after.head") for _ in range(3)] == [
+        "head step",
+        "head step",
+        "step",
+    ]
     time.sleep(1.5)
     assert asked(gateway, stubs, "retry-after.head") == "head step"
 
@@ -128,20 +152,36 @@ def test_retry_after_decides_how_long(gateway: Gateway, stubs: Stubs) -> None:
 def test_a_path_the_engine_does_not_have_cools_nothing_down(gateway: Gateway, stubs: Stubs) -> None:
     """What one client asks in vain must not take the model from all of them."""
     for _ in range(3):
-        assert gateway.request("POST", "/v1/moderations", {"model": "no-path.head", "input": "hello"}).status == 404
+        assert (
+            gateway.request(
+                "POST", "/v1/moderations", {"model": "no-path.head", "input": "hello"}
+            ).status
+            == 404
+        )
     assert asked(gateway, stubs, "no-path.head") == "head"
 
 
 @pytest.mark.full
-def test_limit_of_the_gateway_many_deployments_without_redis(environment: Path, stubs: Stubs, tmp_path: Path) -> None:
+def test_limit_of_the_gateway_many_deployments_without_redis(
+    environment: Path, stubs: Stubs, tmp_path: Path
+) -> None:
     """A limit of the pinned release, kept here so that an upgrade that lifts it is seen.
 
-    Without Redis the router remembers 200 things and drops first what ends first: its counts of failures. With
-    150 deployments in use within a minute the second failure of one counts as the first, and it is never skipped.
+    Without Redis the router remembers 200 things and drops first what ends first: its counts of
+    failures. With 150 deployments in use within a minute the second failure of one counts as the
+    first, and it is never skipped.
     """
     models = [{"name": f"m{number}"} for number in range(150)]
-    provider = {"type": "openai_compatible", "base_url": "http://192.0.2.1:8000/v1", "models": models}
-    spare = {"type": "openai_compatible", "base_url": "http://192.0.2.1:8000/v1", "models": [{"name": "spare"}]}
+    provider = {
+        "type": "openai_compatible",
+        "base_url": "http://192.0.2.1:8000/v1",
+        "models": models,
+    }
+    spare = {
+        "type": "openai_compatible",
+        "base_url": "http://192.0.2.1:8000/v1",
+        "models": [{"name": "spare"}],
+    }
     routing = {"default_fallbacks": ["spare"], "fallbacks": {"spare": {"terminal": True}}}
     catalogue = {"llm_providers": {"many": provider, "spare": spare}, "llm_routing": routing}
     stubs.listen("192.0.2.1", 8000)

@@ -1,4 +1,5 @@
-"""What a request itself causes takes no model from others, on any path; what the engine causes does."""
+"""What a request itself causes takes no model from others, on any path; what the engine causes
+does."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ SHAPES = ("head", "last", "pair")
 EVERYWHERE = pytest.mark.parametrize(
     ("shape", "path"),
     [
-        pytest.param(shape, path, marks=() if path == "chat" or shape == "head" else pytest.mark.full)
+        pytest.param(
+            shape, path, marks=() if path == "chat" or shape == "head" else pytest.mark.full
+        )
         for shape in SHAPES
         for path in PATHS
     ],
@@ -47,7 +50,9 @@ ADDRESSES = {"one": "192.0.2.1", "two": "192.0.2.2"}
 
 
 def answered(status: int, message: str) -> Behaviour:
-    return Behaviour(status, {"error": {"message": message, "type": "server_error", "code": status}})
+    return Behaviour(
+        status, {"error": {"message": message, "type": "server_error", "code": status}}
+    )
 
 
 OUT_OF_ORDER = answered(500, "stub: out of order")
@@ -55,14 +60,19 @@ OUT_OF_ORDER = answered(500, "stub: out of order")
 REQUESTS_FAULT = {
     # Words of engines, in an answer of 500. Their sources: see docs/gateway.md.
     "picture": answered(
-        500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+        500,
+        "image input is not supported - hint: if this is unexpected, you may need to provide the"
+        " mmproj",
     ),
     "type": answered(500, "[json.exception.type_error.302] type must be number, but is string"),
     "too-long": answered(500, "the request exceeds the available context size, try increasing it"),
-    "ollama-picture": Behaviour(500, {"error": "this model is missing data required for image input"}),
+    "ollama-picture": Behaviour(
+        500, {"error": "this model is missing data required for image input"}
+    ),
     "tools": answered(500, "Failed to parse tools: Missing tool function"),
     "501": answered(501, "not here"),
-    # Any 4xx that is not about our key, the engine's time or its limits; whatever LiteLLM takes its words for.
+    # Any 4xx that is not about our key, the engine's time or its limits; whatever LiteLLM takes its
+    # words for.
     "400": answered(400, "invalid"),
     "400-like-429": answered(400, "rate limit reached: 429 Too Many Requests"),
     "400-like-401": answered(400, "Incorrect API key provided: invalid_api_key"),
@@ -74,8 +84,14 @@ REQUESTS_FAULT = {
 
 
 def catalogue() -> str:
-    """For each shape and path `NAME.words`, `NAME.well` and `NAME.ill`, so that no test waits for another."""
-    names = [f"{shape}.{path}.{state}" for shape in SHAPES for path in PATHS for state in ("words", "well", "ill")]
+    """For each shape and path `NAME.words`, `NAME.well` and `NAME.ill`, so that no test waits for
+    another."""
+    names = [
+        f"{shape}.{path}.{state}"
+        for shape in SHAPES
+        for path in PATHS
+        for state in ("words", "well", "ill")
+    ]
     kinds: dict[str, Any] = {
         name: {"type": "openai_compatible", "base_url": f"http://{address}:8000/v1", "models": []}
         for name, address in ADDRESSES.items()
@@ -91,13 +107,17 @@ def catalogue() -> str:
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     """Engines of `well` and `ill` names have a health; that of `ill` ones says 503."""
     found = plan(compiled(catalogue()))
     for address in ADDRESSES.values():
         stubs.listen(address, 8000)
     health = {
-        entry["model_info"]["id"]: entry["litellm_params"]["api_base"].removesuffix("/v1") + f"/health?{state}"
+        entry["model_info"]["id"]: (
+            entry["litellm_params"]["api_base"].removesuffix("/v1") + f"/health?{state}"
+        )
         for entry in found["document"]["model_list"]
         if (state := entry["model_name"].rpartition(".")[2]) in ("well", "ill")
     }
@@ -124,7 +144,9 @@ def asked(gateway: Gateway, stubs: Stubs, name: str, path: str) -> int:
 
 
 @EVERYWHERE
-def test_the_requests_fault_cools_nothing_down(gateway: Gateway, stubs: Stubs, shape: str, path: str) -> None:
+def test_the_requests_fault_cools_nothing_down(
+    gateway: Gateway, stubs: Stubs, shape: str, path: str
+) -> None:
     name = f"{shape}.{path}.words"
     for fault, behaviour in REQUESTS_FAULT.items():
         stubs.behaviours[name] = behaviour
@@ -135,14 +157,18 @@ def test_the_requests_fault_cools_nothing_down(gateway: Gateway, stubs: Stubs, s
 
 
 @EVERYWHERE
-def test_an_engine_that_is_well_is_not_cooled_down(gateway: Gateway, stubs: Stubs, shape: str, path: str) -> None:
+def test_an_engine_that_is_well_is_not_cooled_down(
+    gateway: Gateway, stubs: Stubs, shape: str, path: str
+) -> None:
     name = f"{shape}.{path}.well"
     stubs.behaviours[name] = OUT_OF_ORDER
     assert min(asked(gateway, stubs, name, path) for _ in range(TIMES)) >= 1
 
 
 @EVERYWHERE
-def test_an_engine_that_is_not_well_is(gateway: Gateway, stubs: Stubs, shape: str, path: str) -> None:
+def test_an_engine_that_is_not_well_is(
+    gateway: Gateway, stubs: Stubs, shape: str, path: str
+) -> None:
     """But for the last step, whatever the path: nobody would answer then."""
     name = f"{shape}.{path}.ill"
     stubs.behaviours[name] = OUT_OF_ORDER
@@ -159,7 +185,10 @@ def test_a_client_that_leaves_cools_nothing_down(gateway: Gateway, stubs: Stubs)
         route, body = PATHS[path]
         for _ in range(TIMES):
             connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=5)
-            headers = {"Authorization": f"Bearer {secret(MASTER_KEY)}", "Content-Type": "application/json"}
+            headers = {
+                "Authorization": f"Bearer {secret(MASTER_KEY)}",
+                "Content-Type": "application/json",
+            }
             connection.request("POST", route, json.dumps({"model": name, **body}), headers)
             time.sleep(0.3)
             connection.close()

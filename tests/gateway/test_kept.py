@@ -1,4 +1,5 @@
-"""Responses that are kept by id belong to the client that made them; of what else a provider keeps nobody has any."""
+"""Responses that are kept by id belong to the client that made them; of what else a provider keeps
+nobody has any."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ RAW = "resp_a"
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     stubs.listen("192.0.2.1", 8000)
     running = Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("kept"))
     running.allow(CLIENTS)
@@ -43,7 +46,9 @@ LEAST: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def ask(gateway: Gateway, who: str, more: Mapping[str, Any] | None = None, path: str = "responses") -> Answer:
+def ask(
+    gateway: Gateway, who: str, more: Mapping[str, Any] | None = None, path: str = "responses"
+) -> Answer:
     name = MASTER_KEY if who == "master" else CLIENTS[who]["secret"]
     body = {"model": "a", **LEAST[path], **(more or {})}
     return gateway.request("POST", f"/v1/{path}", body, {"Authorization": f"Bearer {secret(name)}"})
@@ -74,7 +79,9 @@ def test_an_answer_is_its_clients(gateway: Gateway, stubs: Stubs, stream: bool) 
                 answer = ask(gateway, "bob", after(own, stream=again))
                 assert answer.status == 403
                 assert answer.error is not None
-                assert answer.error["message"].startswith("Forbidden. The response id is not associated with the user")
+                assert answer.error["message"].startswith(
+                    "Forbidden. The response id is not associated with the user"
+                )
                 assert "config" not in answer.error["message"]
         assert calls == []
 
@@ -82,10 +89,22 @@ def test_an_answer_is_its_clients(gateway: Gateway, stubs: Stubs, stream: bool) 
 def test_an_id_that_nobody_was_told_is_no_key(gateway: Gateway, stubs: Stubs) -> None:
     """Neither the engine's own, nor one that is made like the gateway's, nor a part of one."""
     (own,) = ids(ask(gateway, "alice"))
-    inner = base64.b64encode(b"litellm:custom_llm_provider:openai;model_id:one/-/a;response_id:resp_a").decode()
-    forged = base64.b64encode(b"litellm_proxy:responses_api:response_id:resp_a;user_id:client bob;team_id:").decode()
+    inner = base64.b64encode(
+        b"litellm:custom_llm_provider:openai;model_id:one/-/a;response_id:resp_a"
+    ).decode()
+    forged = base64.b64encode(
+        b"litellm_proxy:responses_api:response_id:resp_a;user_id:client bob;team_id:"
+    ).decode()
     with stubs.recording() as calls:
-        for wrong in (RAW, "a", own[:-8], own.removeprefix("resp_"), f"resp_{inner}", f"resp_{forged}", f"{own}resp_a"):
+        for wrong in (
+            RAW,
+            "a",
+            own[:-8],
+            own.removeprefix("resp_"),
+            f"resp_{inner}",
+            f"resp_{forged}",
+            f"{own}resp_a",
+        ):
             for who in ("alice", "bob"):
                 answer = ask(gateway, who, after(wrong))
                 assert answer.status == 403 or (who == "alice" and wrong.startswith(own))
@@ -110,7 +129,9 @@ def test_another_master_key_knows_none_of_them(
 ) -> None:
     """Ids are encrypted with it: after a rotation a client begins a conversation anew."""
     (own,) = ids(ask(gateway, "alice"))
-    monkeypatch.setattr(harness, "secret", lambda name: f"{secret(name)}{'-new' if name == MASTER_KEY else ''}")
+    monkeypatch.setattr(
+        harness, "secret", lambda name: f"{secret(name)}{'-new' if name == MASTER_KEY else ''}"
+    )
     other = Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("rotated"))
     other.allow(CLIENTS)
     with other, stubs.recording() as calls:
@@ -136,14 +157,29 @@ REFERENCES: dict[str, dict[str, Any]] = {
     "container": {"tools": [{**CODE, "container": "cntr_1"}]},
     "file_ids": {"tools": [{**CODE, "container": {"type": "auto", "file_ids": ["file-1"]}}]},
     "vector_store_ids": {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
-    "file_id of a mask": {"tools": [{"type": "image_generation", "input_image_mask": {"file_id": "file-1"}}]},
+    "file_id of a mask": {
+        "tools": [{"type": "image_generation", "input_image_mask": {"file_id": "file-1"}}]
+    },
     "file_id in an output": {
-        "input": [{"type": "function_call_output", "call_id": "1", "output": [{"type": "input_file", "file_id": "f"}]}]
+        "input": [
+            {
+                "type": "function_call_output",
+                "call_id": "1",
+                "output": [{"type": "input_file", "file_id": "f"}],
+            }
+        ]
     },
 }
 OF_CHATS: dict[str, dict[str, Any]] = {
-    "file_id": {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]},
-    "audio": {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}, {"role": "user", "content": "x"}]},
+    "file_id": {
+        "messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]
+    },
+    "audio": {
+        "messages": [
+            {"role": "assistant", "audio": {"id": "audio_1"}},
+            {"role": "user", "content": "x"},
+        ]
+    },
     "previous_response_id": {"previous_response_id": "resp_1"},
     "container": {"container": {"id": "container_1", "skills": []}},
 }
@@ -152,7 +188,9 @@ OF_CHATS: dict[str, dict[str, Any]] = {
 PATHS = {"responses": REFERENCES, "chat/completions": OF_CHATS}
 
 
-@pytest.mark.parametrize(("path", "name"), [(path, name) for path, found in PATHS.items() for name in found])
+@pytest.mark.parametrize(
+    ("path", "name"), [(path, name) for path, found in PATHS.items() for name in found]
+)
 def test_what_else_is_kept_is_nobodys(gateway: Gateway, stubs: Stubs, path: str, name: str) -> None:
     with stubs.recording() as calls:
         answer = ask(gateway, "bob", PATHS[path][name], path)
@@ -163,11 +201,25 @@ def test_what_else_is_kept_is_nobodys(gateway: Gateway, stubs: Stubs, path: str,
 
 def test_what_only_looks_like_it_passes(gateway: Gateway, stubs: Stubs) -> None:
     """Parameters of functions, their arguments and results, and items that are whole."""
-    schema = {"type": "object", "properties": {"file_id": {"type": "string"}, "container": {"enum": ["a"]}}}
+    schema = {
+        "type": "object",
+        "properties": {"file_id": {"type": "string"}, "container": {"enum": ["a"]}},
+    }
     items = [
         {"type": "reasoning", "id": "rs_1", "summary": []},
-        {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]},
-        {"type": "function_call", "id": "fc_1", "call_id": "1", "name": "f", "arguments": '{"file_id": "x"}'},
+        {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "x"}],
+        },
+        {
+            "type": "function_call",
+            "id": "fc_1",
+            "call_id": "1",
+            "name": "f",
+            "arguments": '{"file_id": "x"}',
+        },
         {"type": "function_call_output", "call_id": "1", "output": '{"id": "x"}'},
     ]
     more = {

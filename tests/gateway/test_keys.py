@@ -1,4 +1,5 @@
-"""Keys of clients: what each may ask for, what none may say, and what becomes of a key that is revoked."""
+"""Keys of clients: what each may ask for, what none may say, and what becomes of a key that is
+revoked."""
 
 from __future__ import annotations
 
@@ -35,11 +36,14 @@ CLIENTS: Mapping[str, Any] = RESULT.plans["gw"]["litellm"]["clients"]
 NAMES = ["a", "b", "c", "fast", "code"]
 MASTER = "the master key"
 HIDDEN = ["one/-/a", "openai/a", "a,b", "A", "nobody", ["a"], None]
-"""What LiteLLM understands, too: the id of a deployment, its engine's name, several at once. And what nobody does."""
+"""What LiteLLM understands, too: the id of a deployment, its engine's name, several at once. And
+what nobody does."""
 
 
 @pytest.fixture(scope="module")
-def running(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def running(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     for number in (1, 2):
         stubs.listen(f"192.0.2.{number}", 8000)
     gateway = Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("clients"))
@@ -56,7 +60,11 @@ def gateway(running: Gateway) -> Iterator[Gateway]:
 
 
 def key(client: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {secret(CLIENTS[client]['secret'] if client != MASTER else MASTER_KEY)}"}
+    return {
+        "Authorization": (
+            f"Bearer {secret(CLIENTS[client]['secret'] if client != MASTER else MASTER_KEY)}"
+        )
+    }
 
 
 def ask(
@@ -66,18 +74,29 @@ def ask(
     more: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    body = {"model": model, "messages": [{"role": "user", "content": "Who are you?"}], **(more or {})}
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Who are you?"}],
+        **(more or {}),
+    }
     return gateway.request("POST", "/v1/chat/completions", body, {**key(client), **(headers or {})})
 
 
 def listed(gateway: Gateway, client: str) -> list[str]:
-    return [model["id"] for model in gateway.request("GET", "/v1/models", headers=key(client)).body["data"]]
+    return [
+        model["id"]
+        for model in gateway.request("GET", "/v1/models", headers=key(client)).body["data"]
+    ]
 
 
 @pytest.mark.parametrize(
-    ("client", "allowed"), [("everything", NAMES), ("some", ["fast", "code"]), ("one", ["a"])], ids=str
+    ("client", "allowed"),
+    [("everything", NAMES), ("some", ["fast", "code"]), ("one", ["a"])],
+    ids=str,
 )
-def test_a_client_may_ask_for_its_names_only(gateway: Gateway, stubs: Stubs, client: str, allowed: list[str]) -> None:
+def test_a_client_may_ask_for_its_names_only(
+    gateway: Gateway, stubs: Stubs, client: str, allowed: list[str]
+) -> None:
     assert sorted(listed(gateway, client)) == sorted(allowed)
     for name in allowed:
         answer = ask(gateway, client, name)
@@ -93,7 +112,12 @@ def test_a_client_may_ask_for_its_names_only(gateway: Gateway, stubs: Stubs, cli
             assert f"Client {client} may not use the model" in answer.error["message"]
         for name in (name for name in NAMES if name not in allowed):
             assert gateway.request("GET", f"/v1/models/{name}", headers=key(client)).status == 404
-            assert gateway.request("POST", "/v1/embeddings", {"model": name, "input": "x"}, key(client)).status == 403
+            assert (
+                gateway.request(
+                    "POST", "/v1/embeddings", {"model": name, "input": "x"}, key(client)
+                ).status
+                == 403
+            )
     assert calls == []
 
 
@@ -112,17 +136,25 @@ def test_who_steps_in_may_be_another(gateway: Gateway, stubs: Stubs) -> None:
 @pytest.mark.parametrize("header", ["Authorization", "x-api-key", "x-litellm-api-key"])
 def test_where_a_key_may_stand(gateway: Gateway, header: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
-    value = key("one")["Authorization"] if header == "Authorization" else secret(CLIENTS["one"]["secret"])
+    value = (
+        key("one")["Authorization"]
+        if header == "Authorization"
+        else secret(CLIENTS["one"]["secret"])
+    )
     connection.request("GET", "/v1/models", headers={header: value})
     response = connection.getresponse()
     assert [model["id"] for model in json.load(response)["data"]] == ["a"]
     connection.close()
 
 
-@pytest.mark.parametrize("sent", ["", "Bearer", "Bearer sk-wrong", "Bearer \u00e4\u00f6\u00fc", "Bearer " + "x" * 5000])
+@pytest.mark.parametrize(
+    "sent", ["", "Bearer", "Bearer sk-wrong", "Bearer \u00e4\u00f6\u00fc", "Bearer " + "x" * 5000]
+)
 def test_a_key_that_nobody_has(gateway: Gateway, sent: str) -> None:
     for method, path in (("GET", "/v1/models"), ("POST", "/v1/chat/completions")):
-        answer = gateway.request(method, path, {"model": "a"} if method == "POST" else None, {"Authorization": sent})
+        answer = gateway.request(
+            method, path, {"model": "a"} if method == "POST" else None, {"Authorization": sent}
+        )
         assert answer.status == 401
         assert answer.error is not None
 
@@ -130,13 +162,33 @@ def test_a_key_that_nobody_has(gateway: Gateway, sent: str) -> None:
 def test_the_hash_of_a_key_is_no_key(gateway: Gateway) -> None:
     state = json.loads((gateway.directory / "state/modelyard/litellm/clients.json").read_text())
     digest = state["clients"][0]["sha256"]
-    assert gateway.request("GET", "/v1/models", headers={"Authorization": f"Bearer {digest}"}).status == 401
+    assert (
+        gateway.request("GET", "/v1/models", headers={"Authorization": f"Bearer {digest}"}).status
+        == 401
+    )
 
 
 CLOSED = [
-    *(("GET", path) for path in ("/", "/health", "/model/info", "/v1/model/info", "/config/yaml", "/key/info", "/ui")),
-    *(("GET", path) for path in ("/openapi.json", "/docs", "/redoc", "/login", "/sso/key/generate", "/metrics")),
-    *(("POST", path) for path in ("/key/generate", "/model/new", "/v1/messages", "/v1/rerank", "/login")),
+    *(
+        ("GET", path)
+        for path in (
+            "/",
+            "/health",
+            "/model/info",
+            "/v1/model/info",
+            "/config/yaml",
+            "/key/info",
+            "/ui",
+        )
+    ),
+    *(
+        ("GET", path)
+        for path in ("/openapi.json", "/docs", "/redoc", "/login", "/sso/key/generate", "/metrics")
+    ),
+    *(
+        ("POST", path)
+        for path in ("/key/generate", "/model/new", "/v1/messages", "/v1/rerank", "/login")
+    ),
     ("POST", "/openai/deployments/a/chat/completions"),
     ("POST", "/engines/a/chat/completions"),
     ("GET", "/v1/responses/resp_1"),
@@ -147,7 +199,8 @@ CLOSED = [
 
 @pytest.mark.parametrize("sender", ["everything", MASTER, "nobody"])
 def test_a_slot_serves_nothing_but_what_the_front_end_opens(gateway: Gateway, sender: str) -> None:
-    """The front end's list is not the only wall: local users, and pages in their browsers, reach a slot without it."""
+    """The front end's list is not the only wall: local users, and pages in their browsers, reach a
+    slot without it."""
     headers = {"Authorization": ""} if sender == "nobody" else key(sender)
     for method, path in CLOSED:
         body = {"model": "a", "messages": [], "max_tokens": 1} if method == "POST" else None
@@ -162,14 +215,21 @@ def test_requests_per_minute(gateway: Gateway, stubs: Stubs) -> None:
     assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
     assert len(calls) == 3
     assert 55 <= int(answers[-1].headers["retry-after"]) <= 60
-    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "1", "0", "0", "0"]
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == [
+        "2",
+        "1",
+        "0",
+        "0",
+        "0",
+    ]
     assert answers[-1].error is not None
     assert "client limited" in answers[-1].error["message"]
     assert ask(gateway, "everything", "b").status == 200, "nobody else is limited by it"
 
 
 def test_refusals_are_counted_by_client_and_status(gateway: Gateway) -> None:
-    """By nothing that somebody without a key could choose, or Prometheus would get a new series from each of them."""
+    """By nothing that somebody without a key could choose, or Prometheus would get a new series
+    from each of them."""
     ask(gateway, "one", "a")
     before = gateway.refusals()
     ask(gateway, "one", "b")
@@ -209,7 +269,9 @@ def test_a_client_of_names_that_are_not_served_may_do_nothing(gateway: Gateway) 
     assert [ask(gateway, "one", name).status for name in ("a", "of-another-release")] == [403, 403]
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"clients": [{"name": "one"}]}', '{"clients": 1}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"clients": [{"name": "one"}]}', '{"clients": 1}']
+)
 def test_a_damaged_file_changes_nothing_and_is_told(gateway: Gateway, damage: str) -> None:
     assert ask(gateway, "one", "a").status == 200
     path = gateway.directory / "state/modelyard/litellm/clients.json"
@@ -217,7 +279,9 @@ def test_a_damaged_file_changes_nothing_and_is_told(gateway: Gateway, damage: st
     before = gateway.log.read_text().count("is damaged, the 4 clients of before are kept")
     assert ask(gateway, "one", "a").status == 200
     assert ask(gateway, "one", "b").status == 403
-    assert gateway.log.read_text().count("is damaged, the 4 clients of before are kept") == before + 1, "once"
+    assert (
+        gateway.log.read_text().count("is damaged, the 4 clients of before are kept") == before + 1
+    ), "once"
 
 
 def test_without_the_file_no_client_is_let_in(gateway: Gateway) -> None:
@@ -275,7 +339,9 @@ def test_a_client_does_not_steer_the_gateway(gateway: Gateway, stubs: Stubs, fie
 
 
 @pytest.mark.parametrize("field", ["api_base", "user_config", "model_list", "input_cost_per_token"])
-def test_what_the_gateway_itself_closes_for_the_master_key(gateway: Gateway, stubs: Stubs, field: str) -> None:
+def test_what_the_gateway_itself_closes_for_the_master_key(
+    gateway: Gateway, stubs: Stubs, field: str
+) -> None:
     with stubs.recording() as calls:
         answer = ask(gateway, MASTER, "a", {field: "x"})
     assert answer.status == 401
@@ -284,7 +350,9 @@ def test_what_the_gateway_itself_closes_for_the_master_key(gateway: Gateway, stu
     assert calls == []
 
 
-@pytest.mark.parametrize("header", ["x-litellm-timeout", "X-LiteLLM-Num-Retries", "x-litellm-disable-callbacks"])
+@pytest.mark.parametrize(
+    "header", ["x-litellm-timeout", "X-LiteLLM-Num-Retries", "x-litellm-disable-callbacks"]
+)
 def test_neither_does_a_header(gateway: Gateway, stubs: Stubs, header: str) -> None:
     with stubs.recording() as calls:
         answer = ask(gateway, "everything", "a", headers={header: "1"})
@@ -297,8 +365,14 @@ def test_neither_does_a_header(gateway: Gateway, stubs: Stubs, header: str) -> N
 def test_a_form_is_checked_as_well(gateway: Gateway, stubs: Stubs) -> None:
     def send(**fields: str) -> tuple[int, Any]:
         fields = {"model": "a", **fields}
-        parts = [f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n' for n, v in fields.items()]
-        parts += ['--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--x--\r\n']
+        parts = [
+            f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n'
+            for n, v in fields.items()
+        ]
+        parts += [
+            '--x\r\nContent-Disposition: form-data; name="file";'
+            ' filename="a.wav"\r\n\r\nRIFF\r\n--x--\r\n'
+        ]
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
         headers = {**key("one"), "Content-Type": "multipart/form-data; boundary=x"}
         connection.request("POST", "/v1/audio/transcriptions", "".join(parts), headers)
@@ -314,12 +388,21 @@ def test_a_form_is_checked_as_well(gateway: Gateway, stubs: Stubs) -> None:
     assert calls == []
     with stubs.recording() as calls:
         send()
-    assert [call.path for call in calls][:1] == ["/v1/audio/transcriptions"], "the rest is the engine's business"
+    assert [call.path for call in calls][:1] == ["/v1/audio/transcriptions"], (
+        "the rest is the engine's business"
+    )
 
 
 def test_what_a_client_may_say(gateway: Gateway, stubs: Stubs) -> None:
     """Parameters of OpenAI and of engines, a tag, and that nobody shall step in."""
-    said = {"temperature": 0.5, "seed": 1, "user": "somebody", "top_k": 3, "min_p": 0.1, "metadata": {"a": "b"}}
+    said = {
+        "temperature": 0.5,
+        "seed": 1,
+        "user": "somebody",
+        "top_k": 3,
+        "min_p": 0.1,
+        "metadata": {"a": "b"},
+    }
     said |= {"disable_fallbacks": True, "tags": ["y"]}
     with stubs.recording() as calls:
         answer = ask(gateway, "one", "a", said, {"x-litellm-tags": "x"})
@@ -338,12 +421,19 @@ def test_names_are_seen_and_keys_are_not(gateway: Gateway) -> None:
     ask(gateway, "one", "a")
     ask(gateway, "one", "b")
     wrong = "of-nobody-in-this-house-0123456789"
-    assert gateway.request("GET", "/v1/models", headers={"Authorization": f"Bearer {wrong}"}).status == 401
+    assert (
+        gateway.request("GET", "/v1/models", headers={"Authorization": f"Bearer {wrong}"}).status
+        == 401
+    )
     evil = "x\nmodelyard: client some: GET /v1/models"
     ask(gateway, "one", evil)
     gateway.request("GET", f"/v1/models/{quote(evil)}", headers=key("one"))
     metrics = gateway.request("GET", "/metrics/").body
-    counted = [line for line in metrics.splitlines() if line.startswith("litellm_proxy_total_requests_metric_total{")]
+    counted = [
+        line
+        for line in metrics.splitlines()
+        if line.startswith("litellm_proxy_total_requests_metric_total{")
+    ]
     assert any('api_key_alias="one"' in line and 'requested_model="a"' in line for line in counted)
     log = gateway.log.read_text()
     assert "modelyard: client one: POST /v1/chat/completions a\n" in log

@@ -63,8 +63,12 @@ TOKENS_PER_ANSWER = 8
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    result = compiled(CATALOGUE, {"llm_group": ["gpu1", "gpu2"]}, dict(zip(("gpu1", "gpu2"), HOSTS, strict=True)))
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    result = compiled(
+        CATALOGUE, {"llm_group": ["gpu1", "gpu2"]}, dict(zip(("gpu1", "gpu2"), HOSTS, strict=True))
+    )
     for number in (1, 2, 3):
         stubs.listen(f"192.0.2.{number}", 8000)
     for host in HOSTS:
@@ -110,7 +114,8 @@ def dead(stubs: Stubs) -> Iterator[list[Stub]]:
 
 @pytest.mark.full
 def test_weights(gateway: Gateway, stubs: Stubs) -> None:
-    """3 to 1: the standard deviation is 6, the tolerance 31 requests, so neither 1 to 1 nor all to one would pass."""
+    """3 to 1: the standard deviation is 6, the tolerance 31 requests, so neither 1 to 1 nor all to
+    one would pass."""
     answers, calls = ask(gateway, stubs, "shared", REQUESTS)
     assert statuses(answers) == {200: REQUESTS}
     counted = Counter(call.server[0] for call in calls)
@@ -135,7 +140,13 @@ def test_two_hosts_of_a_group_share_equally(gateway: Gateway, stubs: Stubs) -> N
     ],
 )
 def test_the_survivor_takes_all(
-    gateway: Gateway, stubs: Stubs, dead: list[Stub], name: str, port: int, hosts: tuple[str, str], stream: bool
+    gateway: Gateway,
+    stubs: Stubs,
+    dead: list[Stub],
+    name: str,
+    port: int,
+    hosts: tuple[str, str],
+    stream: bool,
 ) -> None:
     """One of two hosts is gone from one request to the next: nobody sees an error."""
     dead.append(stubs.listen(hosts[0], port))
@@ -146,7 +157,9 @@ def test_the_survivor_takes_all(
     assert Counter(call.server[0] for call in calls) == {hosts[1]: 60}
 
 
-def test_a_group_with_a_dead_host_as_a_step(gateway: Gateway, stubs: Stubs, dead: list[Stub]) -> None:
+def test_a_group_with_a_dead_host_as_a_step(
+    gateway: Gateway, stubs: Stubs, dead: list[Stub]
+) -> None:
     """Its other host or the next step answers; nobody sees an error."""
     stubs.behaviours["head"] = Behaviour(500, {"error": {"message": "stub: out of order"}})
     dead.append(stubs.listen(HOSTS[0], 8081))
@@ -177,10 +190,12 @@ def test_requests_per_minute_without_another_step(gateway: Gateway, stubs: Stubs
 
 
 def test_requests_per_minute_are_those_of_each_host(gateway: Gateway, stubs: Stubs) -> None:
-    """Two hosts, 4 each. A request drawn for a full host goes to the next step, though the other host may have room."""
+    """Two hosts, 4 each. A request drawn for a full host goes to the next step, though the other
+    host may have room."""
     at_the_beginning_of_a_minute()
     with stubs.recording() as calls:
-        # So many that a lottery gives each host its 4: fewer come to one of them once in fifty million runs.
+        # So many that a lottery gives each host its 4: fewer come to one of them once in fifty
+        # million runs.
         answers = [gateway.chat("limited-group") for _ in range(40)]
     assert statuses(answers) == {200: 40}
     counted = Counter(call.server[0] for call in calls if call.model == "limited-group")
@@ -188,7 +203,8 @@ def test_requests_per_minute_are_those_of_each_host(gateway: Gateway, stubs: Stu
 
 
 def test_tokens_per_minute(gateway: Gateway, stubs: Stubs) -> None:
-    """Counted after the answer: the request that passes the limit still gets through, the next one does not."""
+    """Counted after the answer: the request that passes the limit still gets through, the next one
+    does not."""
     at_the_beginning_of_a_minute()
     with stubs.recording() as calls:
         for _ in range(6):
@@ -199,7 +215,8 @@ def test_tokens_per_minute(gateway: Gateway, stubs: Stubs) -> None:
 
 
 def test_a_limit_per_minute_is_none_on_parallel_requests(gateway: Gateway, stubs: Stubs) -> None:
-    """By itself the gateway would make 6 at once of 1000 tokens per minute, and answer the others with 429."""
+    """By itself the gateway would make 6 at once of 1000 tokens per minute, and answer the others
+    with 429."""
     stubs.behaviours["parallel"] = Behaviour(pace_s=0.2)
     at_the_beginning_of_a_minute()
     answers, calls = ask(gateway, stubs, "parallel", AT_ONCE, stream=True)

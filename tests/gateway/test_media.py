@@ -36,7 +36,9 @@ PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     for port in (8080, 8081, 8082):
         stubs.listen("192.0.2.1", port)
     running = Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("media"))
@@ -51,20 +53,33 @@ def test_the_rules_say_who_reads_text_only() -> None:
 
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "image_url": ("chat/completions", {"type": "image_url", "image_url": {"url": PIXEL}}),
-    "input_audio": ("chat/completions", {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}),
-    "file": ("chat/completions", {"type": "file", "file": {"file_data": PIXEL, "filename": "a.png"}}),
+    "input_audio": (
+        "chat/completions",
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+    ),
+    "file": (
+        "chat/completions",
+        {"type": "file", "file": {"file_data": PIXEL, "filename": "a.png"}},
+    ),
     "input_image": ("responses", {"type": "input_image", "image_url": PIXEL}),
 }
 
 
 @pytest.mark.parametrize("name", BLIND)
 @pytest.mark.parametrize("kind", PARTS)
-def test_a_model_that_reads_text_gets_nothing_else(gateway: Gateway, stubs: Stubs, kind: str, name: str) -> None:
-    """Nor does the next step of its chain, which may be somebody else's. What others ask goes on."""
+def test_a_model_that_reads_text_gets_nothing_else(
+    gateway: Gateway, stubs: Stubs, kind: str, name: str
+) -> None:
+    """Nor does the next step of its chain, which may be somebody else's. What others ask goes
+    on."""
     path, part = PARTS[kind]
     said = [{"role": "user", "content": [part]}]
     # What stands beside it hides nothing.
-    fields = {"messages": said} if path != "responses" else {"input": said, "messages": [{"role": "user"}]}
+    fields = (
+        {"messages": said}
+        if path != "responses"
+        else {"input": said, "messages": [{"role": "user"}]}
+    )
     with stubs.recording() as calls:
         for _ in range(4):
             answer = gateway.request("POST", f"/v1/{path}", {"model": name, **fields}, KEY)
@@ -79,6 +94,8 @@ def test_a_model_that_reads_text_gets_nothing_else(gateway: Gateway, stubs: Stub
 def test_a_model_that_may_see_gets_the_picture(gateway: Gateway, stubs: Stubs, name: str) -> None:
     said = [{"role": "user", "content": [PARTS["image_url"][1]]}]
     with stubs.recording() as calls:
-        answer = gateway.request("POST", "/v1/chat/completions", {"model": name, "messages": said}, KEY)
+        answer = gateway.request(
+            "POST", "/v1/chat/completions", {"model": name, "messages": said}, KEY
+        )
     assert answer.status == 200
     assert calls[0].body["messages"] == said

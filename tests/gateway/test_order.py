@@ -1,4 +1,5 @@
-"""The order of attempts: what the compiler says it is, and what the real gateway does, for every class of error."""
+"""The order of attempts: what the compiler says it is, and what the real gateway does, for every
+class of error."""
 
 from __future__ import annotations
 
@@ -21,20 +22,23 @@ from modelyard.compile import Compiled
 T = TypeVar("T")
 
 ORDER = {"a": "bc", "b": "d", "d": "c", "c": ""}
-"""a falls back to [b, c], b to [d], d to [c]: compiled, a's order is a b d c. c is the last step and never cooled."""
+"""a falls back to [b, c], b to [d], d to [c]: compiled, a's order is a b d c. c is the last step
+and never cooled."""
 
 LETTERS = "".join(ORDER)
 
 TIMEOUT_S = 1
 
 COOLDOWN_S = 300
-"""Longer than the gateway remembers anything else: of its 200 memories it drops those that end first, so that with this
-many models the failures it has counted would be gone at once (see test_cooldown.py)."""
+"""Longer than the gateway remembers anything else: of its 200 memories it drops those that end
+first, so that with this many models the failures it has counted would be gone at once (see
+test_cooldown.py)."""
 
 GATEWAY = {"cooldown_s": COOLDOWN_S, "timeouts": {"request_s": TIMEOUT_S, "stream_s": TIMEOUT_S}}
 
 BROKEN_STREAMS = {"silent-headers", "silent-role", "cut-headers", "cut-role", "garbled"}
-"""Streams that break before there is any text: the first step is passed over, a second one that does so is not."""
+"""Streams that break before there is any text: the first step is passed over, a second one that
+does so is not."""
 
 HALF_ANSWERS = {"silent-token", "cut-token"}
 """Streams that break when the client has read a part of the answer: nobody steps in."""
@@ -89,7 +93,8 @@ def with_chains_of_each_kind() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Three requests to one chain: all but the last step fail; all fail; again all but the last step fail."""
+    """Three requests to one chain: all but the last step fail; all fail; again all but the last
+    step fail."""
 
     first: Seen
     exhausted: Seen
@@ -117,27 +122,38 @@ def observe(gateway: Gateway, stubs: Stubs, knocks: Knocks, fault: Fault, stream
 
 
 def each(what: Callable[[Fault, bool], T]) -> dict[tuple[str, bool], T]:
-    """Do something for every class of error, with and without a stream; those that wait for a time-out together."""
+    """Do something for every class of error, with and without a stream; those that wait for a
+    time-out together."""
     waiting = [pair for pair in PAIRS if is_silent(pair[0])]
     others = [pair for pair in PAIRS if not is_silent(pair[0])]
     with ThreadPoolExecutor(len(waiting)) as pool:
         done = [*pool.map(lambda pair: what(*pair), waiting), *(what(*pair) for pair in others)]
-    return {(fault.slug, stream): one for (fault, stream), one in zip([*waiting, *others], done, strict=True)}
+    return {
+        (fault.slug, stream): one
+        for (fault, stream), one in zip([*waiting, *others], done, strict=True)
+    }
 
 
 @pytest.fixture(scope="module")
-def start(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Compiled], Gateway]:
+def start(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Compiled], Gateway]:
     listen(stubs, ORDER)
     return lambda result: Gateway(environment, plan(result), tmp_path_factory.mktemp("order"))
 
 
 @pytest.fixture(scope="module")
 def result() -> Compiled:
-    return compiled(yaml.safe_dump(catalogue(PAIRS, ORDER, GATEWAY), sort_keys=False), secrets=["ANTHROPIC_API_KEY"])
+    return compiled(
+        yaml.safe_dump(catalogue(PAIRS, ORDER, GATEWAY), sort_keys=False),
+        secrets=["ANTHROPIC_API_KEY"],
+    )
 
 
 @pytest.fixture(scope="module")
-def observed(start: Callable[[Compiled], Gateway], result: Compiled, stubs: Stubs) -> dict[tuple[str, bool], Observed]:
+def observed(
+    start: Callable[[Compiled], Gateway], result: Compiled, stubs: Stubs
+) -> dict[tuple[str, bool], Observed]:
     with start(result) as gateway, Knocks(KNOCKS) as knocks:
         for stream in (False, True):  # The first request of all takes half a second more.
             gateway.chat(name(FAULTS[0], stream, "c"), stream=stream)
@@ -147,7 +163,9 @@ def observed(start: Callable[[Compiled], Gateway], result: Compiled, stubs: Stub
 @pytest.fixture(scope="module")
 def stepped_in(start: Callable[[Compiled], Gateway], stubs: Stubs) -> dict[tuple[str, bool], str]:
     """Who answered, where each kind of error has a chain of its own."""
-    result = compiled(yaml.safe_dump(with_chains_of_each_kind(), sort_keys=False), secrets=["ANTHROPIC_API_KEY"])
+    result = compiled(
+        yaml.safe_dump(with_chains_of_each_kind(), sort_keys=False), secrets=["ANTHROPIC_API_KEY"]
+    )
     with start(result) as gateway:
 
         def who(fault: Fault, stream: bool) -> str:
@@ -176,7 +194,11 @@ def test_calls_are_the_compiled_order(
     assert (one.first.answer.error is None) == (planned[-1] == "c" or no_error)
     if planned[-1] == "c":
         c = name(fault, stream, "c")
-        assert (one.first.answer.status, one.first.answer.model, one.first.answer.text) == (200, c, f"I am {c}")
+        assert (one.first.answer.status, one.first.answer.model, one.first.answer.text) == (
+            200,
+            c,
+            f"I am {c}",
+        )
         assert one.first.answer.done
 
 
@@ -184,9 +206,12 @@ def test_calls_are_the_compiled_order(
 def test_an_attempt_costs_its_timeout_and_no_more(
     observed: dict[tuple[str, bool], Observed], fault: Fault, stream: bool
 ) -> None:
-    """A chain costs the sum of its attempts; nothing sleeps between them. The margin is for a busy machine."""
+    """A chain costs the sum of its attempts; nothing sleeps between them. The margin is for a busy
+    machine."""
     one = observed[fault.slug, stream].first
-    least = TIMEOUT_S * sum(letter != "c" for letter in one.calls.split()) if is_silent(fault) else 0
+    least = (
+        TIMEOUT_S * sum(letter != "c" for letter in one.calls.split()) if is_silent(fault) else 0
+    )
     assert least - 0.1 < one.answer.seconds < least + 5
 
 
@@ -196,7 +221,9 @@ def test_what_failed_twice_is_left_alone(
 ) -> None:
     one = observed[fault.slug, stream]
     broken = stream and fault.slug in BROKEN_STREAMS | HALF_ANSWERS | EMPTY_ANSWERS
-    assert one.afterwards.calls == (one.first.calls if broken or fault.slug in NEVER_COOLED else "c")
+    assert one.afterwards.calls == (
+        one.first.calls if broken or fault.slug in NEVER_COOLED else "c"
+    )
 
 
 @pytest.mark.parametrize(("fault", "stream"), PAIRS, ids=IDS)
@@ -221,9 +248,20 @@ def test_which_chain(stepped_in: dict[tuple[str, bool], str], fault: Fault, stre
 
 
 def test_table(
-    observed: dict[tuple[str, bool], Observed], stepped_in: dict[tuple[str, bool], str], tables: Tables
+    observed: dict[tuple[str, bool], Observed],
+    stepped_in: dict[tuple[str, bool], str],
+    tables: Tables,
 ) -> None:
-    columns = ["how a, b and d fail", "request", "calls", "client saw", SECONDS, "third time", "c fails too", "chain"]
+    columns = [
+        "how a, b and d fail",
+        "request",
+        "calls",
+        "client saw",
+        SECONDS,
+        "third time",
+        "c fails too",
+        "chain",
+    ]
     rows: list[list[str]] = []
     for fault in FAULTS:
         cells: dict[bool, list[str]] = {}
@@ -242,7 +280,10 @@ def test_table(
         if without(cells[False], 2) == without(cells[True], 2):
             rows.append([fault.words, "any", *cells[False]])
         else:
-            rows += [[fault.words, "stream" if stream else "whole", *cells[stream]] for stream in (False, True)]
+            rows += [
+                [fault.words, "stream" if stream else "whole", *cells[stream]]
+                for stream in (False, True)
+            ]
     tables.check("order of attempts", columns, rows)
 
 

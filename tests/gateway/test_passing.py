@@ -17,7 +17,12 @@ llm_providers:
 llm_routing: {default_fallbacks: [], fallbacks: {a: {terminal: true}, claude: {terminal: true}}}
 """
 
-TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+    }
+]
 SAID: dict[str, Any] = {
     "audio": {"voice": "x", "format": "wav"},
     "cache_prompt": True,
@@ -79,14 +84,22 @@ OF_RESPONSES: dict[str, Any] = {
 }
 PATHS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "chat/completions": ({"messages": [{"role": "user", "content": "x"}]}, SAID),
-    "completions": ({"prompt": "x"}, {**SAID, "best_of": 1, "echo": True, "logprobs": 1, "suffix": "x"}),
-    "embeddings": ({"input": "x"}, {**SAID, "encoding_format": "float", "truncate_prompt_tokens": 3}),
+    "completions": (
+        {"prompt": "x"},
+        {**SAID, "best_of": 1, "echo": True, "logprobs": 1, "suffix": "x"},
+    ),
+    "embeddings": (
+        {"input": "x"},
+        {**SAID, "encoding_format": "float", "truncate_prompt_tokens": 3},
+    ),
     "responses": ({"input": "x"}, OF_RESPONSES),
 }
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     for number in (1, 2):
         stubs.listen(f"192.0.2.{number}", 8000)
     catalogue = compiled(CATALOGUE, secrets=["CLOUD_KEY"])
@@ -109,9 +122,13 @@ def test_so_it_does_of_a_stream(gateway: Gateway, stubs: Stubs, path: str) -> No
     needed, said = PATHS[path]
     options = {"stream_options": {"include_usage": True}}
     with stubs.recording() as calls:
-        answer = gateway.request("POST", f"/v1/{path}", {"model": "a", "stream": True, **options, **needed, **said})
+        answer = gateway.request(
+            "POST", f"/v1/{path}", {"model": "a", "stream": True, **options, **needed, **said}
+        )
     assert (answer.status, answer.done) == (200, True)
-    assert [call.body for call in calls] == [{"model": "a", "stream": True, **options, **needed, **said}]
+    assert [call.body for call in calls] == [
+        {"model": "a", "stream": True, **options, **needed, **said}
+    ]
 
 
 def test_anthropic_gets_what_it_knows(gateway: Gateway, stubs: Stubs) -> None:
@@ -127,5 +144,7 @@ LIMIT = "LiteLLM raises a limit of tokens below 16, which OpenAI would refuse"
 
 def test_limit_of_the_gateway_few_tokens(gateway: Gateway, stubs: Stubs) -> None:
     with stubs.recording() as calls:
-        gateway.request("POST", "/v1/responses", {"model": "a", "input": "x", "max_output_tokens": 5})
+        gateway.request(
+            "POST", "/v1/responses", {"model": "a", "input": "x", "max_output_tokens": 5}
+        )
     assert [call.body["max_output_tokens"] for call in calls] == [16], LIMIT

@@ -1,4 +1,5 @@
-"""Every type of provider: where the request goes, with which key and body, and what name comes back."""
+"""Every type of provider: where the request goes, with which key and body, and what name comes
+back."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from stubs import Stubs
 
 from modelyard.catalogue.providers import ProviderType
 
-# Everything a model can say that is meant for the gateway stands here: none of it may reach an engine.
+# Everything a model can say that is meant for the gateway stands here: none of it may reach an
+# engine.
 CATALOGUE = """\
 llm_providers:
   local: {type: llama_cpp, group: llm_local, port: 8080, models: [{name: on-gateway, source: {path: /m.gguf}}]}
@@ -93,21 +95,30 @@ CHATS = {
     "vllm": Expected(("2001:db8::5", 8000), CHAT, "Qwen/Qwen2.5-Coder", None),
     "gpt-oss:20b-cloud": Expected(("192.0.2.6", 8000), CHAT, "gpt-oss:20b", "CLOUD_KEY"),
     "everything": Expected(("192.0.2.7", 8000), CHAT, "gpt-4o-mini", "OPENAI_API_KEY"),
-    "claude": Expected(("192.0.2.8", 8000), "/v1/messages", "claude-sonnet-4-5", "ANTHROPIC_API_KEY"),
+    "claude": Expected(
+        ("192.0.2.8", 8000), "/v1/messages", "claude-sonnet-4-5", "ANTHROPIC_API_KEY"
+    ),
     "other": Expected(("192.0.2.9", 8000), "/api/v3/chat/completions", "other", None),
     "keyed": Expected(("192.0.2.10", 8000), CHAT, "a/b:c", "KEYED"),
 }
 ALIASES = {"nickname": "ollama", "code": "vllm"}
 EMBEDDINGS = {
     "vllm-embedding": Expected(("2001:db8::5", 8000), "/v1/embeddings", "vllm-embedding", None),
-    "embedding": Expected(("192.0.2.7", 8000), "/v1/embeddings", "text-embedding-3-small", "OPENAI_API_KEY"),
+    "embedding": Expected(
+        ("192.0.2.7", 8000), "/v1/embeddings", "text-embedding-3-small", "OPENAI_API_KEY"
+    ),
 }
 PARAMETERS: dict[str, Any] = {
     "temperature": 0.5,
     "top_p": 0.5,
     "max_tokens": 7,
     "stop": ["x"],
-    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
+    "tools": [
+        {
+            "type": "function",
+            "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+        }
+    ],
     "tool_choice": "auto",
 }
 """What every type takes."""
@@ -178,7 +189,13 @@ def test_the_body_is_the_clients(gateway: Gateway, stubs: Stubs, name: str, stre
         expected |= {"messages": [{"role": "user", "content": text}], "max_tokens": 64000}
         expected |= {"stream": True} if stream else {}
         assert plain == expected
-        assert full.keys() == expected.keys() | {"temperature", "top_p", "stop_sequences", "tools", "tool_choice"}
+        assert full.keys() == expected.keys() | {
+            "temperature",
+            "top_p",
+            "stop_sequences",
+            "tools",
+            "tool_choice",
+        }
         return
     expected["messages"] = [{"role": "user", "content": "Who are you?"}]
     if stream:
@@ -196,7 +213,10 @@ def test_embedding(gateway: Gateway, stubs: Stubs, name: str) -> None:
     (call,) = calls
     assert (call.server, call.path) == (expected.server, expected.path)
     assert call.body == {"model": expected.served, "input": "hello"}
-    assert call.headers["authorization"] == f"Bearer {secret(expected.key) if expected.key else 'none'}"
+    assert (
+        call.headers["authorization"]
+        == f"Bearer {secret(expected.key) if expected.key else 'none'}"
+    )
 
 
 def test_model_list(gateway: Gateway, result: Any) -> None:
@@ -205,7 +225,8 @@ def test_model_list(gateway: Gateway, result: Any) -> None:
 
 
 def test_what_else_the_gateway_asks_upstreams(gateway: Gateway, stubs: Stubs) -> None:
-    """The list of models, at start and every five minutes: it looks for context windows there. No health checks."""
+    """The list of models, at start and every five minutes: it looks for context windows there. No
+    health checks."""
     own = {expected.server for expected in (*CHATS.values(), *EMBEDDINGS.values())}
     asked = {(call.method, call.path) for call in stubs.others if call.server in own}
     assert asked == {("GET", "/v1/models"), ("GET", "/api/v3/v1/models")}

@@ -1,4 +1,5 @@
-"""From where the gateway takes a model, a key, a user, a limit, an address: the guard knows each place."""
+"""From where the gateway takes a model, a key, a user, a limit, an address: the guard knows each
+place."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ RESULT = compiled(CATALOGUE)
 CLIENTS: Mapping[str, Any] = RESULT.plans["gw"]["litellm"]["clients"]
 
 
-# -- what the code reads ---------------------------------------------------------------------------------------
+# -- what the code reads ---------------------------------------------------------------------------
 
 Places = Mapping[str, Any]
 
@@ -38,7 +39,11 @@ Places = Mapping[str, Any]
 @pytest.fixture(scope="module")
 def places(environment: Path) -> Places:
     """Ask the installed gateway."""
-    variables = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROLE / "files")}
+    variables = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROLE / "files"),
+    }
     program = Path(__file__).with_name("installed_places.py")
     command = [str(environment / "bin/python"), "-B", str(program)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
@@ -54,7 +59,8 @@ BESIDES: Mapping[str, set[str]] = {
 
 
 def test_parameters(places: Places) -> None:
-    """Queries are dropped, and headers with keys are the guard's: a release may take nothing from elsewhere."""
+    """Queries are dropped, and headers with keys are the guard's: a release may take nothing from
+    elsewhere."""
     keys = {f"header {name}" for name in places["keys"]}
     for path, found in places["parameters"].items():
         beside = {name.lower() for name in found if not name.startswith("query ")} - keys
@@ -69,14 +75,17 @@ REVIEWED = set(
     x-litellm-session-id x-litellm-tags x-litellm-trace-id
     """.split()
 )
-"""Headers of a client that LiteLLM sees and reads. Tags choose a deployment of the client's own names; a session and a
-trace are names in logs; the others steer nothing."""
+"""Headers of a client that LiteLLM sees and reads. Tags choose a deployment of the client's own
+names; a session and a trace are names in logs; the others steer nothing."""
 
 
 def test_headers(places: Places) -> None:
-    """Of what it reads, only this reaches it. A release that reads another one needs no change, if it is not passed."""
+    """Of what it reads, only this reaches it. A release that reads another one needs no change, if
+    it is not passed."""
     assert set(places["headers"]) & set(places["passed"]) == REVIEWED
-    assert {"x-litellm-timeout", "x-litellm-model", "x-litellm-num-retries", "user-agent"} <= set(places["headers"])
+    assert {"x-litellm-timeout", "x-litellm-model", "x-litellm-num-retries", "user-agent"} <= set(
+        places["headers"]
+    )
     assert not set(places["keys"]) & set(places["passed"])
 
 
@@ -93,11 +102,13 @@ def test_queries(places: Places) -> None:
     }
 
 
-# -- what a client may try -------------------------------------------------------------------------------------
+# -- what a client may try -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     stubs.listen("192.0.2.1", 8000)
     running = Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("reading"))
     running.allow(CLIENTS)
@@ -112,8 +123,14 @@ FORM = "multipart/form-data; boundary=x"
 
 def form(path: str, *fields: tuple[str, str]) -> bytes:
     """A form with a file in it."""
-    parts = [f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields]
-    file = f'--x\r\nContent-Disposition: form-data; name="{FORMS[path]}"; filename="a.png"\r\n\r\nx\r\n--x--\r\n'
+    parts = [
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields
+    ]
+    file = (
+        f'--x\r\nContent-Disposition: form-data; name="{FORMS[path]}";'
+        ' filename="a.png"\r\n\r\nx\r\n--x--\r\n'
+    )
     return "".join([*parts, file]).encode()
 
 
@@ -143,9 +160,13 @@ def send(
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
     connection.putrequest("POST", path, skip_accept_encoding=True)
     for header, name in zip(("Authorization", "x-api-key"), names, strict=False):
-        connection.putheader(header, f"Bearer {secret(name)}" if header == "Authorization" else secret(name))
+        connection.putheader(
+            header, f"Bearer {secret(name)}" if header == "Authorization" else secret(name)
+        )
     for header, value in (
-        [("Content-Type", kind(path.removeprefix("/v1/").partition("?")[0]))] if headers is None else headers
+        [("Content-Type", kind(path.removeprefix("/v1/").partition("?")[0]))]
+        if headers is None
+        else headers
     ):
         connection.putheader(header, value)
     if isinstance(raw, bytes):
@@ -165,8 +186,11 @@ def send(
 
 
 def one_call(calls: Sequence[Call], path: str) -> bool:
-    """Whether an upstream was asked once, about what the client may ask for. (A form's model is in its body.)"""
-    return [(call.path, call.model) for call in calls] == [(f"/v1/{path}", "" if path in FORMS else "a")]
+    """Whether an upstream was asked once, about what the client may ask for. (A form's model is in
+    its body.)"""
+    return [(call.path, call.model) for call in calls] == [
+        (f"/v1/{path}", "" if path in FORMS else "a")
+    ]
 
 
 QUERIES = (
@@ -193,13 +217,30 @@ def test_a_query_says_nothing(gateway: Gateway, stubs: Stubs, path: str) -> None
             send(gateway, f"/v1/{path}?{query}", body(path, "a"))
         assert one_call(calls, path), query
         with stubs.recording() as calls:
-            assert send(gateway, f"/v1/{path}?{query.replace('=b', '=a')}", body(path, "b"))[0] == 403
+            assert (
+                send(gateway, f"/v1/{path}?{query.replace('=b', '=a')}", body(path, "b"))[0] == 403
+            )
         assert calls == []
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_model_has_one_name(gateway: Gateway, stubs: Stubs, path: str) -> None:
-    names = ["b", "also-b", "some", "a,b", "a,a", "A", "a ", " a", "openai/a", "one/-/a", "one/-/b", "a\0", "*", ""]
+    names = [
+        "b",
+        "also-b",
+        "some",
+        "a,b",
+        "a,a",
+        "A",
+        "a ",
+        " a",
+        "openai/a",
+        "one/-/a",
+        "one/-/b",
+        "a\0",
+        "*",
+        "",
+    ]
     others: list[Any] = [] if path in FORMS else [["a"], ["a", "b"], {"a": 1}, None, 1, True]
     with stubs.recording() as calls:
         for name in [*names, *others]:
@@ -232,7 +273,10 @@ def test_what_is_said_twice_is_ambiguous(gateway: Gateway, stubs: Stubs, path: s
             status, error = send(gateway, f"/v1/{path}", raw)
             assert status == 400
             assert "twice" in error["message"]
-        both = [("Content-Type", kind(path)), ("Content-Type", "application/json" if path in FORMS else FORM)]
+        both = [
+            ("Content-Type", kind(path)),
+            ("Content-Type", "application/json" if path in FORMS else FORM),
+        ]
         for headers in (both, both[::-1], [both[0], both[0]]):
             assert send(gateway, f"/v1/{path}", body(path, "a"), headers)[0] == 400
         for model in ("a", "b"):
@@ -241,7 +285,9 @@ def test_what_is_said_twice_is_ambiguous(gateway: Gateway, stubs: Stubs, path: s
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("header", ["x-litellm-model", "X-LiteLLM-Model", "x-litellm-timeout", "x-litellm-user-id"])
+@pytest.mark.parametrize(
+    "header", ["x-litellm-model", "X-LiteLLM-Model", "x-litellm-timeout", "x-litellm-user-id"]
+)
 def test_a_header_does_not_steer(gateway: Gateway, stubs: Stubs, path: str, header: str) -> None:
     with stubs.recording() as calls:
         for model in ("a", "b"):
@@ -253,9 +299,27 @@ def test_a_header_does_not_steer(gateway: Gateway, stubs: Stubs, path: str, head
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_has_one_form(gateway: Gateway, stubs: Stubs, path: str) -> None:
     headers = [("Content-Type", kind(path))]
-    forms = [f"/v1/{path}/", f"//v1/{path}", f"/v1//{path}", f"/v1/v1/{path}", f"/v1/../v1/{path}", f"/V1/{path}"]
-    forms += [f"/openai/v1/{path}", f"/openai/deployments/b/{path}", f"/engines/b/{path}", f"/v1/engines/b/{path}"]
-    forms += [f"/v1/{path};model=b", f"/v1/{path}%3fmodel=b", f"/v1/{path}%00", f"/b/v1/{path}", f"/v1%2F%2F{path}"]
+    forms = [
+        f"/v1/{path}/",
+        f"//v1/{path}",
+        f"/v1//{path}",
+        f"/v1/v1/{path}",
+        f"/v1/../v1/{path}",
+        f"/V1/{path}",
+    ]
+    forms += [
+        f"/openai/v1/{path}",
+        f"/openai/deployments/b/{path}",
+        f"/engines/b/{path}",
+        f"/v1/engines/b/{path}",
+    ]
+    forms += [
+        f"/v1/{path};model=b",
+        f"/v1/{path}%3fmodel=b",
+        f"/v1/{path}%00",
+        f"/b/v1/{path}",
+        f"/v1%2F%2F{path}",
+    ]
     with stubs.recording() as calls:
         for wrong in forms:
             assert send(gateway, wrong, body(path, "a"), headers)[0] == 404, wrong
@@ -264,15 +328,24 @@ def test_a_path_has_one_form(gateway: Gateway, stubs: Stubs, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_body_is_what_it_says(gateway: Gateway, stubs: Stubs, path: str) -> None:
-    """JSON in UTF-8, or a form, as the path takes it: nothing packed, nothing else, nothing behind it."""
+    """JSON in UTF-8, or a form, as the path takes it: nothing packed, nothing else, nothing behind
+    it."""
     raw = body(path, "a")
     wrong: list[tuple[bytes, Pairs, int]] = [
         (raw, [("Content-Type", other)], 415)
-        for other in ("text/plain", "application/x-www-form-urlencoded", "application/jsonp", "*/*", "")
+        for other in (
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/jsonp",
+            "*/*",
+            "",
+        )
     ]
     wrong.append((raw, [], 415))
     wrong.append((raw, [("Content-Type", "application/json" if path in FORMS else FORM)], 415))
-    wrong.append((gzip.compress(raw), [("Content-Type", kind(path)), ("Content-Encoding", "gzip")], 415))
+    wrong.append(
+        (gzip.compress(raw), [("Content-Type", kind(path)), ("Content-Encoding", "gzip")], 415)
+    )
     wrong.append((raw, [("Content-Type", kind(path)), ("Content-Encoding", "deflate")], 415))
     if path in ASKING:
         text = raw.decode()
@@ -298,7 +371,10 @@ def test_a_body_is_what_it_says(gateway: Gateway, stubs: Stubs, path: str) -> No
             )
         ]
     else:
-        wrong += [(raw, [("Content-Type", other)], 400) for other in ("multipart/form-data", FORM.replace("=x", "=y"))]
+        wrong += [
+            (raw, [("Content-Type", other)], 400)
+            for other in ("multipart/form-data", FORM.replace("=x", "=y"))
+        ]
     with stubs.recording() as calls:
         for sent, headers, expected in wrong:
             assert send(gateway, f"/v1/{path}", sent, headers)[0] == expected, (sent[:80], headers)

@@ -1,4 +1,5 @@
-"""Redis that is down, slow or silent while an engine fails: others do not wait, chains go on, and it is used again."""
+"""Redis that is down, slow or silent while an engine fails: others do not wait, chains go on, and
+it is used again."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def lab(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactor
 
 
 def shared(lab: Lab, stubs: Stubs) -> bool:
-    """Whether both workers know what cools down: nobody asks `other` after two failures, whoever is asked."""
+    """Whether both workers know what cools down: nobody asks `other` after two failures, whoever is
+    asked."""
     stubs.behaviours["other"] = FAIL
     for _ in range(3):
         lab.gateway.chat("other")
@@ -54,7 +56,9 @@ def test_cool_downs_go_on_by_worker_and_are_shared_again(lab: Lab, stubs: Stubs,
         assert [call.model for call in calls].count("head") <= 4
     deadline = time.monotonic() + SHARED_AGAIN_S
     while not shared(lab, stubs):
-        assert time.monotonic() < deadline, f"cool-downs are not shared again within {SHARED_AGAIN_S} s"
+        assert time.monotonic() < deadline, (
+            f"cool-downs are not shared again within {SHARED_AGAIN_S} s"
+        )
         time.sleep(COOLDOWN_S)
     time.sleep(COOLDOWN_S)
 

@@ -1,4 +1,5 @@
-"""What decides where a request goes, beside plain failure: its kind of error, its tags; and what it costs."""
+"""What decides where a request goes, beside plain failure: its kind of error, its tags; and what it
+costs."""
 
 from __future__ import annotations
 
@@ -37,16 +38,22 @@ RESULT = compiled(CATALOGUE)
 
 
 def error(message: str, code: str | None = None) -> Behaviour:
-    return Behaviour(400, {"error": {"message": message, "type": "invalid_request_error", "code": code}})
+    return Behaviour(
+        400, {"error": {"message": message, "type": "invalid_request_error", "code": code}}
+    )
 
 
 FAIL = Behaviour(500, {"error": {"message": "stub: out of order", "type": "server_error"}})
-TOO_LONG = error("This model's maximum context length is 8 tokens. However, you requested 9 tokens.")
+TOO_LONG = error(
+    "This model's maximum context length is 8 tokens. However, you requested 9 tokens."
+)
 REFUSED = error("stub: not in this house", "content_policy_violation")
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     for number in range(1, 8):
         stubs.listen(f"192.0.2.{number}", 8000)
     with Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("requests")) as running:
@@ -58,14 +65,22 @@ Ask = Callable[..., tuple[Answer, list[str]]]
 
 @pytest.fixture
 def ask(gateway: Gateway, stubs: Stubs) -> Ask:
-    """Ask a model while some of the stubs fail; returns the answer and the served names that were asked, in order."""
+    """Ask a model while some of the stubs fail; returns the answer and the served names that were
+    asked, in order."""
 
     def ask(
-        model: str, *, stream: bool = False, tags: str = "", pause: bool = True, **failing: Behaviour
+        model: str,
+        *,
+        stream: bool = False,
+        tags: str = "",
+        pause: bool = True,
+        **failing: Behaviour,
     ) -> tuple[Answer, list[str]]:
         stubs.behaviours.update(failing)
         with stubs.recording() as calls:
-            answer = gateway.chat(model, stream=stream, headers={"x-litellm-tags": tags} if tags else None)
+            answer = gateway.chat(
+                model, stream=stream, headers={"x-litellm-tags": tags} if tags else None
+            )
         stubs.behaviours.clear()
         if failing and pause:
             time.sleep(0.5)  # until what failed is no longer cooled down
@@ -76,7 +91,9 @@ def ask(gateway: Gateway, stubs: Stubs) -> Ask:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", ["a", "fast"])
-def test_a_request_that_is_too_long_takes_a_chain_of_its_own(ask: Ask, name: str, stream: bool) -> None:
+def test_a_request_that_is_too_long_takes_a_chain_of_its_own(
+    ask: Ask, name: str, stream: bool
+) -> None:
     answer, asked = ask(name, a=TOO_LONG, stream=stream)
     assert (answer.status, asked) == (200, ["a", "c"])
     answer, asked = ask(name, a=FAIL, stream=stream)
@@ -106,15 +123,21 @@ def test_default_chain(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "key"), [(FAIL, "attempts"), (TOO_LONG, "context_window"), (REFUSED, "content_policy")]
+    ("failure", "key"),
+    [(FAIL, "attempts"), (TOO_LONG, "context_window"), (REFUSED, "content_policy")],
 )
 def test_a_capability_on_the_errors_of_its_models(ask: Ask, failure: Behaviour, key: str) -> None:
-    """The gateway leaves the group after the first such error, so the other members stand in the chain."""
+    """The gateway leaves the group after the first such error, so the other members stand in the
+    chain."""
     (route,) = (route for route in RESULT.routes if route["name"] == "code")
     order = [step["model"] for step in route["attempts"]] if key == "attempts" else route[key]
     assert (
         order
-        == {"attempts": ["a", "b", "c"], "context_window": ["a", "c", "b"], "content_policy": ["a", "d", "b"]}[key]
+        == {
+            "attempts": ["a", "b", "c"],
+            "context_window": ["a", "c", "b"],
+            "content_policy": ["a", "d", "b"],
+        }[key]
     )
     for failing in range(1, 3):
         answer, asked = ask("code", **dict.fromkeys(order[:failing], failure))
@@ -153,13 +176,15 @@ def test_a_tag_is_no_reason_to_refuse_a_request(ask: Ask, tags: str) -> None:
 
 @pytest.mark.parametrize(("model", "cost"), [("c", 0.0035), ("d", 3.5e-6)])
 def test_price(ask: Ask, model: str, cost: float) -> None:
-    """5 tokens of input and 3 of output, in dollars per million; also where the price of one token is 1e-07."""
+    """5 tokens of input and 3 of output, in dollars per million; also where the price of one token
+    is 1e-07."""
     answer, _asked = ask(model)
     assert float(answer.headers["x-litellm-response-cost"]) == pytest.approx(cost)
 
 
 def test_no_prompt_is_logged(ask: Ask, gateway: Gateway) -> None:
-    """Neither of a request that is answered nor of one that fails. (An upstream that quotes it in its error does.)"""
+    """Neither of a request that is answered nor of one that fails. (An upstream that quotes it in
+    its error does.)"""
     answer, _asked = ask("c", c=error("stub: no such parameter"))
     assert answer.status == 400
     log = gateway.log.read_text()

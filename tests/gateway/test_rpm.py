@@ -1,4 +1,5 @@
-"""Requests per minute of clients: in any window, with Redis and without, and when Redis does not answer."""
+"""Requests per minute of clients: in any window, with Redis and without, and when Redis does not
+answer."""
 
 from __future__ import annotations
 
@@ -68,9 +69,15 @@ class Counted(NamedTuple):
     headers: dict[str, str]
 
 
-def count(environment: Path, asks: Sequence[tuple[float, int]], *, redis: bool, **more: Any) -> list[Counted]:
+def count(
+    environment: Path, asks: Sequence[tuple[float, int]], *, redis: bool, **more: Any
+) -> list[Counted]:
     """Count requests as the gateway does it; see counting.py."""
-    variables = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROLE / "files"), REDIS_PASSWORD: secret(REDIS_PASSWORD)}
+    variables = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROLE / "files"),
+        REDIS_PASSWORD: secret(REDIS_PASSWORD),
+    }
     settings = {"asks": asks, "workers": 1, "window_s": 1, "rpm": 3, "busy_s": 0, **more}
     program = Path(__file__).with_name("counting.py")
     given = [json.dumps(RULES["redis"] if redis else None), json.dumps(settings)]
@@ -82,7 +89,8 @@ def count(environment: Path, asks: Sequence[tuple[float, int]], *, redis: bool, 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.usefixtures("empty")
 def test_no_window_holds_more_than_the_limit(environment: Path, *, shared: bool) -> None:
-    """Wherever it begins; and what the limit leaves passes. Two workers ask by turns, of one Redis."""
+    """Wherever it begins; and what the limit leaves passes. Two workers ask by turns, of one
+    Redis."""
     workers = 2 if shared else 1
     asks = [(0.0, 0)] * 4 + [(0.02, number % workers) for number in range(150)]
     found = count(environment, asks, redis=shared, workers=workers, rpm=6)
@@ -92,14 +100,18 @@ def test_no_window_holds_more_than_the_limit(environment: Path, *, shared: bool)
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_whoever_waits_as_long_as_told_passes(environment: Path, empty: Redis, *, shared: bool) -> None:
+def test_whoever_waits_as_long_as_told_passes(
+    environment: Path, empty: Redis, *, shared: bool
+) -> None:
     refused = count(environment, [(0, 0), (0.5, 0), (0.7, 0), (0, 0)], redis=shared, window_s=3)
     assert [each.passed for each in refused] == [True, True, True, False]
     headers = refused[-1].headers
     assert headers["retry-after"] == "2", "1.8 s, in whole seconds"
     assert headers["x-ratelimit-reset-requests"] == "3s"
     forget(empty)
-    again = count(environment, [(0, 0), (0.5, 0), (0.7, 0), (0, 0), (2, 0), (0, 0)], redis=shared, window_s=3)
+    again = count(
+        environment, [(0, 0), (0.5, 0), (0.7, 0), (0, 0), (2, 0), (0, 0)], redis=shared, window_s=3
+    )
     assert [each.passed for each in again] == [True, True, True, False, True, False]
 
 
@@ -130,10 +142,20 @@ def test_a_limit_that_is_lowered(environment: Path) -> None:
 @pytest.mark.usefixtures("empty")
 def test_a_busy_worker_does_not_take_redis_for_dead(environment: Path) -> None:
     found = count(
-        environment, [(0, 0), (0, 1), (0, 0), (0, 1)], redis=True, workers=2, window_s=60, busy_s=2 * PATIENCE_S
+        environment,
+        [(0, 0), (0, 1), (0, 0), (0, 1)],
+        redis=True,
+        workers=2,
+        window_s=60,
+        busy_s=2 * PATIENCE_S,
     )
     assert [each.passed for each in found] == [True, True, True, False]
-    assert [each.headers["x-ratelimit-remaining-requests"] for each in found] == ["2", "1", "0", "0"]
+    assert [each.headers["x-ratelimit-remaining-requests"] for each in found] == [
+        "2",
+        "1",
+        "0",
+        "0",
+    ]
 
 
 def test_redis_that_hangs_is_waited_for_once_in_a_while(environment: Path, empty: Redis) -> None:
@@ -149,10 +171,14 @@ def test_redis_that_hangs_is_waited_for_once_in_a_while(environment: Path, empty
     waited = [number for number, each in enumerate(found) if each.seconds > PATIENCE_S / 2]
     assert waited == [0]
     assert found[0].seconds < 2 * PATIENCE_S
-    assert [each.headers["x-ratelimit-remaining-requests"] for each in found[-3:]] == ["1", "20", "0"]
+    assert [each.headers["x-ratelimit-remaining-requests"] for each in found[-3:]] == [
+        "1",
+        "20",
+        "0",
+    ]
 
 
-# -- the real gateway: two workers and one Redis ---------------------------------------------------------------
+# -- the real gateway: two workers and one Redis ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +213,14 @@ def test_a_limit_is_one_for_all_workers(gateway: Gateway, stubs: Stubs) -> None:
     assert gateway.refusals() - before == {("five", "429"): 35}
 
 
-def test_what_is_refused_does_not_count_and_what_an_engine_breaks_does(gateway: Gateway, stubs: Stubs) -> None:
-    refused = [ask(gateway, "two", temperature="hot"), ask(gateway, "two", timeout=1), ask(gateway, "two", n=0.5)]
+def test_what_is_refused_does_not_count_and_what_an_engine_breaks_does(
+    gateway: Gateway, stubs: Stubs
+) -> None:
+    refused = [
+        ask(gateway, "two", temperature="hot"),
+        ask(gateway, "two", timeout=1),
+        ask(gateway, "two", n=0.5),
+    ]
     assert [answer.status for answer in refused] == [400, 400, 400]
     behaviours = stubs.listen("192.0.2.1", 8000).behaviours
     behaviours["a"] = Behaviour(status=500)
@@ -203,7 +235,10 @@ def test_an_upstream_has_no_say_in_the_headers(gateway: Gateway, stubs: Stubs) -
     said = {f"x-ratelimit-{name}-requests": "999" for name in ("limit", "remaining", "reset")}
     behaviours["a"] = Behaviour(headers=said)
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
-    headers = {"Authorization": f"Bearer {secret(CLIENTS['hundred']['secret'])}", "Content-Type": "application/json"}
+    headers = {
+        "Authorization": f"Bearer {secret(CLIENTS['hundred']['secret'])}",
+        "Content-Type": "application/json",
+    }
     body = {"model": "a", "messages": [{"role": "user", "content": "Who are you?"}]}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     found = [(name, value) for name, value in connection.getresponse().getheaders() if name in said]
@@ -212,12 +247,18 @@ def test_an_upstream_has_no_say_in_the_headers(gateway: Gateway, stubs: Stubs) -
     assert found == list(zip(said, ("100", "99", "60s"), strict=True))
 
 
-def test_redis_that_forgets_or_stops_lifts_no_limit_of_a_worker(gateway: Gateway, redis: Redis) -> None:
+def test_redis_that_forgets_or_stops_lifts_no_limit_of_a_worker(
+    gateway: Gateway, redis: Redis
+) -> None:
     at_once(gateway, "five", 20)
     forget(redis)
-    assert Counter(answer.status for answer in at_once(gateway, "five", 40))[200] <= 5, "of ten that two workers may"
+    assert Counter(answer.status for answer in at_once(gateway, "five", 40))[200] <= 5, (
+        "of ten that two workers may"
+    )
     redis.stop()
     answers = at_once(gateway, "others", 60)
     redis.start()
-    assert Counter(answer.status for answer in answers) == {200: 10, 429: 50}, "each worker counts for itself"
+    assert Counter(answer.status for answer in answers) == {200: 10, 429: 50}, (
+        "each worker counts for itself"
+    )
     assert "Redis does not answer, so each worker counts" in gateway.log.read_text()

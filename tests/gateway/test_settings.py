@@ -1,4 +1,5 @@
-"""Every key we can emit is known to the installed gateway, and stands in docs/gateway.md with its reason."""
+"""Every key we can emit is known to the installed gateway, and stands in docs/gateway.md with its
+reason."""
 
 from __future__ import annotations
 
@@ -74,7 +75,9 @@ def sections(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
 def unknown_keys(document: Mapping[str, Any], known: Keys) -> list[str]:
     """Keys of a document that the gateway would ignore or send on as request parameters."""
     found = document.keys() - TOP
-    found |= {f"model_list.{key}" for entry in document["model_list"] for key in entry.keys() - ENTRY}
+    found |= {
+        f"model_list.{key}" for entry in document["model_list"] for key in entry.keys() - ENTRY
+    }
     for section, mapping in sections(document):
         found |= {f"{section}.{key}" for key in mapping if key not in known[section]}
     return sorted(found)
@@ -84,7 +87,11 @@ def unknown_keys(document: Mapping[str, Any], known: Keys) -> list[str]:
 def known(environment: Path) -> Keys:
     """Ask the installed gateway. Reads no network: its list of prices is the one it came with."""
     program = Path(__file__).with_name("installed_keys.py")
-    variables = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROLE / "files")}
+    variables = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROLE / "files"),
+    }
     command = [str(environment / "bin/python"), "-B", str(program)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     return {section: set(names) for section, names in json.loads(done.stdout).items()}
@@ -110,7 +117,10 @@ def test_a_planted_key_is_found(known: Keys, section: str) -> None:
         ("litellm_params", "temperature"),  # would reach the engine
         ("litellm_params", "weigth"),
         ("router_settings", "cooldown"),
-        ("router_settings", "health_check_interval"),  # belongs elsewhere: the gateway refuses to start
+        (
+            "router_settings",
+            "health_check_interval",
+        ),  # belongs elsewhere: the gateway refuses to start
         ("litellm_settings", "log_prompts"),
         ("general_settings", "cors_origins"),
     ],
@@ -120,12 +130,20 @@ def test_likely_mistakes_are_found(known: Keys, section: str, key: str) -> None:
 
 
 def test_every_variable_of_the_unit_is_read(environment: Path) -> None:
-    """The environment variables of the gateway's unit occur in the installed code as they are written."""
+    """The environment variables of the gateway's unit occur in the installed code as they are
+    written."""
     text = re.sub(r"\{\{.*?\}\}", "", UNIT.read_text())
     variables = re.findall(r"^Environment=(.*)$", text, re.MULTILINE)
     names = {word.split("=")[0] for line in variables for word in line.split()}
     # Of the system, Python's, ours, uvicorn's.
-    names -= {"HOME", "PYTHONFAULTHANDLER", "PYTHONPATH", "MODELYARD_RELEASE", "MODELYARD_CLIENTS", "WEB_CONCURRENCY"}
+    names -= {
+        "HOME",
+        "PYTHONFAULTHANDLER",
+        "PYTHONPATH",
+        "MODELYARD_RELEASE",
+        "MODELYARD_CLIENTS",
+        "WEB_CONCURRENCY",
+    }
     (packages,) = (environment / "lib").glob("python*/site-packages")
     for name in sorted(names):
         places = [str(packages / name) for name in ("litellm", "prometheus_client")]
@@ -142,17 +160,22 @@ REVIEWED = set(
     voice
     """.split()
 )
-"""Fields that the gateway reads and clients may send: parameters of the API, and what concerns their request alone."""
+"""Fields that the gateway reads and clients may send: parameters of the API, and what concerns
+their request alone."""
 
 
 def test_no_field_of_a_request_was_overlooked(known: Keys) -> None:
     """A new release may read another one: decide about it in the guard's requests.py, or above."""
     assert known["fields"] - known["closed"] == REVIEWED
-    assert {"fallbacks", "num_retries", "timeout", "mock_response", "specific_deployment"} <= known["closed"]
+    assert {"fallbacks", "num_retries", "timeout", "mock_response", "specific_deployment"} <= known[
+        "closed"
+    ]
 
 
 def test_the_documented_version_is_the_pinned_one() -> None:
-    (version,) = re.findall(r'litellm:\n\s+version: "([^"]+)"', (CLONE / "group_vars/all/versions.yml").read_text())
+    (version,) = re.findall(
+        r'litellm:\n\s+version: "([^"]+)"', (CLONE / "group_vars/all/versions.yml").read_text()
+    )
     assert f"LiteLLM {version}" in PAGE.read_text(encoding="utf-8")
 
 
@@ -161,7 +184,9 @@ def documented() -> set[str]:
     text = PAGE.read_text(encoding="utf-8")
     part = text.partition("## What is emitted")[2].partition("\n## ")[0]
     return {
-        key for cell in re.findall(r"^\| (`[^|]*`) \|", part, re.MULTILINE) for key in re.findall(r"`([^`]+)`", cell)
+        key
+        for cell in re.findall(r"^\| (`[^|]*`) \|", part, re.MULTILINE)
+        for key in re.findall(r"`([^`]+)`", cell)
     }
 
 
@@ -177,12 +202,22 @@ def test_every_key_is_documented() -> None:
 def test_the_catalogue_turns_everything_on() -> None:
     """Every key the emitter's source writes occurs in what is checked above."""
     source = ast.parse(Path(emit.__file__).read_text(encoding="utf-8"))
-    functions = [f for f in source.body if isinstance(f, ast.FunctionDef) and f.name.startswith("emit_")]
+    functions = [
+        f for f in source.body if isinstance(f, ast.FunctionDef) and f.name.startswith("emit_")
+    ]
     written: set[str] = set()
     for node in (node for function in functions for node in ast.walk(function)):
         keys: Sequence[ast.expr | None] = node.keys if isinstance(node, ast.Dict) else ()
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             keys = [node.slice]
-        written |= {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
-    assert written > {"model", "cooldown_time", "cache"}, "the emitter is written in another way: look for keys anew"
+        written |= {
+            key.value
+            for key in keys
+            if isinstance(key, ast.Constant) and isinstance(key.value, str)
+        }
+    assert written > {
+        "model",
+        "cooldown_time",
+        "cache",
+    }, "the emitter is written in another way: look for keys anew"
     assert written - {key.rpartition(".")[2] for key in emitted_keys()} == TOP | ENTRY | HEADERS

@@ -23,8 +23,12 @@ llm_providers:
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, tmp_path_factory: pytest.TempPathFactory, stubs: Stubs) -> Iterator[Gateway]:
-    with Gateway(environment, plan(compiled(CATALOGUE)), tmp_path_factory.mktemp("gateway"), workers=2) as gateway:
+def gateway(
+    environment: Path, tmp_path_factory: pytest.TempPathFactory, stubs: Stubs
+) -> Iterator[Gateway]:
+    with Gateway(
+        environment, plan(compiled(CATALOGUE)), tmp_path_factory.mktemp("gateway"), workers=2
+    ) as gateway:
         yield gateway
 
 
@@ -32,14 +36,18 @@ def workers(gateway: Gateway) -> list[int]:
     """The processes that answer."""
     assert gateway.process is not None
     found = subprocess.run(
-        ["pgrep", "-P", str(gateway.process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=False
+        ["pgrep", "-P", str(gateway.process.pid), "-f", "spawn_main"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return [int(pid) for pid in found.stdout.split()]
 
 
 @pytest.mark.full
 def test_a_worker_that_is_killed_while_it_is_asked_is_replaced(gateway: Gateway) -> None:
-    """The kernel kills for memory when a worker is busiest: then its parent's question is always unanswered."""
+    """The kernel kills for memory when a worker is busiest: then its parent's question is always
+    unanswered."""
     first, second = workers(gateway)
     os.kill(first, signal.SIGSTOP)
     time.sleep(1.5)

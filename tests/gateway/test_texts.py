@@ -1,4 +1,5 @@
-"""/v1/completions: whole and streamed texts reach clients as the engine sent them, and another step may answer."""
+"""/v1/completions: whole and streamed texts reach clients as the engine sent them, and another step
+may answer."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ llm_gateway: {timeouts: {request_s: 10, stream_s: 0.4}, cooldown_s: 1}
 
 
 @pytest.fixture(scope="module")
-def running(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def running(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     for number in (1, 2, 3):
         stubs.listen(f"192.0.2.{number}", 8000)
     catalogue = compiled(CATALOGUE, secrets=["CLOUD_KEY"])
@@ -46,7 +49,9 @@ def gateway(running: Gateway, stubs: Stubs) -> Iterator[Gateway]:
 
 
 def ask(gateway: Gateway, model: str, **more: Any) -> Answer:
-    return gateway.request("POST", "/v1/completions", {"model": model, "prompt": "Who are you?", **more})
+    return gateway.request(
+        "POST", "/v1/completions", {"model": model, "prompt": "Who are you?", **more}
+    )
 
 
 def choices(answer: Answer) -> list[dict[str, Any]]:
@@ -56,13 +61,23 @@ def choices(answer: Answer) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("model", ["a", "claude"])
 @pytest.mark.parametrize("usage", [False, True])
 def test_every_choice_of_a_stream_is_whole(gateway: Gateway, model: str, usage: bool) -> None:
-    """Python joins the texts, Node prints what is not there, and both stop at the first event without a choice."""
-    answer = ask(gateway, model, stream=True, **({"stream_options": {"include_usage": True}} if usage else {}))
+    """Python joins the texts, Node prints what is not there, and both stop at the first event
+    without a choice."""
+    answer = ask(
+        gateway,
+        model,
+        stream=True,
+        **({"stream_options": {"include_usage": True}} if usage else {}),
+    )
     assert (answer.status, answer.done, answer.model) == (200, True, model)
     assert "".join(choice["text"] for choice in choices(answer)) == f"I am {model}"
-    assert {tuple(sorted(choice)) for choice in choices(answer)} == {("finish_reason", "index", "logprobs", "text")}
+    assert {tuple(sorted(choice)) for choice in choices(answer)} == {
+        ("finish_reason", "index", "logprobs", "text")
+    }
     assert [choice["finish_reason"] for choice in choices(answer)] == [None, None, None, "stop"]
-    assert {(event["object"], event["id"]) for event in answer.events} == {("text_completion", answer.events[0]["id"])}
+    assert {(event["object"], event["id"]) for event in answer.events} == {
+        ("text_completion", answer.events[0]["id"])
+    }
     if usage:
         assert answer.events[-1]["choices"] == []
         assert answer.events[-1]["usage"].items() >= USAGE.items()
@@ -76,20 +91,34 @@ def test_choices_keep_their_index(gateway: Gateway) -> None:
         assert "".join(choice["text"] for choice in own) == "I am a"
         assert [choice["finish_reason"] for choice in own] == [None, None, None, "stop"]
     whole = ask(gateway, "a", n=2)
-    assert [(choice["index"], choice["text"]) for choice in choices(whole)] == [(0, "I am a"), (1, "I am a")]
+    assert [(choice["index"], choice["text"]) for choice in choices(whole)] == [
+        (0, "I am a"),
+        (1, "I am a"),
+    ]
     assert whole.body["usage"].items() >= USAGE.items()
 
 
 def test_probabilities_and_an_engines_own_fields_arrive(gateway: Gateway, stubs: Stubs) -> None:
-    logprobs = {"tokens": ["Who", "?"], "token_logprobs": [None, -0.5], "top_logprobs": [None, {"?": -0.5}]}
-    event = b'data: {"id":"x","object":"text_completion","created":1,"model":"a","timings":{"n":1},"choices":['
-    event += b'{"index":0,"text":"Who?","logprobs":{"tokens":["Who","?"],"token_logprobs":[null,-0.5],'
+    logprobs = {
+        "tokens": ["Who", "?"],
+        "token_logprobs": [None, -0.5],
+        "top_logprobs": [None, {"?": -0.5}],
+    }
+    event = (
+        b"data:"
+        b' {"id":"x","object":"text_completion","created":1,"model":"a","timings":{"n":1},"choices":['
+    )
+    event += (
+        b'{"index":0,"text":"Who?","logprobs":{"tokens":["Who","?"],"token_logprobs":[null,-0.5],'
+    )
     event += b'"top_logprobs":[null,{"?":-0.5}]},"finish_reason":"length"}]}\n\n'
     stubs.behaviours["a"] = Behaviour(events=(event, b"data: [DONE]\n\n"))
     with stubs.recording() as calls:
         answer = ask(gateway, "a", stream=True, echo=True, logprobs=1)
     assert [(call.body["echo"], call.body["logprobs"]) for call in calls] == [(True, 1)]
-    assert choices(answer) == [{"index": 0, "text": "Who?", "logprobs": logprobs, "finish_reason": "length"}]
+    assert choices(answer) == [
+        {"index": 0, "text": "Who?", "logprobs": logprobs, "finish_reason": "length"}
+    ]
     assert answer.events[0]["timings"] == {"n": 1}
 
 
@@ -98,7 +127,9 @@ def test_events_are_not_held_back(gateway: Gateway, stubs: Stubs) -> None:
     stubs.behaviours["a"] = Behaviour(pace_s=0.2)
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
     headers = {"Authorization": f"Bearer {secret(MASTER_KEY)}", "Content-Type": "application/json"}
-    connection.request("POST", "/v1/completions", '{"model": "a", "prompt": "x", "stream": true}', headers)
+    connection.request(
+        "POST", "/v1/completions", '{"model": "a", "prompt": "x", "stream": true}', headers
+    )
     response = connection.getresponse()
     arrivals = [time.monotonic() for line in response if line.startswith(b"data: {")]
     connection.close()
@@ -114,13 +145,19 @@ FAILURES: dict[str, tuple[Behaviour, int]] = {
     "headers, then silence": (Behaviour(until="headers"), 408),
     "headers, then cut off": (Behaviour(until="headers", then="cut"), 500),
     "no event": (Behaviour(events=(b": nothing\n\n",)), 500),
-    "an error": (Behaviour(events=(b'data: {"error": {"message": "stub: out of order"}}\n\n',)), 500),
+    "an error": (
+        Behaviour(events=(b'data: {"error": {"message": "stub: out of order"}}\n\n',)),
+        500,
+    ),
 }
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_somebody_steps_in_for_an_engine_that_does_not_begin(gateway: Gateway, stubs: Stubs, failure: str) -> None:
-    """And with nobody behind it a client sees why; then it is cooled down, unless the request was wrong."""
+def test_somebody_steps_in_for_an_engine_that_does_not_begin(
+    gateway: Gateway, stubs: Stubs, failure: str
+) -> None:
+    """And with nobody behind it a client sees why; then it is cooled down, unless the request was
+    wrong."""
     behaviour, status = FAILURES[failure]
     stubs.behaviours |= {"a": behaviour, "b": behaviour}
     answer = ask(gateway, "b", stream=True)
@@ -168,7 +205,13 @@ print("".join(choice.text for event in events for choice in event.choices), even
 
 
 def test_openais_own_client(gateway: Gateway, environment: Path) -> None:
-    command = [str(environment / "bin/python"), "-c", CLIENT, f"http://127.0.0.1:{gateway.port}/v1", secret(MASTER_KEY)]
+    command = [
+        str(environment / "bin/python"),
+        "-c",
+        CLIENT,
+        f"http://127.0.0.1:{gateway.port}/v1",
+        secret(MASTER_KEY),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "I am a 3\n"
 
@@ -177,7 +220,9 @@ def test_tokens_are_counted(gateway: Gateway) -> None:
     def counted() -> float:
         lines = gateway.request("GET", "/metrics/").body.splitlines()
         found = [
-            line for line in lines if line.startswith("litellm_output_tokens_metric_total") and '"one/-/a"' in line
+            line
+            for line in lines
+            if line.startswith("litellm_output_tokens_metric_total") and '"one/-/a"' in line
         ]
         return sum(float(line.rpartition(" ")[2]) for line in found)
 

@@ -1,4 +1,5 @@
-"""Processes of a slot that die, grow, or lose their client: what the requests that they have come to."""
+"""Processes of a slot that die, grow, or lose their client: what the requests that they have come
+to."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ REPLACED_S = 60
 
 
 @contextmanager
-def gateway_of(environment: Path, directory: Path, workers: int, worker_mib: int | None = None) -> Iterator[Gateway]:
+def gateway_of(
+    environment: Path, directory: Path, workers: int, worker_mib: int | None = None
+) -> Iterator[Gateway]:
     changed = plan(RESULT)
     if worker_mib is not None:
         limits = {**changed["rules"]["limits"], "worker_mib": worker_mib}
@@ -41,7 +44,9 @@ def gateway_of(environment: Path, directory: Path, workers: int, worker_mib: int
 
 
 @pytest.fixture(scope="module")
-def running(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def running(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     stubs.listen("192.0.2.1", 8000)
     with gateway_of(environment, tmp_path_factory.mktemp("workers"), workers=2) as gateway:
         yield gateway
@@ -72,7 +77,9 @@ def wait_until(condition: Callable[[], object], message: str, limit_s: float = R
         time.sleep(0.05)
 
 
-def wait_for_one_more(calls: Sequence[Call], before: int, message: str, limit_s: float = REPLACED_S) -> None:
+def wait_for_one_more(
+    calls: Sequence[Call], before: int, message: str, limit_s: float = REPLACED_S
+) -> None:
     """Wait until there are more calls than `before`."""
     wait_until(lambda: len(calls) > before, message, limit_s)
 
@@ -86,7 +93,8 @@ def begin(
     path: str = "chat/completions",
     body: Mapping[str, Any] = ASKING["chat/completions"],
 ) -> socket.socket:
-    """Send a question and do not wait for the answer. `name` is the front end's id of the request."""
+    """Send a question and do not wait for the answer. `name` is the front end's id of the
+    request."""
     text = json.dumps({"model": model, **body, **({"stream": True} if stream else {})})
     head = [
         f"POST /v1/{path} HTTP/1.1",
@@ -107,11 +115,13 @@ def answered(connection: socket.socket) -> int | None:
     return None
 
 
-# -- clients that leave --------------------------------------------------------------------------------------
+# -- clients that leave ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_client_that_leaves_frees_the_engine(gateway: Gateway, stubs: Stubs, stream: bool) -> None:
+def test_a_client_that_leaves_frees_the_engine(
+    gateway: Gateway, stubs: Stubs, stream: bool
+) -> None:
     """At once, nobody else of the chain is asked, and it is no failure of the engine."""
     stubs.behaviours["a"] = HANGS
     for _ in range(3):
@@ -129,10 +139,12 @@ def test_a_client_that_leaves_frees_the_engine(gateway: Gateway, stubs: Stubs, s
     assert [call.model for call in calls] == ["a"] * 4, "it does not cool down"
 
 
-# -- workers that die ----------------------------------------------------------------------------------------
+# -- workers that die ------------------------------------------------------------------------------
 
 
-def test_a_request_that_reached_an_engine_is_not_asked_again(gateway: Gateway, stubs: Stubs) -> None:
+def test_a_request_that_reached_an_engine_is_not_asked_again(
+    gateway: Gateway, stubs: Stubs
+) -> None:
     stubs.behaviours["a"] = HANGS
     before = ready(gateway)
     with stubs.recording() as calls:
@@ -147,8 +159,11 @@ def test_a_request_that_reached_an_engine_is_not_asked_again(gateway: Gateway, s
     assert len(calls) == 1
 
 
-def test_a_request_that_reached_nobody_is_answered_when_it_comes_again(gateway: Gateway, stubs: Stubs) -> None:
-    """The workers have it and are killed before they do anything; once, since it may be the cause of their death."""
+def test_a_request_that_reached_nobody_is_answered_when_it_comes_again(
+    gateway: Gateway, stubs: Stubs
+) -> None:
+    """The workers have it and are killed before they do anything; once, since it may be the cause
+    of their death."""
     before = ready(gateway)
     note = gateway.directory / "run/modelyard-litellm-blue/requests/request-of-nobody"
     note.write_bytes(b"t")
@@ -175,9 +190,13 @@ def test_it_is_noted_that_an_engine_was_asked(gateway: Gateway, stubs: Stubs, pa
     stubs.behaviours["a"] = HANGS
     directory = gateway.directory / "run/modelyard-litellm-blue/requests"
     count = len(stubs.calls)
-    connection = begin(gateway, "a", name=f"noted-{path.replace('/', '-')}", path=path, body=ASKING[path])
+    connection = begin(
+        gateway, "a", name=f"noted-{path.replace('/', '-')}", path=path, body=ASKING[path]
+    )
     wait_for_one_more(stubs.calls, count, "the engine was not asked")
-    assert [note.name for note in directory.glob("noted-*.asked")] == [f"noted-{path.replace('/', '-')}.asked"]
+    assert [note.name for note in directory.glob("noted-*.asked")] == [
+        f"noted-{path.replace('/', '-')}.asked"
+    ]
     connection.close()
     wait_until(lambda: not list(directory.glob("noted-*")), "the note is left", 5)
 
@@ -191,14 +210,15 @@ def test_notes_are_gone_when_requests_are_answered(gateway: Gateway, stubs: Stub
     wait_until(lambda: not list(directory.glob("answered-*")), "notes are left", 5)
 
 
-# -- workers that grow ---------------------------------------------------------------------------------------
+# -- workers that grow -----------------------------------------------------------------------------
 
 
 @pytest.mark.full
 def test_a_worker_that_has_grown_is_replaced_and_nobody_notices(
     environment: Path, stubs: Stubs, tmp_path: Path
 ) -> None:
-    """With a limit that every worker is over they take turns; a stream that runs is told to its end."""
+    """With a limit that every worker is over they take turns; a stream that runs is told to its
+    end."""
     stubs.listen("192.0.2.1", 8000)
     stubs.behaviours["b"] = Behaviour(pace_s=5)
     with gateway_of(environment, tmp_path, workers=2, worker_mib=1) as gateway:

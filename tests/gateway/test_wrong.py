@@ -22,7 +22,11 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any], Behaviour]] = {
     "embeddings": ("a", {"input": "x"}, Behaviour()),
     "responses": ("a", {"input": "x"}, Behaviour()),
     "audio/speech": ("speech", {"input": "x", "voice": "x"}, Behaviour(body=b"RIFF")),
-    "images/generations": ("images", {"prompt": "x"}, Behaviour(body={"created": 1, "data": [{"url": "x"}]})),
+    "images/generations": (
+        "images",
+        {"prompt": "x"},
+        Behaviour(body={"created": 1, "data": [{"url": "x"}]}),
+    ),
     "moderations": (
         "moderations",
         {"input": "x"},
@@ -90,11 +94,22 @@ VALUES: list[Any] = [
 ]
 TRIES = 120
 """Of each path and key, drawn with a fixed seed; so many take some eight seconds."""
-OFTEN = ("messages", "prompt", "input", "tools", "tool_choice", "response_format", "stream_options", "metadata")
+OFTEN = (
+    "messages",
+    "prompt",
+    "input",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "stream_options",
+    "metadata",
+)
 
 
 @pytest.fixture(scope="module")
-def gateway(environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     stubs.listen("192.0.2.1", 8000)
     running = Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("wrong"))
     running.allow(RESULT.plans["gw"]["litellm"]["clients"])
@@ -109,15 +124,25 @@ def bodies(path: str, seed: str) -> Iterator[dict[str, Any]]:
     draw = random.Random(seed)
     model, least, _ = MODELS[path]
     for _ in range(TRIES):
-        names = draw.sample(FIELDS, draw.choice((1, 1, 2))) + draw.sample(OFTEN, draw.choice((0, 1)))
+        names = draw.sample(FIELDS, draw.choice((1, 1, 2))) + draw.sample(
+            OFTEN, draw.choice((0, 1))
+        )
         yield {"model": model, **least, **{name: draw.choice(VALUES) for name in names}}
 
 
 KNOWN: list[tuple[str, dict[str, Any]]] = [
-    *itertools.product(MODELS, [{"model": 1}, {"model": {}}, {"model": ["a"]}, {"web_search_options": 1}]),
-    *itertools.product(MODELS, [{"litellm_logging_obj": 1}, {"additional_drop_params": 1}, {"metadata": "x"}]),
-    *itertools.product(MODELS, [{"endpoint": 1}, {"cache": None}, {"provider_specific_header": 1}, {"tags": "x"}]),
-    *itertools.product(["chat/completions", "completions"], [{"response_format": "x"}, {"response_format": ""}]),
+    *itertools.product(
+        MODELS, [{"model": 1}, {"model": {}}, {"model": ["a"]}, {"web_search_options": 1}]
+    ),
+    *itertools.product(
+        MODELS, [{"litellm_logging_obj": 1}, {"additional_drop_params": 1}, {"metadata": "x"}]
+    ),
+    *itertools.product(
+        MODELS, [{"endpoint": 1}, {"cache": None}, {"provider_specific_header": 1}, {"tags": "x"}]
+    ),
+    *itertools.product(
+        ["chat/completions", "completions"], [{"response_format": "x"}, {"response_format": ""}]
+    ),
     ("chat/completions", {"messages": [{"role": "user", "content": [{}]}]}),
     ("completions", {"messages": [{"role": "user", "content": "x"}]}),
     ("completions", {"prompt": []}),
@@ -130,7 +155,9 @@ KNOWN: list[tuple[str, dict[str, Any]]] = [
 """What was 500 once."""
 
 
-@pytest.mark.parametrize("who", [pytest.param(who, marks=pytest.mark.full if who == "master" else ()) for who in KEYS])
+@pytest.mark.parametrize(
+    "who", [pytest.param(who, marks=pytest.mark.full if who == "master" else ()) for who in KEYS]
+)
 @pytest.mark.parametrize("path", MODELS)
 def test_nothing_that_is_said_breaks_it(gateway: Gateway, path: str, who: str) -> None:
     headers = {"Authorization": f"Bearer {secret(KEYS[who])}"}
@@ -158,7 +185,10 @@ def test_what_is_no_request(gateway: Gateway, key: str) -> None:
     """Without a key it is not even read."""
     for path, raw in itertools.product(MODELS, NO_OBJECTS):
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        headers = {
+            "Content-Type": "application/json",
+            **({"Authorization": f"Bearer {key}"} if key else {}),
+        }
         connection.request("POST", f"/v1/{path}", raw, headers)
         response = connection.getresponse()
         error = json.load(response)["error"]

@@ -1,4 +1,5 @@
-"""A gateway of two workers whose Redis is down, slow or silent while an engine fails: for tests and `make faults`."""
+"""A gateway of two workers whose Redis is down, slow or silent while an engine fails: for tests and
+`make faults`."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ SERVER, WAY = "192.0.2.30", "192.0.2.29"
 """Where Redis is, and where the gateway asks it: everything can be slow on the way."""
 
 BOUND_S = 5.0
-"""For any request. LiteLLM alone took 12 s with three failing requests, and more than 60 s with twenty."""
+"""For any request. LiteLLM alone took 12 s with three failing requests, and more than 60 s with
+twenty."""
 
 TROUBLES = ("stopped", "slow", "silent")
 
@@ -114,7 +116,8 @@ def running(environment: Path, stubs: Stubs, directory: Path) -> Iterator[Lab]:
 
 
 def measure(lab: Lab, kind: str, at_once: int) -> tuple[list[Answer], list[Answer]]:
-    """Ask the name whose first step fails so often at once, in one kind of trouble; return its answers and others'."""
+    """Ask the name whose first step fails so often at once, in one kind of trouble; return its
+    answers and others'."""
     time.sleep(COOLDOWN_S)
     others = Others(lab.gateway)
     with lab.trouble(kind), others.asking(), ThreadPoolExecutor(at_once) as pool:

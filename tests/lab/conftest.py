@@ -32,12 +32,25 @@ class Machine:
         """Return the command line that runs something inside."""
         known = {"MODELYARD_CACHE": self.cache, "MODELYARD_LAB": "pytest", **(environment or {})}
         variables = [f"{key}={value}" for key, value in known.items()]
-        return ["nsenter", "-t", str(self.holder.pid), "-n", "-m", "env", *variables, *map(str, words)]
+        return [
+            "nsenter",
+            "-t",
+            str(self.holder.pid),
+            "-n",
+            "-m",
+            "env",
+            *variables,
+            *map(str, words),
+        ]
 
-    def run(self, *words: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str | Path, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run something inside and return what it did."""
         command = self.command(*words, environment=environment)
-        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
 
     def lab(self, *words: str, clone: Path = CLONE) -> str:
         """Run the lab's program, which must succeed; return what it printed."""
@@ -47,7 +60,9 @@ class Machine:
 
     def records(self) -> list[Path]:
         """Return the process records of all hosts."""
-        return sorted(Path(f"/proc/{self.holder.pid}/root/run/modelyard-lab").glob("labs/*/hosts/*.pid"))
+        return sorted(
+            Path(f"/proc/{self.holder.pid}/root/run/modelyard-lab").glob("labs/*/hosts/*.pid")
+        )
 
     def nspawn(self, host: str) -> int:
         """Return the process id of a host's nspawn."""
@@ -74,19 +89,25 @@ class Machine:
             with contextlib.suppress(OSError):  # it ended, or is none of ours
                 if process.name == str(self.holder.pid):
                     continue
-                if (process / "ns/net").stat().st_ino == own or self.owns((process / "cgroup").read_text()):
+                if (process / "ns/net").stat().st_ino == own or self.owns(
+                    (process / "cgroup").read_text()
+                ):
                     processes.append((process / "cmdline").read_bytes())
         records = Path(f"/proc/{self.holder.pid}/root/run/modelyard-lab")
         return {
             "mounts": Path(f"/proc/{self.holder.pid}/mounts").read_text(),
             "processes": sorted(processes),
-            "links": sorted(line.split()[0] for line in self.run("ip", "-br", "link").stdout.splitlines()),
+            "links": sorted(
+                line.split()[0] for line in self.run("ip", "-br", "link").stdout.splitlines()
+            ),
             "firewall": self.run("nft", "list", "ruleset").stdout,
             "forwarding": self.forwarding(),
             "labs": sorted(path.name for path in records.glob("labs/*")),
             "disks": sorted(path.name for path in (self.cache / "lab/run").glob("*")),
             "cgroups": sorted(
-                str(path) for path in Path("/sys/fs/cgroup").glob("*/modelyard-lab-*") if self.owns(path.name)
+                str(path)
+                for path in Path("/sys/fs/cgroup").glob("*/modelyard-lab-*")
+                if self.owns(path.name)
             ),
         }
 
@@ -95,7 +116,8 @@ class Machine:
         return any(f"modelyard-lab-{lab}-" in cgroup for lab in self.seen)
 
     def remember(self) -> None:
-        """Remember the labs that exist, so that their cgroups are looked for after they are gone."""
+        """Remember the labs that exist, so that their cgroups are looked for after they are
+        gone."""
         self.seen |= {path.name for path in (self.cache / "lab/run").glob("*")}
 
 
@@ -103,7 +125,9 @@ class Machine:
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of base roots, with today's in it."""
     code = "from lab import base; print(base.ensure_base('bookworm').parent)"
-    made = subprocess.run(["python3", "-c", code], cwd=CLONE, capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        ["python3", "-c", code], cwd=CLONE, capture_output=True, text=True, check=False
+    )
     assert made.returncode == 0, made.stderr
     return Path(made.stdout.splitlines()[-1])
 

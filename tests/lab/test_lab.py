@@ -20,7 +20,9 @@ def test_down_leaves_nothing(machine: Machine) -> None:
     assert machine.lab("ssh", "two", "getent", "hosts", "one").split()[0].startswith("10.213.")
     assert machine.forwarding() == "1"
     during = machine.state()
-    assert [kind for kind in before if during[kind] == before[kind]] == [], "a leftover would go unnoticed"
+    assert [kind for kind in before if during[kind] == before[kind]] == [], (
+        "a leftover would go unnoticed"
+    )
     machine.lab("down")
     assert machine.state() == before
 
@@ -47,13 +49,21 @@ def test_labs_of_one_clone_do_not_collide(machine: Machine) -> None:
     machine.lab("up", "--lab", "b", "one")
     machine.remember()
     addresses = {
-        json.loads(machine.lab("inventory", "--lab", name))["_meta"]["hostvars"]["one"]["ansible_host"] for name in "ab"
+        json.loads(machine.lab("inventory", "--lab", name))["_meta"]["hostvars"]["one"][
+            "ansible_host"
+        ]
+        for name in "ab"
     }
     assert len(addresses) == 2
     machine.lab("ssh", "--lab", "a", "one", "touch", "/etc/only-in-a")
     machine.lab("down", "--lab", "a")
     assert machine.forwarding() == "1", "the other lab still needs it"
-    assert machine.run(CLONE / "lab/lab", "ssh", "--lab", "b", "one", "test", "-e", "/etc/only-in-a").returncode == 1
+    assert (
+        machine.run(
+            CLONE / "lab/lab", "ssh", "--lab", "b", "one", "test", "-e", "/etc/only-in-a"
+        ).returncode
+        == 1
+    )
     machine.lab("down", "--lab", "b")
     assert machine.state() == before
 
@@ -98,7 +108,9 @@ def test_a_host_that_died_starts_again_on_its_disk(machine: Machine) -> None:
 @pytest.mark.parametrize("seconds", [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.7, 1.0])
 def test_down_cleans_up_after_a_starter_that_was_killed(machine: Machine, seconds: float) -> None:
     before = machine.state()
-    starter = subprocess.Popen(machine.command(CLONE / "lab/lab", "up", "one", "two"), start_new_session=True)
+    starter = subprocess.Popen(
+        machine.command(CLONE / "lab/lab", "up", "one", "two"), start_new_session=True
+    )
     time.sleep(seconds)
     kill(starter.pid)
     starter.wait()
@@ -132,7 +144,10 @@ def test_down_works_without_any_record(machine: Machine) -> None:
 
 
 def test_a_foreign_firewall_is_named(machine: Machine) -> None:
-    rules = "table inet corporate { chain transit { type filter hook forward priority 0; policy drop; }; }"
+    rules = (
+        "table inet corporate { chain transit { type filter hook forward priority 0; policy drop;"
+        " }; }"
+    )
     assert machine.run("nft", rules).returncode == 0
     refused = machine.run(CLONE / "lab/lab", "up", "one")
     assert refused.returncode == 1
@@ -143,7 +158,9 @@ def test_a_foreign_firewall_is_named(machine: Machine) -> None:
 
 
 def test_a_user_without_root_is_told(machine: Machine) -> None:
-    refused = machine.run("setpriv", "--reuid=65534", "--clear-groups", CLONE / "lab/lab", "up", "one")
+    refused = machine.run(
+        "setpriv", "--reuid=65534", "--clear-groups", CLONE / "lab/lab", "up", "one"
+    )
     assert refused.returncode == 1
     assert "needs root" in refused.stderr
 
@@ -168,7 +185,9 @@ def test_inventory_trusts_only_the_key_it_made(machine: Machine) -> None:
     assert "StrictHostKeyChecking=yes" in variables["ansible_ssh_common_args"]
     known = next(Path(machine.cache).glob("lab/run/*/known_hosts"))
     assert machine.lab("ssh", "one", "true") == ""
-    other = subprocess.run(["ssh-keygen", "-lf", known], capture_output=True, text=True, check=True).stdout
+    other = subprocess.run(
+        ["ssh-keygen", "-lf", known], capture_output=True, text=True, check=True
+    ).stdout
     assert variables["ansible_host"] in other
     lines = known.read_text()
     known.write_text(lines.replace(lines.split()[2][-10:], "AAAAAAAAAA"))

@@ -14,10 +14,12 @@ FIRST_TOKEN = "first token"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The thresholds of `make loadtest`. docs/performance.md says where they come from. None: not judged."""
+    """The thresholds of `make loadtest`. docs/performance.md says where they come from. None: not
+    judged."""
 
     failed: int = 0
-    """Requests. The lab has one gateway and nothing that breaks on purpose, so any failure is one."""
+    """Requests. The lab has one gateway and nothing that breaks on purpose, so any failure is
+    one."""
     first_token_p95_ms: int | None = 1000
     answer_p95_ms: int | None = 2000
     answers_per_s: float | None = 10
@@ -29,7 +31,8 @@ UNTIMED = Limits(first_token_p95_ms=None, answer_p95_ms=None, answers_per_s=None
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one public name did in one way: asked plainly, as a stream, or a stream's first tokens."""
+    """What one public name did in one way: asked plainly, as a stream, or a stream's first
+    tokens."""
 
     name: str
     kind: str
@@ -96,7 +99,9 @@ class Run:
     @property
     def seconds(self) -> float:
         """From the first request to the end of the last."""
-        return max((e.ended for e in self.answers), default=0.0) - min((e.started for e in self.answers), default=0.0)
+        return max((e.ended for e in self.answers), default=0.0) - min(
+            (e.started for e in self.answers), default=0.0
+        )
 
     def first_tokens(self, name: str) -> Entry | None:
         """The first tokens of a name's streams, if any came."""
@@ -116,18 +121,34 @@ class Verdict:
 def judge(run: Run, limits: Limits) -> list[Verdict]:
     """Compare a run with the limits. What was not seen has not met its limit."""
     failed = sum(entry.failed for entry in run.answers)
-    verdicts = [Verdict("failed requests", str(failed), f"at most {limits.failed}", failed <= limits.failed)]
+    verdicts = [
+        Verdict("failed requests", str(failed), f"at most {limits.failed}", failed <= limits.failed)
+    ]
     if limits.first_token_p95_ms is not None:
         for name in sorted({entry.name for entry in run.answers}):
             first = run.first_tokens(name)
-            verdicts.append(_p95(f"p95 of the first token, {name}", first, limits.first_token_p95_ms))
+            verdicts.append(
+                _p95(f"p95 of the first token, {name}", first, limits.first_token_p95_ms)
+            )
     if limits.answer_p95_ms is not None:
         for entry in run.answers:
-            verdicts.append(_p95(f"p95 of a whole answer, {entry.name}, {entry.kind}", entry, limits.answer_p95_ms))
+            verdicts.append(
+                _p95(
+                    f"p95 of a whole answer, {entry.name}, {entry.kind}",
+                    entry,
+                    limits.answer_p95_ms,
+                )
+            )
     if limits.answers_per_s is not None:
-        rate = sum(entry.requests - entry.failed for entry in run.answers) / run.seconds if run.seconds else 0.0
+        rate = (
+            sum(entry.requests - entry.failed for entry in run.answers) / run.seconds
+            if run.seconds
+            else 0.0
+        )
         met = rate >= limits.answers_per_s
-        verdicts.append(Verdict("answers per second", f"{rate:.1f}", f"at least {limits.answers_per_s:g}", met))
+        verdicts.append(
+            Verdict("answers per second", f"{rate:.1f}", f"at least {limits.answers_per_s:g}", met)
+        )
     return verdicts
 
 
@@ -139,14 +160,18 @@ def _p95(what: str, entry: Entry | None, limit: int) -> Verdict:
 
 
 def tables(run: Run, verdicts: Iterable[Verdict]) -> str:
-    """What is printed: a row per name and kind, the failures by what they said, and the verdicts."""
+    """What is printed: a row per name and kind, the failures by what they said, and the
+    verdicts."""
     head = "name|kind|requests|failed|req/s|p50 ms|p95|p99|first token p50|p95|p99".split("|")
     rows = [_row(run, entry) for entry in run.answers]
     parts = [_aligned([head, *rows])]
     if run.failures:
         parts.append(
             _aligned(
-                [["failure", "of", "times"], *([f.error, f"{f.name}, {f.kind}", str(f.count)] for f in run.failures)]
+                [
+                    ["failure", "of", "times"],
+                    *([f.error, f"{f.name}, {f.kind}", str(f.count)] for f in run.failures),
+                ]
             )
         )
     judged = [[one.what, one.value, one.limit, "met" if one.met else "MISSED"] for one in verdicts]
@@ -157,7 +182,11 @@ def tables(run: Run, verdicts: Iterable[Verdict]) -> str:
 def _row(run: Run, entry: Entry) -> list[str]:
     first = run.first_tokens(entry.name) if entry.kind == STREAM else None
     rate = f"{entry.requests / run.seconds:.1f}" if run.seconds else "-"
-    times = [one.percentile(share) if one else None for one in (entry, first) for share in (0.5, 0.95, 0.99)]
+    times = [
+        one.percentile(share) if one else None
+        for one in (entry, first)
+        for share in (0.5, 0.95, 0.99)
+    ]
     return [entry.name, entry.kind, str(entry.requests), str(entry.failed), rate] + [
         "-" if time is None else str(time) for time in times
     ]
@@ -166,7 +195,9 @@ def _row(run: Run, entry: Entry) -> list[str]:
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     """Text to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    text = [not any(cell[:1].isdigit() for cell in column) for column in zip(*rows[1:], strict=True)]
+    text = [
+        not any(cell[:1].isdigit() for cell in column) for column in zip(*rows[1:], strict=True)
+    ]
     lines = []
     for row in rows:
         cells = zip(row, widths, text, strict=True)

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Load the lab's gateway with Locust for a while, print what it did, and judge it by the thresholds in judge.py.
+"""Load the lab's gateway with Locust for a while, print what it did, and judge it by the thresholds
+in judge.py.
 
-Run by `make loadtest`. A load is sent to the lab's hosts and to loopback, and nowhere else. The exit status is 1 if a
-threshold was missed, 2 if nothing was sent.
+Run by `make loadtest`. A load is sent to the lab's hosts and to loopback, and nowhere else. The
+exit status is 1 if a threshold was missed, 2 if nothing was sent.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ SECONDS = range(5, 601)
 REQUESTS = 20_000
 """No run sends more, however fast the gateway is."""
 PATIENCE_S = 60
-"""How long requests that were sent in time may take to end; longer than a client waits for a word (locustfile.py)."""
+"""How long requests that were sent in time may take to end; longer than a client waits for a word
+(locustfile.py)."""
 
 
 class LoadError(Exception):
@@ -78,18 +80,55 @@ def refuse_foreign(address: str, lab: Collection[str]) -> None:
         loopback = False
     if not loopback and address not in lab:
         there = ", ".join(lab) or "none that is up"
-        raise LoadError(f"the gateway's address {address} is no host of the lab ({there}): no load is sent there")
+        raise LoadError(
+            f"the gateway's address {address} is no host of the lab ({there}): no load is sent"
+            " there"
+        )
 
 
-def locust(target: Target, key: str, users: int, seconds: int, results: Path, requests: int = REQUESTS) -> Run:
-    """Run Locust in a process of its own, for it patches the whole of Python's I/O; return what it saw.
+def locust(
+    target: Target, key: str, users: int, seconds: int, results: Path, requests: int = REQUESTS
+) -> Run:
+    """Run Locust in a process of its own, for it patches the whole of Python's I/O; return what it
+    saw.
 
     Raises LoadError if it sent nothing, or came to no good end.
     """
-    command = [sys.executable, "-m", "locust", "--locustfile", str(LOAD / "locustfile.py"), "--headless"]
-    command += ["--loglevel", "WARNING", "--only-summary", "--json-file", "stats", "--html", "report.html"]
-    command += ["--host", target.url, "--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
-    command += ["--stop-timeout", str(PATIENCE_S), "--requests", str(requests), "--exit-code-on-error", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "--locustfile",
+        str(LOAD / "locustfile.py"),
+        "--headless",
+    ]
+    command += [
+        "--loglevel",
+        "WARNING",
+        "--only-summary",
+        "--json-file",
+        "stats",
+        "--html",
+        "report.html",
+    ]
+    command += [
+        "--host",
+        target.url,
+        "--users",
+        str(users),
+        "--spawn-rate",
+        str(users),
+        "--run-time",
+        f"{seconds}s",
+    ]
+    command += [
+        "--stop-timeout",
+        str(PATIENCE_S),
+        "--requests",
+        str(requests),
+        "--exit-code-on-error",
+        "0",
+    ]
     for model in target.models:
         command += ["--model", model]
     results.mkdir(parents=True)
@@ -114,13 +153,21 @@ def locust(target: Target, key: str, users: int, seconds: int, results: Path, re
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(description="Load the lab's gateway. `make loadtest` starts everything it needs.")
+    made = argparse.ArgumentParser(
+        description="Load the lab's gateway. `make loadtest` starts everything it needs."
+    )
     made.add_argument("--inventory", type=Path, default=INVENTORIES[0])
     made.add_argument("--users", default="4")
     made.add_argument("--seconds", default="60")
-    made.add_argument("--results", type=Path, help="a new directory (default: below .cache/loadtest)")
-    made.add_argument("--check", action="store_true", help="refuse what would be refused, and send nothing")
-    made.add_argument("--target", type=Path, help="what tests/load/target.yml wrote, for a scenario's hosts")
+    made.add_argument(
+        "--results", type=Path, help="a new directory (default: below .cache/loadtest)"
+    )
+    made.add_argument(
+        "--check", action="store_true", help="refuse what would be refused, and send nothing"
+    )
+    made.add_argument(
+        "--target", type=Path, help="what tests/load/target.yml wrote, for a scenario's hosts"
+    )
     made.add_argument("--untimed", action="store_true", help="judge failures, not how fast it was")
     return made
 
@@ -136,16 +183,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run; return the exit status."""
     options = parser().parse_args(arguments)
     try:
-        users, seconds = number("USERS", options.users, USERS), number("SECONDS", options.seconds, SECONDS)
+        users, seconds = (
+            number("USERS", options.users, USERS),
+            number("SECONDS", options.seconds, SECONDS),
+        )
         if options.target is None:
             refuse_inventory(options.inventory)
         if options.check:
             return 0
         lab = [host.address for host in Lab.of(os.environ.get("MODELYARD_LAB", "default")).hosts()]
-        target = Target.read(options.target, lab) if options.target else target_of(options.inventory, lab)
+        target = (
+            Target.read(options.target, lab)
+            if options.target
+            else target_of(options.inventory, lab)
+        )
         key = secrets.find(MASTER_KEY, {}, options.inventory / ".credentials")
         if not key:
-            raise LoadError(f"{MASTER_KEY} is neither in the environment nor in {options.inventory}/.credentials")
+            raise LoadError(
+                f"{MASTER_KEY} is neither in the environment nor in"
+                f" {options.inventory}/.credentials"
+            )
         results = options.results or RESULTS / time.strftime("%Y%m%d-%H%M%S")
         print(f"{users} users at once for {seconds} s at {target.url}", flush=True)
         run = locust(target, key, users, seconds, results)
@@ -159,7 +216,10 @@ def report(run: Run, limits: Limits, results: Path) -> int:
     """Print a run and what is to be said of it; return the exit status."""
     verdicts = judge(run, limits)
     print(f"\n{tables(run, verdicts)}\n")
-    print(f"machine  {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, the load itself included")
+    print(
+        f"machine  {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, the load itself"
+        " included"
+    )
     print(f"plots    {results}/report.html\nfigures  {results}/stats.json", flush=True)
     missed = [one for one in verdicts if not one.met]
     for one in missed:
@@ -171,10 +231,19 @@ def target_of(inventory: Path, lab: Collection[str]) -> Target:
     """Ask the catalogue of an inventory where its gateway is. Raises LoadError."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "target.json")
-        command = ["ansible-playbook", str(LOAD / "target.yml"), "-i", str(inventory), "-e", f"target={path}"]
+        command = [
+            "ansible-playbook",
+            str(LOAD / "target.yml"),
+            "-i",
+            str(inventory),
+            "-e",
+            f"target={path}",
+        ]
         done = subprocess.run(command, cwd=CLONE, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise LoadError(f"{done.stdout}{done.stderr}\nthe inventory does not say where its gateway is")
+            raise LoadError(
+                f"{done.stdout}{done.stderr}\nthe inventory does not say where its gateway is"
+            )
         return Target.read(path, lab)
 
 

@@ -1,7 +1,8 @@
-"""The load: every user asks one name after the other, plainly and as a stream. Started by loadtest.py.
+"""The load: every user asks one name after the other, plainly and as a stream. Started by
+loadtest.py.
 
-The key is the environment variable LITELLM_MASTER_KEY. The time to the first token of a stream is an entry of its own
-in Locust's statistics, beside the requests and not counted among them.
+The key is the environment variable LITELLM_MASTER_KEY. The time to the first token of a stream is
+an entry of its own in Locust's statistics, beside the requests and not counted among them.
 """
 
 # mypy: allow-untyped-calls, allow-untyped-decorators
@@ -31,7 +32,8 @@ MAX_TOKENS = 16
 
 
 class AnswerError(Exception):
-    """What is wrong with an answer. Locust shows failures by their `repr`: here the message alone."""
+    """What is wrong with an answer. Locust shows failures by their `repr`: here the message
+    alone."""
 
     __repr__ = Exception.__str__
 
@@ -44,7 +46,8 @@ def arguments(parser: LocustArgumentParser, **_: Any) -> None:
 
 
 class Client(FastHttpUser):
-    """Asks without a pause. All clients share the turns, so each name is asked equally often in both ways."""
+    """Asks without a pause. All clients share the turns, so each name is asked equally often in
+    both ways."""
 
     connection_timeout = network_timeout = 30
     turns: Iterator[tuple[str, str]]
@@ -82,7 +85,9 @@ class Client(FastHttpUser):
             if response.status_code != 200:
                 # No answer at all has the status 0 and an error that says why.
                 response.failure(
-                    AnswerError(f"status {response.status_code}") if response.status_code else response.error
+                    AnswerError(f"status {response.status_code}")
+                    if response.status_code
+                    else response.error
                 )
                 return
             try:
@@ -98,7 +103,8 @@ class Client(FastHttpUser):
     def read_stream(self, response: ResponseContextManager, model: str, started: float) -> None:
         """Read a stream to its end, and note when the first token came."""
         waiting, ended = True, False
-        # Locust's iter_lines hands out blocks of 1,024 bytes: the first token would be as late as the last.
+        # Locust's iter_lines hands out blocks of 1,024 bytes: the first token would be as late as
+        # the last.
         while event := response.stream.readline(b"\n\n"):
             if event.startswith(b'data: {"error"'):
                 raise AnswerError(f"an error in the stream: {event.decode()[6:200].strip()}")
@@ -127,6 +133,7 @@ def share_turns(environment: Environment, **_: Any) -> None:
 
 @events.quitting.add_listener
 def write_failures(environment: Environment, **_: Any) -> None:
-    """Write the failures where Locust writes its statistics: its own table of them lacks those of the last second."""
+    """Write the failures where Locust writes its statistics: its own table of them lacks those of
+    the last second."""
     failures = list(environment.stats.serialize_errors().values())
     Path("failures.json").write_text(json.dumps(failures, indent=4), encoding="utf-8")

@@ -1,4 +1,5 @@
-"""Modules import `ansible.module_utils.modelyard_*`: Ansible ships these to a target, here they are found by path."""
+"""Modules import `ansible.module_utils.modelyard_*`: Ansible ships these to a target, here they are
+found by path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What an activation puts out of the way, and what it brings back. systemd is a stand-in; molecule has the real one."""
+"""What an activation puts out of the way, and what it brings back. systemd is a stand-in; molecule
+has the real one."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class Host:
     """A stand-in for systemd: units that hold a port each, one of a kind, or fail when told to."""
 
     root: Path
-    active: dict[str, str] = field(default_factory=dict)  # unit: the release that its process was started from
+    active: dict[str, str] = field(
+        default_factory=dict
+    )  # unit: the release that its process was started from
     said: list[str] = field(default_factory=list)
     kill_before: str = ""
 
@@ -67,7 +70,9 @@ class Host:
                 raise KilledError
             self.said.append(f"{verb} {unit}")
             if verb in ("restart", "start", "reload"):
-                for other in re.findall(r"^Conflicts=modelyard-(\S+)\.service", self.installed(unit), re.M):
+                for other in re.findall(
+                    r"^Conflicts=modelyard-(\S+)\.service", self.installed(unit), re.M
+                ):
                     self.active.pop(f"modelyard-{other}.service", None)
                 self.active.pop(unit, None)
                 if self.port(unit) not in [self.port(other) for other in self.active]:
@@ -77,13 +82,18 @@ class Host:
         return ""
 
     def state(self, unit: str) -> dict[str, str]:
-        return {"ActiveState": "active" if unit in self.active else "failed", "UnitFileState": "enabled"}
+        return {
+            "ActiveState": "active" if unit in self.active else "failed",
+            "UnitFileState": "enabled",
+        }
 
     def running(self, unit: str, _release: Release) -> str | None:
         return self.active.get(unit)
 
     def checks(self, wanted: list[dict], _generations: dict) -> list[dict]:
-        return [{**check, "detail": "", "seconds": 0.0, "final": False, "hint": ""} for check in wanted]
+        return [
+            {**check, "detail": "", "seconds": 0.0, "final": False, "hint": ""} for check in wanted
+        ]
 
     def answers(self, _name: str, port: int) -> bool:
         return str(port) in [self.port(unit) for unit in self.active]
@@ -97,19 +107,28 @@ class Host:
         store: Sequence[str] = (),
         reloaded: str | None = None,
     ) -> str:
-        """Stage a release as modelyard_release does; returns its id. `reloaded`: unit of one that can be reloaded."""
+        """Stage a release as modelyard_release does; returns its id. `reloaded`: unit of one that
+        can be reloaded."""
         unit = f"Environment=MODELYARD_RELEASE=@RELEASE@ port={port} {status}\n"
         if reloaded is not None:
             unit = f"# @RELEASE@ port={port}\n{reloaded}"
         unit = (f"Conflicts=modelyard-{conflicts}.service\n" if conflicts else "") + unit
-        check = {"name": "answers", "service": name, "kind": "http", "url": f"http://127.0.0.1:{port}/"}
+        check = {
+            "name": "answers",
+            "service": name,
+            "kind": "http",
+            "url": f"http://127.0.0.1:{port}/",
+        }
         spec = {
             "user": "nobody",
             "files": {},
             "units": {f"modelyard-{name}.service": unit},
             "store": list(store),
             "generation": "",
-            "activation": {"strategy": "restart" if reloaded is None else "reload", "ready_timeout_s": 0},
+            "activation": {
+                "strategy": "restart" if reloaded is None else "reload",
+                "ready_timeout_s": 0,
+            },
             "checks": [{**check, "status": status}],
             "plan": {},
         }
@@ -129,12 +148,17 @@ class Host:
         service = Service(name)
         release = service.load("staged")
         assert release
-        begun = activate.activation(service, release, {"displaces": list(displaces), "by": None, "after": after})
+        begun = activate.activation(
+            service, release, {"displaces": list(displaces), "by": None, "after": after}
+        )
         begun.look()
         return begun
 
     def serving(self) -> dict[str, str]:
-        return {self.port(unit): unit.removeprefix("modelyard-").removesuffix(".service") for unit in self.active}
+        return {
+            self.port(unit): unit.removeprefix("modelyard-").removesuffix(".service")
+            for unit in self.active
+        }
 
 
 @pytest.fixture
@@ -165,7 +189,10 @@ def test_the_old_one_makes_room_before_the_new_one_starts(host: Host) -> None:
     assert host.activate("llama-cpp@new", "llama-cpp@old")["changed"]
     assert host.serving() == {"8080": "llama-cpp@new"}
     order = [line for line in host.said if line.split()[0] in ("stop", "restart", "start")]
-    assert order == ["stop modelyard-llama-cpp@old.service", "restart modelyard-llama-cpp@new.service"]
+    assert order == [
+        "stop modelyard-llama-cpp@old.service",
+        "restart modelyard-llama-cpp@new.service",
+    ]
 
 
 def test_without_being_told_nobody_makes_room(host: Host) -> None:
@@ -208,7 +235,10 @@ def test_what_fails_too_is_told(host: Host) -> None:
     old.write_text(old.read_text().replace('"status": "ok"', '"status": "failed"'))
     host.stage("llama-cpp@new", 8080, status="failed")
     report = host.activate("llama-cpp@new", "llama-cpp@old")
-    assert "llama-cpp@old was stopped to make room, was started again and failed, too." in report["msg"]
+    assert (
+        "llama-cpp@old was stopped to make room, was started again and failed, too."
+        in report["msg"]
+    )
 
 
 def test_what_did_not_run_is_not_started(host: Host) -> None:
@@ -231,7 +261,8 @@ def test_a_member_of_a_group_is_displaced_by_its_conflict(host: Host) -> None:
 
 
 def test_the_failure_of_a_second_one_brings_back_what_the_first_displaced(host: Host) -> None:
-    """Every activation is told of all that goes: the first does not need its port, the second does."""
+    """Every activation is told of all that goes: the first does not need its port, the second
+    does."""
     host.stage("llama-cpp@first", 8090)
     host.stage("llama-cpp@second", 8080, status="failed")
     assert host.activate("llama-cpp@first", "llama-cpp@old")["changed"]
@@ -279,10 +310,13 @@ def test_a_swap_of_which_one_half_fails_costs_no_other(host: Host, bad: str) -> 
         assert host.serving() == {"8081": "llama-cpp@old"}
 
 
-@pytest.mark.parametrize("moment", ["stop modelyard-llama-cpp@old.service", "restart modelyard-llama-cpp@new.service"])
+@pytest.mark.parametrize(
+    "moment", ["stop modelyard-llama-cpp@old.service", "restart modelyard-llama-cpp@new.service"]
+)
 @pytest.mark.parametrize("status", ["ok", "failed"])
 def test_killed_in_between(host: Host, moment: str, status: str) -> None:
-    """The next run finishes it: the new one serves, or if that fails the old one that was stopped by the run before."""
+    """The next run finishes it: the new one serves, or if that fails the old one that was stopped
+    by the run before."""
     host.stage("llama-cpp@new", 8080, status=status)
     host.kill_before = moment
     with pytest.raises(KilledError):
@@ -316,8 +350,11 @@ def test_killed_while_it_was_putting_back(host: Host) -> None:
 
 
 @pytest.mark.parametrize("status", ["ok", "failed"])
-def test_a_reboot_in_between_starts_what_was_good(host: Host, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed while the new release is looked at: it runs, and nobody knows yet whether it is good."""
+def test_a_reboot_in_between_starts_what_was_good(
+    host: Host, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the new release is looked at: it runs, and nobody knows yet whether it is
+    good."""
     former = host.stage("llama-cpp@old", 8080)
     new = host.stage("llama-cpp@old", 8081, status=status)
 
@@ -336,7 +373,9 @@ def test_a_reboot_in_between_starts_what_was_good(host: Host, status: str, monke
     assert list((host.root / "tried").iterdir()) == []
 
 
-@pytest.mark.parametrize("moment", ["stop modelyard-llama-cpp@old.service", "restart modelyard-llama-cpp@new.service"])
+@pytest.mark.parametrize(
+    "moment", ["stop modelyard-llama-cpp@old.service", "restart modelyard-llama-cpp@new.service"]
+)
 def test_what_is_killed_is_put_right_at_once(host: Host, moment: str) -> None:
     """Without a next run: by the process that supervises."""
     host.stage("llama-cpp@new", 8080)
@@ -370,11 +409,15 @@ def test_a_unit_that_an_interrupted_change_left_is_a_difference(host: Host) -> N
 
 
 @pytest.mark.parametrize("crashes", [True, False])
-def test_a_new_program_is_watched(host: Host, crashes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_program_is_watched(
+    host: Host, crashes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     former = host.stage("llama-cpp@old", 8080)
     new = host.stage("llama-cpp@old", 8081, store=["/opt/modelyard/store/new"])
     processes = itertools.chain(["10", "10"], itertools.repeat("11" if crashes else "10"))
-    monkeypatch.setattr(activation, "unit_state", lambda unit: {**host.state(unit), "MainPID": next(processes)})
+    monkeypatch.setattr(
+        activation, "unit_state", lambda unit: {**host.state(unit), "MainPID": next(processes)}
+    )
     monkeypatch.setattr(activation, "WATCH_NEW_PROGRAM_S", 0.05)
     monkeypatch.setattr(activation, "POLL_S", 0.001)
     report = host.activate("llama-cpp@old")
@@ -383,7 +426,9 @@ def test_a_new_program_is_watched(host: Host, crashes: bool, monkeypatch: pytest
     assert list(host.active.values()) == [former if crashes else new]
 
 
-def test_the_supervisor_outlives_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_supervisor_outlives_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Real processes: the worker kills itself, what is told is the recovery."""
 
     class Doomed:
@@ -406,7 +451,9 @@ def test_the_supervisor_outlives_its_worker(tmp_path: Path, monkeypatch: pytest.
     assert json.loads((tmp_path / "report").read_text()) == report
 
 
-def test_a_service_that_cannot_be_stopped_leaves_the_new_one_alone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_cannot_be_stopped_leaves_the_new_one_alone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host.stage("llama-cpp@new", 8080)
 
     def stuck(*arguments: str, **extra: Any) -> str:
@@ -422,25 +469,37 @@ def test_a_service_that_cannot_be_stopped_leaves_the_new_one_alone(host: Host, m
 
 
 def test_what_left_no_process_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A oneshot unit has no process whose environment could be read, so a command says which release is in effect."""
+    """A oneshot unit has no process whose environment could be read, so a command says which
+    release is in effect."""
     spec = {"user": "root", "files": {}, "units": {}, "store": [], "generation": "", "checks": []}
     for loaded, expected in (("releases/0123456789ab", "0123456789ab"), ("nothing", None)):
         release = Release(
-            "firewall", {**spec, "activation": {"strategy": "reload", "running": ["/bin/echo", f"/x/{loaded}"]}}
+            "firewall",
+            {
+                **spec,
+                "activation": {"strategy": "reload", "running": ["/bin/echo", f"/x/{loaded}"]},
+            },
         )
-        monkeypatch.setattr(running, "unit_state", lambda _: {"ActiveState": "active", "MainPID": "0"})
+        monkeypatch.setattr(
+            running, "unit_state", lambda _: {"ActiveState": "active", "MainPID": "0"}
+        )
         assert running.running_release("modelyard-firewall.service", release) == expected
-        monkeypatch.setattr(running, "unit_state", lambda _: {"ActiveState": "inactive", "MainPID": "0"})
+        monkeypatch.setattr(
+            running, "unit_state", lambda _: {"ActiveState": "inactive", "MainPID": "0"}
+        )
         assert running.running_release("modelyard-firewall.service", release) is None
 
 
 @pytest.mark.parametrize(
-    ("moved", "waits"), [(0, 31), (20, 11), (31, 0), (-86400, 31), (86400, 0)], ids=lambda number: f"{number}s"
+    ("moved", "waits"),
+    [(0, 31), (20, 11), (31, 0), (-86400, 31), (86400, 0)],
+    ids=lambda number: f"{number}s",
 )
 def test_whoever_steps_in_gets_requests_again_first(
     host: Host, monkeypatch: pytest.MonkeyPatch, moved: int, waits: int
 ) -> None:
-    """A gateway sends nobody to what it found gone, for a while; nobody would be left if this one went, too."""
+    """A gateway sends nobody to what it found gone, for a while; nobody would be left if this one
+    went, too."""
     slept: list[float] = []
     monkeypatch.setattr(in_place.time, "sleep", slept.append)
     host.stage("llama-cpp@other", 8081)
@@ -499,9 +558,11 @@ def test_only_a_changed_directive_restarts_a_service_that_can_be_reloaded(
     host.said.clear()
     identifier = host.stage("haproxy", 4000, reloaded=UNIT.replace(old, new, 1) + "\n# changed\n")
     assert host.activate("haproxy")["release"] == identifier
-    assert [said for said in host.said if said.endswith("load modelyard-haproxy.service") or "restart" in said] == [
-        f"{verb} modelyard-haproxy.service"
-    ]
+    assert [
+        said
+        for said in host.said
+        if said.endswith("load modelyard-haproxy.service") or "restart" in said
+    ] == [f"{verb} modelyard-haproxy.service"]
     assert "# changed" in host.installed("modelyard-haproxy.service")
 
 

@@ -15,7 +15,8 @@ RECORDED: list[object] = []
 
 
 class Stub(http.server.BaseHTTPRequestHandler):
-    """A stand-in for an OpenAI-compatible server that answers well, or in one of several bad ways."""
+    """A stand-in for an OpenAI-compatible server that answers well, or in one of several bad
+    ways."""
 
     protocol_version = "HTTP/1.1"
 
@@ -29,14 +30,20 @@ class Stub(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        """Serve the model list to whoever has the key. A provider may repeat a part of the key that it refuses."""
+        """Serve the model list to whoever has the key. A provider may repeat a part of the key that
+        it refuses."""
         if self.path == "/forbidden":
             return self._answer(403, b'{"error": "sk-right may not use this"}')
         if self.path == "/down":
             return self._answer(503, b"")
         if self.path == "/anthropic":
-            right = (self.headers.get("x-api-key"), self.headers.get("anthropic-version")) == ("sk-right", "2023-06-01")
-            return self._answer(200 if right and not self.headers.get("Authorization") else 401, b"{}")
+            right = (self.headers.get("x-api-key"), self.headers.get("anthropic-version")) == (
+                "sk-right",
+                "2023-06-01",
+            )
+            return self._answer(
+                200 if right and not self.headers.get("Authorization") else 401, b"{}"
+            )
         if self.headers.get("Authorization") != "Bearer sk-right":
             return self._answer(401, b'{"error": "sk-wrong is no key"}')
         return self._answer(200, json.dumps({"data": [{"id": "a"}, {"id": "b"}]}).encode())
@@ -91,7 +98,9 @@ def check(kind: str, **extra: object) -> dict[str, object]:
         ("chat", {"model": "cut", "stream": True}, "failed", "did not end in [DONE]"),
     ],
 )
-def test_http_kinds(url: str, kind: str, extra: dict[str, object], status: str, detail: str) -> None:
+def test_http_kinds(
+    url: str, kind: str, extra: dict[str, object], status: str, detail: str
+) -> None:
     result = checks.run_check(check(kind, url=url, bearer="svc/KEY", **extra))
     assert (result["status"], detail in result["detail"]) == (status, True), result
     # A server that is up does not find another model by itself; everything else may come with time.
@@ -119,7 +128,9 @@ def test_a_candidate_is_checked_with_its_own_secrets(url: str) -> None:
 def test_a_key_that_is_refused_is_named_and_not_shown(
     url: str, path: str, header: str, generation: str, status: str, detail: str
 ) -> None:
-    result = checks.run_check(check("key", url=url + path, **{header: "svc/KEY"}), {"svc": generation})
+    result = checks.run_check(
+        check("key", url=url + path, **{header: "svc/KEY"}), {"svc": generation}
+    )
     assert (result["status"], result["detail"]) == (status, detail)
     assert result["final"] is (status == "failed")
     assert "sk-" not in "\n".join(checks.table([result]))
@@ -128,12 +139,17 @@ def test_a_key_that_is_refused_is_named_and_not_shown(
 def test_a_key_cannot_be_tried_where_nobody_answers_and_fails_where_it_is_not(url: str) -> None:
     nobody = check("key", url="http://127.0.0.1:1/v1/models", bearer="svc/KEY")
     result = checks.run_check(nobody)
-    assert (result["status"], result["detail"]) == ("skipped", "KEY could not be checked: connection refused")
+    assert (result["status"], result["detail"]) == (
+        "skipped",
+        "KEY could not be checked: connection refused",
+    )
     absent = checks.run_check(check("key", url=url, bearer="svc/ABSENT"))
     assert (absent["status"], "svc/ABSENT cannot be read" in absent["detail"]) == ("failed", True)
 
 
-def test_failures_are_reports_not_exceptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_reports_not_exceptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checks, "CREDENTIALS", str(tmp_path))
     results = checks.run_checks(
         [
@@ -144,7 +160,13 @@ def test_failures_are_reports_not_exceptions(tmp_path: Path, monkeypatch: pytest
             check("chat", url="http://127.0.0.1:1/", model="m", skip="left out"),
         ]
     )
-    assert [result["status"] for result in results] == ["failed", "failed", "failed", "failed", "skipped"]
+    assert [result["status"] for result in results] == [
+        "failed",
+        "failed",
+        "failed",
+        "failed",
+        "skipped",
+    ]
     assert results[0]["detail"] == "connection refused"
     assert results[1]["detail"] == "credential svc/KEY cannot be read: No such file or directory"
     table = "\n".join(checks.table(results))

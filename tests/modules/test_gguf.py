@@ -43,7 +43,8 @@ def test_a_real_model(tmp_path: Path) -> None:
 
 
 def write(path: Path, **keys: object) -> Path:
-    """Write a file with one key per kind of value, and the tensors of a model whose output is its embedding."""
+    """Write a file with one key per kind of value, and the tensors of a model whose output is its
+    embedding."""
     writer = gguf.GGUFWriter(path, "gemma9")
     writer.add_block_count(3)
     writer.add_head_count_kv([8, 0, 4])
@@ -72,7 +73,9 @@ def test_one_number_per_layer_and_tied_embeddings(tmp_path: Path) -> None:
     assert found["window"] == 1024
     assert found["vocabulary"] == 9000
     assert found["context_length"] is None
-    assert found["weights_bytes"] == 2 * 4096, "the embedding is the output too, that of the layers is only looked up"
+    assert found["weights_bytes"] == 2 * 4096, (
+        "the embedding is the output too, that of the layers is only looked up"
+    )
 
 
 def test_parts_of_a_split_model_are_added_up(tmp_path: Path) -> None:
@@ -88,14 +91,17 @@ def test_parts_of_a_split_model_are_added_up(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     found = modelyard_gguf.read(str(first))
-    assert found["weights_bytes"] == 2 * 4096, "with an output of its own the embedding stays with the processor"
+    assert found["weights_bytes"] == 2 * 4096, (
+        "with an output of its own the embedding stays with the processor"
+    )
     assert found["layers"] == 3
     with pytest.raises(GgufError, match="99999 parts"):
         modelyard_gguf.read("/m-00001-of-99999.gguf")
 
 
 def test_a_file_that_is_cut_off_anywhere(tmp_path: Path) -> None:
-    """Within the header the reader says so; within the weights the size of the last tensor gives it away or not."""
+    """Within the header the reader says so; within the weights the size of the last tensor gives it
+    away or not."""
     path = write(tmp_path / "m.gguf")
     whole = path.read_bytes()
     for size in [*range(400), *range(400, len(whole) - 12288, 997)]:
@@ -123,19 +129,49 @@ def key(name: bytes, kind: int, rest: bytes) -> bytes:
         (b"GGUF" + struct.pack(">I", 3) + bytes(60), r"GGUF version \(50331648\)"),
         (HEAD + struct.pack("<QQ", 2**63, 1), "9223372036854775808 tensors"),
         (HEAD + struct.pack("<QQ", 1, 2**40), "1099511627776 keys"),
-        (HEAD + struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**62), "string of 4611686018427387904 bytes"),
+        (
+            HEAD + struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**62),
+            "string of 4611686018427387904 bytes",
+        ),
         (HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 99, b""), "value of unknown type 99"),
-        (HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 8, struct.pack("<Q", 2**40)), "string of 1099511627776"),
-        (HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 8, struct.pack("<Q", 2**27)), "longer than 128 MiB"),
-        (HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQ", 9, 1)), "list of values of unknown type 9"),
-        (HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQ", 4, 2**60)), "longer than 128 MiB"),
-        (HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQ", 8, 2**60)), "list of 11529215.* strings"),
-        (HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQQ", 8, 5, 2**60)), "longer than 128 MiB"),
-        (HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQQ", 8, 5, 2**20)), "ends within"),
+        (
+            HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 8, struct.pack("<Q", 2**40)),
+            "string of 1099511627776",
+        ),
+        (
+            HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 8, struct.pack("<Q", 2**27)),
+            "longer than 128 MiB",
+        ),
+        (
+            HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQ", 9, 1)),
+            "list of values of unknown type 9",
+        ),
+        (
+            HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQ", 4, 2**60)),
+            "longer than 128 MiB",
+        ),
+        (
+            HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQ", 8, 2**60)),
+            "list of 11529215.* strings",
+        ),
+        (
+            HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQQ", 8, 5, 2**60)),
+            "longer than 128 MiB",
+        ),
+        (
+            HEAD + struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQQ", 8, 5, 2**20)),
+            "ends within",
+        ),
         (HEAD + struct.pack("<QQ", 0, 0), "names no architecture"),
-        (HEAD + struct.pack("<QQ", 0, 1) + key(b"general.alignment", 4, struct.pack("<I", 0)), "alignment is 0"),
+        (
+            HEAD + struct.pack("<QQ", 0, 1) + key(b"general.alignment", 4, struct.pack("<I", 0)),
+            "alignment is 0",
+        ),
         (HEAD + struct.pack("<QQ", 1, 0) + struct.pack("<QI", 0, 9), "9 dimensions"),
-        (HEAD + struct.pack("<QQ", 1, 0) + struct.pack("<QIIQ", 0, 0, 0, 2**50), "shorter than its header"),
+        (
+            HEAD + struct.pack("<QQ", 1, 0) + struct.pack("<QIIQ", 0, 0, 0, 2**50),
+            "shorter than its header",
+        ),
     ],
 )
 def test_what_is_no_model_has_a_reason(tmp_path: Path, data: bytes, reason: str) -> None:

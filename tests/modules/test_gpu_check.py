@@ -1,7 +1,8 @@
 """The check that a service computes on a GPU.
 
-`nvidia-smi`, `systemctl` and `journalctl` are stand-ins here: scripts that print what a test gives them. The processes
-are real, this one's. What llama.cpp says is composed after its source (src/llama-model.cpp, ggml-cuda.cu of 0c1e570).
+`nvidia-smi`, `systemctl` and `journalctl` are stand-ins here: scripts that print what a test gives
+them. The processes are real, this one's. What llama.cpp says is composed after its source
+(src/llama-model.cpp, ggml-cuda.cu of 0c1e570).
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from typing import Any
 import pytest
 from ansible.module_utils import modelyard_checks as checks
 
-ALL = "load_tensors: offloading 32 repeating layers to GPU\nload_tensors: offloaded 33/33 layers to GPU\n"
+ALL = (
+    "load_tensors: offloading 32 repeating layers to GPU\nload_tensors: offloaded 33/33 layers to"
+    " GPU\n"
+)
 BUFFERS = (
     "load_tensors:   CPU_Mapped model buffer size =   281.81 MiB\n"
     "load_tensors:        CUDA0 model buffer size =  4403.49 MiB\n"
@@ -28,7 +32,8 @@ NO_CUDA = "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """Runs the check with what the stand-ins print; `smi` is the output (ME: this process) and status of nvidia-smi."""
+    """Runs the check with what the stand-ins print; `smi` is the output (ME: this process) and
+    status of nvidia-smi."""
     groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     group = groups[-1].split(":", 2)[2]
 
@@ -38,15 +43,30 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         path.chmod(0o755)
 
     def check(smi: tuple[str, int] | None, journal: str = "", **more: Any) -> dict[str, Any]:
-        put("systemctl", f'case "$2" in --property=ControlGroup) echo {shlex.quote(group)} ;; *) echo 1234abcd ;; esac')
-        put("journalctl", f'[ "$1" = _SYSTEMD_INVOCATION_ID=1234abcd ] && printf %s {shlex.quote(journal)}')
+        put(
+            "systemctl",
+            f'case "$2" in --property=ControlGroup) echo {shlex.quote(group)} ;; *) echo 1234abcd'
+            " ;; esac",
+        )
+        put(
+            "journalctl",
+            f'[ "$1" = _SYSTEMD_INVOCATION_ID=1234abcd ] && printf %s {shlex.quote(journal)}',
+        )
         if smi is not None:
             # No process has the other number: it is beyond what Linux gives.
             printed = smi[0].replace("ME", str(os.getpid())).replace("OTHER", "4194305")
             put("nvidia-smi", f"printf %s {shlex.quote(printed)}; exit {smi[1]}")
         put("head", 'exec /usr/bin/head "$@"')
         monkeypatch.setenv("PATH", str(tmp_path))
-        wanted = {"name": "n", "service": "s", "kind": "gpu", "hint": "h", "unit": "x.service", "layers": "all", **more}
+        wanted = {
+            "name": "n",
+            "service": "s",
+            "kind": "gpu",
+            "hint": "h",
+            "unit": "x.service",
+            "layers": "all",
+            **more,
+        }
         return checks.run_check(wanted)
 
     return check
@@ -58,10 +78,25 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         ("ME, 5120\n", "", "all", "holds 5120 MiB of GPU memory"),
         # Two cards, and somebody else's process.
         ("OTHER, 300\nME, 5120\nME, 4096\n", "", "all", "holds 9216 MiB of GPU memory"),
-        ("ME, 5120\n", ALL + BUFFERS, "all", "holds 5120 MiB of GPU memory, 33 of 33 layers are on the GPU"),
-        ("ME, 5120\n", SOME, "some", "holds 5120 MiB of GPU memory, 20 of 33 layers are on the GPU"),
+        (
+            "ME, 5120\n",
+            ALL + BUFFERS,
+            "all",
+            "holds 5120 MiB of GPU memory, 33 of 33 layers are on the GPU",
+        ),
+        (
+            "ME, 5120\n",
+            SOME,
+            "some",
+            "holds 5120 MiB of GPU memory, 20 of 33 layers are on the GPU",
+        ),
         # A second model for drafts may stay on the processor.
-        ("ME, 5120\n", ALL + DRAFT, "all", "holds 5120 MiB of GPU memory, 33 of 33 layers are on the GPU"),
+        (
+            "ME, 5120\n",
+            ALL + DRAFT,
+            "all",
+            "holds 5120 MiB of GPU memory, 33 of 33 layers are on the GPU",
+        ),
         # Some drivers know the process and not its memory.
         ("ME, [N/A]\n", "", "all", "uses a GPU"),
         # In a container nvidia-smi sees no process at all.
@@ -73,7 +108,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         ),
     ],
 )
-def test_on_the_gpu(run: Callable[..., dict[str, Any]], smi: str, journal: str, layers: str, detail: str) -> None:
+def test_on_the_gpu(
+    run: Callable[..., dict[str, Any]], smi: str, journal: str, layers: str, detail: str
+) -> None:
     assert run((smi, 0), journal, layers=layers) | {"seconds": 0} == {
         "name": "n",
         "service": "s",
@@ -89,13 +126,20 @@ def test_on_the_gpu(run: Callable[..., dict[str, Any]], smi: str, journal: str, 
 @pytest.mark.parametrize(
     ("smi", "journal", "layers", "detail"),
     [
-        (("OTHER, 300\n", 0), "", "all", "no process of x.service holds GPU memory: it runs on the CPU"),
+        (
+            ("OTHER, 300\n", 0),
+            "",
+            "all",
+            "no process of x.service holds GPU memory: it runs on the CPU",
+        ),
         (
             ("", 0),
             NO_CUDA,
             "some",
-            "no process of x.service holds GPU memory: it runs on the CPU "
-            "(failed to initialize CUDA: no CUDA-capable device is detected)",
+            (
+                "no process of x.service holds GPU memory: it runs on the CPU "
+                "(failed to initialize CUDA: no CUDA-capable device is detected)"
+            ),
         ),
         (("", 0), "", "all", "In a container it cannot: set the model's option log-verbosity: 4"),
         # Its own account does not count where nvidia-smi sees other processes and not this one.
@@ -107,14 +151,21 @@ def test_on_the_gpu(run: Callable[..., dict[str, Any]], smi: str, journal: str, 
             ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9),
             "",
             "all",
-            "nvidia-smi: NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
+            (
+                "nvidia-smi: NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA"
+                " driver."
+            ),
         ),
         (("", 3), "", "all", "nvidia-smi: exit status 3"),
         (None, "", "all", "nvidia-smi is not installed"),
     ],
 )
 def test_on_the_processor(
-    run: Callable[..., dict[str, Any]], smi: tuple[str, int] | None, journal: str, layers: str, detail: str
+    run: Callable[..., dict[str, Any]],
+    smi: tuple[str, int] | None,
+    journal: str,
+    layers: str,
+    detail: str,
 ) -> None:
     result = run(smi, journal, layers=layers)
     assert (result["status"], detail in result["detail"]) == ("failed", True), result

@@ -1,7 +1,7 @@
 """What the GPU module makes of `nvidia-smi`'s output, of its errors and of its silence.
 
-`nvidia-smi` is a stand-in here: a shell script that prints sections of a file in tests/data/nvidia-smi. Each file says
-in its head what of it is real and what was composed.
+`nvidia-smi` is a stand-in here: a shell script that prints sections of a file in
+tests/data/nvidia-smi. Each file says in its head what of it is real and what was composed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def put(path: Path, script: str) -> str:
 
 
 def replay(path: Path, name: str, edit: tuple[str, str] = ("", "")) -> str:
-    """Make a stand-in that prints the section of a file that belongs to its arguments, and writes these to a log."""
+    """Make a stand-in that prints the section of a file that belongs to its arguments, and writes
+    these to a log."""
     sections: dict[str, str] = {}
     for section in (DATA / f"{name}.txt").read_text(encoding="utf-8").split("$ nvidia-smi ")[1:]:
         arguments, _, output = section.partition("\n")
@@ -46,12 +47,26 @@ def replay(path: Path, name: str, edit: tuple[str, str] = ("", "")) -> str:
         path.with_suffix(f".{number}").write_text(output, encoding="utf-8")
         cases.append(f'"{arguments}") cat "$0.{number}" ;;')
     script = "\n".join(
-        ['echo "$*" >> "$0.log"', 'case "$*" in', *cases, '*) echo "no such call: $*"; exit 2 ;;', "esac"]
+        [
+            'echo "$*" >> "$0.log"',
+            'case "$*" in',
+            *cases,
+            '*) echo "no such call: $*"; exit 2 ;;',
+            "esac",
+        ]
     )
     return put(path, script)
 
 
-def gpu(index: int, uuid: str, name: str, memory: int | None, free: int | None, capability: str, **mig: object) -> dict:
+def gpu(
+    index: int,
+    uuid: str,
+    name: str,
+    memory: int | None,
+    free: int | None,
+    capability: str,
+    **mig: object,
+) -> dict:
     return {
         "index": index,
         "uuid": uuid,
@@ -113,13 +128,23 @@ EXPECTED = {
                 "8.0",
                 mig_mode="enabled",
                 mig_instances=[
-                    instance("MIG-GPU-513536b6-7d19-9063-b049-1e69664bb298/3/0", "1g.20gb", 3, 19968),
+                    instance(
+                        "MIG-GPU-513536b6-7d19-9063-b049-1e69664bb298/3/0", "1g.20gb", 3, 19968
+                    ),
                     instance("MIG-00000001-aaaa-0000-0000-000000000001", "1g.20gb", 4, 19968),
                     instance("MIG-00000002-aaaa-0000-0000-000000000002", "1g.20gb", 5, 19968),
                     instance("MIG-00000003-aaaa-0000-0000-000000000003", "1g.20gb", 6, 19968),
                 ],
             ),
-            gpu(1, "GPU-11111111-7d19-9063-b049-1e69664bb298", A100, 81920, 80999, "8.0", mig_mode="disabled"),
+            gpu(
+                1,
+                "GPU-11111111-7d19-9063-b049-1e69664bb298",
+                A100,
+                81920,
+                80999,
+                "8.0",
+                mig_mode="disabled",
+            ),
             gpu(
                 2,
                 "GPU-22222222-7d19-9063-b049-1e69664bb298",
@@ -156,7 +181,18 @@ EXPECTED = {
     ),
     "h200-mig-580": (
         ("580.173.02", "13.0"),
-        [gpu(0, MASKED, "NVIDIA H200", 143771, 143113, "9.0", mig_mode="enabled", mig_instances=[H200_INSTANCE])],
+        [
+            gpu(
+                0,
+                MASKED,
+                "NVIDIA H200",
+                143771,
+                143113,
+                "9.0",
+                mig_mode="enabled",
+                mig_instances=[H200_INSTANCE],
+            )
+        ],
     ),
     "h100-mig-590": (
         ("590.48.01", "13.1"),
@@ -202,7 +238,18 @@ EXPECTED = {
     ),
     "h200-mig-610": (
         ("610.43.02", "13.3"),
-        [gpu(0, MASKED, "NVIDIA H200", 143771, 143105, "9.0", mig_mode="enabled", mig_instances=[H200_INSTANCE])],
+        [
+            gpu(
+                0,
+                MASKED,
+                "NVIDIA H200",
+                143771,
+                143105,
+                "9.0",
+                mig_mode="enabled",
+                mig_instances=[H200_INSTANCE],
+            )
+        ],
     ),
 }
 
@@ -228,7 +275,10 @@ def test_cards_and_drivers(path: Path, name: str) -> None:
     ("line", "cuda_version"),
     [
         ("Not Found", None),  # seen on a vGPU host with driver 580.105.06
-        ("Deprecated\nCUDA UMD Version        : 14.1", "14.1"),  # composed: what driver 610 announces for CUDA 14
+        (
+            "Deprecated\nCUDA UMD Version        : 14.1",
+            "14.1",
+        ),  # composed: what driver 610 announces for CUDA 14
     ],
 )
 def test_cuda_version_of_odd_drivers(path: Path, line: str, cuda_version: str | None) -> None:
@@ -237,17 +287,23 @@ def test_cuda_version_of_odd_drivers(path: Path, line: str, cuda_version: str | 
     assert len(found["gpus"]) == 1
 
 
-@pytest.mark.parametrize("unknown", ["[N/A]", "[Not Supported]", "[Unknown Error]", "[GPU requires reset]", "N/A"])
+@pytest.mark.parametrize(
+    "unknown", ["[N/A]", "[Not Supported]", "[Unknown Error]", "[GPU requires reset]", "N/A"]
+)
 def test_what_a_card_does_not_tell_is_null(path: Path, unknown: str) -> None:
-    (found,) = modelyard_gpus.survey(replay(path, "laptop-550", ("8188, 3984, 8.9, [N/A]", ", ".join([unknown] * 4))))[
-        "gpus"
-    ]
-    assert {**found, "processes": []} == gpu(0, f"{RTX_4090}2", "NVIDIA GeForce RTX 4060 Laptop GPU", None, None, None)
+    (found,) = modelyard_gpus.survey(
+        replay(path, "laptop-550", ("8188, 3984, 8.9, [N/A]", ", ".join([unknown] * 4)))
+    )["gpus"]
+    assert {**found, "processes": []} == gpu(
+        0, f"{RTX_4090}2", "NVIDIA GeForce RTX 4060 Laptop GPU", None, None, None
+    )
 
 
 @pytest.mark.parametrize("text", ["N/A", "Not available in WDDM driver model", "[Not Found]"])
 def test_memory_of_a_process_that_is_not_told(path: Path, text: str) -> None:
-    (found,) = modelyard_gpus.survey(replay(path, "laptop-550", (": 3979 MiB", f": {text}")))["gpus"]
+    (found,) = modelyard_gpus.survey(replay(path, "laptop-550", (": 3979 MiB", f": {text}")))[
+        "gpus"
+    ]
     assert found["processes"] == [process(1483, "/usr/lib/xorg/Xorg", None)]
 
 
@@ -262,7 +318,8 @@ LOST = "Unable to determine the device handle for GPU0000:20:00.0: Unknown Error
 
 
 @pytest.mark.parametrize(
-    ("said", "status"), [("No devices were found", 6), (DRIVER, 9), (MISMATCH, 18), (OLD, 2), (LOST, 255)]
+    ("said", "status"),
+    [("No devices were found", 6), (DRIVER, 9), (MISMATCH, 18), (OLD, 2), (LOST, 255)],
 )
 def test_why_there_is_no_gpu(path: Path, said: str, status: int) -> None:
     program = put(path, f"cat <<'END'\n{said}\n\nEND\nexit {status}")
@@ -280,7 +337,10 @@ def test_errors_of_the_loader_are_told_too(path: Path) -> None:
 
 
 def test_no_output_at_all(path: Path) -> None:
-    assert modelyard_gpus.survey(put(path, "exit 0"))["reason"] == "nvidia-smi: it lists no GPU (exit status 0)"
+    assert (
+        modelyard_gpus.survey(put(path, "exit 0"))["reason"]
+        == "nvidia-smi: it lists no GPU (exit status 0)"
+    )
 
 
 def test_program_that_cannot_be_run(path: Path) -> None:
@@ -293,7 +353,10 @@ def test_program_that_cannot_be_run(path: Path) -> None:
 
 def test_a_lost_gpu_leaves_the_others_and_a_reason(path: Path) -> None:
     """Composed: one of two cards answers, the other one has fallen off the bus."""
-    second = "1, GPU-5d2b7c3e-0000-0000-0000-000000000001, NVIDIA GeForce RTX 4090, 24564, 4214, 8.9, [N/A], 535.86.05"
+    second = (
+        "1, GPU-5d2b7c3e-0000-0000-0000-000000000001, NVIDIA GeForce RTX 4090, 24564, 4214, 8.9,"
+        " [N/A], 535.86.05"
+    )
     found = modelyard_gpus.survey(replay(path, "rtx4090-535", (second, LOST)))
     assert [card["index"] for card in found["gpus"]] == [0]
     assert found["reason"] == f"nvidia-smi: {LOST}"
@@ -326,7 +389,9 @@ def test_instances_that_cannot_be_listed_leave_a_reason(path: Path) -> None:
 def test_bytes_that_are_no_text(path: Path) -> None:
     """Names of processes are printed as they are."""
     program = replay(path, "laptop-550")
-    path.with_suffix(".1").write_bytes(path.with_suffix(".1").read_bytes() + b"        Name : \xff\xfe&<\n")
+    path.with_suffix(".1").write_bytes(
+        path.with_suffix(".1").read_bytes() + b"        Name : \xff\xfe&<\n"
+    )
     found = modelyard_gpus.survey(program)
     assert found["cuda_version"] == "12.4"
     assert found["reason"] is None
@@ -334,14 +399,20 @@ def test_bytes_that_are_no_text(path: Path) -> None:
 
 @pytest.mark.parametrize("when", ["first call", "second call"])
 def test_a_driver_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    """A program that waits inside the driver survives SIGKILL. No test can cause that, so `kill` does nothing here."""
+    """A program that waits inside the driver survives SIGKILL. No test can cause that, so `kill`
+    does nothing here."""
     started: list[subprocess.Popen[str]] = []
     monkeypatch.setattr(subprocess.Popen, "kill", lambda process: started.append(process))
     if when == "first call":
         program = put(path, "exec sleep 60")
     else:
         program = replay(path, "laptop-550")
-        put(path, Path(program).read_text(encoding="utf-8").replace('"-q") cat', '"-q") exec sleep 60; cat'))
+        put(
+            path,
+            Path(program)
+            .read_text(encoding="utf-8")
+            .replace('"-q") cat', '"-q") exec sleep 60; cat'),
+        )
     begin = time.monotonic()
     found = modelyard_gpus.survey(program, timeout_s=1)
     took = time.monotonic() - begin
@@ -356,7 +427,8 @@ def test_a_driver_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch, when: 
 
 
 def run_module(directory: Path, **arguments: object) -> dict:
-    """Run the module as Ansible does, with its arguments on standard input and only `directory` on the PATH."""
+    """Run the module as Ansible does, with its arguments on standard input and only `directory` on
+    the PATH."""
     bootstrap = (
         "import ansible.module_utils, ansible.module_utils.basic as b, sys, runpy\n"
         f"ansible.module_utils.__path__.append({ansible.module_utils.__path__[-1]!r})\n"
@@ -380,7 +452,9 @@ def run_module(directory: Path, **arguments: object) -> dict:
 def test_the_module_with_a_gpu(path: Path, check_mode: bool) -> None:
     (driver_version, cuda_version), gpus = EXPECTED["h100-mig-590"]
     replay(path, "h100-mig-590")
-    path.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+    path.write_text(
+        f"#!/bin/sh\nPATH=/usr/bin:/bin\n{path.read_text(encoding='utf-8')}", encoding="utf-8"
+    )
     done = run_module(path.parent, _ansible_check_mode=check_mode)
     assert {key: value for key, value in done.items() if key != "invocation"} == {
         "changed": False,

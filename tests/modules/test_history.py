@@ -19,7 +19,13 @@ def redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
     return Service("redis")
 
 
-def put(service: Service, release: str, monkeypatch: pytest.MonkeyPatch, age_s: float, outcome: str = "live") -> None:
+def put(
+    service: Service,
+    release: str,
+    monkeypatch: pytest.MonkeyPatch,
+    age_s: float,
+    outcome: str = "live",
+) -> None:
     """A release that went live, or failed, that long ago."""
     directory = Path(service.root, "releases", release)
     directory.mkdir(parents=True, exist_ok=True)
@@ -51,8 +57,12 @@ def test_kept_are_the_latest_and_the_last_good_of_each_day_and_week(
     assert "h110" in kept, "linked"
     daily = {name for name in kept if name.startswith("h") and int(name[1:]) < 14}
     assert 5 <= len(daily) <= 7
-    assert 2 <= len([name for name in kept if name.startswith("h") and 14 <= int(name[1:]) < 56]) <= 4
-    assert not [name for name in kept if name.startswith("h") and int(name[1:]) >= 56 and name != "h110"]
+    assert (
+        2 <= len([name for name in kept if name.startswith("h") and 14 <= int(name[1:]) < 56]) <= 4
+    )
+    assert not [
+        name for name in kept if name.startswith("h") and int(name[1:]) >= 56 and name != "h110"
+    ]
 
 
 def test_what_failed_is_not_kept(redis: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +83,9 @@ def test_without_a_history_the_latest_are_kept(redis: Service) -> None:
     assert redis.releases() == ["r7", "r6", "r5", "r4", "r3", "r0"]
 
 
-def test_a_line_that_was_cut_off_is_left_out(redis: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_was_cut_off_is_left_out(
+    redis: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(redis, "good", monkeypatch, 100)
     with open(f"{redis.root}/history.jsonl", "a") as history:
         history.write('{"at": 1, "outc')

@@ -37,7 +37,9 @@ def put(root: Path, made: Release, manifest: str | None = None) -> Path:
     """Write a release below `root` and make it the live one; return the link."""
     directory = root / made.service / "releases" / made.id
     directory.mkdir(parents=True)
-    (directory / "manifest.json").write_text(made.manifest() if manifest is None else manifest, encoding="utf-8")
+    (directory / "manifest.json").write_text(
+        made.manifest() if manifest is None else manifest, encoding="utf-8"
+    )
     link = root / made.service / "current"
     link.symlink_to(f"releases/{made.id}")
     os.utime(link, (1_700_000_000, 1_700_000_000), follow_symlinks=False)
@@ -100,7 +102,8 @@ def test_damaged_manifest_is_an_error(tmp_path: Path) -> None:
 
 
 def test_plan_is_outside_of_the_identity() -> None:
-    """A release whose plan alone differs is the same release, so nothing is restarted; its manifest is stale."""
+    """A release whose plan alone differs is the same release, so nothing is restarted; its manifest
+    is stale."""
     one, other = release(), release(plan={"port": 6380})
     assert one.id == other.id
     assert one.manifest() != other.manifest()

@@ -1,4 +1,5 @@
-"""modelyard_model and a directory; Hugging Face is a stand-in (molecule/vllm/hub.py): killed, damaged, no room."""
+"""modelyard_model and a directory; Hugging Face is a stand-in (molecule/vllm/hub.py): killed,
+damaged, no room."""
 
 from __future__ import annotations
 
@@ -61,7 +62,9 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(tmp_path: Path, repository: Path) -> Iterator[Any]:
     server = hubs.Hub(tmp_path / "hub")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield server
     server.shutdown()
@@ -106,14 +109,20 @@ def test_what_is_there_is_neither_asked_for_nor_read_again(
 ) -> None:
     job().fetch()
     hub.seen.clear()
-    monkeypatch.setattr(snapshot.File, "verify", lambda file, path: pytest.fail("the file was read"))
+    monkeypatch.setattr(
+        snapshot.File, "verify", lambda file, path: pytest.fail("the file was read")
+    )
     assert job().is_there()
     assert job().fetch() == 0
     assert hub.seen == []
 
 
-@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_bytes(b"{}")])
-def test_a_changed_directory_is_fetched_again(job: Callable[..., Any], change: Callable[[Path], Any]) -> None:
+@pytest.mark.parametrize(
+    "change", [lambda path: path.unlink(), lambda path: path.write_bytes(b"{}")]
+)
+def test_a_changed_directory_is_fetched_again(
+    job: Callable[..., Any], change: Callable[[Path], Any]
+) -> None:
     one = job()
     one.fetch()
     change(Path(one.path) / "config.json")
@@ -130,7 +139,8 @@ def test_a_killed_fetch_is_continued(
     whole = hubs.Handler.send_bytes
 
     def stall(handler: Any, content: bytes, status: int = 200) -> None:
-        """Send a part of the weights, and the rest when the test says so: by then nobody listens."""
+        """Send a part of the weights, and the rest when the test says so: by then nobody
+        listens."""
         if len(content) == len(WEIGHTS):
             handler.send_response(status)
             handler.send_header("Content-Length", str(len(content)))
@@ -165,7 +175,8 @@ def test_a_killed_fetch_is_continued(
     monkeypatch.undo()
     assert not os.path.exists(one.path), "a half model is visible"
     already = {
-        path: os.stat(os.path.join(one.partial, path)).st_mtime_ns for path in ("config.json", "chat_template.jinja")
+        path: os.stat(os.path.join(one.partial, path)).st_mtime_ns
+        for path in ("config.json", "chat_template.jinja")
     }
     hub.seen.clear()
     assert one.fetch() >= 1 << 20
@@ -176,10 +187,14 @@ def test_a_killed_fetch_is_continued(
 
 
 @pytest.mark.parametrize("name", ["config.json", "model-00001-of-00001.safetensors"])
-def test_a_damaged_file_is_refused_and_nothing_is_visible(job: Callable[..., Any], repository: Path, name: str) -> None:
+def test_a_damaged_file_is_refused_and_nothing_is_visible(
+    job: Callable[..., Any], repository: Path, name: str
+) -> None:
     (repository / f"{name}.published").write_bytes(b"x" * len(FILES[name]))
     one = job()
-    with pytest.raises(snapshot.ModelError, match=rf"{name} has the wrong checksum: the hub publishes"):
+    with pytest.raises(
+        snapshot.ModelError, match=rf"{name} has the wrong checksum: the hub publishes"
+    ):
         one.fetch()
     assert not os.path.exists(one.path)
     assert name not in contents(one.partial)
@@ -190,7 +205,8 @@ def test_a_damaged_file_is_refused_and_nothing_is_visible(job: Callable[..., Any
 
 def test_a_full_disk_is_seen_before_the_first_byte(job: Callable[..., Any], hub: Any) -> None:
     with pytest.raises(
-        snapshot.ModelError, match=r"3\.0 MiB are still to be fetched and 1\.0 MiB must stay free, but only 3\.5"
+        snapshot.ModelError,
+        match=r"3\.0 MiB are still to be fetched and 1\.0 MiB must stay free, but only 3\.5",
     ):
         job(margin_mib=1, free_bytes=lambda path: 7 << 19).fetch()
     assert [path for path, *_ in hub.seen] == [f"/api/models/owner/tiny/revision/{COMMIT}"]
@@ -198,7 +214,10 @@ def test_a_full_disk_is_seen_before_the_first_byte(job: Callable[..., Any], hub:
 
 def test_a_token_stays_with_the_hub(job: Callable[..., Any], hub: Any) -> None:
     hub.token = TOKEN
-    with pytest.raises(snapshot.ModelError, match=r"401 Access to model is restricted\. Does it need a token, or does"):
+    with pytest.raises(
+        snapshot.ModelError,
+        match=r"401 Access to model is restricted\. Does it need a token, or does",
+    ):
         job().fetch()
     hub.seen.clear()
     job(token=TOKEN).fetch()
@@ -206,11 +225,14 @@ def test_a_token_stays_with_the_hub(job: Callable[..., Any], hub: Any) -> None:
     assert sent == {(False, f"Bearer {TOKEN}"), (True, None)}
 
 
-def test_a_repository_without_safe_weights_is_refused(job: Callable[..., Any], repository: Path) -> None:
+def test_a_repository_without_safe_weights_is_refused(
+    job: Callable[..., Any], repository: Path
+) -> None:
     for path in (*repository.rglob("*.safetensors"),):
         path.unlink()
     with pytest.raises(
-        snapshot.ModelError, match=r"owner/tiny at .*: the repository has no weights in the safetensors"
+        snapshot.ModelError,
+        match=r"owner/tiny at .*: the repository has no weights in the safetensors",
     ):
         job().fetch()
 
@@ -239,7 +261,9 @@ def test_names_cannot_lead_elsewhere() -> None:
         ({"repo": "tiny"}, "repo must be OWNER/NAME"),
     ],
 )
-def test_what_names_no_one_commit_is_refused(job: Callable[..., Any], changes: dict[str, Any], message: str) -> None:
+def test_what_names_no_one_commit_is_refused(
+    job: Callable[..., Any], changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(snapshot.ModelError, match=message):
         job(**changes)
 
@@ -249,7 +273,9 @@ def test_an_unknown_commit(job: Callable[..., Any]) -> None:
         job(revision="f" * 40).fetch()
 
 
-def test_something_else_than_a_hub(job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_something_else_than_a_hub(
+    job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hubs.Handler, "siblings", lambda handler, directory: "none")
     with pytest.raises(snapshot.ModelError, match="does not answer like a model hub"):
         job().fetch()
@@ -275,7 +301,8 @@ def test_a_cache_of_links_is_shown_with_what_they_lead_to(repository: Path, tmp_
 
 def test_what_is_no_model_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        snapshot.ModelError, match=r"is not on this host\. Copy it there, correct `path`, or set `repo`"
+        snapshot.ModelError,
+        match=r"is not on this host\. Copy it there, correct `path`, or set `repo`",
     ):
         snapshot.local_directory(str(tmp_path / "none"), None)
     with pytest.raises(snapshot.ModelError, match="holds neither a model nor an adapter"):
@@ -285,7 +312,10 @@ def test_what_is_no_model_directory_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root sees files that others may not read")
 def test_a_directory_that_the_service_may_not_read_is_refused(repository: Path) -> None:
     (repository / "tokenizer.json").chmod(0o600)
-    with pytest.raises(snapshot.ModelError, match=r"tokenizer\.json is not readable by nobody\. Run: chmod -R o\+rX"):
+    with pytest.raises(
+        snapshot.ModelError,
+        match=r"tokenizer\.json is not readable by nobody\. Run: chmod -R o\+rX",
+    ):
         snapshot.local_directory(str(repository), "nobody")
     (repository / "tokenizer.json").chmod(0o644)
     assert snapshot.local_directory(str(repository), "nobody")["path"] == str(repository)

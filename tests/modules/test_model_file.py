@@ -23,7 +23,9 @@ class Server(http.server.ThreadingHTTPServer):
 
     body = MODEL
     ranges = True
-    cut_after: list[int]  # bytes sent by the first, second ... request; later ones are answered in full
+    cut_after: list[
+        int
+    ]  # bytes sent by the first, second ... request; later ones are answered in full
     failures: list[int]  # statuses of the first requests
     seen: list[str | None]  # the Range header of every request
 
@@ -50,7 +52,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
+            )
         body = server.body[start:]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -64,7 +68,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server() -> Iterator[Server]:
     found = Server(("127.0.0.1", 0), Handler)
     found.cut_after, found.failures, found.seen = [], [], []
-    thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=found.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield found
     found.shutdown()
@@ -92,7 +98,9 @@ def leftovers(job: Any) -> list[str]:
     return sorted(name for name in os.listdir(job.home) if name != ".lock")
 
 
-def test_a_model_is_fetched_verified_and_recorded(download: Callable[..., Any], server: Server) -> None:
+def test_a_model_is_fetched_verified_and_recorded(
+    download: Callable[..., Any], server: Server
+) -> None:
     job = download()
     assert not job.is_there()
     assert job.fetch() == 0
@@ -104,7 +112,9 @@ def test_a_model_is_fetched_verified_and_recorded(download: Callable[..., Any], 
     assert server.seen == [None]
 
 
-def test_a_verified_model_is_not_hashed_again(download: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verified_model_is_not_hashed_again(
+    download: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     download().fetch()
     monkeypatch.setattr(model, "sha256_of", lambda path: pytest.fail("the file was read"))
     assert download().is_there()
@@ -119,7 +129,9 @@ def test_a_changed_model_is_fetched_again(download: Callable[..., Any]) -> None:
     assert Path(job.path).read_bytes() == MODEL
 
 
-def test_a_broken_connection_is_continued_where_it_broke(download: Callable[..., Any], server: Server) -> None:
+def test_a_broken_connection_is_continued_where_it_broke(
+    download: Callable[..., Any], server: Server
+) -> None:
     server.cut_after = [1_000_000, 500_000]
     job = download()
     job.fetch()
@@ -127,9 +139,13 @@ def test_a_broken_connection_is_continued_where_it_broke(download: Callable[...,
     assert server.seen == [None, "bytes=1000000-", "bytes=1500000-"]
 
 
-def test_a_later_run_continues_the_partial_file(download: Callable[..., Any], server: Server) -> None:
+def test_a_later_run_continues_the_partial_file(
+    download: Callable[..., Any], server: Server
+) -> None:
     server.cut_after = [1_000_000, 0, 0]
-    with pytest.raises(model.ModelError, match=r"are kept in .*tiny\.gguf\.partial; run again to continue"):
+    with pytest.raises(
+        model.ModelError, match=r"are kept in .*tiny\.gguf\.partial; run again to continue"
+    ):
         download(attempts=2).fetch()
     job = download()
     assert leftovers(job) == ["tiny.gguf.partial"]
@@ -138,7 +154,9 @@ def test_a_later_run_continues_the_partial_file(download: Callable[..., Any], se
     assert Path(job.path).read_bytes() == MODEL
 
 
-def test_a_server_without_ranges_sends_it_all_again(download: Callable[..., Any], server: Server) -> None:
+def test_a_server_without_ranges_sends_it_all_again(
+    download: Callable[..., Any], server: Server
+) -> None:
     server.ranges = False
     server.cut_after = [1_000_000]
     job = download()
@@ -146,7 +164,9 @@ def test_a_server_without_ranges_sends_it_all_again(download: Callable[..., Any]
     assert Path(job.path).read_bytes() == MODEL
 
 
-def test_a_complete_partial_file_needs_no_more_bytes(download: Callable[..., Any], server: Server) -> None:
+def test_a_complete_partial_file_needs_no_more_bytes(
+    download: Callable[..., Any], server: Server
+) -> None:
     job = download()
     os.makedirs(job.home)
     Path(job.partial).write_bytes(MODEL)
@@ -154,7 +174,9 @@ def test_a_complete_partial_file_needs_no_more_bytes(download: Callable[..., Any
     assert Path(job.path).read_bytes() == MODEL
 
 
-@pytest.mark.parametrize("partial", [b"GGUF" + bytes(1 << 20), bytes(4 << 20)], ids=["other bytes", "too long"])
+@pytest.mark.parametrize(
+    "partial", [b"GGUF" + bytes(1 << 20), bytes(4 << 20)], ids=["other bytes", "too long"]
+)
 def test_a_partial_file_of_another_model_is_thrown_away(
     download: Callable[..., Any], server: Server, partial: bytes
 ) -> None:
@@ -168,7 +190,9 @@ def test_a_partial_file_of_another_model_is_thrown_away(
 
 def test_a_wrong_checksum_leaves_no_model(download: Callable[..., Any]) -> None:
     job = download(sha256="0" * 64)
-    with pytest.raises(model.ModelError, match=f"wrong checksum: expected {'0' * 64}, found {SHA256}"):
+    with pytest.raises(
+        model.ModelError, match=f"wrong checksum: expected {'0' * 64}, found {SHA256}"
+    ):
         job.fetch()
     assert leftovers(job) == []
 
@@ -185,7 +209,10 @@ def test_a_full_disk_is_seen_before_the_first_byte(download: Callable[..., Any])
     job = download(margin_mib=1, free_bytes=lambda path: 4 << 20)
     with pytest.raises(
         model.ModelError,
-        match=r"3\.0 MiB are still to be fetched and 1\.0 MiB must stay free, but only 4\.0 MiB are free",
+        match=(
+            r"3\.0 MiB are still to be fetched and 1\.0 MiB must stay free, but only 4\.0 MiB are"
+            r" free"
+        ),
     ):
         job.fetch()
     assert leftovers(job) == []
@@ -206,7 +233,9 @@ def test_a_busy_server_is_asked_again(download: Callable[..., Any], server: Serv
     assert job.is_there()
 
 
-def test_a_missing_file_is_not_asked_for_again(download: Callable[..., Any], server: Server) -> None:
+def test_a_missing_file_is_not_asked_for_again(
+    download: Callable[..., Any], server: Server
+) -> None:
     server.failures = [404, 404]
     with pytest.raises(model.ModelError, match="it answered 404"):
         download().fetch()
@@ -228,7 +257,9 @@ def test_an_address_that_cannot_be_used_is_refused(url: str, message: str) -> No
 
 
 def local(path: Path, sha256: str | None = None, reader: str | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = model.local_file(str(path), sha256, reader, str(path.parent / "state"), False)
+    found: dict[str, Any] = model.local_file(
+        str(path), sha256, reader, str(path.parent / "state"), False
+    )
     return found
 
 
@@ -244,7 +275,10 @@ def test_a_file_on_the_host_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(model.ModelError, match=r"a\.gguf is not on this host\. Copy it there, correct `path`, or set"):
+    with pytest.raises(
+        model.ModelError,
+        match=r"a\.gguf is not on this host\. Copy it there, correct `path`, or set",
+    ):
         local(tmp_path / "a.gguf")
 
 
@@ -266,7 +300,9 @@ def test_a_file_that_the_service_may_not_read_is_refused(tmp_path: Path) -> None
     assert local(path, reader="there-is-no-such-user")["path"] == str(path)
 
 
-def test_the_checksum_of_a_file_on_the_host_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checksum_of_a_file_on_the_host_is_checked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(MODEL)
     with pytest.raises(model.ModelError, match="wrong checksum"):
@@ -279,7 +315,9 @@ def test_the_checksum_of_a_file_on_the_host_is_checked_once(tmp_path: Path, monk
 def test_all_parts_of_a_split_model_must_be_there(tmp_path: Path) -> None:
     first, second = tmp_path / "m-00001-of-00002.gguf", tmp_path / "m-00002-of-00002.gguf"
     first.write_bytes(MODEL)
-    with pytest.raises(model.ModelError, match=r"m-00002-of-00002\.gguf is not on this host \(part of"):
+    with pytest.raises(
+        model.ModelError, match=r"m-00002-of-00002\.gguf is not on this host \(part of"
+    ):
         local(first)
     second.write_bytes(MODEL)
     assert local(first)["files"] == [str(first), str(second)]

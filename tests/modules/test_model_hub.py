@@ -1,7 +1,8 @@
 """modelyard_model and a hub of models.
 
-Hugging Face is a stand-in here: two HTTP servers, one that answers `resolve` as the hub does (a redirect whose headers
-name the file's checksum), and one in the place of its content network, which is another host to a client.
+Hugging Face is a stand-in here: two HTTP servers, one that answers `resolve` as the hub does (a
+redirect whose headers name the file's checksum), and one in the place of its content network, which
+is another host to a client.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Stub(http.server.BaseHTTPRequestHandler):
 
     def note(self) -> None:
         headers = self.headers
-        self.server.seen.append((self.command, self.path, headers.get("Authorization"), headers.get("Range")))
+        self.server.seen.append(
+            (self.command, self.path, headers.get("Authorization"), headers.get("Range"))
+        )
 
     def reply(self, status: int, **headers: str | None) -> None:
         self.send_response(status)
@@ -63,7 +66,8 @@ class Stub(http.server.BaseHTTPRequestHandler):
 
 
 class HubStub(Stub):
-    """The hub: renamed repositories answer with a redirect to itself, files with one to the content network."""
+    """The hub: renamed repositories answer with a redirect to itself, files with one to the content
+    network."""
 
     def answer(self) -> None:
         self.note()
@@ -71,13 +75,18 @@ class HubStub(Stub):
         if server.failures:
             return self.reply(server.failures.pop(0))
         if server.gated and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return self.reply(401, X_Error_Code="GatedRepo", X_Error_Message="Access to model is restricted.")
+            return self.reply(
+                401, X_Error_Code="GatedRepo", X_Error_Message="Access to model is restricted."
+            )
         if server.moved_from and self.path.startswith(server.moved_from):
             return self.reply(307, Location=self.path.replace(server.moved_from, "/owner/", 1))
         if self.path != PATH:
             return self.reply(404, X_Error_Code="EntryNotFound", X_Error_Message="Entry not found")
         return self.reply(
-            302, Location=f"{server.content}/blob?signed=1", X_Linked_ETag=server.etag, ETag='"not-the-checksum"'
+            302,
+            Location=f"{server.content}/blob?signed=1",
+            X_Linked_ETag=server.etag,
+            ETag='"not-the-checksum"',
         )
 
     do_GET = do_HEAD = answer  # noqa: N815 (the names are http.server's)
@@ -110,7 +119,9 @@ def hub(content: Server) -> Iterator[Server]:
 
 
 def running(server: Server) -> Iterator[Server]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield server
     server.shutdown()
@@ -122,9 +133,19 @@ def fetch(hub: Server, tmp_path: Path) -> Callable[..., Any]:
     """Does what the module does with a repository; nothing sleeps between attempts."""
 
     def run(
-        repo: str = "owner/tiny-GGUF", file: str = "Q4 K/tiny-q4.gguf", sha256: str = "", token: str = "", **more: Any
+        repo: str = "owner/tiny-GGUF",
+        file: str = "Q4 K/tiny-q4.gguf",
+        sha256: str = "",
+        token: str = "",
+        **more: Any,
     ) -> Any:
-        means = {"margin_mib": 0, "attempts": 2, "token": token or None, "sleep": lambda seconds: None, **more}
+        means = {
+            "margin_mib": 0,
+            "attempts": 2,
+            "token": token or None,
+            "sleep": lambda seconds: None,
+            **more,
+        }
         source = model.Hub(hub.address, repo, COMMIT, file, Means(**{**means, "attempts": 3}))
         directory = str(tmp_path / "models")
         sha256 = sha256 or source.published_sha256(directory, False)
@@ -154,7 +175,9 @@ def test_check_mode_asks_and_keeps_nothing(hub: Server, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_token_stays_with_the_hub(fetch: Callable[..., Any], hub: Server, content: Server) -> None:
+def test_a_token_stays_with_the_hub(
+    fetch: Callable[..., Any], hub: Server, content: Server
+) -> None:
     hub.gated = True
     fetch(token=TOKEN)
     assert [authorization for _, _, authorization, _ in hub.seen] == [f"Bearer {TOKEN}"] * 2
@@ -174,7 +197,9 @@ def test_a_renamed_repository_is_followed_with_the_token(
 def test_a_repository_that_wants_a_token_says_so(fetch: Callable[..., Any], hub: Server) -> None:
     hub.gated = True
     for sha256 in ("", SHA256):
-        with pytest.raises(model.ModelError, match=r"401 Access to model is restricted\. Does it need a token"):
+        with pytest.raises(
+            model.ModelError, match=r"401 Access to model is restricted\. Does it need a token"
+        ):
             fetch(sha256=sha256)
 
 
@@ -188,15 +213,21 @@ def test_without_a_published_checksum_nothing_is_fetched(
     fetch: Callable[..., Any], hub: Server, content: Server, etag: str | None
 ) -> None:
     hub.etag = etag
-    with pytest.raises(model.ModelError, match=r"the hub publishes no checksum of this file\. Set `sha256`"):
+    with pytest.raises(
+        model.ModelError, match=r"the hub publishes no checksum of this file\. Set `sha256`"
+    ):
         fetch()
     assert content.seen == []
     assert Path(fetch(sha256=SHA256).path).read_bytes() == MODEL
 
 
-def test_another_file_than_the_published_one_is_refused(fetch: Callable[..., Any], hub: Server) -> None:
+def test_another_file_than_the_published_one_is_refused(
+    fetch: Callable[..., Any], hub: Server
+) -> None:
     hub.etag = f'"{"0" * 64}"'
-    with pytest.raises(model.ModelError, match=f"wrong checksum: expected {'0' * 64}, found {SHA256}"):
+    with pytest.raises(
+        model.ModelError, match=f"wrong checksum: expected {'0' * 64}, found {SHA256}"
+    ):
         fetch()
 
 
@@ -204,7 +235,9 @@ def test_a_killed_fetch_is_resumed_through_a_new_redirect(
     fetch: Callable[..., Any], hub: Server, content: Server
 ) -> None:
     content.cut_after = [300_000, 0, 0]
-    with pytest.raises(model.ModelError, match=r"are kept in .*tiny-q4\.gguf\.partial; run again to continue"):
+    with pytest.raises(
+        model.ModelError, match=r"are kept in .*tiny-q4\.gguf\.partial; run again to continue"
+    ):
         fetch()
     hub.seen.clear()
     job = fetch(token=TOKEN)
@@ -218,7 +251,10 @@ def test_a_killed_fetch_is_resumed_through_a_new_redirect(
 def test_a_disk_that_is_too_small(fetch: Callable[..., Any], content: Server) -> None:
     with pytest.raises(
         model.ModelError,
-        match=r"1\.0 MiB are still to be fetched and 2\.0 MiB must stay free, but only 2\.5 MiB are free",
+        match=(
+            r"1\.0 MiB are still to be fetched and 2\.0 MiB must stay free, but only 2\.5 MiB are"
+            r" free"
+        ),
     ):
         fetch(margin_mib=2, free_bytes=lambda path: 5 << 19)
 
@@ -230,7 +266,9 @@ def test_a_busy_hub_is_asked_again(fetch: Callable[..., Any], hub: Server) -> No
 
 def test_a_hub_that_is_away(fetch: Callable[..., Any], hub: Server) -> None:
     hub.failures = [500, 500, 500]
-    with pytest.raises(model.ModelError, match=r"cannot get the checksum of .*: the server answered 500"):
+    with pytest.raises(
+        model.ModelError, match=r"cannot get the checksum of .*: the server answered 500"
+    ):
         fetch()
 
 

@@ -1,4 +1,5 @@
-"""modelyard_ollama_models against a stand-in for Ollama's HTTP interface; molecule/ollama does it with the real one."""
+"""modelyard_ollama_models against a stand-in for Ollama's HTTP interface; molecule/ollama does it
+with the real one."""
 
 from __future__ import annotations
 
@@ -14,7 +15,13 @@ from typing import Any
 import modelyard_ollama_models as ollama
 import pytest
 from ansible.module_utils.modelyard_ollama_pull import Pull
-from ansible.module_utils.modelyard_ollama_server import OllamaError, Server, display_name, manifest_url, remote_name
+from ansible.module_utils.modelyard_ollama_server import (
+    OllamaError,
+    Server,
+    display_name,
+    manifest_url,
+    remote_name,
+)
 
 GGUF = b"GGUF of a test"
 DIGEST = f"sha256:{hashlib.sha256(GGUF).hexdigest()}"
@@ -68,7 +75,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/v2/"):
             return (200, [self.server.manifest]) if self.server.manifest else (404, [{}])
         if self.path == "/api/tags":
-            return 200, [{"models": [{"name": name, "digest": digest} for name, digest in models.items()]}]
+            return 200, [
+                {"models": [{"name": name, "digest": digest} for name, digest in models.items()]}
+            ]
         if self.path.startswith("/api/blobs/"):
             digest = self.path.removeprefix("/api/blobs/")
             known = digest in self.server.blobs
@@ -79,9 +88,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/api/copy":
             models[display_name(body["destination"])] = models[display_name(body["source"])]
             return 200, [{}]
-        lines = self.server.pulls.pop(0) if self.path == "/api/pull" and self.server.pulls else [{"status": "success"}]
+        lines = (
+            self.server.pulls.pop(0)
+            if self.path == "/api/pull" and self.server.pulls
+            else [{"status": "success"}]
+        )
         if "error" not in lines[-1]:
-            models[display_name(body["model"])] = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+            models[display_name(body["model"])] = hashlib.sha256(
+                json.dumps(body).encode()
+            ).hexdigest()
         return 200, lines
 
 
@@ -89,7 +104,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server() -> Iterator[StandIn]:
     found = StandIn(("127.0.0.1", 0), Handler)
     found.models, found.pulls, found.manifest, found.seen, found.blobs = {}, [], None, [], set()
-    thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=found.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield found
     found.shutdown()
@@ -147,7 +164,9 @@ def test_names(name: str, shown: str, pulled: str, manifest: str | None) -> None
         assert manifest_url(name, insecure=False) == f"https://registry.ollama.ai/v2/{manifest}"
 
 
-def test_a_missing_model_is_pulled_once_and_has_its_own_name(options: dict[str, Any], server: StandIn) -> None:
+def test_a_missing_model_is_pulled_once_and_has_its_own_name(
+    options: dict[str, Any], server: StandIn
+) -> None:
     assert have(options, check_mode=True)["pulled"] == ["tiny"]
     assert server.models == {}
     result = have(options)
@@ -170,7 +189,9 @@ def test_parameters_are_applied_and_taken_away(options: dict[str, Any], server: 
     tuned = [{"served_name": "tiny", "context_length": 512, "parameters": {"stop": ["."]}}]
     assert have(options, models=tuned)["pulled"] == ["tiny"]
     wanted = {"num_ctx": 512, "stop": ["."]}
-    assert asked(server, "/api/create") == [("/api/create", {"model": "tiny", "parameters": wanted, "from": "tiny"})]
+    assert asked(server, "/api/create") == [
+        ("/api/create", {"model": "tiny", "parameters": wanted, "from": "tiny"})
+    ]
     assert not have(options, models=tuned)["changed"]
     # Another value needs no registry, one parameter less does.
     other = [{"served_name": "tiny", "context_length": 256, "parameters": {"stop": ["."]}}]
@@ -179,13 +200,18 @@ def test_parameters_are_applied_and_taken_away(options: dict[str, Any], server: 
     assert [path for path, _ in asked(server, "/api/pull", "/api/create")] == ["/api/create"]
     less = [{"served_name": "tiny", "context_length": 256, "parameters": {}}]
     assert have(options, models=less)["pulled"] == ["tiny"]
-    assert [path for path, _ in asked(server, "/api/pull", "/api/create")] == ["/api/pull", "/api/create"]
+    assert [path for path, _ in asked(server, "/api/pull", "/api/create")] == [
+        "/api/pull",
+        "/api/create",
+    ]
     assert not have(options, models=less)["changed"]
     assert have(options)["pulled"] == ["tiny"]
     assert [path for path, _ in asked(server, "/api/pull", "/api/create")] == ["/api/pull"]
 
 
-def test_what_somebody_changed_by_hand_gets_its_parameters_back(options: dict[str, Any], server: StandIn) -> None:
+def test_what_somebody_changed_by_hand_gets_its_parameters_back(
+    options: dict[str, Any], server: StandIn
+) -> None:
     tuned = [{"served_name": "tiny", "context_length": 512}]
     have(options, models=tuned)
     server.models["tiny:latest"] = "another"
@@ -208,8 +234,12 @@ def test_a_file_becomes_a_model_and_another_file_another_one(
     assert not have(options, models=models, files=files)["changed"]
     # The file was touched: the server has its content already, and the former version's name goes.
     asked(server)
-    assert have(options, models=models, files={"own": {"path": str(path), "fingerprint": "14 2"}})["created"] == ["own"]
-    assert not [entry for entry in server.seen if entry[0] == "POST" and entry[1].startswith("/api/blobs/")]
+    assert have(options, models=models, files={"own": {"path": str(path), "fingerprint": "14 2"}})[
+        "created"
+    ] == ["own"]
+    assert not [
+        entry for entry in server.seen if entry[0] == "POST" and entry[1].startswith("/api/blobs/")
+    ]
     assert list(server.models) == ["own:latest"]
     # The same name without a file: from the registry.
     assert have(options, models=models)["pulled"] == ["own"]
@@ -229,11 +259,17 @@ def test_others_stay_unless_pruning_was_asked_for(options: dict[str, Any], serve
     assert have(options, prune=True, check_mode=True)["removed"] == ["by-hand:latest"]
     assert "by-hand:latest" in server.models
     result = have(options, prune=True)
-    assert (result["changed"], result["removed"], result["unknown"]) == (True, ["by-hand:latest"], [])
+    assert (result["changed"], result["removed"], result["unknown"]) == (
+        True,
+        ["by-hand:latest"],
+        [],
+    )
     assert list(server.models) == ["tiny:latest"]
 
 
-def test_what_an_interrupted_run_left_goes_without_being_asked(options: dict[str, Any], server: StandIn) -> None:
+def test_what_an_interrupted_run_left_goes_without_being_asked(
+    options: dict[str, Any], server: StandIn
+) -> None:
     remote = f"{options['registry']}/library/tiny:latest"
     server.models |= {"tiny:latest": "d", remote: "d", ollama.SUPERSEDED: "c"}
     assert sorted(have(options)["removed"]) == sorted([remote, ollama.SUPERSEDED])
@@ -270,7 +306,10 @@ def test_attempts_without_data_come_to_an_end(options: dict[str, Any], server: S
     server.pulls = [[pulling(10 << 20, 20 << 20), {"error": "x"}]] + [[{"error": "refused"}]] * 3
     with pytest.raises(
         OllamaError,
-        match=r"tiny could not be pulled: refused\. 10\.0 MiB of 20\.0 MiB are kept in the model store; run again",
+        match=(
+            r"tiny could not be pulled: refused\. 10\.0 MiB of 20\.0 MiB are kept in the model"
+            r" store; run again"
+        ),
     ):
         pull(options, attempts=3)
     assert server.pulls == []
@@ -285,7 +324,10 @@ def test_a_pull_that_stalls_counts_as_failed(options: dict[str, Any], server: St
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ("pull model manifest: file does not exist", "the registry does not have it. Correct its name or tag"),
+        (
+            "pull model manifest: file does not exist",
+            "the registry does not have it. Correct its name or tag",
+        ),
         ("write /srv/models/blobs/x: no space left on device", "no space left on device"),
         ("pull model manifest: 412: requires a newer version of Ollama", "newer version"),
     ],
@@ -299,10 +341,14 @@ def test_what_cannot_get_better_is_not_tried_again(
     assert len(server.pulls) == 1
 
 
-def test_a_full_disk_is_seen_before_the_pull(options: dict[str, Any], server: StandIn, tmp_path: Path) -> None:
+def test_a_full_disk_is_seen_before_the_pull(
+    options: dict[str, Any], server: StandIn, tmp_path: Path
+) -> None:
     layer = {"digest": "sha256:00", "size": 1 << 60}
     server.manifest = {"layers": [layer], "config": {"digest": "sha256:01", "size": 10}}
-    with pytest.raises(OllamaError, match=r"not enough space for .*/tiny in .*: 1073741824\.0 GiB are still"):
+    with pytest.raises(
+        OllamaError, match=r"not enough space for .*/tiny in .*: 1073741824\.0 GiB are still"
+    ):
         have(options)
     assert not asked(server, "/api/pull")
     # What has arrived already does not count; a partial file has holes.
@@ -312,7 +358,9 @@ def test_a_full_disk_is_seen_before_the_pull(options: dict[str, Any], server: St
         partial.write(b"x" * 8192)
         partial.flush()
         os.fsync(partial.fileno())  # its blocks count, which some file systems give out late
-    missing = ollama.Models(options, lambda line: None)._missing(f"{options['registry']}/library/tiny")
+    missing = ollama.Models(options, lambda line: None)._missing(
+        f"{options['registry']}/library/tiny"
+    )
     assert missing == 10
 
 
@@ -322,4 +370,6 @@ def test_a_server_that_does_not_run_is_an_error_but_for_check_mode(options: dict
         have(closed)
     result = have(closed, check_mode=True)
     assert (result["changed"], result["pulled"]) == (True, ["tiny"])
-    assert result["unchecked"] == ["the models of Ollama at http://127.0.0.1:1, which does not run yet"]
+    assert result["unchecked"] == [
+        "the models of Ollama at http://127.0.0.1:1, which does not run yet"
+    ]

@@ -27,13 +27,16 @@ REDIS = {
 
 
 @pytest.mark.parametrize(
-    ("identifier", "version"), [("debian", "12"), ("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")]
+    ("identifier", "version"),
+    [("debian", "12"), ("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")],
 )
 def test_known_systems_pass(identifier: str, version: str) -> None:
     assert preflight.os_problems(identifier, version) == []
 
 
-@pytest.mark.parametrize(("identifier", "version"), [("debian", "11"), ("fedora", "41"), ("debian", ""), ("", "")])
+@pytest.mark.parametrize(
+    ("identifier", "version"), [("debian", "11"), ("fedora", "41"), ("debian", ""), ("", "")]
+)
 def test_other_systems_are_refused_with_what_is_supported(identifier: str, version: str) -> None:
     (problem,) = preflight.os_problems(identifier, version)
     assert "debian 12 and 13, ubuntu 22.04 and 24.04" in problem
@@ -76,7 +79,9 @@ def test_paths_on_one_file_system_share_its_space(tmp_path: Path) -> None:
         ("0000000000000000FFFF00000100007F", "127.0.0.1"),
     ],
 )
-@pytest.mark.skipif(sys.byteorder != "little", reason="the examples are from a little-endian machine")
+@pytest.mark.skipif(
+    sys.byteorder != "little", reason="the examples are from a little-endian machine"
+)
 def test_addresses_of_proc_are_decoded(text: str, address: str) -> None:
     assert modelyard_sockets.decode_address(text) == address
 
@@ -121,10 +126,20 @@ def test_clash_of_addresses(planned: str, held: str, clash: bool) -> None:
 def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
     found = [Listener("127.0.0.1", 6379, "7")]
     assert preflight.port_problems([REDIS], [], {}) == []
-    assert preflight.port_problems([REDIS], found, {"7": Holder("modelyard-redis.service", "redis-server", 9)}) == []
+    assert (
+        preflight.port_problems(
+            [REDIS], found, {"7": Holder("modelyard-redis.service", "redis-server", 9)}
+        )
+        == []
+    )
 
-    (foreign,) = preflight.port_problems([REDIS], found, {"7": Holder("redis-server.service", "redis-server", 9)})
-    assert "redis: 127.0.0.1 port 6379 is taken by redis-server.service (program redis-server, pid 9)" in foreign
+    (foreign,) = preflight.port_problems(
+        [REDIS], found, {"7": Holder("redis-server.service", "redis-server", 9)}
+    )
+    assert (
+        "redis: 127.0.0.1 port 6379 is taken by redis-server.service (program redis-server, pid 9)"
+        in foreign
+    )
     assert "did not install it" in foreign
     assert "stop it yourself (`systemctl disable --now redis-server.service`)" in foreign
     assert foreign.endswith("or choose another port with llm_gateway.redis.port")
@@ -134,9 +149,10 @@ def test_our_own_unit_may_hold_its_port_and_nobody_else() -> None:
     (other,) = preflight.port_problems([REDIS, door], found, held)
     assert "another service of this plan" in other
     (leaving,) = preflight.port_problems([REDIS], found, held)
-    assert "It is a service of Modelyard that leaves this host, which must release the port first" in leaving, (
-        "it goes at the end of a run"
-    )
+    assert (
+        "It is a service of Modelyard that leaves this host, which must release the port first"
+        in leaving
+    ), "it goes at the end of a run"
     engine = {"7": Holder("modelyard-llama-cpp@old.service", "llama-server", 9)}
     assert preflight.port_problems([REDIS], found, engine) == [], "an engine that leaves makes room"
 
@@ -173,21 +189,29 @@ OLLAMA = {
         ),
     },
 }
-ADOPTS = "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts their directory"
+ADOPTS = (
+    "Its models need not be pulled again: llm_providers.local.ollama.models_path adopts their"
+    " directory"
+)
 
 
 def test_an_ollama_that_is_not_ours_is_refused_with_what_adopts_its_models() -> None:
     found = [Listener("127.0.0.1", 11434, "7")]
-    (foreign,) = preflight.port_problems([OLLAMA], found, {"7": Holder("ollama.service", "ollama", 9)})
-    assert foreign == (
-        "ollama@local: 127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid 9). "
+    (foreign,) = preflight.port_problems(
+        [OLLAMA], found, {"7": Holder("ollama.service", "ollama", 9)}
+    )
+    assert (
+        foreign
+        == "ollama@local: 127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid 9). "
         "Modelyard did not install it and leaves it alone: stop it yourself (`systemctl disable "
         f"--now ollama.service`), or choose another port with llm_providers.local.port. {ADOPTS} "
         "(roles/ollama/README.md)"
     )
     (other,) = preflight.port_problems([OLLAMA], found, {"7": Holder("nginx.service", "nginx", 9)})
     assert "models" not in other
-    (redis,) = preflight.port_problems([{**REDIS, "port": 11434}], found, {"7": Holder("", "ollama", 9)})
+    (redis,) = preflight.port_problems(
+        [{**REDIS, "port": 11434}], found, {"7": Holder("", "ollama", 9)}
+    )
     assert "models" not in redis
 
 
@@ -211,30 +235,46 @@ def test_a_stopped_unit_counts_if_a_boot_starts_it_on_our_port(
     found = preflight.boot_problems(services, states)
     assert len(found) == problems
     if found:
-        assert found[0].startswith("ollama@local: ollama.service is stopped, but enabled: at the next boot it may ")
+        assert found[0].startswith(
+            "ollama@local: ollama.service is stopped, but enabled: at the next boot it may "
+        )
         assert f"or choose another port with llm_providers.local.port. {ADOPTS}" in found[0]
 
 
 @pytest.mark.parametrize(
-    ("service", "unit", "port"), [("redis", "redis-server", 6379), ("grafana", "grafana-server", 3000)]
+    ("service", "unit", "port"),
+    [("redis", "redis-server", 6379), ("grafana", "grafana-server", 3000)],
 )
 def test_the_units_of_packages_are_known(service: str, unit: str, port: int) -> None:
     states = {f"{unit}.service": {"UnitFileState": "enabled", "ActiveState": "inactive"}}
-    (problem,) = preflight.boot_problems([{**REDIS, "service": service, "port": port, "variable": "x.port"}], states)
-    assert f"`systemctl disable {unit}.service` yourself, or choose another port with x.port" in problem
+    (problem,) = preflight.boot_problems(
+        [{**REDIS, "service": service, "port": port, "variable": "x.port"}], states
+    )
+    assert (
+        f"`systemctl disable {unit}.service` yourself, or choose another port with x.port"
+        in problem
+    )
     assert "models" not in problem
 
 
 def test_every_problem_is_reported_once() -> None:
     holder = Holder("nginx.service", "nginx", 3)
-    found = [Listener("0.0.0.0", 6379, "1"), Listener("::", 6379, "2"), Listener("0.0.0.0", 4000, "3")]
+    found = [
+        Listener("0.0.0.0", 6379, "1"),
+        Listener("::", 6379, "2"),
+        Listener("0.0.0.0", 4000, "3"),
+    ]
     door = {**REDIS, "service": "haproxy", "unit": "modelyard-haproxy.service", "port": 4000}
     problems = preflight.port_problems([REDIS, door], found, dict.fromkeys("123", holder))
     assert [problem.partition(":")[0] for problem in problems] == ["redis", "haproxy"]
 
 
-@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_a_real_socket_is_found_with_its_process(family: socket.AddressFamily, address: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_a_real_socket_is_found_with_its_process(
+    family: socket.AddressFamily, address: str
+) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as server:
         try:
             server.bind((address, 0))
@@ -324,11 +364,20 @@ def test_models_that_cannot_be_estimated_have_a_reason(tmp_path: Path) -> None:
 
 def test_unit_of_every_program_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "7").mkdir()
-    (tmp_path / "7/cgroup").write_text("0::/system.slice/modelyard-llama-cpp@a.service\n", encoding="utf-8")
+    (tmp_path / "7/cgroup").write_text(
+        "0::/system.slice/modelyard-llama-cpp@a.service\n", encoding="utf-8"
+    )
     processes = [{"pid": 7}, {"pid": 8}]
     monkeypatch.setattr(demands, "survey", lambda path: {"gpus": [{"processes": processes}]})
     assert demands.gpu_facts(None, str(tmp_path)) == {
-        "gpus": [{"processes": [{"pid": 7, "unit": "modelyard-llama-cpp@a.service"}, {"pid": 8, "unit": ""}]}]
+        "gpus": [
+            {
+                "processes": [
+                    {"pid": 7, "unit": "modelyard-llama-cpp@a.service"},
+                    {"pid": 8, "unit": ""},
+                ]
+            }
+        ]
     }
 
 
@@ -342,6 +391,12 @@ def run_module(arguments: dict) -> dict:
         f"runpy.run_path({preflight.__file__!r}, run_name='__main__')\n"
     )
     payload = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
-    done = subprocess.run([sys.executable, "-c", bootstrap], input=payload, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", bootstrap],
+        input=payload,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout, done.stderr
     return dict(json.loads(done.stdout))

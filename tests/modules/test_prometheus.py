@@ -1,4 +1,5 @@
-"""The module that asks Prometheus, against a stand-in that answers well or in one of several bad ways."""
+"""The module that asks Prometheus, against a stand-in that answers well or in one of several bad
+ways."""
 
 from __future__ import annotations
 
@@ -12,9 +13,24 @@ import pytest
 
 ASKED: list[dict[str, list[str]]] = []
 ANSWERS = {
-    "good": (200, b'{"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {}, "values": []}]}}'),
-    "bad": (400, b'{"status": "error", "errorType": "bad_data", "error": "parse error: unexpected end"}'),
-    "slow": (503, b'{"status": "error", "errorType": "timeout", "error": "query timed out in expression evaluation"}'),
+    "good": (
+        200,
+        (
+            b'{"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {},'
+            b' "values": []}]}}'
+        ),
+    ),
+    "bad": (
+        400,
+        b'{"status": "error", "errorType": "bad_data", "error": "parse error: unexpected end"}',
+    ),
+    "slow": (
+        503,
+        (
+            b'{"status": "error", "errorType": "timeout", "error": "query timed out in expression'
+            b' evaluation"}'
+        ),
+    ),
     "page": (502, b"<html>\n<h1>Bad Gateway</h1></html>"),
     "list": (200, b"[]"),
     "empty": (500, b""),
@@ -49,7 +65,13 @@ def url() -> Iterator[str]:
 def test_an_answer_is_its_series(url: str) -> None:
     found = prometheus.ask(url, "query_range", 7, query="good", start=1, end=2, step=1)
     assert found == [{"metric": {}, "values": []}]
-    assert ASKED[-1] == {"query": ["good"], "start": ["1"], "end": ["2"], "step": ["1"], "timeout": ["7s"]}
+    assert ASKED[-1] == {
+        "query": ["good"],
+        "start": ["1"],
+        "end": ["2"],
+        "step": ["1"],
+        "timeout": ["7s"],
+    }
 
 
 @pytest.mark.parametrize(

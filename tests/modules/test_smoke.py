@@ -24,7 +24,15 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("llama-cpp@b", [check("llama-cpp@b")], {}),
         ("litellm", [{**check("litellm", "http"), "url": "http://127.0.0.1:@PORT@/"}], slots),
     ):
-        spec = {"user": "u", "files": {}, "units": {}, "store": [], "generation": "", "activation": {}, "plan": {}}
+        spec = {
+            "user": "u",
+            "files": {},
+            "units": {},
+            "store": [],
+            "generation": "",
+            "activation": {},
+            "plan": {},
+        }
         release = services.Release(name, {**spec, "checks": checks, **more})
         Path(release.path).mkdir(parents=True)
         Path(release.path, "manifest.json").write_text(release.manifest(), encoding="utf-8")
@@ -34,5 +42,15 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("live")
 def test_gpus_that_a_host_found_are_checked_though_no_plan_names_them() -> None:
     left_out = {**check("vllm-qwen"), "skip": "status: disabled"}
-    planned = [check("llama-cpp@a"), check("llama-cpp@b"), check("litellm"), check("never-applied"), left_out]
-    assert modelyard_smoke.with_gpu_checks(planned) == [planned[0], check("llama-cpp@a", "gpu"), *planned[1:]]
+    planned = [
+        check("llama-cpp@a"),
+        check("llama-cpp@b"),
+        check("litellm"),
+        check("never-applied"),
+        left_out,
+    ]
+    assert modelyard_smoke.with_gpu_checks(planned) == [
+        planned[0],
+        check("llama-cpp@a", "gpu"),
+        *planned[1:],
+    ]

@@ -1,4 +1,5 @@
-"""What the store keeps and what it gives back to the disk. The files are real; who builds is a stand-in for systemd."""
+"""What the store keeps and what it gives back to the disk. The files are real; who builds is a
+stand-in for systemd."""
 
 from __future__ import annotations
 
@@ -81,7 +82,9 @@ class Host:
             Service(service).point(link, release)
         return release
 
-    def systemctl(self, argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def systemctl(
+        self, argv: list[str], timeout: float = 120.0
+    ) -> subprocess.CompletedProcess[str]:
         if argv[0] != "systemctl":
             return hosts.run(argv, timeout)
         state = "active" if argv[-1] in self.builds else "inactive"
@@ -95,14 +98,22 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host(tmp_path)
-    for directory in (host.store, host.work, tmp_path / "services", tmp_path / "units", tmp_path / "tried"):
+    for directory in (
+        host.store,
+        host.work,
+        tmp_path / "services",
+        tmp_path / "units",
+        tmp_path / "tried",
+    ):
         directory.mkdir(parents=True)
     for module, names in (
         (services, ("SERVICES",)),
         (store, ("SERVICES", "UNITS", "TRIED_UNITS")),
     ):
         for name in names:
-            monkeypatch.setattr(module, name, str(tmp_path / {"TRIED_UNITS": "tried"}.get(name, name.lower())))
+            monkeypatch.setattr(
+                module, name, str(tmp_path / {"TRIED_UNITS": "tried"}.get(name, name.lower()))
+            )
     for module in (store, artifact):
         monkeypatch.setattr(module, "STORE", str(host.store))
         monkeypatch.setattr(module, "WORK", str(host.work))
@@ -151,7 +162,9 @@ def test_check_mode_says_the_same_and_deletes_nothing(host: Host) -> None:
     release = host.release("vllm@a", ("previous",), path)
     Service("vllm@a").record("retired", release.id)
     history = Path(Service("vllm@a").root, "history.jsonl")
-    history.write_text(json.dumps({**json.loads(history.read_text()), "at": int(time.time()) - 8 * DAY_S}) + "\n")
+    history.write_text(
+        json.dumps({**json.loads(history.read_text()), "at": int(time.time()) - 8 * DAY_S}) + "\n"
+    )
     would = base.cleaned(True)
     assert would == ["retired service vllm@a deleted", f"unused {path} deleted"]
     assert path.exists()
@@ -189,7 +202,12 @@ def test_what_is_not_ours_stays(host: Host) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    ["units/modelyard-x.service", "tried/modelyard-x.service", "units/modelyard-x.service.d/mine.conf", "ollama"],
+    [
+        "units/modelyard-x.service",
+        "tried/modelyard-x.service",
+        "units/modelyard-x.service.d/mine.conf",
+        "ollama",
+    ],
 )
 def test_a_unit_or_a_command_names_it_too(host: Host, place: str) -> None:
     path, named = host.have("x"), host.root / place
@@ -225,7 +243,9 @@ def test_half_deleted_is_not_there(host: Host, monkeypatch: pytest.MonkeyPatch) 
         patched.setattr(store.shutil, "rmtree", cut_off)
         assert base.cleaned(False) == [], "it is not said that it was deleted"
     assert (path / "bin/program").exists()
-    assert not artifact.query(path.name, check_mode=False)["present"], "nobody takes what is left for the whole"
+    assert not artifact.query(path.name, check_mode=False)["present"], (
+        "nobody takes what is left for the whole"
+    )
     host.age(path, LONG)
     assert base.cleaned(False) == [f"unused {path} deleted"]
 
@@ -248,7 +268,15 @@ def test_a_copy_counts_from_when_it_came(host: Host) -> None:
     packed = artifact.finish(path.name)
     assert Path(packed["archive"]).parent == host.work, "where it is found if nobody fetches it"
     host.age(path, LONG)
-    tar = ["tar", "--use-compress-program=zstd", "-cf", packed["archive"], "-C", str(host.store), path.name]
+    tar = [
+        "tar",
+        "--use-compress-program=zstd",
+        "-cf",
+        packed["archive"],
+        "-C",
+        str(host.store),
+        path.name,
+    ]
     subprocess.run(tar, check=True)
     shutil.rmtree(path)
     artifact.unpack(path.name, packed["archive"], hosts.sha256_of(packed["archive"]))
@@ -256,7 +284,9 @@ def test_a_copy_counts_from_when_it_came(host: Host) -> None:
     assert base.cleaned(False) == []
 
 
-def test_a_disk_full_of_it_is_no_reason_to_refuse(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_full_of_it_is_no_reason_to_refuse(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = host.have("vllm")
     (path / "weights").write_bytes(os.urandom(8 << 20))
     host.age(path, LONG)

@@ -31,7 +31,9 @@ def promtool() -> str:
 
 
 def apt_get(*arguments: str, cwd: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["apt-get", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["apt-get", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
 
 
 def fetch(destination: Path) -> None:
@@ -39,7 +41,8 @@ def fetch(destination: Path) -> None:
     if not shutil.which("apt-get"):
         pytest.skip("no promtool in the path, and no apt-get to fetch Debian's")
     with tempfile.TemporaryDirectory(dir=destination.parent) as work:
-        # apt's sandbox user has to write here; the package lists may be older than the mirror, or absent.
+        # apt's sandbox user has to write here; the package lists may be older than the mirror, or
+        # absent.
         os.chmod(work, 0o777)
         done = apt_get("download", "prometheus", cwd=work)
         if done.returncode:
@@ -47,6 +50,8 @@ def fetch(destination: Path) -> None:
             done = apt_get("download", "prometheus", cwd=work)
         packages = list(Path(work).glob("prometheus_*.deb"))
         if not packages:
-            pytest.skip(f"Debian's package of promtool cannot be fetched: {done.stderr.strip()[-300:]}")
+            pytest.skip(
+                f"Debian's package of promtool cannot be fetched: {done.stderr.strip()[-300:]}"
+            )
         subprocess.run(["dpkg-deb", "-x", packages[0], work], check=True)
         Path(work, "usr/bin/promtool").rename(destination)

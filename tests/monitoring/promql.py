@@ -1,4 +1,5 @@
-"""What an expression of Prometheus asks for, and what the servers of the stack are known to show."""
+"""What an expression of Prometheus asks for, and what the servers of the stack are known to
+show."""
 
 from __future__ import annotations
 
@@ -25,7 +26,20 @@ OF_PROMETHEUS = {"up": {"job"}, "ALERTS": {"alertname", "alertstate", "severity"
 OF_TARGETS = {"job", "instance", "host", "service", "target"}
 """Labels that the scrape configuration gives."""
 
-WORDS = {"and", "or", "unless", "offset", "bool", "by", "without", "on", "ignoring", "group_left", "group_right", "inf"}
+WORDS = {
+    "and",
+    "or",
+    "unless",
+    "offset",
+    "bool",
+    "by",
+    "without",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "inf",
+}
 LISTS = r"(?:by|without|on|ignoring|group_left|group_right)"
 JOINS = r"\b(?:and|or|unless)\b"
 
@@ -34,7 +48,8 @@ EXCUSED = {
     "litellm_cache_hits_metric_total": "the cache of answers is off, as shipped",
     "litellm_cached_tokens_metric_total": "the cache of answers is off, as shipped",
 }
-"""How metrics begin that molecule/engines does not have, and why. Its test fails if one is there after all."""
+"""How metrics begin that molecule/engines does not have, and why. Its test fails if one is there
+after all."""
 
 REFUSALS = {
     'exception_status="401"': "every key is right in the lab",
@@ -51,7 +66,9 @@ def known() -> dict[str, set[str]]:
         for line in path.read_text().splitlines():
             if not line.startswith("#"):
                 name, _kind, *labels = line.split()
-                found.setdefault(name, set(OF_TARGETS)).update(labels[0].split(",") if labels else [])
+                found.setdefault(name, set(OF_TARGETS)).update(
+                    labels[0].split(",") if labels else []
+                )
     for rule in (rule for group in groups() for rule in group["rules"] if "record" in rule):
         found[rule["record"]] = grouped(rule["expr"])
     return found
@@ -63,17 +80,24 @@ def groups() -> list[dict[str, Any]]:
 
 
 def masked(expression: str) -> str:
-    """An expression without what stands in quotes, which may look like anything. The rest keeps its place."""
+    """An expression without what stands in quotes, which may look like anything. The rest keeps its
+    place."""
     return re.sub(r'"([^"]*)"', lambda quoted: f'"{" " * len(quoted[1])}"', expression)
 
 
 def chosen(expression: str) -> Iterator[tuple[str, str]]:
     """Each metric of an expression, alone and with the labels that it is chosen by."""
-    text = re.sub(rf"\[[^\]]*\]|\b{LISTS}\s*\([^)]*\)", lambda found: " " * len(found[0]), masked(expression))
+    text = re.sub(
+        rf"\[[^\]]*\]|\b{LISTS}\s*\([^)]*\)", lambda found: " " * len(found[0]), masked(expression)
+    )
     for match in re.finditer(r"([a-zA-Z_:][\w:]*)\s*(\{[^}]*\})?(\s*\()?", text):
         name, matchers, function = match.groups()
         # Not a name: what begins with a digit (a duration) and what is called.
-        if not function and name not in WORDS and not text[match.start() - 1 : match.start()].isdigit():
+        if (
+            not function
+            and name not in WORDS
+            and not text[match.start() - 1 : match.start()].isdigit()
+        ):
             yield name, name + (expression[slice(*match.span(2))] if matchers else "")
 
 
@@ -84,10 +108,11 @@ def selectors(expression: str) -> Iterator[tuple[str, set[str]]]:
 
 
 def operands(expression: str) -> Iterator[str]:
-    """The parts of a rule that have values on good days, too: what it compares, or joins by `and`, `or` and `unless`.
+    """The parts of a rule that have values on good days, too: what it compares, or joins by `and`,
+    `or` and `unless`.
 
-    Of `a / (b > 0) > 0.9` that is `a / (b > 0)`; of what has a join in parentheses, what is joined: of
-    `sum by (l) (a unless a offset 5m)` it is `a`, as it is now.
+    Of `a / (b > 0) > 0.9` that is `a / (b > 0)`; of what has a join in parentheses, what is joined:
+    of `sum by (l) (a unless a offset 5m)` it is `a`, as it is now.
     """
     text, depth, begin, opened = masked(expression), 0, 0, 0
     pieces, groups = [], []
@@ -114,7 +139,9 @@ def operands(expression: str) -> Iterator[str]:
 
 def grouped(expression: str) -> set[str]:
     """The labels that an expression sums up or matches by."""
-    lists = re.findall(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)", expression)
+    lists = re.findall(
+        r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)", expression
+    )
     return {label.strip() for one in lists for label in one.split(",") if label.strip()}
 
 
@@ -123,7 +150,12 @@ def unknown(expression: str) -> list[str]:
     metrics = known()
     found = list(selectors(expression))
     problems = [name for name, _ in found if name not in metrics]
-    problems += [f"{name}: {label}" for name, used in found if name in metrics for label in used - metrics[name]]
+    problems += [
+        f"{name}: {label}"
+        for name, used in found
+        if name in metrics
+        for label in used - metrics[name]
+    ]
     labels = set(re.findall(r'"(\w+)", "\$1"', expression))  # what label_replace makes
     labels = labels.union(*(metrics.get(name, set()) for name, _ in found))
     return problems + [f"grouped by {label}" for label in sorted(grouped(expression) - labels)]
@@ -142,17 +174,30 @@ def rules() -> set[str]:
 def parts() -> set[str]:
     """What has to have a value in a real Prometheus that watches real servers at work.
 
-    The expression of a panel as it is. That of a rule has none on a good day, its operands have. And each metric with
-    the labels that it is chosen by: `or vector(0)` hides one that is not there.
+    The expression of a panel as it is. That of a rule has none on a good day, its operands have.
+    And each metric with the labels that it is chosen by: `or vector(0)` hides one that is not
+    there.
     """
     alone = {choice for expression in panels() | rules() for _, choice in chosen(expression)}
-    return alone | panels() | {operand for expression in rules() for operand in operands(expression)}
+    return (
+        alone | panels() | {operand for expression in rules() for operand in operands(expression)}
+    )
 
 
 def excuse(expression: str) -> str | None:
     """Why molecule/engines has no value for an expression."""
     reasons = [
-        *(reason for name, _ in chosen(expression) for begin, reason in EXCUSED.items() if name.startswith(begin)),
-        *(reason for _, choice in chosen(expression) for label, reason in REFUSALS.items() if label in choice),
+        *(
+            reason
+            for name, _ in chosen(expression)
+            for begin, reason in EXCUSED.items()
+            if name.startswith(begin)
+        ),
+        *(
+            reason
+            for _, choice in chosen(expression)
+            for label, reason in REFUSALS.items()
+            if label in choice
+        ),
     ]
     return next(iter(reasons), None)

@@ -3,7 +3,8 @@
 
 usage: tests/monitoring/record.py URL-OR-FILE [FIRST LINE] > tests/monitoring/metrics/JOB.txt
 
-The first line says what was recorded and how; dashboards and rules may use nothing that is not in these lists.
+The first line says what was recorded and how; dashboards and rules may use nothing that is not in
+these lists.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def metrics(exposition: str) -> list[str]:
             labels.setdefault(sample[1], set()).update(found)
     lines = []
     for name, found in sorted(labels.items()):
-        family = next((one for one in (name, re.sub(r"_(bucket|sum|count)$", "", name)) if one in types), "")
+        family = next(
+            (one for one in (name, re.sub(r"_(bucket|sum|count)$", "", name)) if one in types), ""
+        )
         lines.append(f"{name} {types.get(family, 'untyped')} {','.join(sorted(found))}".rstrip())
     return lines
 
@@ -38,7 +41,11 @@ def metrics(exposition: str) -> list[str]:
 def main() -> None:
     """Read and print."""
     source, *first = sys.argv[1:]
-    text = urllib.request.urlopen(source).read().decode() if "://" in source else Path(source).read_text()
+    text = (
+        urllib.request.urlopen(source).read().decode()
+        if "://" in source
+        else Path(source).read_text()
+    )
     print("\n".join([*(f"# {line}" for line in first), *metrics(text)]))
 
 

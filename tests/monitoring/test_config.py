@@ -42,8 +42,13 @@ def test_prometheus_accepts_it_and_every_target_has_labels_of_its_own(
     command = [promtool, "check", "config", "--syntax-only", path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    # Of two with the same labels Prometheus would keep one answer, sometimes this and sometimes that.
-    found = [labels for entry in yaml.safe_load(path.read_text())["scrape_configs"] for labels in targets(entry)]
+    # Of two with the same labels Prometheus would keep one answer, sometimes this and sometimes
+    # that.
+    found = [
+        labels
+        for entry in yaml.safe_load(path.read_text())["scrape_configs"]
+        for labels in targets(entry)
+    ]
     assert {"litellm", "haproxy", "node", "host", "redis"} < {labels["job"] for labels in found}
     assert [labels for place, labels in enumerate(found) if labels in found[:place]] == []
 
@@ -81,8 +86,16 @@ def targets(entry: dict[str, Any]) -> list[dict[str, str]]:
         for address in one["targets"]:
             known = {**one["labels"], "__address__": address}
             made = {
-                name: known[rule["source_labels"][0]] if "source_labels" in rule else rule["replacement"]
+                name: known[rule["source_labels"][0]]
+                if "source_labels" in rule
+                else rule["replacement"]
                 for name, rule in added.items()
             }
-            found.append({name: text for name, text in {**known, **made}.items() if not name.startswith("__")})
+            found.append(
+                {
+                    name: text
+                    for name, text in {**known, **made}.items()
+                    if not name.startswith("__")
+                }
+            )
     return found

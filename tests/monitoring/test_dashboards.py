@@ -1,4 +1,5 @@
-"""Grafana's dashboards: the files are what the code makes, and every panel is complete and asks for what is there."""
+"""Grafana's dashboards: the files are what the code makes, and every panel is complete and asks for
+what is there."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ from modelyard.dashboards.queries import Query, queries
 
 FILES = Path(__file__).parents[2] / "roles/grafana/files/dashboards"
 BOARDS: dict[str, dict[str, Any]] = {name: json.loads(text) for name, text in texts().items()}
-PANELS = [(name, panel) for name, board in BOARDS.items() for panel in board["panels"] if panel["type"] != "row"]
+PANELS = [
+    (name, panel)
+    for name, board in BOARDS.items()
+    for panel in board["panels"]
+    if panel["type"] != "row"
+]
 QUERIES = list(queries(FILES))
 IDENTIFIERS = [f"{name.removesuffix('.json')}: {panel['title']}" for name, panel in PANELS]
 
@@ -46,7 +52,9 @@ def test_a_legend_names_labels_that_are_there(name: str, panel: dict[str, Any]) 
     metrics = known()
     for target in panel["targets"]:
         expression = target["expr"]
-        outermost = re.match(r"[^(]*?(?:[\d.*]+ \* )?(?:sum|max|min|avg)(?: by \(([^)]*)\))? \(", expression)
+        outermost = re.match(
+            r"[^(]*?(?:[\d.*]+ \* )?(?:sum|max|min|avg)(?: by \(([^)]*)\))? \(", expression
+        )
         if outermost or "histogram_quantile" in expression:
             there = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", expression))))
         else:
@@ -81,15 +89,20 @@ def test_a_dashboard(name: str) -> None:
 
 def test_prometheus_understands_every_query(promtool: str, tmp_path: Path) -> None:
     """As rules, because promtool of this age parses nothing else."""
-    rules = [{"record": f"q{place}", "expr": query.expression} for place, query in enumerate(QUERIES)]
+    rules = [
+        {"record": f"q{place}", "expr": query.expression} for place, query in enumerate(QUERIES)
+    ]
     path = tmp_path / "rules.yml"
     path.write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
-    done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, "check", "rules", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_of_two_releases_the_later_is_live(promtool: str, tmp_path: Path) -> None:
-    """Whoever joins both gets an error instead of a value, and Prometheus shows both after it was restarted itself."""
+    """Whoever joins both gets an error instead of a value, and Prometheus shows both after it was
+    restarted itself."""
     series = 'modelyard_release_info{{instance="one",service="redis",release="{}"}}'
     test = {
         "interval": "1m",
@@ -101,11 +114,15 @@ def test_of_two_releases_the_later_is_live(promtool: str, tmp_path: Path) -> Non
             {
                 "expr": RELEASE,
                 "eval_time": "3m",
-                "exp_samples": [{"labels": '{instance="one",service="redis",release="live"}', "value": 1}],
+                "exp_samples": [
+                    {"labels": '{instance="one",service="redis",release="live"}', "value": 1}
+                ],
             }
         ],
     }
     path = tmp_path / "test.yml"
     path.write_text(json.dumps({"tests": [test]}))
-    done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, "test", "rules", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,5 @@
-"""What dashboards, rules and the report have in common: the rules say the same, and what grew is counted exactly."""
+"""What dashboards, rules and the report have in common: the rules say the same, and what grew is
+counted exactly."""
 
 from __future__ import annotations
 
@@ -21,10 +22,20 @@ def words(expression: str) -> str:
 
 
 def test_the_recorded_rules_are_these_expressions() -> None:
-    recorded = {rule["record"]: rule["expr"] for group in groups() for rule in group["rules"] if "record" in rule}
+    recorded = {
+        rule["record"]: rule["expr"]
+        for group in groups()
+        for rule in group["rules"]
+        if "record" in rule
+    }
     way = per_second("5m")
-    wanted = {"modelyard:requests:rate5m": asked(way), "modelyard:requests_unanswered:rate5m": unanswered(way)}
-    assert {name: words(text) for name, text in recorded.items()} == {n: words(text) for n, text in wanted.items()}
+    wanted = {
+        "modelyard:requests:rate5m": asked(way),
+        "modelyard:requests_unanswered:rate5m": unanswered(way),
+    }
+    assert {name: words(text) for name, text in recorded.items()} == {
+        n: words(text) for n, text in wanted.items()
+    }
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -36,7 +47,9 @@ def test_prometheus_understands_what_the_report_asks(promtool: str, tmp_path: Pa
     rules = [{"record": f"q{place}", "expr": text} for place, text in enumerate(QUERIES.values())]
     path = tmp_path / "rules.yml"
     path.write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
-    done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, "check", "rules", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -46,13 +59,29 @@ def test_prometheus_understands_what_the_report_asks(promtool: str, tmp_path: Pa
         # The exact growth of each minute: they add up to all of it.
         pytest.param("1x20", "0 0 1 5 5 5 5 5 5 7 7 7 9", {1: 5, 2: 0, 3: 4}, id="counted"),
         pytest.param("1x20", "_ _ _ _ _ _ _ _ 7 7 7 9 9", {1: None, 2: 7, 3: 2}, id="new"),
-        pytest.param("_ _ _ _ _ 1x20", "_ _ _ _ _ 900 900 900 900 900 900 900 900", {2: 0, 3: 0}, id="watched anew"),
-        pytest.param("1 1 1 1 0 1x20", "9 9 9 9 stale 10 10 10 10 10 10 10 11", {1: 0, 2: 1, 3: 1}, id="gap"),
-        pytest.param("1 1 1 1 0 0 1x20", "_ _ _ _ _ _ 7 7 7 7 7 7 7", {1: None, 2: 7, 3: 0}, id="new after a gap"),
-        pytest.param("1x20", "100 100 100 100 100 2 2 2 2 2 2 2 2", {1: 0, 2: 2, 3: 0}, id="began anew"),
+        pytest.param(
+            "_ _ _ _ _ 1x20",
+            "_ _ _ _ _ 900 900 900 900 900 900 900 900",
+            {2: 0, 3: 0},
+            id="watched anew",
+        ),
+        pytest.param(
+            "1 1 1 1 0 1x20", "9 9 9 9 stale 10 10 10 10 10 10 10 11", {1: 0, 2: 1, 3: 1}, id="gap"
+        ),
+        pytest.param(
+            "1 1 1 1 0 0 1x20",
+            "_ _ _ _ _ _ 7 7 7 7 7 7 7",
+            {1: None, 2: 7, 3: 0},
+            id="new after a gap",
+        ),
+        pytest.param(
+            "1x20", "100 100 100 100 100 2 2 2 2 2 2 2 2", {1: 0, 2: 2, 3: 0}, id="began anew"
+        ),
     ],
 )
-def test_what_grew(promtool: str, tmp_path: Path, up: str, samples: str, minutes: dict[int, float | None]) -> None:
+def test_what_grew(
+    promtool: str, tmp_path: Path, up: str, samples: str, minutes: dict[int, float | None]
+) -> None:
     """Every 15 seconds a sample."""
     tests = [
         {
@@ -67,6 +96,12 @@ def test_what_grew(promtool: str, tmp_path: Path, up: str, samples: str, minutes
         {"series": 'c{job="litellm",instance="h"}', "values": samples},
     ]
     path = tmp_path / "test.yml"
-    path.write_text(json.dumps({"tests": [{"interval": "15s", "input_series": series, "promql_expr_test": tests}]}))
-    done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False)
+    path.write_text(
+        json.dumps(
+            {"tests": [{"interval": "15s", "input_series": series, "promql_expr_test": tests}]}
+        )
+    )
+    done = subprocess.run(
+        [promtool, "test", "rules", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,5 @@
-"""The rules of Prometheus: each alert fires and stays silent when it should, and asks for what is really there."""
+"""The rules of Prometheus: each alert fires and stays silent when it should, and asks for what is
+really there."""
 
 from __future__ import annotations
 
@@ -23,13 +24,17 @@ def test_every_file_has_its_tests() -> None:
 
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
 def test_prometheus_accepts_the_rules(promtool: str, path: Path) -> None:
-    done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, "check", "rules", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_alerts_fire_and_stay_silent(promtool: str, path: Path) -> None:
-    done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, "test", "rules", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -53,7 +58,9 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(name: str) -> None:
     assert set(annotations) == {"summary", "description", "runbook"}
     assert annotations["runbook"] == f"docs/operations.md#{name.lower()}"
     used = set(re.findall(r"\$labels\.(\w+)", " ".join(annotations.values())))
-    assert used <= fired().get(name, set()), "a label that the alert does not have would be left blank"
+    assert used <= fired().get(name, set()), (
+        "a label that the alert does not have would be left blank"
+    )
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -76,22 +83,33 @@ def test_the_list_of_our_own_exporter_is_complete() -> None:
 @pytest.mark.parametrize("component", ["litellm", "llama_cpp", "vllm"])
 def test_the_list_is_of_the_pinned_version(component: str) -> None:
     """Another version may show other metrics: record them anew (record.py)."""
-    versions = yaml.safe_load((HERE.parents[1] / "group_vars/all/versions.yml").read_text())["llm_versions"]
+    versions = yaml.safe_load((HERE.parents[1] / "group_vars/all/versions.yml").read_text())[
+        "llm_versions"
+    ]
     head = (HERE / f"metrics/{component}.txt").read_text().partition("\n")[0]
     assert versions[component]["version"] in head
 
 
 def test_what_no_server_shows_is_found() -> None:
-    """The names that vLLM had before, a label that is misspelt, one that is summed by and not there."""
+    """The names that vLLM had before, a label that is misspelt, one that is summed by and not
+    there."""
     assert unknown("vllm:gpu_cache_usage_perc > 0.9") == ["vllm:gpu_cache_usage_perc"]
-    assert unknown('sum by (instance) (rate(redis_up{jop="redis"}[5m] offset 10m)) unless up == 0') == ["redis_up: jop"]
+    assert unknown(
+        'sum by (instance) (rate(redis_up{jop="redis"}[5m] offset 10m)) unless up == 0'
+    ) == ["redis_up: jop"]
     overhead = "rate(litellm_overhead_latency_metric_bucket[5m])"
-    assert unknown(f"histogram_quantile(0.95, sum by (modell, le) ({overhead}))") == ["grouped by modell"]
+    assert unknown(f"histogram_quantile(0.95, sum by (modell, le) ({overhead}))") == [
+        "grouped by modell"
+    ]
 
 
 def test_what_is_compared_or_joined_is_taken_apart() -> None:
-    assert list(operands('a / (b{l="x > 1 or (y"} > 0) > bool 0.9')) == ['a / (b{l="x > 1 or (y"} > 0)']
-    assert list(operands("(sum by (l) ((a unless a offset 5m) and on (l) b == 1)) or rate(c[5m]) > 0")) == [
+    assert list(operands('a / (b{l="x > 1 or (y"} > 0) > bool 0.9')) == [
+        'a / (b{l="x > 1 or (y"} > 0)'
+    ]
+    assert list(
+        operands("(sum by (l) ((a unless a offset 5m) and on (l) b == 1)) or rate(c[5m]) > 0")
+    ) == [
         "a",
         "a",
         "b",

@@ -32,12 +32,18 @@ def test_every_alert_has_its_runbook_and_every_runbook_is_an_alerts() -> None:
 def test_a_runbook_has_its_five_parts(name: str) -> None:
     meaning, *parts = re.split(r"^\*\*([^*]*):\*\*\s", SECTIONS[name], flags=re.MULTILINE)
     assert meaning.removeprefix(name).strip()
-    assert parts[::2] in (["Impact", "Diagnose", "Fix", "Resolved"], ["Impact", "Diagnose and fix", "Resolved"])
+    assert parts[::2] in (
+        ["Impact", "Diagnose", "Fix", "Resolved"],
+        ["Impact", "Diagnose and fix", "Resolved"],
+    )
     assert all(text.strip() for text in parts[1::2])
 
 
 def test_links_within_the_page_lead_somewhere() -> None:
-    headings = {title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)", PAGE, flags=re.MULTILINE)}
+    headings = {
+        title.lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)", PAGE, flags=re.MULTILINE)
+    }
     assert named(r"\]\(#([^)]*)\)") - headings == set()
 
 
@@ -49,24 +55,31 @@ def test_playbooks_exist() -> None:
 
 
 def test_targets_of_make_exist() -> None:
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    targets = re.findall(
+        r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     assert named(r"(?:^    |`)make ([a-z-]+)") - set(targets) == set()
 
 
 def test_modules_exist() -> None:
     modules = named(r"-m (modelyard_\w+)")
     assert modules
-    assert {name for name in modules if not (ROOT / f"plugins/modules/{name}.py").is_file()} == set()
+    assert {
+        name for name in modules if not (ROOT / f"plugins/modules/{name}.py").is_file()
+    } == set()
 
 
 def test_units_exist() -> None:
-    """SERVICE, NAME and PROVIDER are to be filled in; a unit of the exporters is named by its kind."""
+    """SERVICE, NAME and PROVIDER are to be filled in; a unit of the exporters is named by its
+    kind."""
     templates = ROOT.glob("roles/*/templates/modelyard-*.service.j2")
     units = {path.name.removesuffix(".service.j2").removesuffix("@") for path in templates}
     found = named(r"modelyard-([a-z-]+(?:@\w+)?)")
     assert {"haproxy", "litellm@blue", "exporter@host"} <= found
     assert {name for name in found if f"modelyard-{name.partition('@')[0]}" not in units} == set()
-    assert named(r"modelyard-exporter@(\w+)") == set(get_args(ExporterPart.model_fields["kind"].annotation))
+    assert named(r"modelyard-exporter@(\w+)") == set(
+        get_args(ExporterPart.model_fields["kind"].annotation)
+    )
 
 
 @pytest.mark.parametrize("expression", sorted(set(EXPRESSIONS)))

@@ -18,16 +18,26 @@ GROUPS = ("llm_redis", "llm_ollama", "llm_llama_cpp_python", "llm_vllm_qwen", "l
 
 @pytest.fixture
 def ansible() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run one of ansible's programs, in the root of the clone unless told otherwise; `stdout` has stderr in it."""
+    """Run one of ansible's programs, in the root of the clone unless told otherwise; `stdout` has
+    stderr in it."""
 
     def run(
         program: str, *arguments: object, directory: Path = ROOT, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        keep = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_") and not k.endswith("_API_KEY")}
+        keep = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith("ANSIBLE_") and not k.endswith("_API_KEY")
+        }
         return subprocess.run(
             [str(BIN / program), *map(str, arguments)],
             cwd=directory,
-            env={**keep, "PATH": f"{BIN}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1", **environment},
+            env={
+                **keep,
+                "PATH": f"{BIN}:{os.environ['PATH']}",
+                "ANSIBLE_NOCOLOR": "1",
+                **environment,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -40,7 +50,8 @@ def ansible() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Path:
-    """An inventory of two hosts nobody can contact: `gw` (gateway, Redis) and `gpu` (native llama.cpp)."""
+    """An inventory of two hosts nobody can contact: `gw` (gateway, Redis) and `gpu` (native
+    llama.cpp)."""
     inventory = tmp_path / "inventory"
     inventory.mkdir()
     empty = "".join(f"        {group}: {{}}\n" for group in GROUPS[1:])

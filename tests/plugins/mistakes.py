@@ -20,7 +20,8 @@ PAGE = ROOT / "docs/mistakes.md"
 TREE = ("ansible.cfg", "group_vars", "inventories/workstation", "playbooks", "plugins")
 
 LEFT_OUT = (".credentials", "__pycache__", "card.yml", ".modelyard.lock")
-"""What the copy does without: `card.yml` replaces some of the chains that the mistakes are about."""
+"""What the copy does without: `card.yml` replaces some of the chains that the mistakes are
+about."""
 
 SHIPPED = "group_vars/all"
 MINE = "inventories/workstation/group_vars/llm_stack/llm.yml"
@@ -28,7 +29,8 @@ MINE = "inventories/workstation/group_vars/llm_stack/llm.yml"
 
 @dataclass(frozen=True)
 class Mistake:
-    """`text` is written to `file`, or replaces `instead_of` there. What is said must hold code, place and hint."""
+    """`text` is written to `file`, or replaces `instead_of` there. What is said must hold code,
+    place and hint."""
 
     title: str
     story: str
@@ -126,7 +128,8 @@ MISTAKES = (
         """,
         "unknown-group",
         4,
-        'did you mean "llm_llama_cpp_native" or "llm_llama_cpp_python"? Or define it in the inventory',
+        'did you mean "llm_llama_cpp_native" or "llm_llama_cpp_python"? Or define it in the'
+        " inventory",
     ),
     Mistake(
         "Two engines on one port",
@@ -145,7 +148,7 @@ MISTAKES = (
         """,
         "port-clash",
         5,
-        'give "small" its own port, such as port:  8081',
+        'give "small" its own port, such as port: 8081',
     ),
     Mistake(
         "A key where its name belongs",
@@ -200,7 +203,8 @@ MISTAKES = (
     ),
     Mistake(
         "A provider was removed, but chains still name it",
-        "`null` removes a provider with its models. The chains of the shipped catalogue still name them.",
+        "`null` removes a provider with its models. The chains of the shipped catalogue still name"
+        " them.",
         MINE,
         """\
         llm_overrides:
@@ -250,18 +254,27 @@ def make(mistake: Mistake, directory: Path) -> str:
             shutil.copy(source, target)
     hosts = directory / "inventories/workstation/hosts.yml"
     text = hosts.read_text(encoding="utf-8")
-    hosts.write_text(text.replace("llm_llama_cpp_native: {}", "llm_llama_cpp_native: {hosts: {localhost: }}"), "utf-8")
+    hosts.write_text(
+        text.replace("llm_llama_cpp_native: {}", "llm_llama_cpp_native: {hosts: {localhost: }}"),
+        "utf-8",
+    )
     file = directory / mistake.file
     if mistake.instead_of is not None:
         text = file.read_text(encoding="utf-8")
         if text.count(mistake.instead_of) != 1:
-            raise ValueError(f"{mistake.title}: {mistake.file} does not hold {mistake.instead_of!r} once")
+            raise ValueError(
+                f"{mistake.title}: {mistake.file} does not hold {mistake.instead_of!r} once"
+            )
         file.write_text(text.replace(mistake.instead_of, mistake.text), encoding="utf-8")
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(textwrap.dedent(mistake.text), encoding="utf-8")
     programs = Path(sys.executable).parent
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_") and not k.endswith("_API_KEY")}
+    clean = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("ANSIBLE_") and not k.endswith("_API_KEY")
+    }
     done = subprocess.run(
         [programs / "ansible-playbook", "playbooks/validate.yml"],
         cwd=directory,
@@ -290,7 +303,8 @@ def render(outputs: list[str]) -> str:
         written = textwrap.indent(textwrap.dedent(mistake.text), "    ")
         said = textwrap.indent(message(output), "    ")
         parts.append(
-            f"## {number}. {mistake.title}\n\n{mistake.story}\n\n`{mistake.file}`:\n\n{written.rstrip()}\n\n"
+            f"## {number}."
+            f" {mistake.title}\n\n{mistake.story}\n\n`{mistake.file}`:\n\n{written.rstrip()}\n\n"
             f"Output:\n\n{said}\n"
         )
     return "\n".join(parts)
@@ -299,7 +313,9 @@ def render(outputs: list[str]) -> str:
 def observe(directory: Path) -> list[str]:
     """Make all mistakes, each in a copy of its own below `directory`; return the outputs."""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(make, MISTAKES, (directory / str(number) for number in range(len(MISTAKES)))))
+        return list(
+            pool.map(make, MISTAKES, (directory / str(number) for number in range(len(MISTAKES))))
+        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,11 @@ def test_unreachable_hosts_are_not_contacted(ansible: Run, stack: Path) -> None:
 
 
 def test_typo_in_an_override_on_the_command_line(ansible: Run) -> None:
-    override = {"llm_overrides": {"routing": {"fallbacks": {"llama3.1:latest": {"chain": ["lama-cpp-default"]}}}}}
+    override = {
+        "llm_overrides": {
+            "routing": {"fallbacks": {"llama3.1:latest": {"chain": ["lama-cpp-default"]}}}
+        }
+    }
     done = ansible("ansible-playbook", VALIDATE, "-e", json.dumps(override))
     assert done.returncode != 0
     assert "<CLI option '-e'>: error[unknown-model]" in done.stdout
@@ -55,7 +59,9 @@ def test_version_that_is_not_locked(ansible: Run) -> None:
     assert "hint: versions with a lock file: 1.106.2;" in refused.stdout
 
 
-def test_typos_in_a_file_have_file_line_and_column(ansible: Run, stack: Path, variables: Write) -> None:
+def test_typos_in_a_file_have_file_line_and_column(
+    ansible: Run, stack: Path, variables: Write
+) -> None:
     path = variables(
         "---\nllm_overrides:\n  gateway:\n    cooldwn_s: 10\n    workers: two\n"
         "  providers:\n    llama_cpp_native:\n      stauts: true\n"
@@ -71,7 +77,9 @@ def test_typos_in_a_file_have_file_line_and_column(ansible: Run, stack: Path, va
 
 
 def test_shipped_file_is_named_relative_to_the_clone(ansible: Run) -> None:
-    override = {"llm_overrides": {"providers": {"llama_cpp_native": {"models": {"llama-cpp-native": None}}}}}
+    override = {
+        "llm_overrides": {"providers": {"llama_cpp_native": {"models": {"llama-cpp-native": None}}}}
+    }
     done = ansible("ansible-playbook", VALIDATE, "-e", json.dumps(override))
     line = next(
         n for n, text in enumerate((ROOT / "group_vars/all/providers.yml").read_text().splitlines(), 1)
@@ -82,8 +90,12 @@ def test_shipped_file_is_named_relative_to_the_clone(ansible: Run) -> None:
     assert "playbooks/group_vars" not in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--limit", "gw"], ["--limit", "gpu"], ["--tags", "nothing"], ["--check"]])
-def test_nothing_skips_validation(ansible: Run, stack: Path, variables: Write, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["--limit", "gw"], ["--limit", "gpu"], ["--tags", "nothing"], ["--check"]]
+)
+def test_nothing_skips_validation(
+    ansible: Run, stack: Path, variables: Write, arguments: list[str]
+) -> None:
     variables("---\nllm_overrides:\n  gateway: {prt: 1}\n")
     done = ansible("ansible-playbook", "-i", stack, VALIDATE, *arguments)
     assert done.returncode != 0
@@ -118,9 +130,14 @@ def test_catalogue_for_some_hosts_only(ansible: Run, stack: Path, variables: Wri
 
 
 def test_fact_in_the_catalogue(ansible: Run, stack: Path, variables: Write) -> None:
-    path = variables('---\nllm_overrides:\n  gateway:\n    workers: "{{ ansible_facts.processor_vcpus }}"\n')
+    path = variables(
+        '---\nllm_overrides:\n  gateway:\n    workers: "{{ ansible_facts.processor_vcpus }}"\n'
+    )
     done = ansible("ansible-playbook", "-i", stack, VALIDATE)
-    assert f"{path}:4:14: error[unreadable-variable]: llm_overrides cannot be read for gw, gpu" in done.stdout
+    assert (
+        f"{path}:4:14: error[unreadable-variable]: llm_overrides cannot be read for gw, gpu"
+        in done.stdout
+    )
     assert "Traceback" not in done.stdout
 
 
@@ -150,7 +167,9 @@ def test_variables_that_look_like_ours(ansible: Run, stack: Path, variables: Wri
     path = variables("---\nvllm_bulid: cpu\nmine: 1\nllm-overrides: {}\n")
     own = variables("---\nengine_plan: {}\nvllm_host: x\n", "all")
     hosts = stack / "hosts.yml"
-    hosts.write_text(f"{hosts.read_text(encoding='utf-8')}  vars: {{providers: {{a: {{type: vllm}}}}}}\n")
+    hosts.write_text(
+        f"{hosts.read_text(encoding='utf-8')}  vars: {{providers: {{a: {{type: vllm}}}}}}\n"
+    )
     done = ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", "llama_cpp_backend=cpu")
     assert done.stdout.count("error[") == 5
     for place in (f"{path}:2:1", f"{path}:4:1", f"{own}:2:1", f"{hosts}:", "<CLI option '-e'>"):
@@ -162,10 +181,14 @@ def test_variables_that_look_like_ours(ansible: Run, stack: Path, variables: Wri
 def test_secrets_count_from_everywhere(ansible: Run, stack: Path, variables: Write) -> None:
     left_out = "secret OLLAMA_CLOUD_API_KEY is not defined"
     assert left_out in ansible("ansible-playbook", "-i", stack, VALIDATE).stdout
-    done = ansible("ansible-playbook", "-i", stack, VALIDATE, OLLAMA_CLOUD_API_KEY="planted-in-environment")
+    done = ansible(
+        "ansible-playbook", "-i", stack, VALIDATE, OLLAMA_CLOUD_API_KEY="planted-in-environment"
+    )
     assert left_out not in done.stdout
     (stack / ".credentials").mkdir()
-    (stack / ".credentials" / "OLLAMA_CLOUD_API_KEY").write_text("planted-in-file\n", encoding="utf-8")
+    (stack / ".credentials" / "OLLAMA_CLOUD_API_KEY").write_text(
+        "planted-in-file\n", encoding="utf-8"
+    )
     assert left_out not in ansible("ansible-playbook", "-i", stack, VALIDATE).stdout
     shutil.rmtree(stack / ".credentials")
     variables("---\nllm_secrets: {OLLAMA_CLOUD_API_KEY: planted-in-vars}\n")
@@ -189,14 +212,20 @@ def test_a_clients_key_that_is_too_short(ansible: Run, stack: Path, variables: W
 
 def test_report(ansible: Run, stack: Path, variables: Write, tmp_path: Path) -> None:
     path = variables("---\nllm_overrides:\n  gateway:\n    prt: 1\n")
-    ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", f"llm_report={tmp_path / 'report.json'}")
+    ansible(
+        "ansible-playbook", "-i", stack, VALIDATE, "-e", f"llm_report={tmp_path / 'report.json'}"
+    )
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert [(d["code"], d["file"], d["line"], d["column"]) for d in report] == [("unknown-key", str(path), 4, 5)]
+    assert [(d["code"], d["file"], d["line"], d["column"]) for d in report] == [
+        ("unknown-key", str(path), 4, 5)
+    ]
     assert report[0]["path"] == "llm_gateway.prt"
 
 
 def test_without_the_package_it_says_what_to_run(ansible: Run, tmp_path: Path) -> None:
-    (tmp_path / "modelyard.py").write_text("raise ImportError('No module named pydantic')\n", encoding="utf-8")
+    (tmp_path / "modelyard.py").write_text(
+        "raise ImportError('No module named pydantic')\n", encoding="utf-8"
+    )
     done = ansible("ansible-playbook", VALIDATE, PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
     assert "make env" in done.stdout
@@ -204,7 +233,8 @@ def test_without_the_package_it_says_what_to_run(ansible: Run, tmp_path: Path) -
 
 
 def test_every_verb_sees_the_shipped_catalogue() -> None:
-    """Ansible reads group_vars beside the playbook; without this link every verb would compile nothing."""
+    """Ansible reads group_vars beside the playbook; without this link every verb would compile
+    nothing."""
     link = ROOT / "playbooks/group_vars"
     assert link.is_symlink()
     assert str(link.readlink()) == "../group_vars"
@@ -215,7 +245,10 @@ def test_every_verb_sees_the_shipped_catalogue() -> None:
     ("arguments", "told"),
     [
         ("", "local_chat_models"),
-        ("operation=switch provider=llama_cpp_native model=llama-cpp-native", "run at the same time"),
+        (
+            "operation=switch provider=llama_cpp_native model=llama-cpp-native",
+            "run at the same time",
+        ),
         ("operation=upgrade component=llama_cpp version=999", "The checksum of llama_cpp"),
         ("operation=rotate secret=LITELLM_MASTER_KEY", "kind: gateway"),
         ("operation=rotate", "missing required arguments: secret"),
@@ -231,9 +264,13 @@ def test_operations(ansible: Run, stack: Path, arguments: str, told: str) -> Non
 
 
 def test_documentation_of_the_action(ansible: Run) -> None:
-    documented = json.loads(ansible("ansible-doc", "-j", "modelyard_compile").stdout)["modelyard_compile"]
+    documented = json.loads(ansible("ansible-doc", "-j", "modelyard_compile").stdout)[
+        "modelyard_compile"
+    ]
     assert documented["doc"]["has_action"]
-    assert {"plans", "public_names", "routes", "left_out", "warnings", "report"} <= set(documented["return"])
+    assert {"plans", "public_names", "routes", "left_out", "warnings", "report"} <= set(
+        documented["return"]
+    )
 
 
 PLAYBOOK = """\

@@ -1,4 +1,5 @@
-"""Variables without effect: what real ansible-core takes, and what the compiler says of the rest."""
+"""Variables without effect: what real ansible-core takes, and what the compiler says of the
+rest."""
 
 from __future__ import annotations
 
@@ -32,16 +33,27 @@ def put(stack: Path) -> Callable[..., None]:
 def report(ansible: Run, stack: Path, tmp_path: Path) -> Callable[..., list[tuple[str, str, str]]]:
     """Validate, and return place, message and hint of every variable without effect."""
 
-    def run(*arguments: object, playbook: Path = ROOT / "playbooks/validate.yml") -> list[tuple[str, str, str]]:
+    def run(
+        *arguments: object, playbook: Path = ROOT / "playbooks/validate.yml"
+    ) -> list[tuple[str, str, str]]:
         file = tmp_path / "report.json"
         inventory = () if "-i" in arguments else ("-i", stack)
         done = ansible(
-            "ansible-playbook", *inventory, playbook, *arguments, "-e", json.dumps({"llm_report": str(file)})
+            "ansible-playbook",
+            *inventory,
+            playbook,
+            *arguments,
+            "-e",
+            json.dumps({"llm_report": str(file)}),
         )
         assert file.exists(), done.stdout
         found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
         return [
-            (d["origin"].removeprefix(f"{stack}/"), d["message"].replace(f"{stack}/", ""), d["hint"])
+            (
+                d["origin"].removeprefix(f"{stack}/"),
+                d["message"].replace(f"{stack}/", ""),
+                d["hint"],
+            )
             for d in found
             if d["code"] == CODE
         ]
@@ -55,7 +67,9 @@ def line_of(variable: str, file: str) -> str:
     return f"{file}:{number}:1"
 
 
-def test_every_place_that_loses(put: Callable[..., None], report: Callable[..., Any], stack: Path) -> None:
+def test_every_place_that_loses(
+    put: Callable[..., None], report: Callable[..., Any], stack: Path
+) -> None:
     hosts = stack / "hosts.yml"
     text = hosts.read_text(encoding="utf-8")
     hosts.write_text(
@@ -76,7 +90,10 @@ def test_every_place_that_loses(put: Callable[..., None], report: Callable[..., 
         group_vars__llm_gateway__other_yml="other: 1",
         group_vars__llm_ollama__llm_yml="llm_gpus: []\nllm_overrides_ollama: {}",
     )
-    shipped = {name: line_of(f"llm_{name}", f"group_vars/all/{name}.yml") for name in ("gateway", "routing")}
+    shipped = {
+        name: line_of(f"llm_{name}", f"group_vars/all/{name}.yml")
+        for name in ("gateway", "routing")
+    }
     assert sorted(report()) == [
         (
             "group_vars/all/llm.yml:2:1",
@@ -133,11 +150,18 @@ def test_every_place_that_loses(put: Callable[..., None], report: Callable[..., 
     ]  # fmt: skip
 
 
-def test_what_has_an_effect_is_not_told(put: Callable[..., None], report: Callable[..., Any]) -> None:
-    """For one host is enough; so is losing to `-e`; and the shipped catalogue is there to be overridden."""
+def test_what_has_an_effect_is_not_told(
+    put: Callable[..., None], report: Callable[..., Any]
+) -> None:
+    """For one host is enough; so is losing to `-e`; and the shipped catalogue is there to be
+    overridden."""
     put(
-        group_vars__all__llm_yml="llm_allow_removal: true\nllm_overrides: {gateway: {port: 1}}\nllm_secrets: {}",
-        group_vars__llm_stack_yml="llm_routing: {fallbacks: {}}\nllm_overrides_x: {gateway: {port: 2}}",
+        group_vars__all__llm_yml=(
+            "llm_allow_removal: true\nllm_overrides: {gateway: {port: 1}}\nllm_secrets: {}"
+        ),
+        group_vars__llm_stack_yml=(
+            "llm_routing: {fallbacks: {}}\nllm_overrides_x: {gateway: {port: 2}}"
+        ),
         host_vars__gw_yml="llm_overrides_x: {gateway: {port: 3}}",
     )
     assert report() == []
@@ -159,7 +183,9 @@ def test_programs_and_plugins_may_know_other_hosts_tomorrow(
     put(host_vars__gp_yml="llm_address: 192.0.2.2")
     assert len(report()) == 1
     more = stack / name
-    more.write_text("#!/bin/sh\necho '{}'\n" if name == "more.sh" else "plugin: constructed\n", encoding="utf-8")
+    more.write_text(
+        "#!/bin/sh\necho '{}'\n" if name == "more.sh" else "plugin: constructed\n", encoding="utf-8"
+    )
     more.chmod(0o755 if name == "more.sh" else 0o644)
     assert report() == []
 
@@ -173,13 +199,22 @@ def test_an_override_beside_the_playbooks_loses_to_the_inventory(
         (shipped / file.name).symlink_to(file)
     (shipped / "ours.yml").write_text("llm_overrides: {gateway: {workers: 2}}\n", encoding="utf-8")
     playbook = tmp_path / "play/play.yml"
-    playbook.write_text("- hosts: gw\n  gather_facts: false\n  tasks: [modelyard_compile: ]\n", encoding="utf-8")
+    playbook.write_text(
+        "- hosts: gw\n  gather_facts: false\n  tasks: [modelyard_compile: ]\n", encoding="utf-8"
+    )
     assert report(playbook=playbook) == []
-    put(group_vars__llm_stack__llm_yml="llm_overrides: {gateway: {port: 5000}}\nllm_gateway: {port: 1}")
+    put(
+        group_vars__llm_stack__llm_yml=(
+            "llm_overrides: {gateway: {port: 5000}}\nllm_gateway: {port: 1}"
+        )
+    )
     assert report(playbook=playbook) == [
         (
             f"{shipped}/ours.yml:1:1",
-            "llm_overrides of group all has no effect: group_vars/llm_stack/llm.yml:2:1 wins for gw",
+            (
+                "llm_overrides of group all has no effect: group_vars/llm_stack/llm.yml:2:1 wins"
+                " for gw"
+            ),
             "give each its own name, such as llm_overrides_site; all llm_overrides_* are merged",
         )
     ]
@@ -193,5 +228,7 @@ def test_one_file_by_two_paths_is_one_place(
     put(group_vars__llm_stack_yml="llm_overrides: {gateway: {port: 5000}}")
     (tmp_path / "play/group_vars").symlink_to(stack / "group_vars")
     playbook = tmp_path / "play/play.yml"
-    playbook.write_text("- hosts: gw\n  gather_facts: false\n  tasks: [modelyard_compile: ]\n", encoding="utf-8")
+    playbook.write_text(
+        "- hosts: gw\n  gather_facts: false\n  tasks: [modelyard_compile: ]\n", encoding="utf-8"
+    )
     assert report(playbook=playbook) == []

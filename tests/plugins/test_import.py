@@ -15,15 +15,32 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests/data/import"
-FILES = ["IMPORT-REPORT.md", "group_vars/llm_stack/providers.yml", "group_vars/llm_stack/routing.yml", "hosts.yml"]
+FILES = [
+    "IMPORT-REPORT.md",
+    "group_vars/llm_stack/providers.yml",
+    "group_vars/llm_stack/routing.yml",
+    "hosts.yml",
+]
 
 
 def files(directory: Path) -> list[str]:
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+    return sorted(
+        str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()
+    )
 
 
-def run_import(ansible: Run, source: Path, target: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return ansible("ansible-playbook", "playbooks/import.yml", "-e", f"from={source}", "-e", f"to={target}", *more)
+def run_import(
+    ansible: Run, source: Path, target: Path, *more: str
+) -> subprocess.CompletedProcess[str]:
+    return ansible(
+        "ansible-playbook",
+        "playbooks/import.yml",
+        "-e",
+        f"from={source}",
+        "-e",
+        f"to={target}",
+        *more,
+    )
 
 
 def test_from_the_old_files_to_a_valid_inventory(ansible: Run, tmp_path: Path) -> None:
@@ -39,7 +56,9 @@ def test_from_the_old_files_to_a_valid_inventory(ansible: Run, tmp_path: Path) -
     missing = ansible("ansible-playbook", "playbooks/validate.yml", "-i", target)
     assert f"{target}/group_vars/llm_stack/providers.yml:" in missing.stdout
     assert missing.stdout.count("error[") == missing.stdout.count("error[secret-undefined]") == 1
-    valid = ansible("ansible-playbook", "playbooks/validate.yml", "-i", target, OLLAMA_API_KEY="planted")
+    valid = ansible(
+        "ansible-playbook", "playbooks/validate.yml", "-i", target, OLLAMA_API_KEY="planted"
+    )
     assert valid.returncode == 0, valid.stdout
     assert "1 host, 16 public names" in valid.stdout
     assert "IMPORT-REPORT" not in valid.stdout, "Ansible takes the report for an inventory"
@@ -57,7 +76,9 @@ def test_modeline_finds_the_schema(ansible: Run, tmp_path: Path) -> None:
 
 def test_default_target_is_in_the_clone(ansible: Run) -> None:
     """Looked at in check mode only: the clone is not written to."""
-    done = ansible("ansible-playbook", "playbooks/import.yml", "-e", f"from={OLD / 'workstation'}", "--check")
+    done = ansible(
+        "ansible-playbook", "playbooks/import.yml", "-e", f"from={OLD / 'workstation'}", "--check"
+    )
     assert done.returncode == 0, done.stdout
     assert "It would be in inventories/imported" in done.stdout
     assert not (ROOT / "inventories/imported").exists()
@@ -74,7 +95,9 @@ def test_check_mode_writes_nothing(ansible: Run, tmp_path: Path) -> None:
 def test_what_exists_is_not_overwritten(ansible: Run, tmp_path: Path) -> None:
     target = tmp_path / "new"
     target.mkdir()
-    assert run_import(ansible, OLD / "workstation", target).returncode == 0, "an empty directory is free"
+    assert run_import(ansible, OLD / "workstation", target).returncode == 0, (
+        "an empty directory is free"
+    )
     (target / "hosts.yml").write_text("mine", encoding="utf-8")
     done = run_import(ansible, OLD / "workstation", target)
     assert done.returncode != 0
@@ -103,8 +126,12 @@ def test_all_input_errors_at_once(ansible: Run, tmp_path: Path) -> None:
         (["-e", f"from={OLD}"], f"found {OLD}/faulty/providers.yaml: use -e from={OLD}/faulty"),
     ],
 )
-def test_where_the_old_stack_is(ansible: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = ansible("ansible-playbook", "playbooks/import.yml", "-e", f"to={tmp_path / 'new'}", *arguments)
+def test_where_the_old_stack_is(
+    ansible: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = ansible(
+        "ansible-playbook", "playbooks/import.yml", "-e", f"to={tmp_path / 'new'}", *arguments
+    )
     assert done.returncode != 0
     assert message in done.stdout
     assert not (tmp_path / "new").exists()
@@ -150,7 +177,9 @@ def test_text_of_old_files_is_never_run(ansible: Run, tmp_path: Path) -> None:
     evil = f"\"{{{{ lookup('pipe', 'touch {mark}') }}}}\""
     old = tmp_path / "old/providers.yaml"
     text = old.read_text(encoding="utf-8")
-    text = text.replace("models: [llama-cpp-native]", f"models: [llama-cpp-native, {evil}]\n    zzz: {evil}")
+    text = text.replace(
+        "models: [llama-cpp-native]", f"models: [llama-cpp-native, {evil}]\n    zzz: {evil}"
+    )
     text = text.replace("description: The everyday model", f"description: {evil}").replace(
         "specialty: general", f"{evil}: 1"
     )
@@ -158,6 +187,12 @@ def test_text_of_old_files_is_never_run(ansible: Run, tmp_path: Path) -> None:
     old.write_text(text, encoding="utf-8")
     done = run_import(ansible, tmp_path / "old", tmp_path / "new")
     assert done.returncode == 0, done.stdout
-    valid = ansible("ansible-playbook", "playbooks/validate.yml", "-i", tmp_path / "new", OLLAMA_API_KEY="planted")
+    valid = ansible(
+        "ansible-playbook",
+        "playbooks/validate.yml",
+        "-i",
+        tmp_path / "new",
+        OLLAMA_API_KEY="planted",
+    )
     assert valid.returncode == 0, valid.stdout
     assert not mark.exists()

@@ -1,4 +1,5 @@
-"""Typical mistakes, made for real: each message names the line and the fix, and the docs hold it word for word."""
+"""Typical mistakes, made for real: each message names the line and the fix, and the docs hold it
+word for word."""
 
 from __future__ import annotations
 
@@ -43,16 +44,20 @@ def test_the_page_holds_what_is_really_said(outputs: list[str]) -> None:
 
 
 def test_what_the_hints_say_repairs_it(ansible: Run, stack: Path) -> None:
-    """Taking the hints of "something was taken out" one after the other leads to a valid catalogue."""
+    """Taking the hints of "something was taken out" one after the other leads to a valid
+    catalogue."""
     file = stack / "group_vars/llm_stack/llm.yml"
     file.parent.mkdir(parents=True)
     file.write_text("llm_overrides:\n  providers:\n    llama_cpp_python: null\n", encoding="utf-8")
     hints = re.findall(
-        r"add to llm_overrides: (.*)", ansible("ansible-playbook", "-i", stack, "playbooks/validate.yml").stdout
+        r"add to llm_overrides: (.*)",
+        ansible("ansible-playbook", "-i", stack, "playbooks/validate.yml").stdout,
     )
     assert len(hints) == 3
     for number, hint in enumerate(hints):
-        (file.parent / f"repair{number}.yml").write_text(f"llm_overrides_{number}: {hint}\n", encoding="utf-8")
+        (file.parent / f"repair{number}.yml").write_text(
+            f"llm_overrides_{number}: {hint}\n", encoding="utf-8"
+        )
     done = ansible("ansible-playbook", "-i", stack, "playbooks/validate.yml")
     assert done.returncode == 0, done.stdout
 
@@ -62,7 +67,11 @@ def test_what_the_hints_say_repairs_it(ansible: Run, stack: Path) -> None:
     [
         ("llm_overrides:\n\tgateway:\n", "Tabs are usually invalid in YAML.", "2:1"),
         ("llm_overrides: {gateway: {port: 1}\n", "flow mapping", "2:1"),
-        ("llm_overrides: {}\nllm_overrides_x: {}\nllm_overrides: {}\n", "duplicate mapping key 'llm_overrides'", "3:1"),
+        (
+            "llm_overrides: {}\nllm_overrides_x: {}\nllm_overrides: {}\n",
+            "duplicate mapping key 'llm_overrides'",
+            "3:1",
+        ),
     ],
     ids=["tab", "open brace", "the same key twice"],
 )

@@ -1,4 +1,5 @@
-"""Where real ansible-core says a value comes from, for each kind of place; and the report that holds it."""
+"""Where real ansible-core says a value comes from, for each kind of place; and the report that
+holds it."""
 
 from __future__ import annotations
 
@@ -25,12 +26,19 @@ def places(ansible: Run, stack: Path, tmp_path: Path) -> Callable[..., dict[str,
 
     def run(*arguments: object, inventory: Path = stack) -> dict[str, Place]:
         file = tmp_path / "report.json"
-        done = ansible("ansible-playbook", "-i", inventory, VALIDATE, "-e", f"llm_report={file}", *arguments)
+        done = ansible(
+            "ansible-playbook", "-i", inventory, VALIDATE, "-e", f"llm_report={file}", *arguments
+        )
         assert file.exists(), done.stdout
         found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
         assert all(d["origin"] in done.stdout for d in found)
         return {
-            d["path"]: ((d["file"] or d["origin"]).removeprefix(f"{inventory}/"), d["line"], d["column"]) for d in found
+            d["path"]: (
+                (d["file"] or d["origin"]).removeprefix(f"{inventory}/"),
+                d["line"],
+                d["column"],
+            )
+            for d in found
         }
 
     return run
@@ -52,11 +60,17 @@ llm_overrides{suffix}:
 """
 
 
-def test_yaml_files_of_groups_and_hosts(places: Callable[..., dict[str, Place]], stack: Path) -> None:
-    """A file, a directory of files, host_vars; values have their own place, booleans and null that of their key."""
+def test_yaml_files_of_groups_and_hosts(
+    places: Callable[..., dict[str, Place]], stack: Path
+) -> None:
+    """A file, a directory of files, host_vars; values have their own place, booleans and null that
+    of their key."""
     write(stack / "group_vars/llm_stack/a.yml", YAML.format(suffix="", value="two", key="prot"))
     write(stack / "group_vars/llm_gateway.yml", "llm_wrong: 1\n")
-    write(stack / "group_vars/llm_stack/deep/b.yml", "---\nllm_overrides_x:\n  versions: {litelm: {version: '1'}}\n")
+    write(
+        stack / "group_vars/llm_stack/deep/b.yml",
+        "---\nllm_overrides_x:\n  versions: {litelm: {version: '1'}}\n",
+    )
     write(stack / "host_vars/gw.yml", "---\nllm_address: gw.example.org\n")
     write(stack / "host_vars/gpu/address.yml", "# a directory\nllm_address:   127.0.0.1\n")
     assert places() == {
@@ -72,16 +86,29 @@ def test_yaml_files_of_groups_and_hosts(places: Callable[..., dict[str, Place]],
 def test_shipped_catalogue(places: Callable[..., dict[str, Place]]) -> None:
     file = "group_vars/all/routing.yml"
     model = "llama-cpp-native"
-    override = {"llm_overrides": {"providers": {"llama_cpp_native": {"models": {model: {"mode": "embedding"}}}}}}
+    override = {
+        "llm_overrides": {
+            "providers": {"llama_cpp_native": {"models": {model: {"mode": "embedding"}}}}
+        }
+    }
     found = places("-e", json.dumps(override))
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    line, text = next((n, text) for n, text in enumerate(lines, 1) if "llama-cpp-default: {chain: [llama" in text)
-    assert found["llm_routing.fallbacks.llama-cpp-default.chain[0]"] == (file, line, text.index(f"{model}]") + 1)
+    line, text = next(
+        (n, text) for n, text in enumerate(lines, 1) if "llama-cpp-default: {chain: [llama" in text
+    )
+    assert found["llm_routing.fallbacks.llama-cpp-default.chain[0]"] == (
+        file,
+        line,
+        text.index(f"{model}]") + 1,
+    )
 
 
 def test_json_files_have_no_lines(places: Callable[..., dict[str, Place]], stack: Path) -> None:
     override = {"gateway": {"workers": "two", "prot": 1, "cold": True}}
-    write(stack / "group_vars/llm_stack/llm.json", json.dumps({"llm_overrides": override, "llm_wrong": "x"}, indent=2))
+    write(
+        stack / "group_vars/llm_stack/llm.json",
+        json.dumps({"llm_overrides": override, "llm_wrong": "x"}, indent=2),
+    )
     write(stack / "group_vars/llm_stak.json", json.dumps({"llm_allow_removal": True}))
     place = ("group_vars/llm_stack/llm.json", None, None)
     assert places() == {
@@ -127,12 +154,21 @@ def test_ini_inventories_have_lines_but_no_columns(
 
 
 def test_command_line(places: Callable[..., dict[str, Place]], tmp_path: Path) -> None:
-    """Inline values name the command line; files given there have lines like any other, JSON has none."""
-    given = write(tmp_path / "given.yml", "---\nllm_overrides_a:\n  gateway:\n    prot_a: true\n    workers: two\n")
+    """Inline values name the command line; files given there have lines like any other, JSON has
+    none."""
+    given = write(
+        tmp_path / "given.yml",
+        "---\nllm_overrides_a:\n  gateway:\n    prot_a: true\n    workers: two\n",
+    )
     found = places(
         *("-e", json.dumps({"llm_overrides_b": {"gateway": {"prot_b": True}}})),
         *("-e", f"@{given}"),
-        *("-e", f"@{write(tmp_path / 'given.json', json.dumps({'llm_overrides_c': {'gateway': {'prot_c': 1}}}))}"),
+        *(
+            "-e",
+            (
+                f"@{write(tmp_path / 'given.json', json.dumps({'llm_overrides_c': {'gateway': {'prot_c': 1}}}))}"
+            ),
+        ),
         *("-e", "llm_wrong=1"),
     )
     assert found == {
@@ -146,7 +182,10 @@ def test_command_line(places: Callable[..., dict[str, Place]], tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("given", "written"),
-    [("llm_monitoring=False", '{"llm_monitoring": false}'), ("llm_overrides=x", '{"llm_overrides": {...}}')],
+    [
+        ("llm_monitoring=False", '{"llm_monitoring": false}'),
+        ("llm_overrides=x", '{"llm_overrides": {...}}'),
+    ],
 )
 def test_text_of_the_command_line(ansible: Run, stack: Path, given: str, written: str) -> None:
     """`-e NAME=VALUE` is always text; whoever writes it is told what to write."""
@@ -154,15 +193,18 @@ def test_text_of_the_command_line(ansible: Run, stack: Path, given: str, written
     assert f"on the command line write it as JSON: -e '{written}'" in done.stdout
 
 
-def test_encrypted_values_have_a_place_and_are_not_shown(ansible: Run, stack: Path, tmp_path: Path) -> None:
+def test_encrypted_values_have_a_place_and_are_not_shown(
+    ansible: Run, stack: Path, tmp_path: Path
+) -> None:
     password = write(tmp_path / "password", "planted\n")
 
     done = ansible("ansible-vault", "encrypt_string", "--vault-password-file", password, "planted")
     encrypted = done.stdout[done.stdout.index("!vault") :].rstrip()
     path = write(
         stack / "group_vars/llm_stack/llm.yml",
-        f"---\nllm_overrides:\n  gateway:\n    workers: {encrypted}\n    redis:\n      persistence: {encrypted}\n"
-        f"  providers:\n    openai:\n      base_url: {encrypted}\n      api_key_env: {encrypted}\n",
+        f"---\nllm_overrides:\n  gateway:\n    workers: {encrypted}\n    redis:\n      persistence:"
+        f" {encrypted}\n  providers:\n    openai:\n      base_url: {encrypted}\n      api_key_env:"
+        f" {encrypted}\n",
     )
     lines = path.read_text(encoding="utf-8").splitlines()
     done = ansible("ansible-playbook", "-i", stack, VALIDATE, "--vault-password-file", password)
@@ -187,7 +229,8 @@ def test_what_may_be_a_secret_is_not_shown(ansible: Run, stack: Path) -> None:
 
 
 def test_each_diagnostic_is_printed_once(ansible: Run, stack: Path) -> None:
-    """Ansible prints the message of a failed action twice, the first time as a fault of the playbook."""
+    """Ansible prints the message of a failed action twice, the first time as a fault of the
+    playbook."""
     write(stack / "group_vars/llm_stack.yml", "llm_wrong: 1\n")
     done = ansible("ansible-playbook", "-i", stack, VALIDATE)
     assert done.returncode == 2
@@ -196,15 +239,21 @@ def test_each_diagnostic_is_printed_once(ansible: Run, stack: Path) -> None:
 
 
 def test_report_of_a_valid_catalogue(ansible: Run, stack: Path, tmp_path: Path) -> None:
-    """Empty, or warnings. It replaces an old one in one move; a relative path begins where the command was run."""
+    """Empty, or warnings. It replaces an old one in one move; a relative path begins where the
+    command was run."""
     old = write(tmp_path / "out/report.json", "old\n")
     os.link(old, tmp_path / "out/seen-by-a-reader")
     arguments = ("-i", stack, VALIDATE, "-e", "llm_report=out/report.json")
-    ansible("ansible-playbook", *arguments, directory=tmp_path, ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"))
+    ansible(
+        "ansible-playbook", *arguments, directory=tmp_path, ANSIBLE_CONFIG=str(ROOT / "ansible.cfg")
+    )
     assert json.loads(old.read_text(encoding="utf-8")) == []
     assert (tmp_path / "out/seen-by-a-reader").read_text(encoding="utf-8") == "old\n"
     assert sorted(path.name for path in old.parent.iterdir()) == ["report.json", "seen-by-a-reader"]
-    write(stack / "group_vars/llm_stack.yml", "llm_overrides: {routing: {fallbacks: {llama-cpp-native: null}}}\n")
+    write(
+        stack / "group_vars/llm_stack.yml",
+        "llm_overrides: {routing: {fallbacks: {llama-cpp-native: null}}}\n",
+    )
     done = ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", f"llm_report={old}")
     assert done.returncode == 0, done.stdout
     report = json.loads(old.read_text(encoding="utf-8"))
@@ -216,7 +265,9 @@ def test_report_of_a_valid_catalogue(ansible: Run, stack: Path, tmp_path: Path) 
 
 
 def test_report_that_cannot_be_written(ansible: Run, stack: Path, tmp_path: Path) -> None:
-    done = ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", f"llm_report={tmp_path}/none/report.json")
+    done = ansible(
+        "ansible-playbook", "-i", stack, VALIDATE, "-e", f"llm_report={tmp_path}/none/report.json"
+    )
     assert done.returncode != 0
     assert "llm_report cannot be written" in done.stdout
     assert "Traceback" not in done.stdout

@@ -15,7 +15,9 @@ CHANGES = "Pending changes"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--check"]])
-def test_hosts_that_are_down_neither_fail_nor_hide_anything(ansible: Run, stack: Path, arguments: list[str]) -> None:
+def test_hosts_that_are_down_neither_fail_nor_hide_anything(
+    ansible: Run, stack: Path, arguments: list[str]
+) -> None:
     started = time.monotonic()
     done = ansible("ansible-playbook", "-i", stack, PLAN, *arguments)
     assert done.returncode == 0, done.stdout
@@ -49,10 +51,16 @@ def test_nobody_is_contacted_without_the_tag(ansible: Run, stack: Path) -> None:
 def test_graph_is_written_on_the_controller(ansible: Run, stack: Path, tmp_path: Path) -> None:
     bare, page = tmp_path / "graph.mmd", tmp_path / "graph.md"
     for path in (bare, page):
-        done = ansible("ansible-playbook", "-i", stack, PLAN, "--skip-tags", "live", "-e", f"llm_graph={path}")
+        done = ansible(
+            "ansible-playbook", "-i", stack, PLAN, "--skip-tags", "live", "-e", f"llm_graph={path}"
+        )
         assert done.returncode == 0, done.stdout
     assert '["llama_cpp_native on gpu"]' in bare.read_text(encoding="utf-8")
-    assert page.read_text(encoding="utf-8") == f"```mermaid\n{bare.read_text(encoding='utf-8')}```\n"
-    done = ansible("ansible-playbook", "-i", stack, PLAN, "-e", f"llm_graph={tmp_path}/absent/graph.md")
+    assert (
+        page.read_text(encoding="utf-8") == f"```mermaid\n{bare.read_text(encoding='utf-8')}```\n"
+    )
+    done = ansible(
+        "ansible-playbook", "-i", stack, PLAN, "-e", f"llm_graph={tmp_path}/absent/graph.md"
+    )
     assert done.returncode != 0
     assert "llm_graph cannot be written" in done.stdout

@@ -1,4 +1,5 @@
-"""playbooks/report.yml from the command line to the page. Prometheus is a stand-in that knows one name."""
+"""playbooks/report.yml from the command line to the page. Prometheus is a stand-in that knows one
+name."""
 
 from __future__ import annotations
 
@@ -31,9 +32,15 @@ class StandIn(http.server.BaseHTTPRequestHandler):
             found = [({}, "4")]
         elif "litellm_proxy_total_requests" in query["query"]:
             found = [({"requested_model": "llama-cpp-native"}, "3")]
-        times = range(int(query.get("start", 0)), int(query.get("end", 0)) + 1, int(query.get("step", 1)))
-        result = [{"metric": labels, "values": [[time, text] for time in times]} for labels, text in found]
-        body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
+        times = range(
+            int(query.get("start", 0)), int(query.get("end", 0)) + 1, int(query.get("step", 1))
+        )
+        result = [
+            {"metric": labels, "values": [[time, text] for time in times]} for labels, text in found
+        ]
+        body = json.dumps(
+            {"status": "success", "data": {"resultType": "matrix", "result": result}}
+        ).encode()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body)
@@ -54,19 +61,34 @@ def report(ansible: Run, stack: Path, tmp_path: Path) -> Run:
     """Run the playbook in `tmp_path`; Prometheus is on this machine, at this port."""
 
     def run(port: int, *arguments: str) -> CompletedProcess[str]:
-        watcher = "        llm_monitoring: {hosts: {watcher: {ansible_host: 192.0.2.3, ansible_connection: local}}}\n"
+        watcher = (
+            "        llm_monitoring: {hosts: {watcher: {ansible_host: 192.0.2.3,"
+            " ansible_connection: local}}}\n"
+        )
         (stack / "hosts.yml").write_text((stack / "hosts.yml").read_text() + watcher)
-        variables = ["-e", json.dumps({"llm_overrides": {"monitoring": {"prometheus": {"port": port}}}})]
+        variables = [
+            "-e",
+            json.dumps({"llm_overrides": {"monitoring": {"prometheus": {"port": port}}}}),
+        ]
         playbook = str(ROOT / "playbooks/report.yml")
         config = str(ROOT / "ansible.cfg")
         return ansible(
-            "ansible-playbook", playbook, "-i", stack, *variables, *arguments, directory=tmp_path, ANSIBLE_CONFIG=config
+            "ansible-playbook",
+            playbook,
+            "-i",
+            stack,
+            *variables,
+            *arguments,
+            directory=tmp_path,
+            ANSIBLE_CONFIG=config,
         )
 
     return run
 
 
-def test_the_page_is_written_where_one_is_whatever_limit_says(report: Run, prometheus: int, tmp_path: Path) -> None:
+def test_the_page_is_written_where_one_is_whatever_limit_says(
+    report: Run, prometheus: int, tmp_path: Path
+) -> None:
     done = report(prometheus, "-e", "hours=2", "--limit", "gpu")
     assert done.returncode == 0, done.stdout
     (page,) = tmp_path.glob("report-*.html")
@@ -99,20 +121,31 @@ def test_without_an_answer_what_was_there_stays(report: Run, tmp_path: Path) -> 
     assert page.read_text() == "the one of yesterday"
 
 
-def test_a_page_that_cannot_be_written_is_told(report: Run, prometheus: int, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_told(
+    report: Run, prometheus: int, tmp_path: Path
+) -> None:
     done = report(prometheus, "-e", f"to={tmp_path}/none/page.html")
     assert done.returncode != 0
-    wanted = f"the report cannot be written to {tmp_path}/none/page.html: No such file or directory PLAY RECAP"
+    wanted = (
+        f"the report cannot be written to {tmp_path}/none/page.html: No such file or directory PLAY"
+        " RECAP"
+    )
     assert wanted in " ".join(done.stdout.replace("'", "").split())
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"hours": "a day"}, "hours=a day: how many hours back? A number above zero, for example -e hours=24"),
+        (
+            {"hours": "a day"},
+            "hours=a day: how many hours back? A number above zero, for example -e hours=24",
+        ),
         (
             {"llm_monitoring": False},
-            "This inventory has no monitoring, so there is nothing to report: its group llm_monitoring",
+            (
+                "This inventory has no monitoring, so there is nothing to report: its group"
+                " llm_monitoring"
+            ),
         ),
     ],
 )

@@ -1,4 +1,5 @@
-"""What the tree promises: roles are alike, their two descriptions agree, every verb sees the shipped catalogue."""
+"""What the tree promises: roles are alike, their two descriptions agree, every verb sees the
+shipped catalogue."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ CHANGING = {
 }
 """What playbooks change hosts and secrets with."""
 UNITS = sorted((ROOT / "roles").glob("*/templates/*.service.j2"))
-FILTERS = sorted(runpy.run_path(str(ROOT / "plugins/filter/modelyard.py"))["FilterModule"]().filters())
+FILTERS = sorted(
+    runpy.run_path(str(ROOT / "plugins/filter/modelyard.py"))["FilterModule"]().filters()
+)
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("modelyard_*.py"))
 
 
@@ -50,7 +53,9 @@ def test_defaults_and_argument_specs_agree(role: Path) -> None:
     assert required.isdisjoint(defaults)
     assert {name: value for name, value in defaults.items() if name in described} == described
     assert defaults.keys() - options.keys() == set(), "a default without a description"
-    assert {name for name in optional if name not in defaults} == set(), "neither required nor with a default"
+    assert {name for name in optional if name not in defaults} == set(), (
+        "neither required nor with a default"
+    )
     assert all(name.startswith(f"{role.name}_") for name in options)
 
 
@@ -67,7 +72,9 @@ def test_units_say_only_what_is_their_own(template: Path) -> None:
     assert "WantedBy=modelyard.target" in shared
     lines = template.read_text(encoding="utf-8").splitlines()
     assert lines[0] in ("{% extends 'service.j2' %}", "{% extends 'engine.j2' %}")
-    common = set(re.findall(r"^  '(\w+)': ", shared, re.MULTILINE)) | set(re.findall(r"^(\w+)=", shared, re.MULTILINE))
+    common = set(re.findall(r"^  '(\w+)': ", shared, re.MULTILINE)) | set(
+        re.findall(r"^(\w+)=", shared, re.MULTILINE)
+    )
     own = {match[1] for line in lines if (match := re.match(r"(\w+)=", line))}
     assert own & common <= {"After", "Wants", "PartOf", "Environment"}
 
@@ -75,11 +82,21 @@ def test_units_say_only_what_is_their_own(template: Path) -> None:
 def test_what_engines_share_names_none() -> None:
     """A playbook or a shared role that names engines would have to be edited for a new one."""
     shared = [ROOT / "site.yml", *(ROOT / "playbooks").rglob("*.yml")]
-    shared += [path for role in ("base", "service", "engine") for path in (ROOT / "roles" / role).rglob("*.*")]
-    names = re.compile("|".join(rf"\b{name}\b" for role in ENGINES for name in (role, role.replace("_", "-"))))
+    shared += [
+        path
+        for role in ("base", "service", "engine")
+        for path in (ROOT / "roles" / role).rglob("*.*")
+    ]
+    names = re.compile(
+        "|".join(rf"\b{name}\b" for role in ENGINES for name in (role, role.replace("_", "-")))
+    )
     for path in shared:
         if path.suffix in (".yml", ".j2"):
-            code = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
+            code = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if not line.lstrip().startswith("#")
+            ]
             assert [line for line in code if names.search(line)] == [], path
 
 
@@ -96,14 +113,18 @@ def test_every_verb_sees_the_shipped_catalogue() -> None:
     assert os.readlink(ROOT / "molecule/site/group_vars") == "../../group_vars"
     for verb in VERBS:
         first = read(verb)[0]
-        compiles = verb.name == "validate.yml" or first.get("ansible.builtin.import_playbook") == "validate.yml"
+        compiles = (
+            verb.name == "validate.yml"
+            or first.get("ansible.builtin.import_playbook") == "validate.yml"
+        )
         # These are for the night on which the catalogue is what is wrong.
         needless = ("releases.yml", "rollback.yml", "remove.yml", "status.yml")
         assert compiles != (verb.name in needless), f"{verb.name} does not validate first"
 
 
 def imported(playbook: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The plays of a playbook in their order, those of imported playbooks included, each with its file."""
+    """The plays of a playbook in their order, those of imported playbooks included, each with its
+    file."""
     found = []
     for play in read(playbook):
         if file := play.get("ansible.builtin.import_playbook"):
@@ -127,23 +148,36 @@ def tasks_of(playbook: Path, tasks: list[dict[str, Any]]) -> list[dict[str, Any]
 
 def test_every_play_of_the_pipeline_is_guarded() -> None:
     plays = [
-        (file, play) for file, play in imported(ROOT / "site.yml") if file.name not in ("validate.yml", "smoke.yml")
+        (file, play)
+        for file, play in imported(ROOT / "site.yml")
+        if file.name not in ("validate.yml", "smoke.yml")
     ]
     assert len(plays) == 8
     for file, play in plays:
         assert play["any_errors_fatal"] is True, play["name"]
         first = tasks_of(file, play.get("pre_tasks", []) + play.get("tasks", []))[0]
-        assert first["ansible.builtin.assert"]["that"] == "modelyard_compiled is defined", play["name"]
-        assert "always" in (play.get("tags"), play.get("pre_tasks", [{}])[0].get("tags")), play["name"]
+        assert first["ansible.builtin.assert"]["that"] == "modelyard_compiled is defined", play[
+            "name"
+        ]
+        assert "always" in (play.get("tags"), play.get("pre_tasks", [{}])[0].get("tags")), play[
+            "name"
+        ]
 
 
 def test_every_verb_that_changes_a_gateway_asks_before_a_name_goes() -> None:
-    """Whatever was removed from the catalogue since the last run goes live with the next change of the gateway."""
+    """Whatever was removed from the catalogue since the last run goes live with the next change of
+    the gateway."""
     gateway = re.compile(r"(?:tasks|plays)/gateway\.yml")
-    verbs = [path for path in [ROOT / "site.yml", *VERBS] if gateway.search(path.read_text(encoding="utf-8"))]
+    verbs = [
+        path
+        for path in [ROOT / "site.yml", *VERBS]
+        if gateway.search(path.read_text(encoding="utf-8"))
+    ]
     assert len(verbs) >= 4
     for verb in verbs:
-        tasks = [task for file, play in imported(verb) for task in tasks_of(file, play.get("tasks", []))]
+        tasks = [
+            task for file, play in imported(verb) for task in tasks_of(file, play.get("tasks", []))
+        ]
         checks = [task["modelyard_preflight"] for task in tasks if "modelyard_preflight" in task]
         (fit,) = [arguments for arguments in checks if "services" in arguments]
         assert {"public_names", "allow_removal"} <= fit.keys(), verb.name
@@ -151,8 +185,14 @@ def test_every_verb_that_changes_a_gateway_asks_before_a_name_goes() -> None:
 
 def test_every_verb_that_changes_hosts_takes_the_lock_first() -> None:
     for verb in [ROOT / "site.yml", *VERBS]:
-        tasks = [task for file, play in imported(verb) for task in tasks_of(file, play.get("tasks", []))]
-        changing = [number for number, task in enumerate(tasks) if CHANGING & task.keys() and "check_mode" not in task]
+        tasks = [
+            task for file, play in imported(verb) for task in tasks_of(file, play.get("tasks", []))
+        ]
+        changing = [
+            number
+            for number, task in enumerate(tasks)
+            if CHANGING & task.keys() and "check_mode" not in task
+        ]
         locks = [number for number, task in enumerate(tasks) if "modelyard_lock" in task]
         if changing:
             assert locks, verb.name
@@ -161,7 +201,9 @@ def test_every_verb_that_changes_hosts_takes_the_lock_first() -> None:
 
 def test_the_pinned_gateway_has_a_lock() -> None:
     version = read(ROOT / "group_vars/all/versions.yml")["llm_versions"]["litellm"]["version"]
-    assert f"'version': '{version}'" in read(ROOT / "roles/litellm/defaults/main.yml")["litellm_plan"]
+    assert (
+        f"'version': '{version}'" in read(ROOT / "roles/litellm/defaults/main.yml")["litellm_plan"]
+    )
     lock = (ROOT / f"roles/litellm/files/locks/litellm-{version}.txt").read_text(encoding="utf-8")
     assert f"litellm=={version} " in lock
     requirements = re.findall(r"^[a-z0-9][^ ]*==", lock, re.MULTILINE)

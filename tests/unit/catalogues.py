@@ -31,7 +31,8 @@ class LocatedDict(dict[Any, Any]):
 
 
 def load(text: str, file: str = "llm.yml") -> Any:
-    """Load YAML; strings, integers, lists and mappings carry `origin` (booleans and null cannot)."""
+    """Load YAML; strings, integers, lists and mappings carry `origin` (booleans and null
+    cannot)."""
 
     def build(node: yaml.Node) -> Any:
         if isinstance(node, yaml.MappingNode):
@@ -60,7 +61,8 @@ def part(plan: dict[str, Any], role: str) -> dict[str, Any]:
     return dict(found)
 
 
-# One gateway host with Redis, two llama.cpp models on it, a cloud behind. Line numbers are asserted in tests.
+# One gateway host with Redis, two llama.cpp models on it, a cloud behind. Line numbers are asserted
+# in tests.
 CATALOGUE = """\
 llm_providers:
   local:
@@ -129,7 +131,11 @@ def change(old: str, new: str, text: str = CATALOGUE) -> str:
 
 def places(result: Compiled, severity: str = "error") -> list[tuple[str, int | None]]:
     """Code and line of every diagnostic."""
-    return [(d.code, d.origin.line if d.origin else None) for d in result.diagnostics if d.severity == severity]
+    return [
+        (d.code, d.origin.line if d.origin else None)
+        for d in result.diagnostics
+        if d.severity == severity
+    ]
 
 
 def refused(result: Compiled, code: str, line: int | None) -> str:

@@ -1,4 +1,5 @@
-"""Applications with keys of their own: what a gateway is told of them, and what `plan` says of a change."""
+"""Applications with keys of their own: what a gateway is told of them, and what `plan` says of a
+change."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def test_nobody_has_a_key_by_default() -> None:
 
 
 def test_overrides() -> None:
-    """Client by client, key by key; its models are one value, because they are names and not models."""
+    """Client by client, key by key; its models are one value, because they are names and not
+    models."""
     override = load("clients: {chat-app: {models: [small]}, batch: null, new: {secret: NEW_KEY}}")
     plan = compiled(CATALOGUE, llm_overrides=override).plans["one"]
     assert plan["litellm"]["clients"] == {
@@ -62,7 +64,10 @@ def test_a_name_that_an_override_removed() -> None:
 
 
 def test_a_name_of_a_disabled_provider() -> None:
-    other = "{type: openai_compatible, status: disabled, base_url: http://other, models: [{name: spare}]}"
+    other = (
+        "{type: openai_compatible, status: disabled, base_url: http://other, models: [{name:"
+        " spare}]}"
+    )
     text = change("  cloud:\n", f"  other: {other}\n  cloud:\n", CATALOGUE)
     text = change("[small, nickname, code]", "[small, spare]", text)
     assert places(compiled(text)) == [("model-not-deployed", 29)]
@@ -71,7 +76,9 @@ def test_a_name_of_a_disabled_provider() -> None:
 def test_a_name_that_is_left_out_stays() -> None:
     """Its provider waits for a secret: the client may ask as soon as it is there."""
     text = change(
-        "    api_key_env: CLOUD_KEY\n", "    api_key_env: CLOUD_KEY\n    when_secret_missing: skip\n", CATALOGUE
+        "    api_key_env: CLOUD_KEY\n",
+        "    api_key_env: CLOUD_KEY\n    when_secret_missing: skip\n",
+        CATALOGUE,
     )
     text = change("[small, nickname, code]", "[small, big-cloud]", text)
     text = text.replace("small: {chain: [big-cloud]}", "small: {terminal: true}")
@@ -82,9 +89,9 @@ def test_a_name_that_is_left_out_stays() -> None:
 
 
 def test_plan_tells_who_comes_and_goes() -> None:
-    assert details(changes(CATALOGUE, CATALOGUE.replace("  batch: {secret: BATCH_KEY}\n", "")), "litellm") == (
-        'clients.batch removed (was {"models": null, "rpm": null})',
-    )
+    assert details(
+        changes(CATALOGUE, CATALOGUE.replace("  batch: {secret: BATCH_KEY}\n", "")), "litellm"
+    ) == ('clients.batch removed (was {"models": null, "rpm": null})',)
     assert details(changes(CATALOGUE, CATALOGUE.replace("rpm: 60", "rpm: 30")), "litellm") == (
         "clients.chat-app.rpm: 60 → 30",
     )
@@ -93,7 +100,9 @@ def test_plan_tells_who_comes_and_goes() -> None:
 def test_what_the_guard_serves_is_what_the_front_end_opens() -> None:
     """The guard's own lists of paths, and HAProxy's."""
     front_end = (ROOT / "roles/haproxy/templates/haproxy.cfg.j2").read_text(encoding="utf-8")
-    guard = ast.parse((ROOT / "roles/litellm/files/modelyard_gateway/requests.py").read_text(encoding="utf-8"))
+    guard = ast.parse(
+        (ROOT / "roles/litellm/files/modelyard_gateway/requests.py").read_text(encoding="utf-8")
+    )
     lists: dict[str, set[str]] = {}
     for node in guard.body:
         match node:
@@ -102,13 +111,18 @@ def test_what_the_guard_serves_is_what_the_front_end_opens() -> None:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(path))):
                 lists[name] = {path}
     for name, acl in (("ASKING", "inference"), ("READING", "reading")):
-        opened = {path for line in re.findall(rf"acl {acl} path (.*)", front_end) for path in line.split()}
+        opened = {
+            path for line in re.findall(rf"acl {acl} path (.*)", front_end) for path in line.split()
+        }
         assert opened == {f"{version}/{path}" for path in lists[name] for version in ("", "/v1")}
 
 
 def test_both_sides_hash_alike() -> None:
     salts = {
         re.findall(r"^SALT = (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)[0]
-        for path in ("roles/litellm/files/modelyard_gateway/clients.py", "plugins/action/modelyard_clients.py")
+        for path in (
+            "roles/litellm/files/modelyard_gateway/clients.py",
+            "plugins/action/modelyard_clients.py",
+        )
     }
     assert len(salts) == 1

@@ -17,17 +17,29 @@ BLACKWELL = ("NVIDIA GeForce RTX 5090", "12.0")
 SPARK = ("NVIDIA GB10", "12.1")
 KEPLER = ("Tesla K80", "3.7")
 
-DRIVERS = {"13.0": "580.173.02", "13.2": "595.45", "12.4": "550.90", "12.0": "525.105", "11.4": "470.256"}
+DRIVERS = {
+    "13.0": "580.173.02",
+    "13.2": "595.45",
+    "12.4": "550.90",
+    "12.0": "525.105",
+    "11.4": "470.256",
+}
 PATH = "/usr/local/cuda"
 
 
 def nvcc(version: str) -> str:
-    return f"nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release {version}, V{version}.88\n"
+    return (
+        f"nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release {version},"
+        f" V{version}.88\n"
+    )
 
 
 def facts(cards: list[tuple[str, str]], cuda: str | None = "13.0") -> dict[str, Any]:
     return {
-        "gpus": [{"index": i, "name": name, "compute_capability": cc} for i, (name, cc) in enumerate(cards)],
+        "gpus": [
+            {"index": i, "name": name, "compute_capability": cc}
+            for i, (name, cc) in enumerate(cards)
+        ],
         "driver_version": DRIVERS[cuda] if cuda else None,
         "cuda_version": cuda if cards else None,
         "reason": None if cards else "nvidia-smi is not installed; it comes with the NVIDIA driver",
@@ -53,7 +65,11 @@ def facts(cards: list[tuple[str, str]], cuda: str | None = "13.0") -> dict[str, 
     ],
 )
 def test_chosen(
-    cards: list[tuple[str, str]], cuda: str | None, toolkit: str, chosen: str, architectures: list[str]
+    cards: list[tuple[str, str]],
+    cuda: str | None,
+    toolkit: str,
+    chosen: str,
+    architectures: list[str],
 ) -> None:
     given = {} if toolkit == "auto" else {"toolkit": PATH, "nvcc": nvcc(toolkit)}
     for backend in ("auto", "cuda"):
@@ -63,7 +79,9 @@ def test_chosen(
 
 @pytest.mark.parametrize(("backend", "cards"), [("auto", []), ("cpu", []), ("cpu", [ADA])])
 def test_for_the_processor(backend: str, cards: list[tuple[str, str]]) -> None:
-    assert choose_build(backend, facts(cards), toolkit=PATH, architectures=["8.9"]) == {"backend": "cpu"}
+    assert choose_build(backend, facts(cards), toolkit=PATH, architectures=["8.9"]) == {
+        "backend": "cpu"
+    }
 
 
 def test_architectures_can_be_given() -> None:
@@ -72,7 +90,9 @@ def test_architectures_can_be_given() -> None:
         found = choose_build("cuda", facts(cards), architectures=["8.9", "7.5", "8.9"])
         assert found["architectures"] == ["75-real", "89-real"]
     # The old card is left out.
-    assert choose_build("auto", facts([PASCAL, ADA]), architectures=["8.9"])["architectures"] == ["89-real"]
+    assert choose_build("auto", facts([PASCAL, ADA]), architectures=["8.9"])["architectures"] == [
+        "89-real"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,55 +102,82 @@ def test_architectures_can_be_given() -> None:
             [],
             "13.0",
             {},
-            "no NVIDIA GPU to build for (nvidia-smi is not installed; it comes with the NVIDIA "
-            "driver): set x_cuda_architectures to the compute capabilities of the GPUs, for "
-            "example ['8.9']",
+            (
+                "no NVIDIA GPU to build for (nvidia-smi is not installed; it comes with the NVIDIA "
+                "driver): set x_cuda_architectures to the compute capabilities of the GPUs, for "
+                "example ['8.9']"
+            ),
         ),
         (
             [ADA],
             "12.4",
             {},
-            "binaries built with CUDA toolkit 13.0 do not run here: the driver (550.90) supports "
-            "CUDA up to 12.4. Update the driver, or set x_cuda_toolkit to the path of a toolkit "
-            "on the host that does, or x_backend to",
+            (
+                "binaries built with CUDA toolkit 13.0 do not run here: the driver (550.90)"
+                " supports CUDA up to 12.4. Update the driver, or set x_cuda_toolkit to the path of"
+                " a toolkit on the host that does, or x_backend to"
+            ),
         ),
         (
             [PASCAL],
             "13.0",
             {},
-            "CUDA toolkit 13.0 builds for compute capabilities 7.5 to 12.1, not for 6.1 (NVIDIA GeForce GTX 1080): "
-            "set x_cuda_toolkit to the path of a toolkit on the host that does, or x_backend to cpu",
+            (
+                "CUDA toolkit 13.0 builds for compute capabilities 7.5 to 12.1, not for 6.1 (NVIDIA"
+                " GeForce GTX 1080): set x_cuda_toolkit to the path of a toolkit on the host that"
+                " does, or x_backend to cpu"
+            ),
         ),
         (
             [VOLTA, ADA],
             "13.0",
             {},
-            "not for 7.0 (Tesla V100): set x_cuda_toolkit to the path of a toolkit on the host "
-            "that does, or x_backend to cpu; to leave a GPU out, set x_cuda_architectures to "
-            "those of the others",
+            (
+                "not for 7.0 (Tesla V100): set x_cuda_toolkit to the path of a toolkit on the host "
+                "that does, or x_backend to cpu; to leave a GPU out, set x_cuda_architectures to "
+                "those of the others"
+            ),
         ),
         # No one toolkit: the old card wants less than 13, the new one more than 12.6.
         (
             [PASCAL, BLACKWELL],
             "13.0",
             {"toolkit": PATH, "nvcc": nvcc("12.6")},
-            "builds for compute capabilities 5.0 to 9.0, not for 12.0 (NVIDIA GeForce RTX 5090): "
-            "set x_cuda_toolkit to the path of one that does",
+            (
+                "builds for compute capabilities 5.0 to 9.0, not for 12.0 (NVIDIA GeForce RTX"
+                " 5090): set x_cuda_toolkit to the path of one that does"
+            ),
         ),
-        ([KEPLER], "11.4", {"toolkit": PATH, "nvcc": nvcc("11.4")}, "5.0 to 8.6, not for 3.7 (Tesla K80)"),
+        (
+            [KEPLER],
+            "11.4",
+            {"toolkit": PATH, "nvcc": nvcc("11.4")},
+            "5.0 to 8.6, not for 3.7 (Tesla K80)",
+        ),
         (
             [ADA],
             "11.4",
             {"toolkit": PATH, "nvcc": nvcc("12.4")},
-            "the driver (470.256) supports CUDA up to 11.4. Update the driver, or set x_cuda_toolkit to the path of",
+            (
+                "the driver (470.256) supports CUDA up to 11.4. Update the driver, or set"
+                " x_cuda_toolkit to the path of"
+            ),
         ),
         (
             [ADA],
             "13.0",
             {"toolkit": PATH, "nvcc": "sh: not found"},
-            "/usr/local/cuda/bin/nvcc does not print its version. Is x_cuda_toolkit the path of a CUDA toolkit?",
+            (
+                "/usr/local/cuda/bin/nvcc does not print its version. Is x_cuda_toolkit the path of"
+                " a CUDA toolkit?"
+            ),
         ),
-        ([ADA], "13.0", {"architectures": ["sm_89"]}, "x_cuda_architectures: sm_89 is not a compute capability"),
+        (
+            [ADA],
+            "13.0",
+            {"architectures": ["sm_89"]},
+            "x_cuda_architectures: sm_89 is not a compute capability",
+        ),
         ([], "13.0", {"architectures": ["6.1"]}, "7.5 to 12.1, not for 6.1: set x_cuda_toolkit"),
     ],
     ids=[
@@ -146,7 +193,9 @@ def test_architectures_can_be_given() -> None:
         "given capability",
     ],
 )
-def test_refused(cards: list[tuple[str, str]], cuda: str, options: dict[str, Any], message: str) -> None:
+def test_refused(
+    cards: list[tuple[str, str]], cuda: str, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(CudaError) as refused:
         choose_build("cuda", facts(cards, cuda), prefix="x_", **options)
     assert message in str(refused.value)

@@ -15,7 +15,9 @@ def test_every_code_is_documented_once_with_example_and_fix() -> None:
     text = (ROOT / "docs/diagnostics.md").read_text(encoding="utf-8")
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     assert [section.split("\n", 1)[0] for section in sections] == list(CODES)
-    assert [s.split("\n", 1)[0] for s in sections if "\nExample: " not in s or "\nFix: " not in s] == []
+    assert [
+        s.split("\n", 1)[0] for s in sections if "\nExample: " not in s or "\nFix: " not in s
+    ] == []
 
 
 def test_every_code_is_used() -> None:
@@ -29,7 +31,9 @@ def test_every_code_is_used() -> None:
 
 def test_rendering() -> None:
     path = ("llm_routing", "fallbacks", "llama3.1:latest", "chain", 0)
-    found = Diagnostic("unknown-model", "error", "no such model", path, Origin("a.yml", 3, 7), "look")
+    found = Diagnostic(
+        "unknown-model", "error", "no such model", path, Origin("a.yml", 3, 7), "look"
+    )
     assert found.render() == (
         "a.yml:3:7: error[unknown-model]: no such model\n"
         '  at: llm_routing.fallbacks["llama3.1:latest"].chain[0]\n'
@@ -37,7 +41,11 @@ def test_rendering() -> None:
     )
     assert Diagnostic("no-hosts", "error", "none").render() == "error[no-hosts]: none"
     assert show_path(("llm_gateway", "port")) == "llm_gateway.port"
-    assert (found.as_dict()["file"], found.as_dict()["line"], found.as_dict()["column"]) == ("a.yml", 3, 7)
+    assert (found.as_dict()["file"], found.as_dict()["line"], found.as_dict()["column"]) == (
+        "a.yml",
+        3,
+        7,
+    )
 
 
 def test_did_you_mean() -> None:
@@ -94,7 +102,8 @@ FOLDERS = (*TREE, *(path.name for path in CORE.iterdir() if path.is_dir()))
 """The core's folders too: docs/architecture.md names its modules from there."""
 
 NAMED_FILE = re.compile(r"[\w@-]+\.(?:py|sh|yml|md|toml|cfg|j2|cmake)")
-"""A file that is named without its directory. It must exist somewhere in the repository, a user's file excepted."""
+"""A file that is named without its directory. It must exist somewhere in the repository, a user's
+file excepted."""
 
 NOT_OURS = {
     "group_vars/llm_stack": "of the user's inventory",
@@ -117,17 +126,22 @@ PLACEHOLDER = re.compile(r"\b(?!README\b)[A-Z]{2,}\b|\bx\b|[*{<]|\.\.\.")
 
 def named_paths(text: str) -> set[str]:
     """Paths and file names that a page names in backticks, links and code blocks."""
-    quoted = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^(?: {4}|\t)(.*)$", text, flags=re.MULTILINE)
+    quoted = re.findall(r"`([^`\n]+)`", text) + re.findall(
+        r"^(?: {4}|\t)(.*)$", text, flags=re.MULTILINE
+    )
     words = {word.strip("()[],;:'\"").rstrip(".") for part in quoted for word in part.split()}
     words |= {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)}
     words = {re.sub(r"(::|:\d).*", "", word) for word in words if "://" not in word}
     return {
-        word for word in words if word.startswith(tuple(f"{top}/" for top in FOLDERS)) or NAMED_FILE.fullmatch(word)
+        word
+        for word in words
+        if word.startswith(tuple(f"{top}/" for top in FOLDERS)) or NAMED_FILE.fullmatch(word)
     }
 
 
 def exists(path: str, page: str) -> bool:
-    """Whether it exists: from the root, the core or the page, or as a file (or template) of that name anywhere."""
+    """Whether it exists: from the root, the core or the page, or as a file (or template) of that
+    name anywhere."""
     if any((start / path).exists() for start in (ROOT, CORE, (ROOT / page).parent)):
         return True
     return "/" not in path and any(
@@ -154,14 +168,27 @@ def test_links_lead_somewhere(page: str) -> None:
         other = (ROOT / page).parent / file if file else ROOT / page
         assert other.exists(), target
         if anchor:
-            headings = re.findall(r"^#+ (.*)", other.read_text(encoding="utf-8"), flags=re.MULTILINE)
-            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            headings = re.findall(
+                r"^#+ (.*)", other.read_text(encoding="utf-8"), flags=re.MULTILINE
+            )
+            slugs = {
+                re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
+            }
             assert anchor in slugs, target
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in GENERATED])
 def test_prose_fits_in_100_columns(page: str) -> None:
     """Tables and code blocks may be wider, and so may a line without a space to break it at."""
-    text = re.sub(r"^ *```.*?^ *```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    prose = [line for line in text.splitlines() if not line.startswith(("|", "    ")) and " " in line.strip()]
+    text = re.sub(
+        r"^ *```.*?^ *```",
+        "",
+        (ROOT / page).read_text(encoding="utf-8"),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    prose = [
+        line
+        for line in text.splitlines()
+        if not line.startswith(("|", "    ")) and " " in line.strip()
+    ]
     assert [line for line in prose if len(line) > 100] == []

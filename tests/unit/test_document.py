@@ -57,7 +57,11 @@ def test_document_of_one_host() -> None:
                     "allowed_openai_params": list(PASSED),
                     "extra_headers": {"Connection": "close"},
                 },
-                "model_info": {"id": "local/one/large:7b", "mode": "chat", "supports_reasoning": True},
+                "model_info": {
+                    "id": "local/one/large:7b",
+                    "mode": "chat",
+                    "supports_reasoning": True,
+                },
             },
             {
                 "model_name": "big-cloud",
@@ -70,7 +74,11 @@ def test_document_of_one_host() -> None:
                     "allowed_openai_params": list(PASSED),
                     "cooldown_time": 0,
                 },
-                "model_info": {"id": "cloud/-/big-cloud", "mode": "chat", "supports_reasoning": True},
+                "model_info": {
+                    "id": "cloud/-/big-cloud",
+                    "mode": "chat",
+                    "supports_reasoning": True,
+                },
             },
         ],
         "router_settings": {
@@ -104,9 +112,12 @@ def test_document_of_one_host() -> None:
 
 
 def test_only_the_last_step_is_never_cooled_down() -> None:
-    """With nobody else to take its requests, two hiccups must not turn all of them away. Groups have siblings."""
+    """With nobody else to take its requests, two hiccups must not turn all of them away. Groups
+    have siblings."""
     never = [
-        e["model_name"] for e in document(compiled())["model_list"] if e["litellm_params"].get("cooldown_time") == 0
+        e["model_name"]
+        for e in document(compiled())["model_list"]
+        if e["litellm_params"].get("cooldown_time") == 0
     ]
     assert never == ["big-cloud"]
     text = change("{chain: [small, big-cloud]}", "{terminal: true}")
@@ -115,7 +126,8 @@ def test_only_the_last_step_is_never_cooled_down() -> None:
 
 
 def test_chains_are_flat_and_depth_first() -> None:
-    """A: [B, C], B: [D] is tried as A B D C, each once (the gateway itself would do that only by chance)."""
+    """A: [B, C], B: [D] is tried as A B D C, each once (the gateway itself would do that only by
+    chance)."""
     text = change("large:7b: {chain: [small, big-cloud]}", "large:7b: {chain: [small, end]}")
     text = change("      - name: big-cloud\n", "      - name: big-cloud\n      - name: end\n", text)
     text = change("{terminal: true}", "{chain: [end]}\n    end: {terminal: true}", text)
@@ -159,7 +171,10 @@ def test_fleet() -> None:
 
 def test_ids_do_not_depend_on_addresses() -> None:
     ids = [
-        [e["model_info"]["id"] for e in document(compiled(groups=FLEET, addresses=a), "gw1")["model_list"]]
+        [
+            e["model_info"]["id"]
+            for e in document(compiled(groups=FLEET, addresses=a), "gw1")["model_list"]
+        ]
         for a in (ADDRESSES, {**ADDRESSES, "gpu1": "10.9.9.9"})
     ]
     assert ids[0] == ids[1]
@@ -167,13 +182,19 @@ def test_ids_do_not_depend_on_addresses() -> None:
 
 def test_llm_address_wins_over_ansible_host() -> None:
     inv = inventory(groups=FLEET, addresses=ADDRESSES)
-    object.__setattr__(inv.hosts["gpu1"], "variables", {**inv.hosts["gpu1"].variables, "llm_address": "10.1.1.1"})
+    object.__setattr__(
+        inv.hosts["gpu1"], "variables", {**inv.hosts["gpu1"].variables, "llm_address": "10.1.1.1"}
+    )
     assert "http://10.1.1.1:8080/v1" in json.dumps(document(compile_inventory(inv), "gw1"))
 
 
 def test_hosts_narrow_the_placement() -> None:
-    result = compiled(change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES)
-    assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == ["local/gpu2/large:7b"]
+    result = compiled(
+        change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES
+    )
+    assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == [
+        "local/gpu2/large:7b"
+    ]
     assert [i["model"] for i in part(result.plans["gpu1"], "llama_cpp")["instances"]] == ["small"]
 
 
@@ -196,41 +217,63 @@ def test_limits() -> None:
 
 
 def chains(result: Compiled, section: str = "fallbacks") -> dict[str, list[str]]:
-    return {name: chain for entry in document(result)["router_settings"][section] for name, chain in entry.items()}
+    return {
+        name: chain
+        for entry in document(result)["router_settings"][section]
+        for name, chain in entry.items()
+    }
 
 
 def test_default_chain() -> None:
-    """For models without an entry; a model in it gets what is behind it; one that says terminal gets nothing."""
-    text = change("    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n", "")
+    """For models without an entry; a model in it gets what is behind it; one that says terminal
+    gets nothing."""
+    text = change(
+        "    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n", ""
+    )
     text = change("  fallbacks:\n", "  default_fallbacks: [small, big-cloud]\n  fallbacks:\n", text)
     result = compiled(text)
     assert chains(result) == {"small": ["big-cloud"], "large:7b": ["small", "big-cloud"]}
-    assert result.diagnostics == [], "a model that the default chain serves needs no chain of its own"
+    assert result.diagnostics == [], (
+        "a model that the default chain serves needs no chain of its own"
+    )
     assert "default_fallbacks" not in document(result)["router_settings"]
 
 
 def test_default_chain_may_lead_back() -> None:
-    """`big-cloud` falls back to `small`, which has no entry and so gets the default one: it just ends there."""
+    """`big-cloud` falls back to `small`, which has no entry and so gets the default one: it just
+    ends there."""
     text = change("    small: {chain: [big-cloud]}\n", "")
     text = change("big-cloud: {terminal: true}", "big-cloud: {chain: [small]}", text)
     text = change("  fallbacks:\n", "  default_fallbacks: [big-cloud]\n  fallbacks:\n", text)
     found = chains(compiled(text))
-    assert found == {"small": ["big-cloud"], "large:7b": ["small", "big-cloud"], "big-cloud": ["small"]}
+    assert found == {
+        "small": ["big-cloud"],
+        "large:7b": ["small", "big-cloud"],
+        "big-cloud": ["small"],
+    }
 
 
 def test_default_chain_holds_models_of_one_mode() -> None:
     text = change("- name: small", "- name: small\n        mode: embedding")
-    text = change("    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n", "", text)
+    text = change(
+        "    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n", "", text
+    )
     text = change("  fallbacks:\n", "  default_fallbacks: [big-cloud]\n  fallbacks:\n", text)
     result = compiled(text)
     assert chains(result) == {"large:7b": ["big-cloud"]}
-    assert [(d.code, d.message) for d in result.warnings] == [("chain-undeclared", '"small" has no fallback')]
+    assert [(d.code, d.message) for d in result.warnings] == [
+        ("chain-undeclared", '"small" has no fallback')
+    ]
 
 
 @pytest.mark.parametrize("section", ["context_window_fallbacks", "content_policy_fallbacks"])
 def test_chains_for_one_kind_of_error_are_there_for_all_names_or_none(section: str) -> None:
-    """Once the section is there, the gateway refuses such a request to a name that it does not hold."""
-    routing = f"  {section}: {{small: {{chain: ['large:7b']}}}}\n  aliases: {{fast: small}}\n  fallbacks:\n"
+    """Once the section is there, the gateway refuses such a request to a name that it does not
+    hold."""
+    routing = (
+        f"  {section}: {{small: {{chain: ['large:7b']}}}}\n  aliases: {{fast: small}}\n "
+        " fallbacks:\n"
+    )
     result = compiled(change("  fallbacks:\n", routing))
     assert chains(result, section) == {
         "small": ["large:7b"],
@@ -248,13 +291,21 @@ def test_chains_for_one_kind_of_error_are_there_for_all_names_or_none(section: s
 
 
 def test_nobody_steps_in_on_one_kind_of_error() -> None:
-    text = change("  fallbacks:\n", "  content_policy_fallbacks: {small: {terminal: true}}\n  fallbacks:\n")
-    assert chains(compiled(text), "content_policy_fallbacks") == {"large:7b": ["small", "big-cloud"]}
+    text = change(
+        "  fallbacks:\n", "  content_policy_fallbacks: {small: {terminal: true}}\n  fallbacks:\n"
+    )
+    assert chains(compiled(text), "content_policy_fallbacks") == {
+        "large:7b": ["small", "big-cloud"]
+    }
 
 
 def test_timeouts_of_a_model_a_provider_and_the_gateway() -> None:
     text = change("    port: 8080\n", "    port: 8080\n    timeout: 100\n    stream_timeout: 50\n")
-    text = change("- name: large:7b", "- name: large:7b\n        timeout: 30\n        stream_timeout: 20", text)
+    text = change(
+        "- name: large:7b",
+        "- name: large:7b\n        timeout: 30\n        stream_timeout: 20",
+        text,
+    )
     text = change("port: 4000", "timeouts: {request_s: 90}", text)
     found = {
         e["model_name"]: (e["litellm_params"]["timeout"], e["litellm_params"]["stream_timeout"])
@@ -264,11 +315,16 @@ def test_timeouts_of_a_model_a_provider_and_the_gateway() -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "expected"), [("", (600, 300)), (", stream_timeout: 60", (600, 60)), (", timeout: 40", (40, 40))]
+    ("extra", "expected"),
+    [("", (600, 300)), (", stream_timeout: 60", (600, 60)), (", timeout: 40", (40, 40))],
 )
 def test_a_cold_load_of_ollama_is_not_a_dead_backend(extra: str, expected: tuple[int, int]) -> None:
-    ollama = "{type: ollama, base_url: 'http://192.0.2.9:11434', models: [{name: cold}]" + extra + "}"
-    (entry,) = entries(document(compiled(change("  cloud:\n", f"  ollama: {ollama}\n  cloud:\n"))), "cold")
+    ollama = (
+        "{type: ollama, base_url: 'http://192.0.2.9:11434', models: [{name: cold}]" + extra + "}"
+    )
+    (entry,) = entries(
+        document(compiled(change("  cloud:\n", f"  ollama: {ollama}\n  cloud:\n"))), "cold"
+    )
     params = entry["litellm_params"]
     assert (params["timeout"], params["stream_timeout"]) == expected
 
@@ -289,7 +345,8 @@ def test_engines_elsewhere_are_called_at_v1(kind: str, url: str, base: str) -> N
 
 
 def test_tags_are_everywhere_or_nowhere() -> None:
-    """A tag on one model only would refuse tagged requests to all others, and to what steps in for it."""
+    """A tag on one model only would refuse tagged requests to all others, and to what steps in for
+    it."""
     assert "tags" not in json.dumps(document(compiled()))
     text = change("- name: small", "- name: small\n        tags: [eu, fast]")
     found = document(compiled(text))
@@ -299,7 +356,10 @@ def test_tags_are_everywhere_or_nowhere() -> None:
         "large:7b": ["default"],
         "big-cloud": ["default"],
     }
-    assert [e["litellm_params"]["tags"] for e in entries(document(compiled(shared("tags: [eu]"))), "small")] == [
+    assert [
+        e["litellm_params"]["tags"]
+        for e in entries(document(compiled(shared("tags: [eu]"))), "small")
+    ] == [
         ["eu"],
         ["default"],
     ]
@@ -314,7 +374,9 @@ def test_prices_are_per_token() -> None:
 
 def test_cache_is_off_until_somebody_wants_it() -> None:
     assert "cache" not in document(compiled())["litellm_settings"]
-    settings = document(compiled(change("port: 4000", "cache: {enabled: true, ttl_s: 60}")))["litellm_settings"]
+    settings = document(compiled(change("port: 4000", "cache: {enabled: true, ttl_s: 60}")))[
+        "litellm_settings"
+    ]
     assert settings["cache"] is True
     assert settings["cache_params"] == {
         "type": "redis",
@@ -330,9 +392,9 @@ def test_cache_is_off_until_somebody_wants_it() -> None:
 
 def shared(extra: str = "") -> str:
     """A catalogue in which two providers share the name `small`, the first with a further key."""
-    text = change("name: big-cloud", "name: small\n        served_name: big\n        weight: 1").replace(
-        "big-cloud", "small"
-    )
+    text = change(
+        "name: big-cloud", "name: small\n        served_name: big\n        weight: 1"
+    ).replace("big-cloud", "small")
     first = f"      - name: small\n        weight: 3\n        {extra}\n        source"
     text = change("      - name: small\n        source", first, text)
     text = change("    small: {chain: [small]}\n", "", text)
@@ -352,7 +414,8 @@ def test_shared_name_is_one_group_with_weights() -> None:
 def test_aliases_and_capabilities() -> None:
     text = change(
         "llm_routing:\n",
-        "llm_routing:\n  aliases: {fast: small, best: code}\n  capabilities: {code: {models: [large:7b, small]}}\n",
+        "llm_routing:\n  aliases: {fast: small, best: code}\n  capabilities: {code: {models:"
+        " [large:7b, small]}}\n",
     )
     result = compiled(text)
     router = document(result)["router_settings"]
@@ -379,14 +442,23 @@ def test_alias_whose_model_is_left_out_is_left_out() -> None:
 
 def test_anthropic_and_keyless() -> None:
     text = change("type: openai", "type: anthropic")
-    assert entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["model"] == "anthropic/big-cloud"
-    text = change("type: openai", "type: openai_compatible").replace("    api_key_env: CLOUD_KEY\n", "")
+    assert (
+        entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["model"]
+        == "anthropic/big-cloud"
+    )
+    text = change("type: openai", "type: openai_compatible").replace(
+        "    api_key_env: CLOUD_KEY\n", ""
+    )
     assert entries(document(compiled(text)), "big-cloud")[0]["litellm_params"]["api_key"] == "none"
 
 
 def test_without_redis() -> None:
     result = compiled(groups={"llm_redis": []})
-    assert not [key for key in document(result)["router_settings"] if "redis" in key or key == "cache_kwargs"]
+    assert not [
+        key
+        for key in document(result)["router_settings"]
+        if "redis" in key or key == "cache_kwargs"
+    ]
     assert "REDIS_PASSWORD" not in result.plans["one"]["litellm"]["secrets"]
     assert [c["skip"] for c in result.plans["one"]["checks"] if c["service"] == "redis"] == [
         "no host in group llm_redis"
@@ -408,12 +480,14 @@ def test_plan_of_one_host() -> None:
         ("haproxy", 4000, "llm_gateway.port"),
     ]
     assert plan["litellm"]["secrets"] == {
-        name: name for name in ("CLOUD_KEY", "LITELLM_MASTER_KEY", "LOCAL_API_KEY", "REDIS_PASSWORD")
+        name: name
+        for name in ("CLOUD_KEY", "LITELLM_MASTER_KEY", "LOCAL_API_KEY", "REDIS_PASSWORD")
     }
 
 
 def test_checks_are_complete() -> None:
-    """Every check names its service and says what to look at; a slot's have a placeholder for the port."""
+    """Every check names its service and says what to look at; a slot's have a placeholder for the
+    port."""
     plan = compiled().plans["one"]
     kinds = {
         "unit": {"units"},
@@ -433,7 +507,8 @@ def test_checks_are_complete() -> None:
 
 
 def test_smoke_tries_the_keys_of_providers_elsewhere() -> None:
-    """Once for each, however many models it has; not where there is none, and not an engine's of ours."""
+    """Once for each, however many models it has; not where there is none, and not an engine's of
+    ours."""
     more = """\
       - name: second
   claude: {type: anthropic, base_url: "http://a", api_key_env: CLAUDE_KEY, models: [{name: claude}]}
@@ -441,7 +516,9 @@ def test_smoke_tries_the_keys_of_providers_elsewhere() -> None:
 llm_routing:
   default_fallbacks: [small]
 """
-    result = compiled(change("llm_routing:\n", more), secrets=frozenset({"CLOUD_KEY", "CLAUDE_KEY"}))
+    result = compiled(
+        change("llm_routing:\n", more), secrets=frozenset({"CLOUD_KEY", "CLAUDE_KEY"})
+    )
     plan = result.plans["one"]
     assert [check for check in plan["checks"] if check["kind"] == "key"] == [
         {
@@ -457,7 +534,9 @@ llm_routing:
             ("claude", "CLAUDE_KEY", "http://a/v1/models", "x_api_key"),
         )
     ]
-    assert not any(check["kind"] == "key" for check in plan["litellm"]["checks"]), "no release waits for a provider"
+    assert not any(check["kind"] == "key" for check in plan["litellm"]["checks"]), (
+        "no release waits for a provider"
+    )
 
 
 def test_render() -> None:
@@ -480,7 +559,9 @@ def test_slugs() -> None:
     assert all(0 < len(slug) <= 48 and slug.strip("-") == slug for slug in clash.values())
 
 
-@pytest.mark.parametrize("break_it", ["id", "chain", "context", "alias", "key", "self", "weight", "limit", "tag"])
+@pytest.mark.parametrize(
+    "break_it", ["id", "chain", "context", "alias", "key", "self", "weight", "limit", "tag"]
+)
 def test_invariants_are_checked(break_it: str) -> None:
     result = compiled()
     found = document(result)
@@ -492,7 +573,9 @@ def test_invariants_are_checked(break_it: str) -> None:
         found["router_settings"]["context_window_fallbacks"] = [{"small": ["nobody"]}]
     elif break_it == "weight":
         found["model_list"][0]["litellm_params"]["weight"] = 1
-        found["model_list"].append({**found["model_list"][2], "model_name": "small", "model_info": {"id": "x"}})
+        found["model_list"].append(
+            {**found["model_list"][2], "model_name": "small", "model_info": {"id": "x"}}
+        )
     elif break_it == "limit":
         found["model_list"][0]["litellm_params"]["rpm"] = 1
     elif break_it == "tag":
@@ -508,7 +591,7 @@ def test_invariants_are_checked(break_it: str) -> None:
         assert_invariants(found, result.public_names)
 
 
-# -- the shipped catalogue -----------------------------------------------------------------------------------
+# -- the shipped catalogue -------------------------------------------------------------------------
 
 
 def shipped() -> str:
@@ -520,7 +603,10 @@ def shipped() -> str:
 
 SHIPPED_GROUPS = {
     "llm_llama_cpp_native": ["one"],
-    **{name: [] for name in ("llm_ollama", "llm_llama_cpp_python", "llm_vllm_qwen", "llm_vllm_dolphin")},
+    **{
+        name: []
+        for name in ("llm_ollama", "llm_llama_cpp_python", "llm_vllm_qwen", "llm_vllm_dolphin")
+    },
 }
 
 
@@ -540,7 +626,11 @@ def test_shipped_catalogue() -> None:
 def test_shipped_catalogue_with_the_cloud() -> None:
     result = compiled(shipped(), groups=SHIPPED_GROUPS, secrets=frozenset({"OLLAMA_CLOUD_API_KEY"}))
     assert result.diagnostics == []
-    assert chains(result)["kimi-k2:1t-cloud"] == ["gpt-oss:120b-cloud", "gpt-oss:20b-cloud", "llama-cpp-native"]
+    assert chains(result)["kimi-k2:1t-cloud"] == [
+        "gpt-oss:120b-cloud",
+        "gpt-oss:20b-cloud",
+        "llama-cpp-native",
+    ]
 
 
 def test_shipped_chains_are_what_the_plan_promises() -> None:
@@ -571,8 +661,11 @@ def router_models(tree: dict[str, Any]) -> list[Any]:
 
 
 def test_shipped_catalogue_states_no_default() -> None:
-    """A default is in the model of its section and nowhere else; the reference and editors show it."""
-    given = {name.removeprefix("llm_"): plain(value) for name, value in load_yaml(shipped()).items()}
+    """A default is in the model of its section and nowhere else; the reference and editors show
+    it."""
+    given = {
+        name.removeprefix("llm_"): plain(value) for name, value in load_yaml(shipped()).items()
+    }
     model = Catalogue.model_validate(given)
     assert repeated(model, given) == []
 

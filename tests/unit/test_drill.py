@@ -14,7 +14,9 @@ from modelyard.operations.drill import FAULTS, Drill, DrillError, drill
 
 @pytest.fixture
 def compiled() -> Compiled:
-    return compile_inventory(inventory(CATALOGUE, groups=GROUPS, addresses=ADDRESSES, secrets=frozenset()))
+    return compile_inventory(
+        inventory(CATALOGUE, groups=GROUPS, addresses=ADDRESSES, secrets=frozenset())
+    )
 
 
 def drilled(compiled: Compiled, fault: str, **changes: Any) -> Drill:
@@ -22,7 +24,9 @@ def drilled(compiled: Compiled, fault: str, **changes: Any) -> Drill:
     return drill(compiled.hosts, compiled.local_chat_models, fault, **arguments)
 
 
-@pytest.mark.parametrize("fault", [name for name, (part, _shell) in FAULTS.items() if part == "engine"])
+@pytest.mark.parametrize(
+    "fault", [name for name, (part, _shell) in FAULTS.items() if part == "engine"]
+)
 def test_an_engine_is_broken_where_the_model_runs(compiled: Compiled, fault: str) -> None:
     found = drilled(compiled, fault)
     assert (found.model, found.units) == ("coder", {"b": "modelyard-vllm@coder.service"})
@@ -43,10 +47,16 @@ def test_without_a_model_the_first_local_one_is_asked(compiled: Compiled) -> Non
         ("engine-kiled", {}, 'Unknown fault "engine-kiled": did you mean "engine-killed"'),
         ("", {}, "engine-killed, engine-stopped"),
         ("engine-killed", {"model": "codr"}, '"codr" is not a chat model.*did you mean "coder"'),
-        ("engine-killed", {"environment": "production"}, "not marked as staging or lab.*-e confirm=engine-killed"),
+        (
+            "engine-killed",
+            {"environment": "production"},
+            "not marked as staging or lab.*-e confirm=engine-killed",
+        ),
     ],
 )
-def test_what_is_refused(compiled: Compiled, fault: str, changes: dict[str, Any], words: str) -> None:
+def test_what_is_refused(
+    compiled: Compiled, fault: str, changes: dict[str, Any], words: str
+) -> None:
     with pytest.raises(DrillError, match=words):
         drilled(compiled, fault, **changes)
 

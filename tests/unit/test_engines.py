@@ -1,4 +1,5 @@
-"""The engines in the plan: their processes, what they are started with, who excludes whom, and who may call them."""
+"""The engines in the plan: their processes, what they are started with, who excludes whom, and who
+may call them."""
 
 from __future__ import annotations
 
@@ -123,20 +124,33 @@ def test_one_process_per_model_and_one_ollama_per_provider() -> None:
 
 
 def test_arguments_of_each_engine() -> None:
-    assert instance("llama_cpp")["arguments"] == ["--threads", "8", "--swa-full", "--alias-suffix", "a b"]
+    assert instance("llama_cpp")["arguments"] == [
+        "--threads",
+        "8",
+        "--swa-full",
+        "--alias-suffix",
+        "a b",
+    ]
     python = ["--n_threads", "8", "--flash_attn", "true", "--verbose", "false"]
     assert instance("llama_cpp_python")["arguments"] == python
     wanted = ["--enforce-eager", "--quantization", "awq", "--tensor-parallel-size", "2"]
     assert instance("vllm")["arguments"] == wanted
     text = change("enforce-eager: true", "pipeline-parallel-size: 2")
-    assert instance("vllm", text)["arguments"] == ["--pipeline-parallel-size", "2", "--quantization", "awq"]
+    assert instance("vllm", text)["arguments"] == [
+        "--pipeline-parallel-size",
+        "2",
+        "--quantization",
+        "awq",
+    ]
 
 
 def test_ollama() -> None:
     assert part(plan("a"), "ollama")["source"]["url"] == "https://x.example/v0.17.4.tgz"
     only = instance("ollama")
     assert only["secrets"] == {}
-    assert [(m["name"], m["served_name"], m["preload"], m["context_length"]) for m in only["models"]] == [
+    assert [
+        (m["name"], m["served_name"], m["preload"], m["context_length"]) for m in only["models"]
+    ] == [
         ("chatty", "llama3.1:8b", False, None),
         ("ready", "ready", True, 8192),
     ]
@@ -176,8 +190,11 @@ def test_members_of_an_exclusive_group_stop_each_other() -> None:
 
 
 def test_whoever_ends_a_chain_waits_for_those_before_it() -> None:
-    """The gateway never cools down the last step, so whoever is restarted after it may go at once."""
-    assert plan("a")["after"] == {"llama-cpp@tiny-7b": {"ollama@ollama": 31}}, "snake ends a chain, too"
+    """The gateway never cools down the last step, so whoever is restarted after it may go at
+    once."""
+    assert plan("a")["after"] == {"llama-cpp@tiny-7b": {"ollama@ollama": 31}}, (
+        "snake ends a chain, too"
+    )
     assert plan("b")["after"] == {}, "its chain goes on elsewhere"
     longer = change("llm_gateway: {port: 4000}", "llm_gateway: {port: 4000, cooldown_s: 5}")
     assert plan("a", longer)["after"]["llama-cpp@tiny-7b"]["ollama@ollama"] == 6
@@ -192,8 +209,11 @@ def test_whoever_ends_a_chain_waits_for_those_before_it() -> None:
 def test_whoever_ends_a_chain_is_restarted_first() -> None:
     text = change(
         "    models:\n      - name: Tiny.7b\n",
-        "    models:\n      - {name: head, port: 8081, source: {path: /h.gguf}}\n      - name: Tiny.7b\n",
-    ).replace("llm_routing:\n  fallbacks:\n", "llm_routing:\n  fallbacks:\n    head: {chain: [Tiny.7b]}\n")
+        "    models:\n      - {name: head, port: 8081, source: {path: /h.gguf}}\n      - name:"
+        " Tiny.7b\n",
+    ).replace(
+        "llm_routing:\n  fallbacks:\n", "llm_routing:\n  fallbacks:\n    head: {chain: [Tiny.7b]}\n"
+    )
     services = [one["service"] for one in part(plan("a", text), "llama_cpp")["instances"]]
     assert services == ["llama-cpp@tiny-7b", "llama-cpp@head"]
     assert "llama-cpp@head" not in plan("a", text)["after"]
@@ -204,7 +224,13 @@ def test_name_of_an_inactive_member_is_answered_by_who_steps_in() -> None:
     assert out.errors == []
     route = next(route for route in out.routes if route["name"] == "dolphin")
     assert route["kind"] == "inactive"
-    assert [attempt["model"] for attempt in route["attempts"]] == ["coder", "ready", "chatty", "Tiny.7b", "snake"]
+    assert [attempt["model"] for attempt in route["attempts"]] == [
+        "coder",
+        "ready",
+        "chatty",
+        "Tiny.7b",
+        "snake",
+    ]
     assert route["left_out"][0] == {
         "model": "dolphin",
         "reason": 'provider "dolphin": "qwen" is active in card',
@@ -212,17 +238,27 @@ def test_name_of_an_inactive_member_is_answered_by_who_steps_in() -> None:
     document = out.plans["g"]["litellm"]["document"]
     groups = document["router_settings"]["routing_groups"]
     assert [(group["group_name"], group["models"]) for group in groups] == [("dolphin", ["coder"])]
-    assert {"dolphin": ["ready", "chatty", "Tiny.7b", "snake"]} in document["router_settings"]["fallbacks"]
+    assert {"dolphin": ["ready", "chatty", "Tiny.7b", "snake"]} in document["router_settings"][
+        "fallbacks"
+    ]
 
 
 def test_chains_do_without_an_inactive_member() -> None:
     out = result(
-        change("coder: {chain: [ready]}", "coder: {chain: [dolphin, ready]}").replace("[coder, snake]", "[snake]")
+        change("coder: {chain: [ready]}", "coder: {chain: [dolphin, ready]}").replace(
+            "[coder, snake]", "[snake]"
+        )
     )
     assert out.errors == []
     route = next(route for route in out.routes if route["name"] == "coder")
     # Whoever steps in for the member that is switched off does so here, too.
-    assert [attempt["model"] for attempt in route["attempts"]] == ["coder", "snake", "Tiny.7b", "ready", "chatty"]
+    assert [attempt["model"] for attempt in route["attempts"]] == [
+        "coder",
+        "snake",
+        "Tiny.7b",
+        "ready",
+        "chatty",
+    ]
     assert [left["model"] for left in route["left_out"]] == ["dolphin"]
 
 
@@ -230,18 +266,27 @@ def test_an_alias_of_an_inactive_member() -> None:
     out = result(change("  fallbacks:\n", "  aliases: {fish: dolphin}\n  fallbacks:\n"))
     assert out.errors == []
     assert "fish" in out.public_names
-    assert out.plans["g"]["litellm"]["document"]["router_settings"]["model_group_alias"] == {"fish": "dolphin"}
+    assert out.plans["g"]["litellm"]["document"]["router_settings"]["model_group_alias"] == {
+        "fish": "dolphin"
+    }
 
 
 def test_a_long_request_to_an_inactive_member() -> None:
     """The model that answers for it is asked first, then the chain for long requests."""
-    text = change("  fallbacks:\n", "  context_window_fallbacks: {dolphin: {chain: [snake]}}\n  fallbacks:\n")
+    text = change(
+        "  fallbacks:\n", "  context_window_fallbacks: {dolphin: {chain: [snake]}}\n  fallbacks:\n"
+    )
     out = result(text)
     assert out.errors == []
     route = next(route for route in out.routes if route["name"] == "dolphin")
     assert route["context_window"][:2] == ["coder", "snake"]
     router = out.plans["g"]["litellm"]["document"]["router_settings"]
-    assert next(chain["dolphin"] for chain in router["context_window_fallbacks"] if "dolphin" in chain)[0] == "snake"
+    assert (
+        next(
+            chain["dolphin"] for chain in router["context_window_fallbacks"] if "dolphin" in chain
+        )[0]
+        == "snake"
+    )
 
 
 def test_without_anybody_to_step_in_the_name_goes() -> None:
@@ -262,7 +307,10 @@ def test_only_the_active_model_of_a_provider_runs() -> None:
         ["modelyard-llama-cpp-python@snake.service"],
     )
     route = next(route for route in out.routes if route["name"] == "snake")
-    assert (route["kind"], [attempt["model"] for attempt in route["attempts"]]) == ("inactive", ["Tiny.7b"])
+    assert (route["kind"], [attempt["model"] for attempt in route["attempts"]]) == (
+        "inactive",
+        ["Tiny.7b"],
+    )
     message = error(text.replace("active: adder", "active: addr"), "unknown-model")
     assert 'did you mean "adder"' in message
 
@@ -277,8 +325,12 @@ def test_only_gateways_may_call_what_listens_beyond_loopback() -> None:
     assert plan("g")["firewall"]["rules"] == []
     two = result(groups={**GROUPS, "llm_gateway": ["g", "a"]}).plans
     assert {tuple(rule["from"]) for rule in two["a"]["firewall"]["rules"]} == {("10.0.0.9",)}
-    assert {tuple(rule["from"]) for rule in two["b"]["firewall"]["rules"]} == {("10.0.0.1", "10.0.0.9")}
-    assert [(rule["service"], rule["from"]) for rule in two["g"]["firewall"]["rules"]] == [("redis", ["10.0.0.1"])]
+    assert {tuple(rule["from"]) for rule in two["b"]["firewall"]["rules"]} == {
+        ("10.0.0.1", "10.0.0.9")
+    }
+    assert [(rule["service"], rule["from"]) for rule in two["g"]["firewall"]["rules"]] == [
+        ("redis", ["10.0.0.1"])
+    ]
 
 
 def test_what_preflight_is_told() -> None:
@@ -294,17 +346,37 @@ def test_what_preflight_is_told() -> None:
     [
         ("preload: true, ", "preload: true, port: 1234, ", "invalid-value", "port has no effect"),
         ("adapter_of: coder,", "adapter_of: codr,", "unknown-model", 'did you mean "coder"'),
-        ("adapter_of: coder,", "adapter_of: coder, gpus: [0],", "invalid-value", "an adapter uses that of "),
+        (
+            "adapter_of: coder,",
+            "adapter_of: coder, gpus: [0],",
+            "invalid-value",
+            "an adapter uses that of ",
+        ),
         (
             "{path: /models/dolphin}",
             f"{{url: 'https://x.example/a', sha256: {'a' * 64}}}",
             "invalid-value",
             "a directory",
         ),
-        ("{enforce-eager: true}", "{trust-remote-code: true}", "invalid-value", 'option "trust-remote-code"'),
+        (
+            "{enforce-eager: true}",
+            "{trust-remote-code: true}",
+            "invalid-value",
+            'option "trust-remote-code"',
+        ),
         ("temperature: 0.5", "num-ctx: 99", "invalid-value", 'option "num-ctx"'),
-        ("{threads: 8", '{threads: "@GPU@"', "invalid-value", 'options of "Tiny.7b": @GPU@ is a placeholder'),
-        ("coder-7b", '"@MODEL@"', "invalid-value", 'served_name of "coder": @MODEL@ is a placeholder'),
+        (
+            "{threads: 8",
+            '{threads: "@GPU@"',
+            "invalid-value",
+            'options of "Tiny.7b": @GPU@ is a placeholder',
+        ),
+        (
+            "coder-7b",
+            '"@MODEL@"',
+            "invalid-value",
+            'served_name of "coder": @MODEL@ is a placeholder',
+        ),
         (
             "{threads: 8",
             '{threads: "8@KEY_FILE@"',
@@ -312,14 +384,44 @@ def test_what_preflight_is_told() -> None:
             'options of "Tiny.7b": @KEY_FILE@ is a placeholder',
         ),
         ("options: {n-threads", "options: {n-ctx", "invalid-value", 'option "n-ctx"'),
-        ("preload: true,", "preload: true, quantization: q4,", "invalid-value", "it applies to vllm"),
-        ("port: 11434\n", "port: 11434\n    api_key_env: KEY\n", "invalid-value", "Ollama checks no keys"),
-        ("port: 8001\n", "port: 8001\n    ollama: {prune: true}\n", "invalid-value", "the key ollama has no effect"),
+        (
+            "preload: true,",
+            "preload: true, quantization: q4,",
+            "invalid-value",
+            "it applies to vllm",
+        ),
+        (
+            "port: 11434\n",
+            "port: 11434\n    api_key_env: KEY\n",
+            "invalid-value",
+            "Ollama checks no keys",
+        ),
+        (
+            "port: 8001\n",
+            "port: 8001\n    ollama: {prune: true}\n",
+            "invalid-value",
+            "the key ollama has no effect",
+        ),
         (f"revision: {COMMIT}", "revision: main", "invalid-value", "a revision is a commit"),
-        ("port: 8001\n", "port: 8001\n    vllm: {cpu_kv_cache_gb: 1}\n", "unknown-key", '"cpu_kv_cache_gib"?'),
+        (
+            "port: 8001\n",
+            "port: 8001\n    vllm: {cpu_kv_cache_gb: 1}\n",
+            "unknown-key",
+            '"cpu_kv_cache_gib"?',
+        ),
         ("port: 8001\n", "port: 8001\n    ready_timeout_s: 0\n", "invalid-value", "greater than 0"),
-        ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.32.0", bakend: cpu}', "unknown-key", '"backend"?'),
-        ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.32.0", backend: cdua}', "unknown-value", '"cuda"?'),
+        (
+            'vllm: {version: "0.32.0"}',
+            'vllm: {version: "0.32.0", bakend: cpu}',
+            "unknown-key",
+            '"backend"?',
+        ),
+        (
+            'vllm: {version: "0.32.0"}',
+            'vllm: {version: "0.32.0", backend: cdua}',
+            "unknown-value",
+            '"cuda"?',
+        ),
         (
             'vllm: {version: "0.32.0"}',
             'vllm: {version: "0.32.0", index_url: "https://u:p@x.example"}',
@@ -344,9 +446,24 @@ def test_what_preflight_is_told() -> None:
             "invalid-value",
             "exactly one of url and path",
         ),
-        ('ollama: {version: "0.17.4"', 'ollama: {version: "0.17.0"', "version-unsafe", "below 0.17.1"),
-        ('vllm: {version: "0.32.0"}', 'vllm: {version: "0.14.0"}', "version-unsafe", "below 0.14.1"),
-        ('  vllm: {version: "0.32.0"}\n', "", "missing-key", "vllm is deployed, but llm_versions has no version of it"),
+        (
+            'ollama: {version: "0.17.4"',
+            'ollama: {version: "0.17.0"',
+            "version-unsafe",
+            "below 0.17.1",
+        ),
+        (
+            'vllm: {version: "0.32.0"}',
+            'vllm: {version: "0.14.0"}',
+            "version-unsafe",
+            "below 0.14.1",
+        ),
+        (
+            '  vllm: {version: "0.32.0"}\n',
+            "",
+            "missing-key",
+            "vllm is deployed, but llm_versions has no version of it",
+        ),
         (
             f"sha256: {'a' * 64}}}}}\n  llama_cpp:",
             "}}\n  llama_cpp:",
@@ -392,17 +509,25 @@ def test_how_it_runs_is_in_the_instance() -> None:
     assert ready == {"ollama": 60, "llama_cpp": 600, "vllm": 1800}
     assert {instance(role)["model_margin_mib"] for role in ready} == {1024}
     assert instance("vllm")["settings"] == {"cpu_kv_cache_gib": 4}
-    more = "port: 8001\n    ready_timeout_s: 9\n    model_margin_mib: 7\n    vllm: {cpu_kv_cache_gib: 1}\n"
+    more = (
+        "port: 8001\n    ready_timeout_s: 9\n    model_margin_mib: 7\n    vllm: {cpu_kv_cache_gib:"
+        " 1}\n"
+    )
     vllm = instance("vllm", change("port: 8001\n", more))
     assert (vllm["ready_timeout_s"], vllm["model_margin_mib"]) == (9, 7)
     assert vllm["settings"] == {"cpu_kv_cache_gib": 1}
 
 
-@pytest.mark.parametrize("key", ["ready_timeout_s: 9", "model_margin_mib: 9", "vllm: {cpu_kv_cache_gib: 1}"])
+@pytest.mark.parametrize(
+    "key", ["ready_timeout_s: 9", "model_margin_mib: 9", "vllm: {cpu_kv_cache_gib: 1}"]
+)
 def test_how_it_runs_has_no_effect_elsewhere(key: str) -> None:
-    text = change("    group: llm_vllm\n    port: 8002\n", f"    base_url: https://x.example\n    {key}\n")
+    text = change(
+        "    group: llm_vllm\n    port: 8002\n", f"    base_url: https://x.example\n    {key}\n"
+    )
     text = text.replace(
-        "    exclusive_group: card\n    models:\n      - {name: dolphin, source: {path: /models/dolphin}}",
+        "    exclusive_group: card\n    models:\n      - {name: dolphin, source: {path:"
+        " /models/dolphin}}",
         "    models:\n      - {name: dolphin}",
     )
     assert f"{key.split(':')[0]} has no effect on a provider with a base_url" in str(

@@ -10,8 +10,9 @@ from modelyard.engines import ollama
 from modelyard.gpu.estimate import MIB, Estimate, estimate
 from modelyard.gpu.preflight import own_context
 
-# Llama 3 8B. Published logs say of one: CPU buffer 281.81 MiB, CUDA0 buffer 4403.49 MiB; with 512 tokens KV buffer
-# 64.00 MiB, CUDA0 compute buffer 258.50 MiB; with 2048 tokens KV buffer 256.00 MiB.
+# Llama 3 8B. Published logs say of one: CPU buffer 281.81 MiB, CUDA0 buffer 4403.49 MiB; with 512
+# tokens KV buffer 64.00 MiB, CUDA0 compute buffer 258.50 MiB; with 2048 tokens KV buffer 256.00
+# MiB.
 LLAMA = {
     "architecture": "llama",
     "layers": 32,
@@ -25,14 +26,17 @@ LLAMA = {
 
 
 def mib(header: dict[str, Any], context: int | None, **options: object) -> int:
-    found = estimate(header, context, {name.replace("_", "-"): value for name, value in options.items()})
+    found = estimate(
+        header, context, {name.replace("_", "-"): value for name, value in options.items()}
+    )
     assert found.mib is not None, found.how
     return found.mib
 
 
 def test_the_numbers_that_llama_cpp_logs() -> None:
     assert estimate(LLAMA, 512, {}) == Estimate(
-        4404 + 64 + 512 + 260, "estimate: 4404 weights + 64 cache for 512 tokens + 772 for computing"
+        4404 + 64 + 512 + 260,
+        "estimate: 4404 weights + 64 cache for 512 tokens + 772 for computing",
     )
     assert "256 cache for 2048 tokens" in estimate(LLAMA, 2048, {}).how
 
@@ -40,8 +44,12 @@ def test_the_numbers_that_llama_cpp_logs() -> None:
 def test_context_is_the_models_own_by_default() -> None:
     assert "1024 cache for 8192 tokens" in estimate(LLAMA, None, {}).how
     assert "512 cache for 4096 tokens" in estimate(LLAMA, None, {}, own_context=4096).how
-    assert "1024 cache for 8192 tokens" in estimate(LLAMA, None, {}, own_context=32768).how, "never more than it has"
-    assert "2048 cache for 16384 tokens" in estimate(LLAMA, 16384, {}, own_context=4096).how, "but as said if said"
+    assert "1024 cache for 8192 tokens" in estimate(LLAMA, None, {}, own_context=32768).how, (
+        "never more than it has"
+    )
+    assert "2048 cache for 16384 tokens" in estimate(LLAMA, 16384, {}, own_context=4096).how, (
+        "but as said if said"
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,8 +73,12 @@ def test_cache_of_other_architectures(change: dict[str, Any], cache: int) -> Non
 
 
 def test_options_that_change_the_cache() -> None:
-    assert mib(LLAMA, 8192) - mib(LLAMA, 8192, cache_type_k="q8_0", cache_type_v="q8_0") == 1024 - 544
-    assert mib(LLAMA, 8192, cache_type_k="new") - mib(LLAMA, 8192) == 512, "an unknown type counts as the largest"
+    assert (
+        mib(LLAMA, 8192) - mib(LLAMA, 8192, cache_type_k="q8_0", cache_type_v="q8_0") == 1024 - 544
+    )
+    assert mib(LLAMA, 8192, cache_type_k="new") - mib(LLAMA, 8192) == 512, (
+        "an unknown type counts as the largest"
+    )
     gemma = {**LLAMA, "architecture": "gemma3", "window": 1024}
     assert mib(gemma, 8192, swa_full=True) == mib(LLAMA, 8192)
     assert mib(gemma, 8192, parallel=1) < mib(gemma, 8192)
@@ -79,9 +91,18 @@ def test_options_that_put_all_layers_on_the_gpu_change_nothing(value: object) ->
 
 
 @pytest.mark.parametrize(
-    "options", [{"n-gpu-layers": 0}, {"num-gpu": 20}, {"n-gpu-layers": 32}, {"override-tensor": "x=CPU"}, {"fit": "on"}]
+    "options",
+    [
+        {"n-gpu-layers": 0},
+        {"num-gpu": 20},
+        {"n-gpu-layers": 32},
+        {"override-tensor": "x=CPU"},
+        {"fit": "on"},
+    ],
 )
-def test_options_that_decide_where_it_lies_leave_nothing_to_estimate(options: dict[str, Any]) -> None:
+def test_options_that_decide_where_it_lies_leave_nothing_to_estimate(
+    options: dict[str, Any],
+) -> None:
     found = estimate(LLAMA, 512, options)
     assert found.mib is None
     assert "sets how much of it is on a GPU" in found.how
@@ -109,6 +130,8 @@ def test_headers_that_make_no_sense(change: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize(("total", "context"), [(0, 4096), (16376, 4096), (24564, 32768), (49128, 262144)])
+@pytest.mark.parametrize(
+    ("total", "context"), [(0, 4096), (16376, 4096), (24564, 32768), (49128, 262144)]
+)
 def test_ollamas_own_context(total: int, context: int) -> None:
     assert own_context(ollama.ENGINE.contexts, total) == context

@@ -1,17 +1,19 @@
 """The Mermaid graph says what the routes say.
 
-docs/images/shipped.mmd is the graph of the shipped catalogue, docs/images/shipped.svg its picture. When the test of the
-first fails because the catalogue or the graph changed, write both anew; the drawing tool is no part of this project:
+docs/images/shipped.mmd is the graph of the shipped catalogue, docs/images/shipped.svg its picture.
+When the test of the first fails because the catalogue or the graph changed, write both anew; the
+drawing tool is no part of this project:
 
     PYTHONPATH=tests/unit .venv/bin/python -c 'import test_graph; test_graph.write_shipped()'
     cd docs/images
     mmdc -i shipped.mmd -o shipped.svg -b white -c config.json -p browser.json
     echo "<!-- of shipped.mmd, sha256 $(sha256sum < shipped.mmd | cut -d' ' -f1) -->" >> shipped.svg
 
-`mmdc` is the npm package @mermaid-js/mermaid-cli, installed somewhere else; Debian's chromium will do for it.
-config.json is {"theme": "neutral", "htmlLabels": false, "flowchart": {"htmlLabels": false, "rankSpacing": 38,
-"nodeSpacing": 25, "padding": 8}}: where an SVG is an image, HTML in it is not drawn, and less space is larger letters.
-browser.json is {"executablePath": "/usr/bin/chromium"}.
+`mmdc` is the npm package @mermaid-js/mermaid-cli, installed somewhere else; Debian's chromium will
+do for it. config.json is {"theme": "neutral", "htmlLabels": false, "flowchart": {"htmlLabels":
+false, "rankSpacing": 38, "nodeSpacing": 25, "padding": 8}}: where an SVG is an image, HTML in it is
+not drawn, and less space is larger letters. browser.json is {"executablePath":
+"/usr/bin/chromium"}.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import re
 from typing import Any
 
 from catalogues import CATALOGUE, ROOT, change, compiled
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_document import SHIPPED_GROUPS, shipped
 
@@ -35,7 +37,9 @@ def shipped_graph() -> str:
     groups = {
         **SHIPPED_GROUPS,
         "llm_stack": ["workstation", "gpu1", "gpu2"],
-        **{group: ["workstation"] for group in ("llm_gateway", "llm_redis", "llm_llama_cpp_native")},
+        **{
+            group: ["workstation"] for group in ("llm_gateway", "llm_redis", "llm_llama_cpp_native")
+        },
         **{group: ["gpu1"] for group in ("llm_ollama", "llm_llama_cpp_python")},
         **{group: ["gpu2"] for group in ("llm_vllm_qwen", "llm_vllm_dolphin")},
     }
@@ -66,8 +70,8 @@ def test_the_picture_is_that_of_the_shipped_graph() -> None:
 def test_graph_of_a_small_catalogue() -> None:
     text = change(
         "llm_gateway:",
-        "  aliases: {chat: code}\n"
-        "  capabilities: {code: {models: [small, big-cloud]}, talk: {models: ['large:7b']}}\nllm_gateway:",
+        "  aliases: {chat: code}\n  capabilities: {code: {models: [small, big-cloud]}, talk:"
+        " {models: ['large:7b']}}\nllm_gateway:",
     )
     text = change("small: {chain: [big-cloud]}", "small: {terminal: true}", text)
     assert render_mermaid(compiled(text)).splitlines()[1:] == [
@@ -99,7 +103,21 @@ def test_markdown_gets_a_fence() -> None:
 
 
 def test_names_cannot_break_the_graph() -> None:
-    names = ["end", "a;b", "<b>", "{q}", "[z]", "#35;", "&amp;", "`c`", "%%c", "-->", "a|b", "$$x$$", "(x)"]
+    names = [
+        "end",
+        "a;b",
+        "<b>",
+        "{q}",
+        "[z]",
+        "#35;",
+        "&amp;",
+        "`c`",
+        "%%c",
+        "-->",
+        "a|b",
+        "$$x$$",
+        "(x)",
+    ]
     more = "".join(f"      - name: '{name}'\n" for name in names)
     lines = render_mermaid(
         compiled(change("      - name: big-cloud\n", f"      - name: big-cloud\n{more}"))
@@ -110,7 +128,7 @@ def test_names_cannot_break_the_graph() -> None:
     assert decoded == ["small", "large:7b", "big-cloud", *names]
 
 
-# -- arrows and orders ---------------------------------------------------------------------------------------
+# -- arrows and orders -----------------------------------------------------------------------------
 
 
 def walk(result: Compiled) -> dict[str, list[str]]:
@@ -118,7 +136,9 @@ def walk(result: Compiled) -> dict[str, list[str]]:
     text = render_mermaid(result)
     names = dict(re.findall(r'(n\d+)\(?\["?(.*?)"\]', text))
     steps: dict[tuple[str, bool], list[str]] = {}
-    for source, arrow, target in re.findall(r"^  (n\d+) (-.*>(?:\|\d+\|)?) (n\d+)$", text, re.MULTILINE):
+    for source, arrow, target in re.findall(
+        r"^  (n\d+) (-.*>(?:\|\d+\|)?) (n\d+)$", text, re.MULTILINE
+    ):
         steps.setdefault((names[source], "." in arrow), []).append(names[target])
 
     def follow(name: str, order: dict[str, None]) -> dict[str, None]:
@@ -130,13 +150,16 @@ def walk(result: Compiled) -> dict[str, list[str]]:
 
     orders = {name: list(follow(name, {})) for name in names.values()}
     heads = orders["code"][1:]
-    orders["code"] = list(dict.fromkeys([*heads, *(name for head in heads for name in orders[head])]))
+    orders["code"] = list(
+        dict.fromkeys([*heads, *(name for head in heads for name in orders[head])])
+    )
     return orders
 
 
 NAMES = st.sampled_from("abcdef")
 
 
+@settings(deadline=None)
 @given(
     chains=st.dictionaries(NAMES, st.lists(NAMES, max_size=4, unique=True)),
     default=st.lists(NAMES, max_size=3, unique=True),
@@ -147,7 +170,11 @@ def test_following_the_arrows_gives_the_order_of_attempts(
 ) -> None:
     """Written chains only lead forward, so that none is a cycle; default ones may lead back."""
     written: dict[str, Any] = {
-        name: {"chain": steps} if (steps := [step for step in chain if step > name]) else {"terminal": True}
+        name: (
+            {"chain": steps}
+            if (steps := [step for step in chain if step > name])
+            else {"terminal": True}
+        )
         for name, chain in chains.items()
     }
     result = compiled(
@@ -162,7 +189,10 @@ def test_following_the_arrows_gives_the_order_of_attempts(
         },
     )
     assert result.errors == [], [diagnostic.render() for diagnostic in result.errors]
-    expected = {route["name"]: [attempt["model"] for attempt in route["attempts"]] for route in result.routes}
+    expected = {
+        route["name"]: [attempt["model"] for attempt in route["attempts"]]
+        for route in result.routes
+    }
     assert walk(result) == expected
     if not default:
         code = list(expected).index("code")

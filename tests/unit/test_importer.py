@@ -1,4 +1,5 @@
-"""The importer: what becomes of each key, that nothing is dropped in silence, and that the result compiles."""
+"""The importer: what becomes of each key, that nothing is dropped in silence, and that the result
+compiles."""
 
 from __future__ import annotations
 
@@ -30,13 +31,28 @@ def read(stack: str) -> dict[str, bytes]:
 
 
 def convert(providers: str, mappings: str = "") -> Imported:
-    return import_stack(dict(zip(FILES, (providers.encode(), mappings.encode()), strict=True)), "old")
+    return import_stack(
+        dict(zip(FILES, (providers.encode(), mappings.encode()), strict=True)), "old"
+    )
 
 
-def provider(name: str = "local", *, type: str = "ollama", url: str = "http://localhost:1234", rest: str = "") -> str:
+def provider(
+    name: str = "local", *, type: str = "ollama", url: str = "http://localhost:1234", rest: str = ""
+) -> str:
     """A provider that serves `one` and `two`; `rest` are further lines."""
-    lines = [f"{name}:", f"  type: {type}", f"  base_url: {url}", "  status: active", "  models: [one, two]"]
-    return "\n".join(["providers:", *(f"  {line}" for line in [*lines, *(f"  {line}" for line in rest.splitlines())])])
+    lines = [
+        f"{name}:",
+        f"  type: {type}",
+        f"  base_url: {url}",
+        "  status: active",
+        "  models: [one, two]",
+    ]
+    return "\n".join(
+        [
+            "providers:",
+            *(f"  {line}" for line in [*lines, *(f"  {line}" for line in rest.splitlines())]),
+        ]
+    )
 
 
 def catalogue(imported: Imported) -> dict[str, Any]:
@@ -60,9 +76,15 @@ def routing(imported: Imported) -> dict[str, Any]:
 
 def told(imported: Imported, path: str, outcome: str | None = None) -> str:
     """What the report says of the one value at `path`."""
-    lines = [line for line in imported.report.splitlines() if f" {path} → " in line and line.startswith("- ")]
+    lines = [
+        line
+        for line in imported.report.splitlines()
+        if f" {path} → " in line and line.startswith("- ")
+    ]
     sections = re.split(r"^## ", imported.report, flags=re.MULTILINE)[1:]
-    matching = [(s.split("\n", 1)[0], line) for s in sections for line in s.splitlines() if line in lines]
+    matching = [
+        (s.split("\n", 1)[0], line) for s in sections for line in s.splitlines() if line in lines
+    ]
     assert len(matching) == 1, f"{path}: {matching}\n{imported.report}"
     if outcome is not None:
         assert matching[0][0] == outcome
@@ -76,7 +98,9 @@ def compiled(imported: Imported) -> Compiled:
             variables |= load(text, name)
     groups = {"llm_stack": ["localhost"], "llm_gateway": ["localhost"], "llm_redis": ["localhost"]}
     host = Host(variables, "localhost")
-    return compile_inventory(Inventory(groups, {"localhost": host}, frozenset(imported.secrets), probe))
+    return compile_inventory(
+        Inventory(groups, {"localhost": host}, frozenset(imported.secrets), probe)
+    )
 
 
 def document(imported: Imported) -> dict[str, Any]:
@@ -87,7 +111,7 @@ def document(imported: Imported) -> dict[str, Any]:
     return found
 
 
-# -- the whole ---------------------------------------------------------------------------------------------
+# -- the whole -------------------------------------------------------------------------------------
 
 
 def test_every_active_model_of_the_old_stack_is_deployed() -> None:
@@ -100,14 +124,21 @@ def test_every_active_model_of_the_old_stack_is_deployed() -> None:
         for model in entry["models"]
     }
     assert len(expected) == 12
-    deployed = {entry["model_name"] for entry in document(import_stack(read("workstation"), "old"))["model_list"]}
+    deployed = {
+        entry["model_name"]
+        for entry in document(import_stack(read("workstation"), "old"))["model_list"]
+    }
     assert deployed == expected | {"nomic-embed-text"}
 
 
 def test_chains_of_the_example() -> None:
     router = document(import_stack(read("workstation"), "old"))["router_settings"]
     chains = {head: chain for entry in router["fallbacks"] for head, chain in entry.items()}
-    assert chains["llama3.1:latest"] == ["llama-cpp-default", "llama-cpp-native", "gpt-oss:20b-cloud"]
+    assert chains["llama3.1:latest"] == [
+        "llama-cpp-default",
+        "llama-cpp-native",
+        "gpt-oss:20b-cloud",
+    ]
     assert chains["qwen-coder-vllm"][0] == "qwen3-coder:480b-cloud", "the disabled vLLM is left out"
     assert "llama-cpp-native" not in chains
     assert router["model_group_alias"] == {"chat": "llama3.1:latest"}
@@ -118,8 +149,12 @@ def test_chains_of_the_example() -> None:
 def test_examples_compile_and_pass_the_linter(stack: str) -> None:
     imported = import_stack(read(stack), "old", "../../../../schema.json")
     assert document(imported)["model_list"]
-    assert import_stack(read(stack), "old", "../../../../schema.json") == imported, "not deterministic"
-    schema = Draft7Validator(json.loads((ROOT / "docs/catalogue.schema.json").read_text(encoding="utf-8")))
+    assert import_stack(read(stack), "old", "../../../../schema.json") == imported, (
+        "not deterministic"
+    )
+    schema = Draft7Validator(
+        json.loads((ROOT / "docs/catalogue.schema.json").read_text(encoding="utf-8"))
+    )
     assert list(schema.iter_errors(catalogue(imported))) == [], "an editor would underline it"
     config = YamlLintConfig(
         (ROOT / ".yamllint").read_text(encoding="utf-8").replace("ignore-from-file: .gitignore", "")
@@ -148,7 +183,7 @@ def test_what_is_wrong_in_the_faulty_example_is_told_first() -> None:
         assert words in summary
 
 
-# -- nothing is dropped in silence -------------------------------------------------------------------------
+# -- nothing is dropped in silence -----------------------------------------------------------------
 
 EXAMPLE = [yaml.safe_load(read("workstation")[name]) for name in FILES]
 FAULTY = [yaml.safe_load(read("faulty")[name]) for name in FILES]
@@ -172,7 +207,10 @@ KEYS = sorted(
         for node in [tree, *(v for v in tree.values() if isinstance(v, dict))]
         for key in node
     }
-    | set("chain provider weight models type name backend_model rate_limit tags env_var primary max_model_len".split())
+    | set(
+        "chain provider weight models type name backend_model rate_limit tags env_var primary"
+        " max_model_len".split()
+    )
 )
 keys = st.one_of(st.sampled_from(KEYS), st.sampled_from(WORDS))
 values = st.recursive(
@@ -184,7 +222,13 @@ values = st.recursive(
 
 def spots(node: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) in a tree."""
-    children = list(node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ())
+    children = list(
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     return [spot for key, child in children for spot in [(node, key), *spots(child)]]
 
 
@@ -211,15 +255,23 @@ def stacks(draw: st.DrawFn) -> list[Any]:
 
 
 def leaves(node: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any]]:
-    """Paths and values of the scalars and empty containers of plain data. What the importer must account for."""
-    children = list(node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ())
+    """Paths and values of the scalars and empty containers of plain data. What the importer must
+    account for."""
+    children = list(
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     if not children:
         return [(path, node)]
     return [leaf for key, child in children for leaf in leaves(child, (*path, key))]
 
 
 def account(files: dict[str, bytes], trees: list[Any]) -> Imported:
-    """Import; assert that every value is claimed once, that what is taken over is there, and that it compiles."""
+    """Import; assert that every value is claimed once, that what is taken over is there, and that
+    it compiles."""
     imported = import_stack(files, "old")
     output = {str(value) for _, value in leaves(catalogue(imported))}
     output |= {str(part) for path, _ in leaves(catalogue(imported)) for part in path}
@@ -231,13 +283,22 @@ def account(files: dict[str, bytes], trees: list[Any]) -> Imported:
         for path, value in found:
             names = tuple(map(str, path))
             claim = next(
-                (places[names[:length]] for length in range(len(names), -1, -1) if names[:length] in places), None
+                (
+                    places[names[:length]]
+                    for length in range(len(names), -1, -1)
+                    if names[:length] in places
+                ),
+                None,
             )
             assert claim is not None, path
             if claim.outcome == "taken over":
                 assert tuple(map(str, claim.path)) == names, "taken over are single values"
                 as_yaml = yaml.safe_dump(value).splitlines()[0]
-                assert output & {str(value), str(value).strip(), as_yaml}, f"{path} is said to be taken over"
+                assert output & {
+                    str(value),
+                    str(value).strip(),
+                    as_yaml,
+                }, f"{path} is said to be taken over"
     assert not re.search(r"\{[{%#]", " ".join(output)), "text of an old file would be a template"
     if imported.public_names:
         document(imported)
@@ -261,6 +322,7 @@ def test_every_value_of_any_stack_is_accounted_for(trees: list[Any]) -> None:
             import_stack(files, "old")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(keys, values, max_size=4), st.dictionaries(keys, values, max_size=4))
 def test_any_document_at_all(providers: dict[str, Any], mappings: dict[str, Any]) -> None:
     trees = [{"providers": providers}, mappings]
@@ -272,7 +334,11 @@ def test_any_document_at_all(providers: dict[str, Any], mappings: dict[str, Any]
 def test_key_that_stands_twice() -> None:
     """YAML lets the last one count; the first would be gone without a trace."""
     imported = convert(provider(rest="max_model_len: 1\nmax_model_len: 2"))
-    entries = [(entry.line, entry.text) for entry in imported.entries if entry.path[-1:] == ("max_model_len",)]
+    entries = [
+        (entry.line, entry.text)
+        for entry in imported.entries
+        if entry.path[-1:] == ("max_model_len",)
+    ]
     assert entries == [
         (7, "duplicate key; the last one takes effect"),
         (8, "llm_providers.local: context_length of its models"),
@@ -293,12 +359,15 @@ def test_merge_keys_and_aliases() -> None:
 
 def test_unknown_keys_are_listed() -> None:
     imported = convert(provider(rest="modles: [three]\nzzz: 1"), "special_case: {}\n")
-    assert told(imported, "providers.local.modles", "Not supported") == 'unknown key; did you mean "models"?'
+    assert (
+        told(imported, "providers.local.modles", "Not supported")
+        == 'unknown key; did you mean "models"?'
+    )
     assert told(imported, "providers.local.zzz", "Not supported") == "unknown key"
     assert told(imported, "special_case") == 'unknown key; did you mean "special_cases"?'
 
 
-# -- providers ---------------------------------------------------------------------------------------------
+# -- providers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -308,10 +377,25 @@ def test_unknown_keys_are_listed() -> None:
         ("ollama", "http://h:11434/api/", "http://h:11434", "http://h:11434/v1"),
         ("llama_cpp", "http://h:8080/v1", "http://h:8080/v1", "http://h:8080/v1"),
         ("vllm", "${VLLM_URL:-http://h:8000}", "http://h:8000", "http://h:8000/v1"),
-        ("vllm", "http://${VLLM_HOST:-h}:${VLLM_PORT:-8000}/v1", "http://h:8000/v1", "http://h:8000/v1"),
-        ("openai", "https://api.openai.com", "https://api.openai.com/v1", "https://api.openai.com/v1"),
+        (
+            "vllm",
+            "http://${VLLM_HOST:-h}:${VLLM_PORT:-8000}/v1",
+            "http://h:8000/v1",
+            "http://h:8000/v1",
+        ),
+        (
+            "openai",
+            "https://api.openai.com",
+            "https://api.openai.com/v1",
+            "https://api.openai.com/v1",
+        ),
         ("ollama", "https://ollama.com", "https://ollama.com/v1", "https://ollama.com/v1"),
-        ("anthropic", "https://api.anthropic.com/v1", "https://api.anthropic.com", "https://api.anthropic.com"),
+        (
+            "anthropic",
+            "https://api.anthropic.com/v1",
+            "https://api.anthropic.com",
+            "https://api.anthropic.com",
+        ),
         ("openai_compatible", "http://h:9000", "http://h:9000", "http://h:9000"),
     ],
 )
@@ -330,13 +414,23 @@ def test_addresses(kind: str, old: str, new: str, reached: str) -> None:
         ("http://localhost:VLLM_PORT/v1", "http://localhost/v1", "the port is a placeholder"),
         ("http://localhost:${VLLM_PORT}", "http://localhost", "the port is a placeholder"),
         ("${VLLM_URL}", "http://set-me.invalid", "the address is a variable without a default"),
-        ("https://user:pass@h/v1", "http://set-me.invalid", "a base URL must not contain credentials"),
+        (
+            "https://user:pass@h/v1",
+            "http://set-me.invalid",
+            "a base URL must not contain credentials",
+        ),
         ("localhost:8000", "http://set-me.invalid", "a base URL must begin with http"),
         ("''", "http://set-me.invalid", "it has no address"),
-        ("'http://h/{{ x }}'", "http://set-me.invalid", "the address is a variable without a default"),
+        (
+            "'http://h/{{ x }}'",
+            "http://set-me.invalid",
+            "the address is a variable without a default",
+        ),
     ],
 )
-def test_addresses_that_cannot_be_used_disable_the_provider(old: str, new: str, reason: str) -> None:
+def test_addresses_that_cannot_be_used_disable_the_provider(
+    old: str, new: str, reason: str
+) -> None:
     imported = convert(provider(type="vllm", url=old))
     assert (written(imported)["status"], written(imported)["base_url"]) == ("disabled", new)
     assert reason in told(imported, "providers.local.base_url", "Changed")
@@ -348,7 +442,14 @@ def test_addresses_that_cannot_be_used_disable_the_provider(old: str, new: str, 
 def test_status(status: str) -> None:
     imported = convert(provider().replace("active", status))
     assert written(imported)["status"] == "disabled"
-    told(imported, "providers.local.status" if status != "disabled" else "providers.local.{type, base_url, status}")
+    told(
+        imported,
+        (
+            "providers.local.status"
+            if status != "disabled"
+            else "providers.local.{type, base_url, status}"
+        ),
+    )
     assert ("providers.local.status" in imported.summary) == (status == "soon")
 
 
@@ -376,20 +477,24 @@ def test_keys(type: str, rest: str, secret: str | None) -> None:
 
 
 def test_provider_without_models_is_left_out_loudly() -> None:
-    """The old generator skipped it in silence, and every chain that named its models failed with 400."""
+    """The old generator skipped it in silence, and every chain that named its models failed with
+    400."""
     old = provider() + "\n  empty: {type: vllm, base_url: 'http://h:1', status: active}\n"
     imported = convert(old, "fallback_chains:\n  one: {chain: [empty, gone]}\n")
     assert set(catalogue(imported)["llm_providers"]) == {"local"}
     assert "it has no models" in told(imported, "providers.empty", "Not supported")
     assert "providers.empty" in imported.summary
-    assert '"empty" is a provider, not a model' in told(imported, "fallback_chains.one.chain[0]", "Not supported")
+    assert '"empty" is a provider, not a model' in told(
+        imported, "fallback_chains.one.chain[0]", "Not supported"
+    )
     assert routing(imported)["fallbacks"]["one"] == {"terminal": True}
 
 
 @pytest.mark.parametrize("kind", ["tool_server", "web_ui", "olama", ""])
 def test_types_that_cannot_be_taken_over(kind: str) -> None:
     imported = convert(
-        provider("tools", type=kind or "''") + "\n  local: {type: ollama, base_url: 'http://h:1', models: [x]}"
+        provider("tools", type=kind or "''")
+        + "\n  local: {type: ollama, base_url: 'http://h:1', models: [x]}"
     )
     assert set(catalogue(imported)["llm_providers"]) == {"local"}
     assert "left out" in told(imported, "providers.tools", "Not supported")
@@ -416,7 +521,9 @@ def test_two_engines_at_one_address() -> None:
 
 
 def test_prices_and_windows() -> None:
-    old = provider(rest="cost_per_1k_tokens: {input: 0.00015, output: 0.00000006}\nmax_model_len: 4096")
+    old = provider(
+        rest="cost_per_1k_tokens: {input: 0.00015, output: 0.00000006}\nmax_model_len: 4096"
+    )
     imported = convert(old)
     assert written(imported)["models"][0] == {
         "name": "one",
@@ -427,13 +534,19 @@ def test_prices_and_windows() -> None:
     assert params["input_cost_per_token"] == pytest.approx(0.00015 / 1000)
     same = written(convert(provider(rest="cost_per_1k_tokens: 2")))["models"][0]["price"]
     assert same == {"input": 2000, "output": 2000}
-    for other in ("cheap", "{input: 1}", "{input: 1, output: -1}", "{input: 1, output: 1, cached: 1}", ".inf"):
+    for other in (
+        "cheap",
+        "{input: 1}",
+        "{input: 1, output: -1}",
+        "{input: 1, output: 1, cached: 1}",
+        ".inf",
+    ):
         imported = convert(provider(rest=f"cost_per_1k_tokens: {other}"))
         assert "price" not in written(imported)["models"][0]
         assert "neither one price" in imported.report
 
 
-# -- names -------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 def test_backend_model_of_a_model() -> None:
@@ -466,8 +579,13 @@ def test_display_name_with_a_chain_or_limits_is_a_model_of_its_own() -> None:
 
 
 def test_model_that_only_an_exact_match_names() -> None:
-    old = "providers:\n  local: {type: ollama, base_url: 'http://h:1', status: active, models: null}\n"
-    imported = convert(old, "exact_matches: {late: {provider: local, priority: primary}, x: {provider: locl}}")
+    old = (
+        "providers:\n  local: {type: ollama, base_url: 'http://h:1', status: active, models:"
+        " null}\n"
+    )
+    imported = convert(
+        old, "exact_matches: {late: {provider: local, priority: primary}, x: {provider: locl}}"
+    )
     assert written(imported)["models"] == [{"name": "late"}]
     assert "no provider listed it" in imported.summary
     assert 'did you mean "local"?' in told(imported, "exact_matches.x", "Not supported")
@@ -504,18 +622,26 @@ def test_text_that_would_be_a_template() -> None:
 def test_shared_names_get_weights() -> None:
     old = (
         provider()
-        + "\n  other: {type: ollama, base_url: 'http://h:2', status: active, models: [{name: one, tags: [x]}]}\n"
+        + "\n  other: {type: ollama, base_url: 'http://h:2', status: active, models: [{name: one,"
+        " tags: [x]}]}\n"
     )
     imported = convert(old)
-    assert [entry["litellm_params"].get("weight") for entry in document(imported)["model_list"]] == [1, 1, None]
+    assert [
+        entry["litellm_params"].get("weight") for entry in document(imported)["model_list"]
+    ] == [1, 1, None]
     assert "tags" not in written(imported, "other")["models"][0]
-    balance = "load_balancing: {pool: {providers: [{provider: other, weight: 0.3}, {provider: local, weight: 0.7}]}}"
+    balance = (
+        "load_balancing: {pool: {providers: [{provider: other, weight: 0.3}, {provider: local,"
+        " weight: 0.7}]}}"
+    )
     imported = convert(old, balance)
     assert written(imported)["models"][0]["weight"] == 7
     assert written(imported, "other")["models"][0]["weight"] == 3
     assert document(imported)
     imported = convert(provider(), balance)
-    assert "no name is left" in told(imported, "load_balancing.pool.providers[0].{provider, weight}", "Not supported")
+    assert "no name is left" in told(
+        imported, "load_balancing.pool.providers[0].{provider, weight}", "Not supported"
+    )
 
 
 def test_ollama_cloud() -> None:
@@ -543,7 +669,7 @@ def test_embedding_models() -> None:
     assert document(imported)
 
 
-# -- chains and capabilities -------------------------------------------------------------------------------
+# -- chains and capabilities -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -563,8 +689,8 @@ def test_embedding_models() -> None:
 def test_steps(chain: str, expected: list[str]) -> None:
     old = provider().replace("two]", "two, three, four]")
     mappings = (
-        "exact_matches: {alias: {provider: local, backend_model: two}}\ncapabilities: {cap: {models: [three, four]}}\n"
-        f"fallback_chains:\n  one: {{chain: {chain}}}\n"
+        "exact_matches: {alias: {provider: local, backend_model: two}}\ncapabilities: {cap:"
+        f" {{models: [three, four]}}}}\nfallback_chains:\n  one: {{chain: {chain}}}\n"
     )
     imported = convert(old, mappings)
     assert routing(imported)["fallbacks"]["one"]["chain"] == expected
@@ -574,16 +700,26 @@ def test_steps(chain: str, expected: list[str]) -> None:
 
 
 def test_step_to_the_model_itself() -> None:
-    """Usual in chains with named steps, where the primary is the model itself. Nothing is lost, so it is no alarm."""
-    imported = convert(provider(), "fallback_chains: {one: {chain: [{primary: one, secondary: two}]}}")
-    assert "contains one itself" in told(imported, "fallback_chains.one.chain[0].primary", "Changed")
+    """Usual in chains with named steps, where the primary is the model itself. Nothing is lost, so
+    it is no alarm."""
+    imported = convert(
+        provider(), "fallback_chains: {one: {chain: [{primary: one, secondary: two}]}}"
+    )
+    assert "contains one itself" in told(
+        imported, "fallback_chains.one.chain[0].primary", "Changed"
+    )
     assert "fallback_chains" not in imported.summary
 
 
 def test_steps_that_cannot_be_taken_over() -> None:
-    old = provider() + "\n  off: {type: vllm, base_url: 'http://h:1', status: disabled, models: [dark]}\n"
+    old = (
+        provider()
+        + "\n  off: {type: vllm, base_url: 'http://h:1', status: disabled, models: [dark]}\n"
+    )
     imported = convert(
-        old, "fallback_chains:\n  one: {chain: [tow, dark, two]}\n  dark: {chain: [one]}\n  nobody: {chain: [one]}\n"
+        old,
+        "fallback_chains:\n  one: {chain: [tow, dark, two]}\n  dark: {chain: [one]}\n  nobody:"
+        " {chain: [one]}\n",
     )
     assert routing(imported)["fallbacks"] == {"one": {"chain": ["two"]}, "dark": {"chain": ["one"]}}
     assert 'did you mean "two"?' in told(imported, "fallback_chains.one.chain[0]", "Not supported")
@@ -595,17 +731,28 @@ def test_steps_that_cannot_be_taken_over() -> None:
 
 def test_circles_are_cut_where_they_close() -> None:
     old = provider().replace("two]", "two, three]")
-    mappings = "fallback_chains: {one: {chain: [two]}, two: {chain: [three]}, three: {chain: [one, two]}}"
+    mappings = (
+        "fallback_chains: {one: {chain: [two]}, two: {chain: [three]}, three: {chain: [one, two]}}"
+    )
     imported = convert(old, mappings)
     chains = routing(imported)["fallbacks"]
-    assert chains == {"one": {"chain": ["two"]}, "two": {"chain": ["three"]}, "three": {"terminal": True}}
-    assert "three → one → two → three" in told(imported, "fallback_chains.three.chain[0]", "Changed")
+    assert chains == {
+        "one": {"chain": ["two"]},
+        "two": {"chain": ["three"]},
+        "three": {"terminal": True},
+    }
+    assert "three → one → two → three" in told(
+        imported, "fallback_chains.three.chain[0]", "Changed"
+    )
     assert "as every step is left out" in told(imported, "fallback_chains.three", "Changed")
     assert document(imported)
 
 
 def test_empty_and_default_chains() -> None:
-    mappings = "fallback_chains: {default: {chain: [two, nope]}, two: {chain: [], tier: universal, retry_attempts: 3}}"
+    mappings = (
+        "fallback_chains: {default: {chain: [two, nope]}, two: {chain: [], tier: universal,"
+        " retry_attempts: 3}}"
+    )
     imported = convert(provider(), mappings)
     assert routing(imported)["default_fallbacks"] == ["two"]
     assert routing(imported)["fallbacks"] == {"two": {"terminal": True}}
@@ -615,27 +762,33 @@ def test_empty_and_default_chains() -> None:
 
 def test_capabilities() -> None:
     mappings = (
-        "capabilities:\n  code: {preferred_models: [two, nope], models: [one], routing_strategy: direct}\n"
-        "  legacy: {models: [one, two, one]}\n  hollow: {models: [nope]}\n  one: {models: [two]}\n"
-        "  default: {models: [two]}\n"
-        "fallback_chains: {code: {chain: [one, code]}}\n"
+        "capabilities:\n  code: {preferred_models: [two, nope], models: [one], routing_strategy:"
+        " direct}\n  legacy: {models: [one, two, one]}\n  hollow: {models: [nope]}\n  one: {models:"
+        " [two]}\n  default: {models: [two]}\nfallback_chains: {code: {chain: [one, code]}}\n"
     )
     imported = convert(provider(), mappings)
     expected = {"code": {"models": ["two", "one"]}, "legacy": {"models": ["one", "two"]}}
     assert routing(imported)["capabilities"] == expected
-    assert told(imported, "capabilities.code.models", "Not supported") == "preferred_models takes precedence"
+    assert (
+        told(imported, "capabilities.code.models", "Not supported")
+        == "preferred_models takes precedence"
+    )
     for name in ("hollow", "one", "default"):
-        assert "the capability is left out" in told(imported, f"capabilities.{name}", "Not supported")
+        assert "the capability is left out" in told(
+            imported, f"capabilities.{name}", "Not supported"
+        )
     assert document(imported)
 
 
-@pytest.mark.parametrize("section", ["patterns", "routing_rules.default_provider", "special_cases.geographic_routing"])
+@pytest.mark.parametrize(
+    "section", ["patterns", "routing_rules.default_provider", "special_cases.geographic_routing"]
+)
 def test_sections_that_never_had_an_effect(section: str) -> None:
     imported = import_stack(read("workstation"), "old")
     assert "never had an effect" in told(imported, section, "Not supported")
 
 
-# -- input -------------------------------------------------------------------------------------------------
+# -- input -----------------------------------------------------------------------------------------
 
 P, M = FILES
 
@@ -647,14 +800,22 @@ P, M = FILES
         (provider(), None, [f"{M}: there is no such file; if"]),
         (None, "", [f"{P}: there is no such file"]),
         ("a: [", "a: b: c", [f"{P}:1:5: not YAML", f"{M}:1:5: not YAML"]),
-        ("- a", "text", [f"{P}:1:1: the file is not a mapping", f"{M}:1:1: the file is not a mapping"]),
+        (
+            "- a",
+            "text",
+            [f"{P}:1:1: the file is not a mapping", f"{M}:1:1: the file is not a mapping"],
+        ),
         ("", "", [f"{P}:1:1: the file is not a mapping"]),
         ("metadata: {}", "", [f"{P}:1:1: there is no key providers"]),
         ("\nproviders: []", "", [f"{P}:2:1: providers is not a mapping"]),
         (b"\xff\xfe\x00", "", [f"{P}: not YAML"]),
         ("a: &x [*x]", "", [f"{P}:1:4: an alias is inside"]),
         ("a: !!python/name:os.system x", "", [f"{P}:1:4: could not"]),
-        ("a: 2024-99-99", "? [a]\n: 1", [f"{P}:1:4: month must be", f"{M}:1:3: a key must be a scalar"]),
+        (
+            "a: 2024-99-99",
+            "? [a]\n: 1",
+            [f"{P}:1:4: month must be", f"{M}:1:3: a key must be a scalar"],
+        ),
         ("<<: 1", "a: 1\n---\nb: 1", [f"{P}:1:5: << needs an alias", f"{M}:2:1: not YAML"]),
         ("a: " + "[" * 3000, "", [f"{P}: nested too deeply"]),
     ],
@@ -662,9 +823,19 @@ P, M = FILES
 def test_input_errors_are_told_all_at_once(
     providers: str | bytes | None, mappings: str | None, problems: list[str]
 ) -> None:
-    given = {name: text for name, text in zip(FILES, (providers, mappings), strict=True) if text is not None}
+    given = {
+        name: text
+        for name, text in zip(FILES, (providers, mappings), strict=True)
+        if text is not None
+    }
     with pytest.raises(InputError) as caught:
-        import_stack({name: text.encode() if isinstance(text, str) else text for name, text in given.items()}, "old")
+        import_stack(
+            {
+                name: text.encode() if isinstance(text, str) else text
+                for name, text in given.items()
+            },
+            "old",
+        )
     assert len(caught.value.problems) == len(problems), caught.value.problems
     for found, expected in zip(caught.value.problems, problems, strict=True):
         assert found.startswith(f"old/{expected}")
@@ -675,7 +846,9 @@ def test_nested_aliases_do_not_explode() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
     with pytest.raises(InputError, match="more than 200000 values"):
-        import_stack({"providers.yaml": "\n".join(lines).encode(), "model-mappings.yaml": b""}, "old")
+        import_stack(
+            {"providers.yaml": "\n".join(lines).encode(), "model-mappings.yaml": b""}, "old"
+        )
 
 
 def test_empty_mappings_are_no_error() -> None:

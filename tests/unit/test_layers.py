@@ -12,10 +12,16 @@ from catalogues import ROOT
 CORE = ROOT / "src/modelyard"
 IMPORTER = ROOT / "src/modelyard_importer"
 
-OUTSIDE = frozenset("asyncio fcntl http io os pathlib secrets shutil socket subprocess tempfile threading".split())
-"""Modules of the standard library that reach files, the network or other processes; and urllib.request."""
+OUTSIDE = frozenset(
+    "asyncio fcntl http io os pathlib secrets shutil socket subprocess tempfile threading".split()
+)
+"""Modules of the standard library that reach files, the network or other processes; and
+urllib.request."""
 
-MAY = {"controller": "it is what this folder is for", "dashboards/queries.py": "reads the generated dashboards"}
+MAY = {
+    "controller": "it is what this folder is for",
+    "dashboards/queries.py": "reads the generated dashboards",
+}
 
 TOP = {"kinds", "names"}
 ASKS = {
@@ -51,12 +57,18 @@ MODULES = sorted(str(path.relative_to(CORE)) for path in CORE.rglob("*.py") if p
 def test_only_the_controllers_part_reaches_out(module: str) -> None:
     if module in MAY or module.partition("/")[0] in MAY:
         return
-    found = {name for name in imports(CORE / module) if name.split(".")[0] in OUTSIDE or "urllib.request" in name}
+    found = {
+        name
+        for name in imports(CORE / module)
+        if name.split(".")[0] in OUTSIDE or "urllib.request" in name
+    }
     assert found == set()
     assert " open(" not in (CORE / module).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", [*MODULES, "compile.py", "diagnostics.py", "kinds.py", "names.py"])
+@pytest.mark.parametrize(
+    "module", [*MODULES, "compile.py", "diagnostics.py", "kinds.py", "names.py"]
+)
 def test_folders_ask_those_they_may(module: str) -> None:
     own = module.partition("/")[0].removesuffix(".py")
     asked = {name.split(".")[1] for name in imports(CORE / module) if name.startswith("modelyard.")}
@@ -73,6 +85,14 @@ def test_importer_asks_the_core(module: str) -> None:
 
 
 def test_nothing_asks_the_importer_but_its_verb() -> None:
-    modules = [path for part in (CORE, ROOT / "src/modelyard_ansible", ROOT / "plugins") for path in part.rglob("*.py")]
-    asking = [path.name for path in modules if any(name.startswith("modelyard_importer") for name in imports(path))]
+    modules = [
+        path
+        for part in (CORE, ROOT / "src/modelyard_ansible", ROOT / "plugins")
+        for path in part.rglob("*.py")
+    ]
+    asking = [
+        path.name
+        for path in modules
+        if any(name.startswith("modelyard_importer") for name in imports(path))
+    ]
     assert asking == ["modelyard_import.py"]

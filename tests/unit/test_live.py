@@ -50,7 +50,9 @@ def test_the_same_plan_changes_nothing() -> None:
 
 def test_fresh_host_gets_everything() -> None:
     (found,) = compare(compiled().hosts, {"one": {}})
-    assert [(change.service, change.kind) for change in found.services] == [(name, "add") for name in SERVICES]
+    assert [(change.service, change.kind) for change in found.services] == [
+        (name, "add") for name in SERVICES
+    ]
     assert found.names_added == ("small", "large:7b", "big-cloud")
 
 
@@ -67,12 +69,18 @@ def test_a_port_of_the_door() -> None:
 
 
 def test_a_setting_of_one_model() -> None:
-    text = change("/models/small.gguf}", "/models/small.gguf}\n        context_length: 4096\n        rpm: 60")
+    text = change(
+        "/models/small.gguf}", "/models/small.gguf}\n        context_length: 4096\n        rpm: 60"
+    )
     found = changes(CATALOGUE, text)
     assert details(found, "llama-cpp@small") == ("instance.context_length: not set → 4096",)
     assert "model small: litellm_params.rpm added: 60" in details(found, "litellm")
-    assert details(changes(text, CATALOGUE), "llama-cpp@small") == ("instance.context_length: 4096 → not set",)
-    assert "model small: litellm_params.rpm removed (was 60)" in details(changes(text, CATALOGUE), "litellm")
+    assert details(changes(text, CATALOGUE), "llama-cpp@small") == (
+        "instance.context_length: 4096 → not set",
+    )
+    assert "model small: litellm_params.rpm removed (was 60)" in details(
+        changes(text, CATALOGUE), "litellm"
+    )
 
 
 MORE = change(
@@ -87,8 +95,8 @@ def test_names_that_appear() -> None:
     assert found.names_removed == ()
     assert "model other-cloud added" in details(found, "litellm")
     assert (
-        'document.router_settings.fallbacks["large:7b"]: small, big-cloud → small, big-cloud, other-cloud'
-        in details(found, "litellm")
+        'document.router_settings.fallbacks["large:7b"]: small, big-cloud → small, big-cloud,'
+        " other-cloud" in details(found, "litellm")
     )
 
 
@@ -103,7 +111,10 @@ def test_names_that_go_away_need_a_word() -> None:
 
 
 def test_an_engine_that_is_no_longer_planned_is_removed() -> None:
-    less = change("      - name: large:7b\n        source: {path: /models/large.gguf}\n        port: 8081\n", "")
+    less = change(
+        "      - name: large:7b\n        source: {path: /models/large.gguf}\n        port: 8081\n",
+        "",
+    )
     less = change("    large:7b: {chain: [small, big-cloud]}\n", "", less)
     found = changes(CATALOGUE, less)
     assert ServiceChange("llama-cpp@large-7b", "remove", since=SINCE) in found.services
@@ -111,7 +122,9 @@ def test_an_engine_that_is_no_longer_planned_is_removed() -> None:
 
 def test_a_provider_that_is_disabled_takes_its_engines_and_names() -> None:
     before = change("    group: llm_local\n", "    group: llm_local\n    status: disabled\n")
-    less = change("    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n", "", before)
+    less = change(
+        "    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n", "", before
+    )
     found = changes(CATALOGUE, less)
     removed = [change.service for change in found.services if change.kind == "remove"]
     assert removed == ["llama-cpp@large-7b", "llama-cpp@small"]
@@ -125,20 +138,27 @@ def test_a_host_that_left_redis_loses_it() -> None:
 
 def test_a_host_that_left_all_groups_is_emptied() -> None:
     before = live(compiled(groups=TWO, addresses=ADDRESSES))
-    groups = {"llm_stack": ["one", "two"]} | {name: ["two"] for name in ("llm_local", "llm_gateway", "llm_redis")}
-    found, _ = compare(compiled(groups=groups, addresses=ADDRESSES).hosts, {"one": before, "two": {}})
+    groups = {"llm_stack": ["one", "two"]} | {
+        name: ["two"] for name in ("llm_local", "llm_gateway", "llm_redis")
+    }
+    found, _ = compare(
+        compiled(groups=groups, addresses=ADDRESSES).hosts, {"one": before, "two": {}}
+    )
     assert {change.service for change in found.services if change.kind == "remove"} == before.keys()
     assert found.names_removed == ()
     assert not found.unchanged
 
 
 def test_other_services_are_left_running_and_named() -> None:
-    """One of a newer version, say: site.yml has nothing that takes it away, so `plan` must not promise it."""
+    """One of a newer version, say: site.yml has nothing that takes it away, so `plan` must not
+    promise it."""
     before = live(compiled())
     before["newer"] = before["redis"]
     (found,) = compare(compiled().hosts, {"one": before})
     assert found.services == (ServiceChange("newer", "left", since=SINCE),)
-    line = f"left     newer (live since {SINCE}): unknown to this version; site.yml leaves it running"
+    line = (
+        f"left     newer (live since {SINCE}): unknown to this version; site.yml leaves it running"
+    )
     assert line in render_changes([found])
 
 
@@ -148,12 +168,18 @@ def test_a_gateway_that_moved_away_takes_only_names_that_no_other_serves() -> No
         after = compiled(text, groups={**TWO, "llm_gateway": ["two"]}, addresses=ADDRESSES)
         found, other = compare(after.hosts, {"one": before, "two": {}})
         assert found.names_removed == removed
-        assert [change.service for change in found.services if change.kind == "remove"] == ["haproxy", "litellm"]
+        assert [change.service for change in found.services if change.kind == "remove"] == [
+            "haproxy",
+            "litellm",
+        ]
         assert other.names_added == tuple(after.public_names)
 
 
 def test_deployments_of_one_model_are_told_by_id() -> None:
-    one, two = compiled(groups={**TWO, "llm_local": ["one"]}), compiled(groups=TWO, addresses=ADDRESSES)
+    one, two = (
+        compiled(groups={**TWO, "llm_local": ["one"]}),
+        compiled(groups=TWO, addresses=ADDRESSES),
+    )
     found, _ = compare(two.hosts, {"one": live(one)})
     assert "model small, deployment local/two/small added" in details(found, "litellm")
     found, _ = compare(one.hosts, {"one": live(two)})
@@ -163,13 +189,18 @@ def test_deployments_of_one_model_are_told_by_id() -> None:
 def test_order_alone() -> None:
     first = "      - name: small\n        source: {path: /models/small.gguf}\n"
     text = change(first, "").replace("        port: 8081\n", f"        port: 8081\n{first}")
-    assert details(changes(CATALOGUE, text), "litellm") == ("only the order of its entries differs",)
+    assert details(changes(CATALOGUE, text), "litellm") == (
+        "only the order of its entries differs",
+    )
 
 
 def test_first_chain_of_all() -> None:
-    """Without any chain the document has an empty list, which must not be shown as one value turned into another."""
+    """Without any chain the document has an empty list, which must not be shown as one value turned
+    into another."""
     without = change(
-        "{chain: [small, big-cloud]}", "{terminal: true}", change("{chain: [big-cloud]}", "{terminal: true}")
+        "{chain: [small, big-cloud]}",
+        "{terminal: true}",
+        change("{chain: [big-cloud]}", "{terminal: true}"),
     )
     assert "document.router_settings.fallbacks.small added: big-cloud" in details(
         changes(without, CATALOGUE), "litellm"
@@ -195,14 +226,17 @@ def test_hosts_that_are_not_known_hide_nothing() -> None:
     assert "  one: nothing, 5 services as planned\n" in text
     assert "  two: live releases are not known (not reachable: No route)" in text
     assert "  three: live releases are not known (not asked (--limit))" in text
-    assert render_changes(compare(result.hosts, {"one": hanging})).splitlines()[1] == (
-        "  one: live releases are not known (Timed out after 30 second(s).)"
+    assert (
+        render_changes(compare(result.hosts, {"one": hanging})).splitlines()[1]
+        == "  one: live releases are not known (Timed out after 30 second(s).)"
     )
 
 
 def test_long_lists_are_cut() -> None:
     many = "".join(f"      - name: m{number}\n" for number in range(MOST_DETAILS + 5))
-    found = changes(CATALOGUE, change("      - name: big-cloud\n", f"      - name: big-cloud\n{many}"))
+    found = changes(
+        CATALOGUE, change("      - name: big-cloud\n", f"      - name: big-cloud\n{many}")
+    )
     assert len(details(found, "litellm")) == MOST_DETAILS + 5
     text = render_changes([found])
     assert text.count("model m") == MOST_DETAILS
@@ -294,7 +328,8 @@ def test_what_an_earlier_version_recorded() -> None:
 
 @pytest.mark.parametrize("more", [{}, {"argv": ["--model", "@MODEL@"], "gpu_argv": ["-1"]}])
 def test_what_follows_from_the_rest_is_not_compared(more: dict[str, Any]) -> None:
-    """An older version recorded no command line, or another one: a run may restart the engine, the plan is the same."""
+    """An older version recorded no command line, or another one: a run may restart the engine, the
+    plan is the same."""
     before = live(compiled())
     part = before["llama-cpp@small"]["plan"]
     before["llama-cpp@small"]["plan"] = {**part, "instance": {**part["instance"], **more}}

@@ -37,11 +37,18 @@ def good() -> Run:
 
 
 def test_percentiles(good: Run) -> None:
-    assert [good.entries[0].percentile(share) for share in (0.5, 0.95, 0.951, 0.99)] == [80, 120, 300, 300]
+    assert [good.entries[0].percentile(share) for share in (0.5, 0.95, 0.951, 0.99)] == [
+        80,
+        120,
+        300,
+        300,
+    ]
     assert entry(CHAT, {}).percentile(0.5) is None
 
 
-def test_the_table_has_a_row_per_name_and_kind(good: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_table_has_a_row_per_name_and_kind(
+    good: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert loadtest.report(good, Limits(), tmp_path) == 0
     said = capsys.readouterr()
     assert [line.split() for line in said.out.splitlines()[1:4]] == [
@@ -57,7 +64,10 @@ def test_the_table_has_a_row_per_name_and_kind(good: Run, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("impossible", "named"),
     [
-        ({"first_token_p95_ms": 89}, ["missed: p95 of the first token, one: 90 ms, limit: at most 89 ms"]),
+        (
+            {"first_token_p95_ms": 89},
+            ["missed: p95 of the first token, one: 90 ms, limit: at most 89 ms"],
+        ),
         (
             {"answer_p95_ms": 119},
             [
@@ -69,7 +79,11 @@ def test_the_table_has_a_row_per_name_and_kind(good: Run, capsys: pytest.Capture
     ],
 )
 def test_a_missed_threshold_is_named_and_fails(
-    good: Run, impossible: dict[str, Any], named: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    good: Run,
+    impossible: dict[str, Any],
+    named: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     assert loadtest.report(good, replace(Limits(), **impossible), tmp_path) == 1
     said = capsys.readouterr()
@@ -84,7 +98,9 @@ def test_a_failed_request_and_a_missing_first_token_are_missed_thresholds(
     assert loadtest.report(run, UNTIMED, tmp_path) == 1
     said = capsys.readouterr()
     assert said.err == "loadtest: missed: failed requests: 2, limit: at most 0\n"
-    assert ["status", "503", "one,", "stream", "2"] in [line.split() for line in said.out.splitlines()]
+    assert ["status", "503", "one,", "stream", "2"] in [
+        line.split() for line in said.out.splitlines()
+    ]
     assert loadtest.report(run, Limits(), tmp_path) == 1
     said = capsys.readouterr()
     assert "p95 of the first token, one: none seen, limit" in said.err
@@ -97,22 +113,30 @@ def test_inventories_of_the_lab(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert loadtest.main(["--check", "--inventory", name]) == 0
 
 
-@pytest.mark.parametrize("name", ["inventories/workstation", "inventories", "/etc/ansible/hosts", "inventories/lab/x"])
+@pytest.mark.parametrize(
+    "name", ["inventories/workstation", "inventories", "/etc/ansible/hosts", "inventories/lab/x"]
+)
 def test_other_inventories_are_refused(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
     assert loadtest.main(["--check", "--inventory", name]) == 2
-    assert capsys.readouterr().err == (
-        f"loadtest: INVENTORY={name}: a load is sent to the lab only: inventories/lab or inventories/lab-engines\n"
+    assert (
+        capsys.readouterr().err
+        == f"loadtest: INVENTORY={name}: a load is sent to the lab only: inventories/lab or"
+        " inventories/lab-engines\n"
     )
 
 
 @pytest.mark.parametrize("option", ["users", "seconds"])
 @pytest.mark.parametrize("text", ["0", "-1", "100000", "4.5", "1e1", "²", "four", "", " 7"])
-def test_silly_sizes_are_refused(option: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_silly_sizes_are_refused(
+    option: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert loadtest.main(["--check", f"--{option}={text}"]) == 2
-    assert capsys.readouterr().err.startswith(f"loadtest: {option.upper()}={text}: a whole number from ")
+    assert capsys.readouterr().err.startswith(
+        f"loadtest: {option.upper()}={text}: a whole number from "
+    )
 
 
 @pytest.mark.parametrize("address", [*LAB, "127.0.0.1", "127.9.9.9", "::1"])
@@ -157,7 +181,11 @@ class Stub(BaseHTTPRequestHandler):
         if model in ("refuses", "moves"):
             self.chunk("{}")
         elif not stream:
-            self.chunk(json.dumps({"choices": [] if model == "empty" else [{"message": {"content": "hello"}}]}))
+            self.chunk(
+                json.dumps(
+                    {"choices": [] if model == "empty" else [{"message": {"content": "hello"}}]}
+                )
+            )
         else:
             self.event({"choices": [{"delta": {"role": "assistant", "content": ""}}]})
             if model != "empty":
@@ -195,10 +223,13 @@ def stub() -> Iterator[str]:
 
 
 def test_locust_counts_what_fails_and_stops_in_time(stub: str, tmp_path: Path) -> None:
-    """Real Locust against a stand-in for the gateway; the number of requests ends it, long before the time."""
+    """Real Locust against a stand-in for the gateway; the number of requests ends it, long before
+    the time."""
     names = ["good", "refuses", "moves", "empty", "breaks", "cut", "ends early"]
     started = time.monotonic()
-    run = loadtest.locust(Target(stub, names), KEY, 2, 120, tmp_path / "results", requests=2 * 3 * len(names))
+    run = loadtest.locust(
+        Target(stub, names), KEY, 2, 120, tmp_path / "results", requests=2 * 3 * len(names)
+    )
     assert time.monotonic() - started < 100
     assert {(one.name, one.kind): (one.requests, one.failed) for one in run.entries} == {
         **{(name, CHAT): (3, 3 if name in ("refuses", "moves", "empty") else 0) for name in names},
@@ -215,9 +246,14 @@ def test_locust_counts_what_fails_and_stops_in_time(stub: str, tmp_path: Path) -
     assert "without an end" in said["ends early", STREAM]
 
     good, first = (
-        next(one for one in run.entries if (one.name, one.kind) == ("good", k)) for k in (STREAM, FIRST_TOKEN)
+        next(one for one in run.entries if (one.name, one.kind) == ("good", k))
+        for k in (STREAM, FIRST_TOKEN)
     )
     assert (good.percentile(0) or 0) >= Stub.PAUSE_S * 1000 > 0
     assert (first.percentile(0.5) or 0) < (good.percentile(0.5) or 0)
     assert "good" in (tmp_path / "results/report.html").read_text(encoding="utf-8")
-    assert [path.name for path in (tmp_path / "results").iterdir() if KEY in path.read_text(encoding="utf-8")] == []
+    assert [
+        path.name
+        for path in (tmp_path / "results").iterdir()
+        if KEY in path.read_text(encoding="utf-8")
+    ] == []

@@ -10,7 +10,8 @@ from test_engines import ADDRESSES, CATALOGUE, GROUPS, HOSTS
 
 WATCHED = f"{CATALOGUE}llm_monitoring: {{}}\n"
 GRAFANA = (
-    f'  grafana: {{version: "12.3.0", source: {{url: "https://x.example/g-{{version}}.tgz", sha256: {"b" * 64}}}}}\n'
+    '  grafana: {version: "12.3.0", source: {url: "https://x.example/g-{version}.tgz", sha256:'
+    f" {'b' * 64}}}}}\n"
 )
 
 
@@ -29,9 +30,14 @@ def plans(text: str = WATCHED, host: str = "g", **keywords: Any) -> dict[str, An
     return dict(out.plans)
 
 
-def scraped(found: dict[str, Any], host: str = "g") -> list[tuple[str, str | None, str | None, list[str]]]:
+def scraped(
+    found: dict[str, Any], host: str = "g"
+) -> list[tuple[str, str | None, str | None, list[str]]]:
     jobs = found[host]["prometheus"]["scrape"]
-    return [(j["job"], j["credential"], j["module"], [target["address"] for target in j["targets"]]) for j in jobs]
+    return [
+        (j["job"], j["credential"], j["module"], [target["address"] for target in j["targets"]])
+        for j in jobs
+    ]
 
 
 def test_everything_is_watched_where_it_listens() -> None:
@@ -56,7 +62,10 @@ def test_everything_is_watched_where_it_listens() -> None:
 
 
 def test_only_who_asks_is_let_in() -> None:
-    rules = {(rule["service"], rule["port"]): rule["from"] for rule in plans(host="b")["a"]["firewall"]["rules"]}
+    rules = {
+        (rule["service"], rule["port"]): rule["from"]
+        for rule in plans(host="b")["a"]["firewall"]["rules"]
+    }
     assert rules == {
         ("ollama@ollama", 11434): ["10.0.0.2", "10.0.0.9"],
         ("llama-cpp@tiny-7b", 8080): ["10.0.0.2", "10.0.0.9"],
@@ -64,7 +73,10 @@ def test_only_who_asks_is_let_in() -> None:
         ("exporter@node", 9100): ["10.0.0.2"],
         ("exporter@host", 9117): ["10.0.0.2"],
     }
-    rules = {(rule["service"], rule["port"]): rule["from"] for rule in plans(host="b")["g"]["firewall"]["rules"]}
+    rules = {
+        (rule["service"], rule["port"]): rule["from"]
+        for rule in plans(host="b")["g"]["firewall"]["rules"]
+    }
     assert rules == {
         ("haproxy", 8405): ["10.0.0.2"],
         ("exporter@node", 9100): ["10.0.0.2"],
@@ -88,7 +100,9 @@ def test_one_machine_keeps_to_itself() -> None:
 
 def test_every_engine_is_asked_for_a_token_unless_it_is_off() -> None:
     def probes(text: str) -> list[str]:
-        hosts = next(exporter for exporter in plans(text)["a"]["exporters"] if exporter["kind"] == "host")
+        hosts = next(
+            exporter for exporter in plans(text)["a"]["exporters"] if exporter["kind"] == "host"
+        )
         return [f"{probe['model']} {probe['credential']}" for probe in hosts["settings"]["probes"]]
 
     # Ollama's `chatty` would have to be loaded for that.
@@ -101,11 +115,16 @@ def test_every_engine_is_asked_for_a_token_unless_it_is_off() -> None:
     [
         (WATCHED, {}, ["no host in group llm_monitoring"]),
         (WATCHED, {"llm_monitoring": ["g"]}, ["llm_versions names no archive of it"]),
-        (WATCHED.replace("llm_monitoring", f"{GRAFANA}llm_monitoring"), {"llm_monitoring": ["g"]}, []),
+        (
+            WATCHED.replace("llm_monitoring", f"{GRAFANA}llm_monitoring"),
+            {"llm_monitoring": ["g"]},
+            [],
+        ),
         (CATALOGUE + "llm_monitoring: true\n", {}, ["no host in group llm_monitoring"]),
         (CATALOGUE + "llm_monitoring: false\n", {"llm_monitoring": ["g"]}, []),
         (
-            CATALOGUE + "llm_monitoring: false\nllm_overrides: {monitoring: {grafana: {port: 1}}}\n",
+            CATALOGUE
+            + "llm_monitoring: false\nllm_overrides: {monitoring: {grafana: {port: 1}}}\n",
             {"llm_monitoring": ["g"]},
             [],
         ),
@@ -117,20 +136,28 @@ def test_every_engine_is_asked_for_a_token_unless_it_is_off() -> None:
         ),
     ],
 )
-def test_what_is_left_out_is_said(text: str, groups: dict[str, list[str]], left_out: list[str]) -> None:
+def test_what_is_left_out_is_said(
+    text: str, groups: dict[str, list[str]], left_out: list[str]
+) -> None:
     out = result(text, groups=GROUPS | groups)
     assert out.errors == [], [error.render() for error in out.errors]
     assert [entry["reason"] for entry in out.left_out if entry["kind"] == "monitoring"] == left_out
     on = bool(groups) and "llm_monitoring: {}" in text
-    assert [bool(out.plans["g"][part]) for part in ("exporters", "prometheus", "alertmanager")] == [on] * 3
+    assert [bool(out.plans["g"][part]) for part in ("exporters", "prometheus", "alertmanager")] == [
+        on
+    ] * 3
     assert bool(out.plans["g"]["grafana"]) is (on and not left_out)
 
 
 def test_alerts_go_where_the_catalogue_says() -> None:
     assert (
-        plans()["g"]["alertmanager"] | {"webhook": None, "email": None, "secrets": {}} == plans()["g"]["alertmanager"]
+        plans()["g"]["alertmanager"] | {"webhook": None, "email": None, "secrets": {}}
+        == plans()["g"]["alertmanager"]
     )
-    mail = "{to: a@b.example, sender: c@d.example, smarthost: 'mail.example:587', username: u, password_env: KEY}"
+    mail = (
+        "{to: a@b.example, sender: c@d.example, smarthost: 'mail.example:587', username: u,"
+        " password_env: KEY}"
+    )
     settings = f"llm_monitoring: {{alertmanager: {{email: {mail}}}}}\n"
     found = plans(CATALOGUE + settings, secrets=frozenset({"KEY"}))["g"]["alertmanager"]
     assert found["secrets"] == {"EMAIL_PASSWORD": "KEY"}
@@ -146,7 +173,10 @@ def test_alerts_go_where_the_catalogue_says() -> None:
 def test_grafana_is_had_from_where_the_catalogue_says() -> None:
     grafana = plans(WATCHED.replace("llm_monitoring", f"{GRAFANA}llm_monitoring"))["g"]["grafana"]
     assert grafana["source"] == {"url": "https://x.example/g-12.3.0.tgz", "sha256": "b" * 64}
-    assert grafana["secrets"] == {"ADMIN_PASSWORD": "GRAFANA_ADMIN_PASSWORD", "SECRET_KEY": "GRAFANA_SECRET_KEY"}
+    assert grafana["secrets"] == {
+        "ADMIN_PASSWORD": "GRAFANA_ADMIN_PASSWORD",
+        "SECRET_KEY": "GRAFANA_SECRET_KEY",
+    }
     assert grafana["prometheus_url"] == "http://127.0.0.1:9090"
 
 
@@ -156,7 +186,11 @@ def test_grafana_is_had_from_where_the_catalogue_says() -> None:
         ("{prometheus: {port: 9100}}", "port-clash", "prometheus"),
         ("{exporters: {node: 11434}}", "port-clash", '"ollama"'),
         ("{exporters: {gateway: 4001}}", "port-clash", "gateway slot blue"),
-        ("{alertmanager: {webhook: {url: 'http://x/', token_env: HOOK}}}", "secret-undefined", "HOOK"),
+        (
+            "{alertmanager: {webhook: {url: 'http://x/', token_env: HOOK}}}",
+            "secret-undefined",
+            "HOOK",
+        ),
         ("{alertmanager: {webhook: {url: 'http://me:key@x/'}}}", "invalid-value", "credentials"),
         (
             "{alertmanager: {email: {to: a@b, sender: a@b, smarthost: 'b:25', username: u}}}",

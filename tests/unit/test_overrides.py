@@ -1,4 +1,5 @@
-"""Overrides: merged key by key, models by name, null removes, origins of what was really written last."""
+"""Overrides: merged key by key, models by name, null removes, origins of what was really written
+last."""
 
 from __future__ import annotations
 
@@ -48,18 +49,24 @@ def test_null_removes() -> None:
 @pytest.mark.parametrize("kind", ["context_window_fallbacks", "content_policy_fallbacks"])
 def test_a_chain_for_one_kind_of_error_is_replaced_whole(kind: str) -> None:
     base = change("  fallbacks:\n", f"  {kind}: {{small: {{chain: [big-cloud]}}}}\n  fallbacks:\n")
-    result = compiled(base, llm_overrides=over(f"routing: {{{kind}: {{small: {{terminal: true}}}}}}"))
+    result = compiled(
+        base, llm_overrides=over(f"routing: {{{kind}: {{small: {{terminal: true}}}}}}")
+    )
     assert [d.render() for d in result.errors] == []
 
 
 def test_one_of_several_shapes_is_replaced_whole() -> None:
     override = over(
         "{routing: {fallbacks: {'large:7b': {terminal: true}}},"
-        " providers: {local: {models: {small: {source: {url: 'https://e.org/m', sha256: " + "b" * 64 + "}}}}}}"
+        " providers: {local: {models: {small: {source: {url: 'https://e.org/m', sha256: "
+        + "b" * 64
+        + "}}}}}}"
     )
     result = compiled(llm_overrides=override)
     assert document(result)["router_settings"]["fallbacks"] == [{"small": ["big-cloud"]}]
-    sources = {one["model"]: one["source"] for one in part(result.plans["one"], "llama_cpp")["instances"]}
+    sources = {
+        one["model"]: one["source"] for one in part(result.plans["one"], "llama_cpp")["instances"]
+    }
     assert sources["small"]["url"] == "https://e.org/m"
 
 
@@ -71,7 +78,11 @@ def test_one_of_several_shapes_is_replaced_whole() -> None:
         ("provider: {local: {port: 1}}", "unknown-key", 'did you mean "providers"?'),
         ("llm_gateway: {port: 1}", "unknown-key", 'did you mean "gateway"?'),
         ("providers: {locl: {port: 9000}}", "missing-key", 'did you mean "local"?'),
-        ("routing: {fallbacks: {small: {chain: [big-clod]}}}", "unknown-model", 'did you mean "big-cloud"?'),
+        (
+            "routing: {fallbacks: {small: {chain: [big-clod]}}}",
+            "unknown-model",
+            'did you mean "big-cloud"?',
+        ),
         ("gateway: {redis: {maxmem: 1}}", "unknown-key", "maxmemory_"),
     ],
 )
@@ -89,9 +100,13 @@ def test_not_a_mapping() -> None:
 
 def test_origins_survive_merging() -> None:
     base = load(
-        "providers:\n  a:\n    port: 1\n    models:\n      - name: x\n        rpm: 1\n      - name: y\n        rpm: 2\n"
+        "providers:\n  a:\n    port: 1\n    models:\n      - name: x\n        rpm: 1\n      - name:"
+        " y\n        rpm: 2\n"
     )
-    changed = load("providers:\n  a:\n    models:\n      x: null\n      y:\n        tpm: 3\n    port: 2\n", "two.yml")
+    changed = load(
+        "providers:\n  a:\n    models:\n      x: null\n      y:\n        tpm: 3\n    port: 2\n",
+        "two.yml",
+    )
     merged, _removed, problems = apply_overrides(base, {"llm_overrides": changed}, probe)
     assert problems == []
     source = SourceMap(merged, probe)
@@ -121,7 +136,9 @@ def test_merging_changes_no_input() -> None:
 
 
 def test_duplicate_after_override() -> None:
-    result = compiled(change("port: 8081", "port: 8081\n        rpm: 0"), llm_overrides=over("gateway: {port: 0}"))
+    result = compiled(
+        change("port: 8081", "port: 8081\n        rpm: 0"), llm_overrides=over("gateway: {port: 0}")
+    )
     assert places(result) == [("invalid-value", 12), ("invalid-value", 1)]
 
 
@@ -137,23 +154,34 @@ GONE = "which was removed at mine.yml:1:"
             '{fallbacks: {"large:7b": {chain: ["big-cloud"]}}}',
         ),
         (
-            "{providers: {cloud: null}, routing: {fallbacks: {big-cloud: null, 'large:7b': {chain: [small]}}}}",
+            (
+                "{providers: {cloud: null}, routing: {fallbacks: {big-cloud: null, 'large:7b':"
+                " {chain: [small]}}}}"
+            ),
             'the chain of "small" names "big-cloud", ' + GONE,
             '{fallbacks: {"small": {terminal: true}}}',
         ),
         (
-            "{providers: {cloud: null}, routing: {fallbacks: {'large:7b': {chain: [small]}, small: {terminal: true}}}}",
+            (
+                "{providers: {cloud: null}, routing: {fallbacks: {'large:7b': {chain: [small]},"
+                " small: {terminal: true}}}}"
+            ),
             'a chain for "big-cloud", ' + GONE,
             '{fallbacks: {"big-cloud": null}}',
         ),
     ],
 )
-def test_names_that_an_override_removed_are_no_typos(override: str, message: str, instead: str) -> None:
+def test_names_that_an_override_removed_are_no_typos(
+    override: str, message: str, instead: str
+) -> None:
     """Nearest names would be a poor hint for what somebody took out on purpose."""
     result = compiled(llm_overrides=over(override))
     assert [d.code for d in result.errors] == ["unknown-model"]
     assert message in result.errors[0].message
-    assert result.errors[0].hint == f"to remove it here, too, add to llm_overrides: {{routing: {instead}}}"
+    assert (
+        result.errors[0].hint
+        == f"to remove it here, too, add to llm_overrides: {{routing: {instead}}}"
+    )
     repair = load(result.errors[0].hint.partition("llm_overrides: ")[2])
     assert compiled(llm_overrides_a=over(override), llm_overrides_b=repair).errors == []
 
@@ -175,26 +203,35 @@ def test_names_that_an_override_removed_are_no_typos(override: str, message: str
         ),
         (
             "capabilities: {code: {models: [small]}}",
-            "{providers: {local: {models: {small: null}}},"
-            " routing: {fallbacks: {small: null, 'large:7b': {chain: [big-cloud]}}}}",
+            (
+                "{providers: {local: {models: {small: null}}},"
+                " routing: {fallbacks: {small: null, 'large:7b': {chain: [big-cloud]}}}}"
+            ),
             "unknown-model",
             '{capabilities: {"code": null}}',
         ),
         (
             "default_fallbacks: [small, big-cloud]",
-            "{providers: {local: {models: {small: null}}},"
-            " routing: {fallbacks: {small: null, 'large:7b': {chain: [big-cloud]}}}}",
+            (
+                "{providers: {local: {models: {small: null}}},"
+                " routing: {fallbacks: {small: null, 'large:7b': {chain: [big-cloud]}}}}"
+            ),
             "unknown-model",
             '{default_fallbacks: ["big-cloud"]}',
         ),
     ],
 )
-def test_removed_names_elsewhere_in_the_routing(extra: str, override: str, code: str, instead: str) -> None:
+def test_removed_names_elsewhere_in_the_routing(
+    extra: str, override: str, code: str, instead: str
+) -> None:
     text = change("llm_routing:\n", f"llm_routing:\n  {extra}\n")
     result = compiled(text, llm_overrides=over(override))
     assert [d.code for d in result.errors] == [code]
     assert GONE in result.errors[0].message
-    assert result.errors[0].hint == f"to remove it here, too, add to llm_overrides: {{routing: {instead}}}"
+    assert (
+        result.errors[0].hint
+        == f"to remove it here, too, add to llm_overrides: {{routing: {instead}}}"
+    )
     repair = load(result.errors[0].hint.partition("llm_overrides: ")[2])
     assert compiled(text, llm_overrides_a=over(override), llm_overrides_b=repair).errors == []
 
@@ -202,7 +239,10 @@ def test_removed_names_elsewhere_in_the_routing(extra: str, override: str, code:
 def test_a_removed_name_that_came_back_is_not_removed() -> None:
     again = over("providers: {local: {models: {large:7b: {source: {path: /x}, port: 8081}}}}")
     assert (
-        compiled(llm_overrides_a=over("providers: {local: {models: {'large:7b': null}}}"), llm_overrides_b=again).errors
+        compiled(
+            llm_overrides_a=over("providers: {local: {models: {'large:7b': null}}}"),
+            llm_overrides_b=again,
+        ).errors
         == []
     )
 
@@ -232,7 +272,9 @@ def test_variable_without_effect(place: Ineffective, message: str, hint: str) ->
     groups = {"web": ["two"]}
     result = compile_inventory(replace(inventory(groups=groups), ineffective=[place]))
     text = refused(result, "variable-without-effect", 2)
-    assert text.startswith(f"all/mine.yml:2:1: error[variable-without-effect]: {place.variable} of ")
+    assert text.startswith(
+        f"all/mine.yml:2:1: error[variable-without-effect]: {place.variable} of "
+    )
     assert message in text
     assert hint in text
 

@@ -1,4 +1,5 @@
-"""The typed plan: parts for roles that are used alone, one list of listeners, and the way through JSON and back."""
+"""The typed plan: parts for roles that are used alone, one list of listeners, and the way through
+JSON and back."""
 
 from __future__ import annotations
 
@@ -30,9 +31,14 @@ def test_a_role_alone_has_the_defaults_of_the_catalogue(role: str) -> None:
     alone = part(role, NEEDED.get(role, {}))
     assert alone.keys() == planned.keys()
     differs = {key for key in alone if alone[key] != planned[key]}
-    assert differs <= {"secrets", "scrape", "document", "rules", "public_names", "metrics_listen"} | (
-        {"checks"} if role == "litellm" else set()
-    )
+    assert differs <= {
+        "secrets",
+        "scrape",
+        "document",
+        "rules",
+        "public_names",
+        "metrics_listen",
+    } | ({"checks"} if role == "litellm" else set())
 
 
 def test_what_is_given_decides_what_is_checked() -> None:
@@ -56,12 +62,20 @@ def test_what_is_given_decides_what_is_checked() -> None:
 @pytest.mark.parametrize(
     ("role", "given", "message"),
     [
-        ("redis", {"prot": 6380}, "the part of role redis is not valid: prot: Extra inputs are not permitted"),
+        (
+            "redis",
+            {"prot": 6380},
+            "the part of role redis is not valid: prot: Extra inputs are not permitted",
+        ),
         ("redis", {"port": "6380"}, "port: Input should be a valid integer"),
         ("redis", {"listen": ["localhost"]}, "listen.0: Value error, an IP address looks like"),
         ("haproxy", {"timeouts": {"request_s": 5}}, "timeouts.request_s: Extra inputs"),
         ("litellm", {}, "version: Field required"),
-        ("exporter", {"kind": "disk"}, "kind: Input should be 'node', 'host', 'redis' or 'blackbox'"),
+        (
+            "exporter",
+            {"kind": "disk"},
+            "kind: Input should be 'node', 'host', 'redis' or 'blackbox'",
+        ),
         ("base", {}, "no role 'base' has a part in the plan; these do: redis, litellm"),
     ],
 )
@@ -84,16 +98,30 @@ def test_parts_preflight_and_firewall_say_the_same_of_listeners() -> None:
     for host, plan in result(WATCHED, host="b").plans.items():
         listening = {(one["service"], one["address"], one["port"]) for one in plan["services"]}
         parts = [
-            plan[role] | {"service": role} for role in ("redis", "haproxy", "prometheus", "alertmanager") if plan[role]
+            plan[role] | {"service": role}
+            for role in ("redis", "haproxy", "prometheus", "alertmanager")
+            if plan[role]
         ]
-        parts += plan["exporters"] + [one for engine in plan["engines"] for one in engine["instances"]]
-        said = {(one["service"], address, one["port"]) for one in parts for address in one["listen"]}
+        parts += plan["exporters"] + [
+            one for engine in plan["engines"] for one in engine["instances"]
+        ]
+        said = {
+            (one["service"], address, one["port"]) for one in parts for address in one["listen"]
+        }
         if plan["haproxy"]:
-            said |= {(f"litellm@{slot}", "127.0.0.1", port) for slot, port in plan["haproxy"]["slots"].items()}
-            said |= {("haproxy", one, plan["haproxy"]["metrics_port"]) for one in plan["haproxy"]["metrics_listen"]}
+            said |= {
+                (f"litellm@{slot}", "127.0.0.1", port)
+                for slot, port in plan["haproxy"]["slots"].items()
+            }
+            said |= {
+                ("haproxy", one, plan["haproxy"]["metrics_port"])
+                for one in plan["haproxy"]["metrics_listen"]
+            }
         assert listening == said, host
         guarded = {(rule["service"], rule["port"]) for rule in plan["firewall"]["rules"]}
-        open_ports = {(service, port) for service, address, port in listening if address != "127.0.0.1"}
+        open_ports = {
+            (service, port) for service, address, port in listening if address != "127.0.0.1"
+        }
         assert guarded <= open_ports
         # The front end is for everybody.
         assert {service for service, _ in open_ports - guarded} <= {"haproxy"}

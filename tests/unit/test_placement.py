@@ -1,4 +1,5 @@
-"""Models on the GPUs that a host really has: who gets which, what does not fit, and what cannot be said."""
+"""Models on the GPUs that a host really has: who gets which, what does not fit, and what cannot be
+said."""
 
 from __future__ import annotations
 
@@ -62,12 +63,21 @@ def engine(model: str, mib: int | None = None, **more: Any) -> dict[str, Any]:
 
 def ollama(model: str, mib: int | None = None, **more: Any) -> dict[str, Any]:
     own = {"max_loaded": 1, "contexts": [list(entry) for entry in OLLAMA.contexts]}
-    return engine(model, mib, **({"service": "ollama@local", "role": "ollama", "source": None} | own | more))
+    return engine(
+        model, mib, **({"service": "ollama@local", "role": "ollama", "source": None} | own | more)
+    )
 
 
 def header(weights_mib: int) -> dict[str, Any]:
     """Of a model without any cache worth mentioning: one head of one number in one layer."""
-    tiny = {"architecture": "x", "layers": 1, "context_length": 1, "embedding": 1, "heads": 1, "vocabulary": 1}
+    tiny = {
+        "architecture": "x",
+        "layers": 1,
+        "context_length": 1,
+        "embedding": 1,
+        "heads": 1,
+        "vocabulary": 1,
+    }
     return {**tiny, "weights_bytes": weights_mib * MIB}
 
 
@@ -82,9 +92,19 @@ def fit(
     reason: str | None = None,
 ) -> Fitted:
     models = [
-        {"service": e["service"], "model": e["model"], "header": header((headers or {})[e["model"]])}
-        if e["model"] in (headers or {})
-        else {"service": e["service"], "model": e["model"], "reason": "it is not on the host yet"}
+        (
+            {
+                "service": e["service"],
+                "model": e["model"],
+                "header": header((headers or {})[e["model"]]),
+            }
+            if e["model"] in (headers or {})
+            else {
+                "service": e["service"],
+                "model": e["model"],
+                "reason": "it is not on the host yet",
+            }
+        )
         for e in engines
         if e["vram_mib"] is None
     ]
@@ -92,9 +112,17 @@ def fit(
 
 
 def test_first_fit_in_order_after_those_that_name_their_gpus() -> None:
-    found = fit([engine("a", 10000), engine("b", 16000), engine("c", 20000, gpus=[0])], gpu(0), gpu(1), gpu(2))
+    found = fit(
+        [engine("a", 10000), engine("b", 16000), engine("c", 20000, gpus=[0])],
+        gpu(0),
+        gpu(1),
+        gpu(2),
+    )
     assert found.problems == []
-    assert found.placed == {"llama-cpp@a": [1], "llama-cpp@b": [2]}, "what is named already is not placed again"
+    assert found.placed == {
+        "llama-cpp@a": [1],
+        "llama-cpp@b": [2],
+    }, "what is named already is not placed again"
     assert gpu_table(found.gpus) == [
         "GPU  MiB    free   name  models",
         "0    24564  4564   RTX   c 20000",
@@ -106,25 +134,31 @@ def test_first_fit_in_order_after_those_that_name_their_gpus() -> None:
 def test_the_arithmetic_of_what_does_not_fit() -> None:
     found = fit([engine("a", 30000, gpus=[0, "GPU-1"])], gpu(0), gpu(1, 8192))
     assert found.problems == [
-        '"a" needs 15000 MiB on each of its GPUs of one, but GPU 1 has 8192 of 8192 MiB left. Fix: choose other gpus, '
-        "a smaller model or quantization, or a shorter context_length"
+        '"a" needs 15000 MiB on each of its GPUs of one, but GPU 1 has 8192 of 8192 MiB left. Fix:'
+        " choose other gpus, a smaller model or quantization, or a shorter context_length"
     ]
     found = fit([engine("a", 20000), engine("b", 6000)], gpu(0))
     assert found.problems == [
-        '"b" needs 6000 MiB on one GPU of one: GPU 0 has 4564 of 24564 MiB left beside "a" (20000). Fix: name several '
-        "GPUs in gpus to split it, narrow its hosts, or choose a smaller model or context_length"
+        '"b" needs 6000 MiB on one GPU of one: GPU 0 has 4564 of 24564 MiB left beside "a" (20000).'
+        " Fix: name several GPUs in gpus to split it, narrow its hosts, or choose a smaller model"
+        " or context_length"
     ]
 
 
 def test_a_gpu_that_is_not_there() -> None:
-    found = fit([engine("a", gpus=[1]), engine("b", 1, gpus=["GPU-9"]), engine("c", 1, gpus=["GPU-0"])], gpu(0))
+    found = fit(
+        [engine("a", gpus=[1]), engine("b", 1, gpus=["GPU-9"]), engine("c", 1, gpus=["GPU-0"])],
+        gpu(0),
+    )
     assert found.problems == [
         '"a" is assigned GPU 1 of one, which it does not have: one has GPU 0 (GPU-0)',
         '"b" is assigned GPU GPU-9 of one, which it does not have: one has GPU 0 (GPU-0)',
     ]
 
 
-def process(pid: int, name: str, memory: int | None, unit: str = "", instance: int | None = None) -> dict[str, Any]:
+def process(
+    pid: int, name: str, memory: int | None, unit: str = "", instance: int | None = None
+) -> dict[str, Any]:
     return {"pid": pid, "name": name, "memory_mib": memory, "unit": unit, "gpu_instance": instance}
 
 
@@ -142,15 +176,22 @@ def test_programs_that_are_not_ours_decide_whether_and_never_where() -> None:
     )
     assert fit([engine("a", 15000)], busy, gpu(1)).placed == {"llama-cpp@a": [0]}
     (problem,) = fit([engine("a", 16000)], busy, gpu(1)).problems
-    assert problem == (
-        '"a" needs 16000 MiB on GPU 0 of one, but GPU 0 has 15254 of 24564 MiB left beside train, Xorg and 1 more '
-        "(9310, unmanaged). Fix: choose other gpus, a smaller model or quantization, or a shorter context_length"
+    assert (
+        problem
+        == '"a" needs 16000 MiB on GPU 0 of one, but GPU 0 has 15254 of 24564 MiB left beside'
+        " train, Xorg and 1 more (9310, unmanaged). Fix: choose other gpus, a smaller model or"
+        " quantization, or a shorter context_length"
     )
     assert fit([engine("a", 16000, gpus=[1])], busy, gpu(1)).problems == []
 
 
 def test_of_one_ollama_the_largest_set_counts() -> None:
-    models = [ollama("small", 3000), ollama("large", 15000), ollama("middle", 9000), ollama("unknown")]
+    models = [
+        ollama("small", 3000),
+        ollama("large", 15000),
+        ollama("middle", 9000),
+        ollama("unknown"),
+    ]
     found = fit(models, gpu(0))
     assert found.placed == {"ollama@local": [0]}
     assert [m["name"] for m in found.gpus[0]["models"]] == ["large"], "one, where it decides itself"
@@ -181,8 +222,9 @@ def test_an_estimate_places_and_refuses_and_says_what_it_is() -> None:
     }
     assert gpu_table(found.gpus)[1] == "0    24564  4050   RTX   a about 20514"
     (problem,) = fit([engine("a"), engine("b")], gpu(0), headers={"a": 20000, "b": 10000}).problems
-    assert problem == (
-        f'"b" is estimated to need {10000 + OVERHEAD} MiB on one GPU of one: GPU 0 has 4050 of '
+    assert (
+        problem
+        == f'"b" is estimated to need {10000 + OVERHEAD} MiB on one GPU of one: GPU 0 has 4050 of '
         f'24564 MiB left beside "a" (about {20000 + OVERHEAD}) [b: estimate: 10000 weights + 1 '
         "cache for 1 tokens + 513 for computing]. Fix: name several GPUs in gpus to split it, "
         "narrow its hosts, or choose a smaller model or context_length, or set vram_mib to a "
@@ -204,7 +246,9 @@ def test_what_was_downloaded_is_checked_but_moves_nothing() -> None:
     assert second.notices == []
     assert [model["name"] for model in second.gpus[0]["models"]] == ["b", "a"]
     (notice,) = fit([download, engine("b", 20000)], gpu(0), headers={"a": 14000}).notices
-    assert 'GPU 0 has 4564 of 24564 MiB left beside "b" (20000) [a: estimate: 14000 weights' in notice
+    assert (
+        'GPU 0 has 4564 of 24564 MiB left beside "b" (20000) [a: estimate: 14000 weights' in notice
+    )
     assert notice.endswith("It may run with a shorter context or partly on the CPU")
     mixed = [ollama("x", 5000), ollama("y")]
     assert fit(mixed, gpu(0), headers={"y": 9000}).gpus == fit(mixed, gpu(0)).gpus
@@ -224,13 +268,15 @@ def test_hosts_without_gpus() -> None:
     assert fit([engine("a", 5000, gpu=False)], reason=absent) == Fitted()
     found = fit([engine("a", 5000), engine("b", gpus=[0]), engine("c")], reason=absent)
     assert found.problems == [
-        'models that need GPUs (gpus, vram_mib): "a", "b", but the host has no usable GPU: '
+        'GPUs are required (gpus, vram_mib) by "a", "b", but the host has no usable GPU: '
         f"{absent}. Install or repair the NVIDIA driver, or move the models to a host that has "
         "GPUs"
     ]
     declared = [{"index": 0, "name": None, "uuid": None, "memory_mib": 24576, "models": []}]
     (problem,) = fit([engine("c")], reason=absent, declared=declared).problems
-    assert problem.startswith("llm_gpus of one declares 1 GPU, but the host has no usable GPU: nvidia-smi is")
+    assert problem.startswith(
+        "llm_gpus of one declares 1 GPU, but the host has no usable GPU: nvidia-smi is"
+    )
     (problem,) = fit([engine("a", 1)], mig(3)).problems
     assert "MIG is enabled and has no instances (GPU 3)" in problem
 
@@ -240,19 +286,32 @@ def test_without_engines_nothing_is_said() -> None:
 
 
 def test_mig_instances_are_gpus_of_their_own_found_by_uuid() -> None:
-    whole = mig(0, ("MIG-a", 1, 40000), ("MIG-b", 2, 20000), processes=[process(9, "other", 30000, instance=2)])
+    whole = mig(
+        0,
+        ("MIG-a", 1, 40000),
+        ("MIG-b", 2, 20000),
+        processes=[process(9, "other", 30000, instance=2)],
+    )
     found = fit([engine("a", 30000), engine("b", 10000), engine("c", 30000)], whole, gpu(1, 81920))
-    assert found.placed == {"llama-cpp@a": ["MIG-a"], "llama-cpp@b": ["MIG-a"], "llama-cpp@c": ["GPU-1"]}
+    assert found.placed == {
+        "llama-cpp@a": ["MIG-a"],
+        "llama-cpp@b": ["MIG-a"],
+        "llama-cpp@c": ["GPU-1"],
+    }
     (problem,) = fit([engine("a", 1, gpus=["MIG-b"])], whole).problems
     assert "MIG 3g.40gb of GPU 0 has 0 of 20000 MiB left beside other (30000, unmanaged)" in problem
     for name in (0, "GPU-0"):
         (problem,) = fit([engine("a", 1, gpus=[name])], whole).problems
-        assert problem.endswith("one has MIG 3g.40gb of GPU 0 (MIG-a), MIG 3g.40gb of GPU 0 (MIG-b)")
+        assert problem.endswith(
+            "one has MIG 3g.40gb of GPU 0 (MIG-a), MIG 3g.40gb of GPU 0 (MIG-b)"
+        )
 
 
 def test_instances_of_one_gpu_instance_share_its_memory() -> None:
     shared = mig(0, ("MIG-a", 1, 40000), ("MIG-b", 1, 40000))
-    (problem,) = fit([engine("a", 30000, gpus=["MIG-a"]), engine("b", 20000, gpus=["MIG-b"])], shared).problems
+    (problem,) = fit(
+        [engine("a", 30000, gpus=["MIG-a"]), engine("b", 20000, gpus=["MIG-b"])], shared
+    ).problems
     assert 'MIG 3g.40gb of GPU 0 has 10000 of 40000 MiB left beside "a" (30000)' in problem
 
 
@@ -260,7 +319,9 @@ def test_memory_that_is_not_told_is_not_checked_and_that_is_said() -> None:
     found = fit([engine("a", 500000)], gpu(0, None))
     assert found.problems == []
     assert found.placed == {"llama-cpp@a": [0]}
-    assert found.notices == ['GPU 0 does not report its memory (it shares the host\'s): not checked whether "a" fits']
+    assert found.notices == [
+        'GPU 0 does not report its memory (it shares the host\'s): not checked whether "a" fits'
+    ]
     assert gpu_table(found.gpus)[1] == "0    ?    ?     RTX   a 500000"
 
 
@@ -275,7 +336,10 @@ def test_a_complaint_of_nvidia_smi_is_passed_on() -> None:
     [
         ([{"memory_mib": 24576}, {"memory_mib": 24000}], None),
         ([{"memory_mib": 24576, "uuid": "GPU-0"}, {"memory_mib": 24576, "uuid": "GPU-1"}], None),
-        ([{"memory_mib": 24576}], "declares 1 GPU, the host has 2: GPU 0, RTX, 24564 MiB, GPU-0; GPU 1, RTX"),
+        (
+            [{"memory_mib": 24576}],
+            "declares 1 GPU, the host has 2: GPU 0, RTX, 24564 MiB, GPU-0; GPU 1, RTX",
+        ),
         (
             [{"memory_mib": 24576}, {"memory_mib": 49152}],
             "GPU 1 with 49152 MiB, but on the host it is GPU 1, RTX, 24564",
@@ -290,8 +354,13 @@ def test_a_complaint_of_nvidia_smi_is_passed_on() -> None:
         ),
     ],
 )
-def test_declared_gpus_that_differ_from_those_of_the_host(declared: list[dict[str, Any]], says: str | None) -> None:
-    plan = [{"index": index, "name": None, "uuid": None, "models": [], **one} for index, one in enumerate(declared)]
+def test_declared_gpus_that_differ_from_those_of_the_host(
+    declared: list[dict[str, Any]], says: str | None
+) -> None:
+    plan = [
+        {"index": index, "name": None, "uuid": None, "models": [], **one}
+        for index, one in enumerate(declared)
+    ]
     found = fit([engine("a", 1, gpus=[0])], gpu(0), gpu(1), declared=plan)
     assert len(found.problems) == (0 if says is None else 1)
     if says is not None:
@@ -300,7 +369,10 @@ def test_declared_gpus_that_differ_from_those_of_the_host(declared: list[dict[st
 
 
 def test_declared_instances_go_by_their_uuid() -> None:
-    plan = [{"index": n, "name": None, "uuid": f"MIG-{n}", "models": [], "memory_mib": 40000} for n in (0, 1)]
+    plan = [
+        {"index": n, "name": None, "uuid": f"MIG-{n}", "models": [], "memory_mib": 40000}
+        for n in (0, 1)
+    ]
     found = fit([engine("a", 1)], mig(0, ("MIG-1", 1, 40192), ("MIG-0", 2, 40192)), declared=plan)
     assert found.problems == []
     result = compiled(
@@ -320,7 +392,9 @@ def test_what_the_compiler_says_of_engines_is_what_preflight_reads() -> None:
     declared = compiled(text, llm_gpus=[{"memory_mib": 24576}]).plans["one"]
     found = fit_on_host("one", declared["demands"], facts(gpu(0)), declared["gpus"], [])
     assert (found.problems, found.placed) == ([], {}), "the compiler has placed it"
-    (problem,) = fit_on_host("one", declared["demands"], facts(gpu(0, 16376)), declared["gpus"], []).problems
+    (problem,) = fit_on_host(
+        "one", declared["demands"], facts(gpu(0, 16376)), declared["gpus"], []
+    ).problems
     assert problem.startswith(
         "llm_gpus of one declares GPU 0 with 24576 MiB, but on the host it is GPU 0, RTX, 16376 MiB"
     )
@@ -333,10 +407,19 @@ def test_one_ollama_of_the_catalogue_counts_as_many_models_as_it_may_hold() -> N
     one = engines.result(text, llm_gpus=gpus)
     assert one.errors == []
     assert one.plans["a"]["gpus"][0]["models"] == [{"name": "ready", "vram_mib": 12000}]
-    assert {entry["gpus"][0] for entry in one.plans["a"]["demands"] if entry["role"] == "ollama"} == {0}
+    assert {
+        entry["gpus"][0] for entry in one.plans["a"]["demands"] if entry["role"] == "ollama"
+    } == {0}
     text = text.replace("port: 11434\n", "port: 11434\n    ollama: {max_loaded_models: 2}\n")
-    (error,) = [error for error in engines.result(text, llm_gpus=gpus).errors if error.code == "vram-exceeded"]
-    assert '"chatty" and "ready" need 21000 MiB (together 9000 + 12000) on one GPU of a: GPU 0 has' in error.render()
+    (error,) = [
+        error
+        for error in engines.result(text, llm_gpus=gpus).errors
+        if error.code == "vram-exceeded"
+    ]
+    assert (
+        '"chatty" and "ready" need 21000 MiB (together 9000 + 12000) on one GPU of a: GPU 0 has'
+        in error.render()
+    )
 
 
 GPUS = [{"memory_mib": 8192}]
@@ -352,7 +435,9 @@ def test_a_build_for_processors_takes_no_gpu(backend: str, uses: bool) -> None:
         assert [error.code for error in found.errors] == ["vram-exceeded"]
         return
     assert found.errors == []
-    assert [(one.code, show_path(one.path)) for one in found.warnings if one.code == "no-effect"] == [
+    assert [
+        (one.code, show_path(one.path)) for one in found.warnings if one.code == "no-effect"
+    ] == [
         ("no-effect", "llm_providers.local.models[0].gpus"),
         ("no-effect", "llm_providers.local.models[0].vram_mib"),
     ]

@@ -1,4 +1,5 @@
-"""Whatever is done to the catalogue: it is refused with a diagnostic, or the document keeps its promises."""
+"""Whatever is done to the catalogue: it is refused with a diagnostic, or the document keeps its
+promises."""
 
 from __future__ import annotations
 
@@ -65,7 +66,11 @@ def spots(node: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) in a tree."""
     found: list[tuple[Any, Any]] = []
     for key, child in list(
-        node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
     ):
         found += [(node, key), *spots(child)]
     return found
@@ -91,7 +96,9 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
             container[key] = copy.deepcopy(other[at])
         elif isinstance(container, list):
             container.append(copy.deepcopy(container[key]))
-    return {key: value for key, value in tree.items() if isinstance(key, str)}  # as Ansible's variables are
+    return {
+        key: value for key, value in tree.items() if isinstance(key, str)
+    }  # as Ansible's variables are
 
 
 def promises(result: Compiled) -> None:
@@ -120,7 +127,9 @@ def test_mutations_of_the_catalogue(tree: dict[str, Any], secrets: frozenset[str
 names = st.sampled_from(["m0", "m1", "m2", "m3", "fast", "code", "nobody"])
 entries = st.dictionaries(
     names,
-    st.one_of(st.just({"terminal": True}), st.builds(lambda c: {"chain": c}, st.lists(names, max_size=3))),
+    st.one_of(
+        st.just({"terminal": True}), st.builds(lambda c: {"chain": c}, st.lists(names, max_size=3))
+    ),
     max_size=3,
 )
 
@@ -154,24 +163,37 @@ entries = st.dictionaries(
             "default_fallbacks": st.lists(names, max_size=3),
             "aliases": st.dictionaries(names, names, max_size=2),
             "capabilities": st.dictionaries(
-                names, st.builds(lambda m: {"models": m}, st.lists(names, min_size=1, max_size=3)), max_size=2
+                names,
+                st.builds(lambda m: {"models": m}, st.lists(names, min_size=1, max_size=3)),
+                max_size=2,
             ),
         },
     ),
     cache=st.booleans(),
 )
-def test_any_routing(models: list[dict[str, Any]], shares: bool, routing: dict[str, Any], cache: bool) -> None:
-    """Plausible catalogues in which every part of the routing is drawn: about a quarter of them is accepted."""
+def test_any_routing(
+    models: list[dict[str, Any]], shares: bool, routing: dict[str, Any], cache: bool
+) -> None:
+    """Plausible catalogues in which every part of the routing is drawn: about a quarter of them is
+    accepted."""
     listed = [{"name": f"m{number}", **model} for number, model in enumerate(models)]
     providers = {"a": {"type": "openai_compatible", "base_url": "http://h/v1", "models": listed}}
     if shares:
         providers["b"] = {"type": "vllm", "base_url": "http://g", "models": listed[:1]}
-    tree = {**SHIPPED, "llm_providers": providers, "llm_routing": routing, "llm_gateway": {"cache": {"enabled": cache}}}
+    tree = {
+        **SHIPPED,
+        "llm_providers": providers,
+        "llm_routing": routing,
+        "llm_gateway": {"cache": {"enabled": cache}},
+    }
     promises(compile_inventory(Inventory(GROUPS, {"one": Host(tree, "one")}, frozenset())))
 
 
 @settings(max_examples=200, deadline=None)
-@given(override=values, shape=st.sampled_from(["whole", "providers", "routing", "gateway", "versions", "models"]))
+@given(
+    override=values,
+    shape=st.sampled_from(["whole", "providers", "routing", "gateway", "versions", "models"]),
+)
 def test_any_override(override: Any, shape: str) -> None:
     over: Any = override
     if shape == "models":
@@ -186,7 +208,8 @@ def test_any_override(override: Any, shape: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(chains=st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=10, max_size=10))
 def test_any_chains(chains: list[list[int]]) -> None:
-    """Random graphs: refused for a loop, a repeated step or emptiness, else closed and free of loops."""
+    """Random graphs: refused for a loop, a repeated step or emptiness, else closed and free of
+    loops."""
     providers = {
         "cloud": {
             "type": "openai_compatible",
@@ -195,7 +218,8 @@ def test_any_chains(chains: list[list[int]]) -> None:
         }
     }
     fallbacks = {
-        f"m{i}": {"chain": [f"m{n}" for n in chain]} if chain else {"terminal": True} for i, chain in enumerate(chains)
+        f"m{i}": {"chain": [f"m{n}" for n in chain]} if chain else {"terminal": True}
+        for i, chain in enumerate(chains)
     }
     tree = {**SHIPPED, "llm_providers": providers, "llm_routing": {"fallbacks": fallbacks}}
     result = compile_inventory(Inventory(GROUPS, {"one": Host(tree, "one")}, frozenset()))

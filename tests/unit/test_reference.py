@@ -1,4 +1,5 @@
-"""The editors' schema and docs/catalogue.md: current, complete, and of one opinion with the compiler."""
+"""The editors' schema and docs/catalogue.md: current, complete, and of one opinion with the
+compiler."""
 
 from __future__ import annotations
 
@@ -46,10 +47,15 @@ COUNTS = EXPORTERS | set(
 
 
 def underlined(variables: Any) -> list[tuple[Any, ...]]:
-    """Where an editor underlines something: of several alternatives, in the one that comes nearest."""
+    """Where an editor underlines something: of several alternatives, in the one that comes
+    nearest."""
 
     def place(error: JsonSchemaError) -> tuple[Any, ...]:
-        return max((place(inner) for inner in error.context or ()), key=len, default=tuple(error.absolute_path))
+        return max(
+            (place(inner) for inner in error.context or ()),
+            key=len,
+            default=tuple(error.absolute_path),
+        )
 
     return [place(error) for error in VALIDATOR.iter_errors(variables)]
 
@@ -58,11 +64,13 @@ def nodes(node: Any) -> Iterator[dict[str, Any]]:
     """Every mapping inside the schema."""
     if isinstance(node, dict):
         yield node
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+    for child in (
+        node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    ):
         yield from nodes(child)
 
 
-# -- current and complete ----------------------------------------------------------------------------------
+# -- current and complete --------------------------------------------------------------------------
 
 
 def test_committed_files_are_current() -> None:
@@ -95,15 +103,20 @@ def test_patterns_are_understood_by_javascript() -> None:
     assert len(patterns) > 10
     for pattern in patterns:
         re.compile(pattern)
-        # With JavaScript's u flag only these may be escaped; Python has groups and anchors of its own.
+        # With JavaScript's u flag only these may be escaped; Python has groups and anchors of its
+        # own.
         assert set(re.findall(r"\\(.)", pattern)) <= set("sSdDwWxbB^$\\.*+?()[]{}|/"), pattern
         assert not re.search(r"\(\?(?!:|!|=)", pattern), pattern
 
 
-@pytest.mark.parametrize("path", VARIABLE_FILES, ids=[str(path.relative_to(ROOT)) for path in VARIABLE_FILES])
+@pytest.mark.parametrize(
+    "path", VARIABLE_FILES, ids=[str(path.relative_to(ROOT)) for path in VARIABLE_FILES]
+)
 def test_files_of_variables(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    modeline = re.search(r"^# yaml-language-server: \$schema=(\S+)$", text.split("\nllm_")[0], re.MULTILINE)
+    modeline = re.search(
+        r"^# yaml-language-server: \$schema=(\S+)$", text.split("\nllm_")[0], re.MULTILINE
+    )
     assert modeline, "no modeline"
     assert (path.parent / modeline[1]).resolve() == SCHEMA_FILE
     assert underlined(yaml.safe_load(text)) == []
@@ -151,7 +164,11 @@ def test_every_number_has_a_unit() -> None:
 def test_the_page_has_every_key_and_its_links_lead_somewhere() -> None:
     text = catalogue_text()
     for model in models():
-        for name in model.model_fields if model is not Catalogue else [f"llm_{section}" for section in SECTIONS]:
+        for name in (
+            model.model_fields
+            if model is not Catalogue
+            else [f"llm_{section}" for section in SECTIONS]
+        ):
             assert re.search(rf"\*\*`(llm_)?{name}`\*\*|^## {name}$", text, re.MULTILINE), name
     for target in re.findall(r"\]\(([^)]+)\)", text):
         file, _, heading = target.partition("#")
@@ -160,7 +177,7 @@ def test_the_page_has_every_key_and_its_links_lead_somewhere() -> None:
         assert not heading or heading in headings, target
 
 
-# -- of one opinion with the compiler ----------------------------------------------------------------------
+# -- of one opinion with the compiler --------------------------------------------------------------
 
 
 def test_what_the_compiler_takes() -> None:
@@ -180,14 +197,30 @@ def test_what_the_compiler_takes() -> None:
         ("    type: openai\n", "", ("llm_providers", "cloud")),
         ("https://api", "api", ("llm_providers", "cloud", "base_url")),
         ("https://api", "https://me:key@api", ("llm_providers", "cloud", "base_url")),
-        ("api_key_env: CLOUD_KEY", "api_key_env: sk-abc", ("llm_providers", "cloud", "api_key_env")),
+        (
+            "api_key_env: CLOUD_KEY",
+            "api_key_env: sk-abc",
+            ("llm_providers", "cloud", "api_key_env"),
+        ),
         ("  cloud:", "  Cloud:", ("llm_providers",)),
         ("- name: big-cloud", "- name: big cloud", ("llm_providers", "cloud", "models", 0, "name")),
         ("- name: big-cloud", "- big-cloud", ("llm_providers", "cloud", "models", 0)),
         ("- name: big-cloud", "- mode: chat", ("llm_providers", "cloud", "models", 0)),
-        ("- name: big-cloud", "- {name: big-cloud, rpm: 0}", ("llm_providers", "cloud", "models", 0, "rpm")),
-        ("- name: big-cloud", "- {name: big-cloud, timeout: 1d}", ("llm_providers", "cloud", "models", 0, "timeout")),
-        ("- name: big-cloud", "- {name: big-cloud, timeout: 0}", ("llm_providers", "cloud", "models", 0, "timeout")),
+        (
+            "- name: big-cloud",
+            "- {name: big-cloud, rpm: 0}",
+            ("llm_providers", "cloud", "models", 0, "rpm"),
+        ),
+        (
+            "- name: big-cloud",
+            "- {name: big-cloud, timeout: 1d}",
+            ("llm_providers", "cloud", "models", 0, "timeout"),
+        ),
+        (
+            "- name: big-cloud",
+            "- {name: big-cloud, timeout: 0}",
+            ("llm_providers", "cloud", "models", 0, "timeout"),
+        ),
         (
             "- name: big-cloud",
             "- {name: big-cloud, timeout: 90000}",
@@ -198,32 +231,72 @@ def test_what_the_compiler_takes() -> None:
             "- {name: big-cloud, tags: [default]}",
             ("llm_providers", "cloud", "models", 0, "tags", 0),
         ),
-        ("- name: big-cloud", "- {name: big-cloud, hosts: [a, a]}", ("llm_providers", "cloud", "models", 0, "hosts")),
+        (
+            "- name: big-cloud",
+            "- {name: big-cloud, hosts: [a, a]}",
+            ("llm_providers", "cloud", "models", 0, "hosts"),
+        ),
         (
             "- name: big-cloud",
             "- {name: big-cloud, price: {input: -1, output: 1}}",
             ("llm_providers", "cloud", "models", 0, "price", "input"),
         ),
-        ("name: small", "name: small\n        gpus: [-1]", ("llm_providers", "local", "models", 0, "gpus", 0)),
-        ("name: small", "name: small\n        gpus: []", ("llm_providers", "local", "models", 0, "gpus")),
+        (
+            "name: small",
+            "name: small\n        gpus: [-1]",
+            ("llm_providers", "local", "models", 0, "gpus", 0),
+        ),
+        (
+            "name: small",
+            "name: small\n        gpus: []",
+            ("llm_providers", "local", "models", 0, "gpus"),
+        ),
         (
             "name: small",
             "name: small\n        options: {Threads: 8}",
             ("llm_providers", "local", "models", 0, "options"),
         ),
-        ("/models/small.gguf", "small.gguf", ("llm_providers", "local", "models", 0, "source", "path")),
-        ("{path: /models/small.gguf}", "/models/small.gguf", ("llm_providers", "local", "models", 0, "source")),
-        ("small: {chain: [big-cloud]}", "small: [big-cloud]", ("llm_routing", "fallbacks", "small")),
-        ("small: {chain: [big-cloud]}", "small: {chain: big-cloud}", ("llm_routing", "fallbacks", "small", "chain")),
-        ("terminal: true", "terminal: false", ("llm_routing", "fallbacks", "big-cloud", "terminal")),
+        (
+            "/models/small.gguf",
+            "small.gguf",
+            ("llm_providers", "local", "models", 0, "source", "path"),
+        ),
+        (
+            "{path: /models/small.gguf}",
+            "/models/small.gguf",
+            ("llm_providers", "local", "models", 0, "source"),
+        ),
+        (
+            "small: {chain: [big-cloud]}",
+            "small: [big-cloud]",
+            ("llm_routing", "fallbacks", "small"),
+        ),
+        (
+            "small: {chain: [big-cloud]}",
+            "small: {chain: big-cloud}",
+            ("llm_routing", "fallbacks", "small", "chain"),
+        ),
+        (
+            "terminal: true",
+            "terminal: false",
+            ("llm_routing", "fallbacks", "big-cloud", "terminal"),
+        ),
         ("llm_gateway:\n", "llm_gateway:\n  listen: [localhost]\n", ("llm_gateway", "listen", 0)),
         ("llm_gateway:\n", "llm_gateway:\n  listen: [1.2.3.400]\n", ("llm_gateway", "listen", 0)),
         ("llm_gateway:\n", "llm_gateway:\n  cache: on\n", ("llm_gateway", "cache")),
-        ("llm_gateway:\n", "llm_gateway:\n  redis: {persistence: all}\n", ("llm_gateway", "redis", "persistence")),
+        (
+            "llm_gateway:\n",
+            "llm_gateway:\n  redis: {persistence: all}\n",
+            ("llm_gateway", "redis", "persistence"),
+        ),
         ("port: 4000", "port: null", ("llm_gateway", "port")),
         ('"1.106.2"', "1.106", ("llm_versions", "litellm", "version")),
         ("sha256: aaaa", "sha256: AAAA", ("llm_versions", "llama_cpp", "source", "sha256")),
-        ("llm_versions", "llm_gpus: [{memory_mib: 24G}]\nllm_versions", ("llm_gpus", 0, "memory_mib")),
+        (
+            "llm_versions",
+            "llm_gpus: [{memory_mib: 24G}]\nllm_versions",
+            ("llm_gpus", 0, "memory_mib"),
+        ),
         ("llm_versions", "llm_secrets: [KEY]\nllm_versions", ("llm_secrets",)),
         ("llm_versions", "llm_cache: true\nllm_versions", ()),
     ],
@@ -238,9 +311,18 @@ def test_one_mistake(old: str, new: str, where: tuple[Any, ...]) -> None:
     "override",
     [
         "providers: {cloud: null}",
-        "providers: {local: {port: 9000, models: {small: {rpm: 5, rpm: null}, 'large:7b': {port: 8082}}}}",
-        "providers: {local: {models: [{name: small, mode: embedding}, {name: more, source: {path: /x}, port: 9}]}}",
-        "routing: {fallbacks: {small: {terminal: true}}, aliases: {chat: small}, context_window_fallbacks: {}}",
+        (
+            "providers: {local: {port: 9000, models: {small: {rpm: 5, rpm: null}, 'large:7b':"
+            " {port: 8082}}}}"
+        ),
+        (
+            "providers: {local: {models: [{name: small, mode: embedding}, {name: more, source:"
+            " {path: /x}, port: 9}]}}"
+        ),
+        (
+            "routing: {fallbacks: {small: {terminal: true}}, aliases: {chat: small},"
+            " context_window_fallbacks: {}}"
+        ),
         "gateway: {listen: ['::1'], timeouts: {stream_s: 3}, redis: {maxmemory_mib: 64}}",
         "versions: {litellm: {version: 1.107.0}, llama_cpp: null}",
         "{}",
@@ -265,9 +347,15 @@ def test_overrides_the_editor_takes(override: str) -> None:
         ("providers: {local: {models: [{rpm: 1}]}}", ("providers", "local", "models", 0)),
         ("providers: {local: {status: off}}", ("providers", "local", "status")),
         ("routing: {fallbacks: {small: {chian: []}}}", ("routing", "fallbacks", "small")),
-        ("routing: {content_policy_fallbacks: {small: []}}", ("routing", "content_policy_fallbacks", "small")),
+        (
+            "routing: {content_policy_fallbacks: {small: []}}",
+            ("routing", "content_policy_fallbacks", "small"),
+        ),
         ("gateway: {timeouts: {stream: 3}}", ("gateway", "timeouts")),
-        ("versions: {llama_cpp: {source: {path: /replaced-whole}}}", ("versions", "llama_cpp", "source")),
+        (
+            "versions: {llama_cpp: {source: {path: /replaced-whole}}}",
+            ("versions", "llama_cpp", "source"),
+        ),
         ("gateway: {cooldown_s: 0}", ("gateway", "cooldown_s")),
         ("[]", ()),
     ],
@@ -281,33 +369,57 @@ def test_one_mistake_in_an_override(override: str, where: tuple[Any, ...]) -> No
 def test_templates_stand_for_anything() -> None:
     template = "{{ somewhere }}"
     trees = [
-        {"llm_providers": template, "llm_gateway": template, "llm_overrides": template, "llm_gpus": template},
-        {"llm_providers": {"a": {"type": template, "port": template, "base_url": template, "models": template}}},
-        {"llm_gateway": {"listen": [template], "cache": {"enabled": template}, "timeouts": {"door_s": template}}},
+        {
+            "llm_providers": template,
+            "llm_gateway": template,
+            "llm_overrides": template,
+            "llm_gpus": template,
+        },
+        {
+            "llm_providers": {
+                "a": {"type": template, "port": template, "base_url": template, "models": template}
+            }
+        },
+        {
+            "llm_gateway": {
+                "listen": [template],
+                "cache": {"enabled": template},
+                "timeouts": {"door_s": template},
+            }
+        },
         {
             "llm_overrides": {
                 "gateway": {"listen": template},
                 "providers": {"a": {"port": template, "status": template}},
             }
         },
-        {"llm_routing": {"fallbacks": {"a": {"terminal": template}, "b": template}, "aliases": {"a": template}}},
+        {
+            "llm_routing": {
+                "fallbacks": {"a": {"terminal": template}, "b": template},
+                "aliases": {"a": template},
+            }
+        },
     ]
     for tree in trees:
         assert underlined(tree) == []
 
 
 def as_json(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree as an editor reads it; 1.0 is a whole number in JSON Schema, and no YAML file of ours has NaN."""
+    """The tree as an editor reads it; 1.0 is a whole number in JSON Schema, and no YAML file of
+    ours has NaN."""
     text = json.dumps(tree)
     assume("{{" not in text and "{%" not in text)
-    plain: dict[str, Any] = json.loads(text, parse_float=lambda _: 0.5, parse_constant=lambda _: 0.5)
+    plain: dict[str, Any] = json.loads(
+        text, parse_float=lambda _: 0.5, parse_constant=lambda _: 0.5
+    )
     return plain
 
 
 @settings(max_examples=300, deadline=None)
 @given(tree=mutated())
 def test_the_editor_and_the_compiler_agree(tree: dict[str, Any]) -> None:
-    """What is underlined is refused; what is refused without looking at two keys at once is underlined."""
+    """What is underlined is refused; what is refused without looking at two keys at once is
+    underlined."""
     tree = {name: value for name, value in as_json(tree).items() if name in CATALOGUE_VARIABLES}
     sections = {name.removeprefix("llm_"): value for name, value in tree.items()}
     if isinstance(sections.get("monitoring"), bool):  # as the compiler does, before it validates
@@ -338,6 +450,8 @@ def test_the_shipped_catalogue_is_an_override_of_itself() -> None:
 @given(tree=mutated())
 def test_what_is_underlined_in_an_override_is_refused(tree: dict[str, Any]) -> None:
     overrides = {
-        name.removeprefix("llm_"): value for name, value in as_json(tree).items() if name in CATALOGUE_VARIABLES
+        name.removeprefix("llm_"): value
+        for name, value in as_json(tree).items()
+        if name in CATALOGUE_VARIABLES
     }
     assert not underlined({"llm_overrides": overrides}) or with_overrides(overrides).errors

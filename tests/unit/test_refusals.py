@@ -7,7 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from catalogues import CATALOGUE, GROUPS, ROOT, change, compiled, inventory, load, part, places, probe, refused
+from catalogues import (
+    CATALOGUE,
+    GROUPS,
+    ROOT,
+    change,
+    compiled,
+    inventory,
+    load,
+    part,
+    places,
+    probe,
+    refused,
+)
 
 from modelyard.catalogue.strays import Variable, settings
 from modelyard.compile import Compiled, compile_inventory
@@ -116,12 +128,9 @@ def test_one_wrong_line(old: str, new: str, code: str, line: int, text: str) -> 
     groups = {"llm_redis": []} if code == "cache-without-redis" else {}
     gpus = [{"memory_mib": 8192}]
     given = inventory(CATALOGUE.replace(old, new, 1), groups=groups, llm_gpus=gpus)
-    assert text in refused(compile_inventory(replace(given, short=frozenset({"SHORT"}))), code, line)
-
-
-def test_no_versions() -> None:
-    text = f"{CATALOGUE[: CATALOGUE.index('llm_versions:')]}llm_versions: null\n"
-    assert "llm_versions is not set" in refused(compiled(text), "missing-key", 25)
+    assert text in refused(
+        compile_inventory(replace(given, short=frozenset({"SHORT"}))), code, line
+    )
 
 
 def codes(result: Compiled) -> list[str]:
@@ -154,7 +163,12 @@ def test_chain_of_a_disabled_model_may_name_a_disabled_one() -> None:
     text = change("type: openai", "type: openai\n    status: disabled")
     text = change("small: {chain: [big-cloud]}", "small: {terminal: true}", text)
     text = change("{chain: [small, big-cloud]}", "{chain: [small]}", text)
-    assert compiled(change("{terminal: true}\nllm_gateway", "{chain: [small]}\nllm_gateway", text)).errors == []
+    assert (
+        compiled(
+            change("{terminal: true}\nllm_gateway", "{chain: [small]}\nllm_gateway", text)
+        ).errors
+        == []
+    )
 
 
 def test_provider_without_models() -> None:
@@ -184,13 +198,19 @@ def test_chain_that_loses_every_step() -> None:
 
 def test_nothing_left_to_serve() -> None:
     text = change("api_key_env: CLOUD_KEY", "api_key_env: CLOUD_KEY\n    when_secret_missing: skip")
-    text = refused(compiled(text, secrets=frozenset(), groups={"llm_local": []}), "no-deployment", 2)
+    text = refused(
+        compiled(text, secrets=frozenset(), groups={"llm_local": []}), "no-deployment", 2
+    )
     assert "no host in group llm_local" in text
 
 
 def test_same_name_at_two_providers() -> None:
     text = change("name: big-cloud", "name: small").replace("big-cloud", "small")
-    text = change("    small: {chain: [small]}\n    small: {terminal: true}", "    small: {terminal: true}", text)
+    text = change(
+        "    small: {chain: [small]}\n    small: {terminal: true}",
+        "    small: {terminal: true}",
+        text,
+    )
     text = change("{chain: [small, small]}", "{chain: [small]}", text)
     assert "llm.yml:7" in refused(compiled(text), "duplicate-model", 17)
     shared = text.replace("- name: small", "- name: small\n        weight: 1")
@@ -201,7 +221,9 @@ def test_same_name_at_two_providers() -> None:
 
 def test_same_name_twice_at_one_provider() -> None:
     result = compiled(
-        change("name: large:7b", "name: small").replace("    large:7b: {chain: [small, big-cloud]}\n", "")
+        change("name: large:7b", "name: small").replace(
+            "    large:7b: {chain: [small, big-cloud]}\n", ""
+        )
     )
     refused(result, "duplicate-model", 9)
 
@@ -214,12 +236,27 @@ ROUTING = "llm_routing:\n"
     [
         ("  aliases: {small: big-cloud}\n", "shadowed-name", 19, "also the name of a model"),
         ("  aliases: {fast: smal}\n", "unknown-alias-target", 19, 'did you mean "small"?'),
-        ("  aliases: {fast: small, quick: fast}\n", "unknown-alias-target", 19, 'point it at "small"'),
+        (
+            "  aliases: {fast: small, quick: fast}\n",
+            "unknown-alias-target",
+            19,
+            'point it at "small"',
+        ),
         ("  aliases: {default: small}\n", "shadowed-name", 19, "default"),
         ("  capabilities: {small: {models: [big-cloud]}}\n", "shadowed-name", 19, "something else"),
-        ("  capabilities: {code: {models: [smal]}}\n", "unknown-model", 19, 'did you mean "small"?'),
+        (
+            "  capabilities: {code: {models: [smal]}}\n",
+            "unknown-model",
+            19,
+            'did you mean "small"?',
+        ),
         ("  capabilities: {code: {models: []}}\n", "invalid-value", 19, "at least 1"),
-        ("  capabilities: {code: {models: [small, small]}}\n", "chain-duplicate", 19, "duplicate entry"),
+        (
+            "  capabilities: {code: {models: [small, small]}}\n",
+            "chain-duplicate",
+            19,
+            "duplicate entry",
+        ),
     ],
 )
 def test_aliases_and_capabilities(extra: str, code: str, line: int, text: str) -> None:
@@ -233,7 +270,9 @@ def test_a_chain_for_an_alias() -> None:
 
 
 def test_cycle_through_alias_and_capability() -> None:
-    text = change(ROUTING, ROUTING + "  aliases: {fast: all}\n  capabilities: {all: {models: [large:7b]}}\n")
+    text = change(
+        ROUTING, ROUTING + "  aliases: {fast: all}\n  capabilities: {all: {models: [large:7b]}}\n"
+    )
     text = change("{terminal: true}", "{chain: [fast]}", text)
     assert "large:7b → small → big-cloud → large:7b" in refused(compiled(text), "chain-cycle", 24)
 
@@ -249,7 +288,7 @@ def test_undeclared_chain_is_a_warning() -> None:
     assert [(d.code, d.severity) for d in result.diagnostics] == [("chain-undeclared", "warning")]
 
 
-# -- the inventory -----------------------------------------------------------------------------------------------
+# -- the inventory ---------------------------------------------------------------------------------
 
 
 def test_no_host() -> None:
@@ -281,6 +320,8 @@ def test_empty_catalogue() -> None:
 
 def test_no_versions() -> None:
     refused(compiled(CATALOGUE[: CATALOGUE.index("llm_versions")]), "missing-key", None)
+    removed = f"{CATALOGUE}llm_overrides: {{versions: null}}\n"
+    assert "no version is pinned" in refused(compiled(removed), "missing-key", None)
 
 
 def test_version_without_a_lock() -> None:
@@ -318,7 +359,11 @@ def test_engine_that_a_gateway_elsewhere_cannot_reach() -> None:
     assert "set llm_address for two" in one.render()
     assert 'the firewall admits the gateway on one to "small" on two by its address' in two.render()
     assert compiled(groups=groups, addresses={"one": "10.0.0.1", "two": "10.0.0.2"}).errors == []
-    refused(compiled(groups=groups, addresses={"one": "10.0.0.1", "two": "127.0.0.1"}), "address-unusable", None)
+    refused(
+        compiled(groups=groups, addresses={"one": "10.0.0.1", "two": "127.0.0.1"}),
+        "address-unusable",
+        None,
+    )
 
 
 def test_llm_address_must_be_one() -> None:
@@ -329,19 +374,25 @@ def test_declared_gpus_are_checked_like_the_catalogue() -> None:
     gpus = load("llm_gpus:\n  - {memory_mb: 8192}\n  - {memory_mib: 0}\n", "host.yml")["llm_gpus"]
     groups = {"llm_stack": ["one", "two"]}
     result = compiled(groups=groups, llm_gpus=gpus)
-    assert places(result) == [("missing-key", 2), ("unknown-key", 2), ("invalid-value", 3)], "once, not per host"
+    assert places(result) == [("missing-key", 2), ("unknown-key", 2), ("invalid-value", 3)], (
+        "once, not per host"
+    )
     assert 'did you mean "memory_mib"?' in result.errors[1].render()
     assert str(result.errors[1].origin).startswith("host.yml:2")
 
 
 def test_memory_of_gpus_is_added_up() -> None:
-    """Explicit places are taken first; then first fit in catalogue order; the message has the arithmetic."""
+    """Explicit places are taken first; then first fit in catalogue order; the message has the
+    arithmetic."""
     text = change("- name: small", "- name: small\n        vram_mib: 3000")
-    text = change("- name: large:7b", "- name: large:7b\n        vram_mib: 6000\n        gpus: [0]", text)
+    text = change(
+        "- name: large:7b", "- name: large:7b\n        vram_mib: 6000\n        gpus: [0]", text
+    )
     gpus = [{"memory_mib": 8192}]
     message = refused(compiled(text, llm_gpus=gpus), "vram-exceeded", 8)
     assert (
-        '"small" needs 3000 MiB on one GPU of one: GPU 0 has 2192 of 8192 MiB left beside "large:7b" (6000)' in message
+        '"small" needs 3000 MiB on one GPU of one: GPU 0 has 2192 of 8192 MiB left beside "large:7b" (6000)'
+        in message
     )
     result = compiled(text, llm_gpus=[*gpus, {"memory_mib": 4096, "uuid": "GPU-b", "name": "B"}])
     assert result.errors == []
@@ -353,13 +404,26 @@ def test_memory_of_gpus_is_added_up() -> None:
             "memory_mib": 8192,
             "models": [{"name": "large:7b", "vram_mib": 6000}],
         },
-        {"index": 1, "name": "B", "uuid": "GPU-b", "memory_mib": 4096, "models": [{"name": "small", "vram_mib": 3000}]},
+        {
+            "index": 1,
+            "name": "B",
+            "uuid": "GPU-b",
+            "memory_mib": 4096,
+            "models": [{"name": "small", "vram_mib": 3000}],
+        },
     ]
     instances = {i["model"]: i["gpus"] for i in part(result.plans["one"], "llama_cpp")["instances"]}
     assert instances == {"small": [1], "large:7b": [0]}
     split = change("gpus: [0]", "gpus: [0, GPU-b]", text)
-    message = refused(compiled(split, llm_gpus=[*gpus, {"memory_mib": 2048, "uuid": "GPU-b"}]), "vram-exceeded", 11)
-    assert '"large:7b" needs 3000 MiB on each of its GPUs of one, but GPU 1 has 2048 of 2048 MiB left' in message
+    message = refused(
+        compiled(split, llm_gpus=[*gpus, {"memory_mib": 2048, "uuid": "GPU-b"}]),
+        "vram-exceeded",
+        11,
+    )
+    assert (
+        '"large:7b" needs 3000 MiB on each of its GPUs of one, but GPU 1 has 2048 of 2048 MiB left'
+        in message
+    )
 
 
 def test_a_shortage_on_many_hosts_is_told_once() -> None:
@@ -377,7 +441,11 @@ def test_capability_of_two_modes() -> None:
         "    large:7b: {terminal: true}\n    small: {terminal: true}\n",
         text,
     )
-    text = change("  fallbacks:\n", "  capabilities: {all: {models: [small, 'large:7b']}}\n  fallbacks:\n", text)
+    text = change(
+        "  fallbacks:\n",
+        "  capabilities: {all: {models: [small, 'large:7b']}}\n  fallbacks:\n",
+        text,
+    )
     assert '"small" (embedding), "large:7b" (chat)' in refused(compiled(text), "chain-mode", 20)
 
 
@@ -390,7 +458,8 @@ def test_window_of_the_active_one_of_two_with_one_name() -> None:
 
 
 def warned(result: Compiled, code: str, line: int | None) -> str:
-    """Assert that `code` is the only warning, on `line`, and that there is no error; return its text."""
+    """Assert that `code` is the only warning, on `line`, and that there is no error; return its
+    text."""
     assert places(result) == []
     assert places(result, "warning") == [(code, line)], [d.render() for d in result.diagnostics]
     return result.warnings[0].render()
@@ -410,15 +479,22 @@ def test_context_that_shrinks() -> None:
 
 
 def test_single_point_of_failure() -> None:
-    """One warning per place, naming all chains; none for a host without which there is no gateway either."""
+    """One warning per place, naming all chains; none for a host without which there is no gateway
+    either."""
     here = change(
         "    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n",
         "    large:7b: {chain: [small]}\n    small: {terminal: true}\n",
     )
-    assert compiled(here).warnings[0].message.endswith('is on provider "local": if it fails, all of them fail')
+    assert (
+        compiled(here)
+        .warnings[0]
+        .message.endswith('is on provider "local": if it fails, all of them fail')
+    )
     groups = {"llm_stack": ["one", "two"], "llm_local": ["two"]}
     addresses = {"one": "10.0.0.1", "two": "10.0.0.2"}
-    message = warned(compiled(here, groups=groups, addresses=addresses), "single-point-of-failure", 20)
+    message = warned(
+        compiled(here, groups=groups, addresses=addresses), "single-point-of-failure", 20
+    )
     assert "chain of large:7b is on host two" in message
     assert compiled(groups=groups, addresses=addresses).warnings == []
     # Nothing else is there that a chain could name.
@@ -430,15 +506,25 @@ def test_what_needs_a_shared_redis() -> None:
     limited = change("- name: big-cloud", "- name: big-cloud\n        rpm: 9")
     message = warned(compiled(limited, groups={"llm_redis": []}), "redis-advised", 18)
     assert 'each of the gateway\'s 2 processes counts rpm of "big-cloud" on its own' in message
-    assert compiled(change("port: 4000", "workers: 1", limited), groups={"llm_redis": []}).warnings == []
+    assert (
+        compiled(change("port: 4000", "workers: 1", limited), groups={"llm_redis": []}).warnings
+        == []
+    )
     assert compiled(limited).warnings == []
     client = change("llm_versions:", "llm_clients: {app: {secret: KEY, rpm: 5}}\nllm_versions:")
     message = warned(compiled(client, groups={"llm_redis": []}), "redis-advised", 25)
     assert 'counts rpm of client "app" on its own' in message
     assert compiled(client).warnings == []
-    many = change("- name: big-cloud\n", "- name: big-cloud\n" + "".join(f"      - name: m{n}\n" for n in range(80)))
+    many = change(
+        "- name: big-cloud\n",
+        "- name: big-cloud\n" + "".join(f"      - name: m{n}\n" for n in range(80)),
+    )
     many = change("  fallbacks:\n", "  default_fallbacks: [big-cloud]\n  fallbacks:\n", many)
-    (message,) = [d.message for d in compiled(many, groups={"llm_redis": []}).warnings if d.code == "redis-advised"]
+    (message,) = [
+        d.message
+        for d in compiled(many, groups={"llm_redis": []}).warnings
+        if d.code == "redis-advised"
+    ]
     assert "with 83 deployments" in message
     assert "redis-advised" not in [d.code for d in compiled(many).warnings]
 
@@ -450,21 +536,26 @@ def test_name_nobody_is_left_to_answer_for() -> None:
         "    models: [{name: gone, source: {path: /x}}]\n  cloud:\n",
     )
     text = change(
-        "  fallbacks:\n", "  capabilities: {code: {models: [gone]}}\n  fallbacks:\n    gone: {terminal: true}\n", text
+        "  fallbacks:\n",
+        "  capabilities: {code: {models: [gone]}}\n  fallbacks:\n    gone: {terminal: true}\n",
+        text,
     )
     assert '"code"' in warned(compiled(text), "name-unreachable", 24)
 
 
-# -- variables ---------------------------------------------------------------------------------------------------
+# -- variables -------------------------------------------------------------------------------------
 
 
 def test_unknown_variable() -> None:
-    text = refused(compiled(CATALOGUE + "llm_overides: {gateway: {port: 1}}\n"), "unknown-variable", 30)
+    text = refused(
+        compiled(CATALOGUE + "llm_overides: {gateway: {port: 1}}\n"), "unknown-variable", 30
+    )
     assert 'did you mean "llm_overrides"?' in text
 
 
 ROLE_VARIABLES = {
-    role: declared(ROOT / "roles", role) for role in ("engine", "service", "redis", "prometheus", "haproxy")
+    role: declared(ROOT / "roles", role)
+    for role in ("engine", "service", "redis", "prometheus", "haproxy")
 }
 
 
@@ -478,7 +569,10 @@ def stray(text: str) -> Compiled:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("vllm_build: cpu", "it is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}"),
+        (
+            "vllm_build: cpu",
+            "it is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}",
+        ),
         (
             "vllm_bulid: cpu",
             'did you mean "vllm_build"? It is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}',
@@ -498,16 +592,25 @@ def stray(text: str) -> Compiled:
         ("litellm_index_url: abc", "{versions: {litellm: {index_url: abc}}}"),
         ("redis_plan: {}", "the plan sets what role redis takes"),
         ("engine_plan: {}", "the plan sets what role engine takes"),
-        ("service_secret: {}", 'did you mean "service_secrets"? The plan sets what role service takes'),
+        (
+            "service_secret: {}",
+            'did you mean "service_secrets"? The plan sets what role service takes',
+        ),
         ("llm-overrides: {}", 'did you mean "llm_overrides"?'),
         ("LLM_OVERRIDES: {}", 'did you mean "llm_overrides"?'),
         ("LLM_Overides: {}", 'did you mean "llm_overrides"?'),
         ("lmm_overrides: {}", 'did you mean "llm_overrides"?'),
         ("llm-zzz: 1", "known variables: llm_providers"),
         ("overrides: {gateway: {port: 1}}", "write it as llm_overrides: {...}"),
-        ("providers: {a: {type: vllm, models: []}}", "write it as llm_overrides: {providers: {...}}"),
+        (
+            "providers: {a: {type: vllm, models: []}}",
+            "write it as llm_overrides: {providers: {...}}",
+        ),
         ("routing: {aliases: {a: b}}", "write it as llm_overrides: {routing: {...}}"),
-        ("gateway: {port: 4000, wokers: 2, workers: 2}", "write it as llm_overrides: {gateway: {...}}"),
+        (
+            "gateway: {port: 4000, wokers: 2, workers: 2}",
+            "write it as llm_overrides: {gateway: {...}}",
+        ),
         ("versions: {vllm: {version: '1.2'}}", "write it as llm_overrides: {versions: {...}}"),
         ("clients: {app: {secret: KEY}}", "write it as llm_overrides: {clients: {...}}"),
         ("monitoring: {grafana: {port: 3}}", "write it as llm_overrides: {monitoring: {...}}"),
@@ -541,7 +644,9 @@ def test_a_variable_of_the_users_own(text: str) -> None:
     assert stray(text).errors == []
 
 
-@pytest.mark.parametrize("text", ["vllm_index_url: 'https://me:word@x.example'", "redis_port: s3cr3t"])
+@pytest.mark.parametrize(
+    "text", ["vllm_index_url: 'https://me:word@x.example'", "redis_port: s3cr3t"]
+)
 def test_a_refused_variable_is_not_printed(text: str) -> None:
     rendered = refused(stray(text), "unknown-variable", 1)
     assert "word@" not in rendered
@@ -576,7 +681,9 @@ def test_every_former_variable_of_an_engine_is_found() -> None:
         ("web", ["two"], None),
     ],
 )
-def test_a_group_that_looks_like_one_of_ours(group: str, hosts: list[str], near: str | None) -> None:
+def test_a_group_that_looks_like_one_of_ours(
+    group: str, hosts: list[str], near: str | None
+) -> None:
     groups = {"llm_redis": [], group: hosts}
     result = compiled(groups=groups)
     if near is None:
@@ -598,7 +705,9 @@ def test_secrets_must_be_a_mapping() -> None:
 
 def test_unreadable_variable() -> None:
     base = inventory()
-    host = Host(base.hosts["one"].variables, "one", {"llm_overrides": ("no attribute 'distribution'", None)})
+    host = Host(
+        base.hosts["one"].variables, "one", {"llm_overrides": ("no attribute 'distribution'", None)}
+    )
     result = compile_inventory(Inventory(GROUPS, {"one": host}, base.secrets, probe))
     assert "cannot use facts" in refused(result, "unreadable-variable", None)
 
@@ -634,7 +743,7 @@ def test_override_on_some_hosts_only() -> None:
 
 def test_every_code_is_tested_here() -> None:
     """A code that no test provokes may be one that nothing can provoke."""
-    text = Path(__file__).read_text(encoding="utf-8") + (Path(__file__).parent / "test_overrides.py").read_text(
-        encoding="utf-8"
-    )
+    text = Path(__file__).read_text(encoding="utf-8") + (
+        Path(__file__).parent / "test_overrides.py"
+    ).read_text(encoding="utf-8")
     assert [code for code in CODES if f'"{code}"' not in text] == []

@@ -1,4 +1,5 @@
-"""Everything about an engine is in its module: nothing else names one, and a new one needs nothing else."""
+"""Everything about an engine is in its module: nothing else names one, and a new one needs nothing
+else."""
 
 from __future__ import annotations
 
@@ -23,7 +24,11 @@ NAMING = ("engines", "dashboards")
 
 
 def test_no_other_module_names_an_engine() -> None:
-    names = {name for engine in ENGINES for name in (engine.role, engine.provider_type, engine.prefix[:-1])}
+    names = {
+        name
+        for engine in ENGINES
+        for name in (engine.role, engine.provider_type, engine.prefix[:-1])
+    }
     pattern = re.compile(rf"\b({'|'.join(map(re.escape, sorted(names)))})\b", re.IGNORECASE)
     found = [
         f"{path.relative_to(CORE)}:{number}: {line.strip()}"
@@ -35,7 +40,7 @@ def test_no_other_module_names_an_engine() -> None:
     assert found == []
 
 
-# -- command lines -----------------------------------------------------------------------------------------
+# -- command lines ---------------------------------------------------------------------------------
 
 
 def test_command_lines() -> None:
@@ -49,38 +54,71 @@ def test_command_lines() -> None:
     assert python["argv"] == [
         *("--interrupt_requests", "false", "--logits_all", "false", "--use_mlock", "false", GPU),
         *("--n_threads", "8", "--flash_attn", "true", "--verbose", "false"),
-        *("--n_ctx", "0", "--model", MODEL, "--model_alias", "snake", "--host", "10.0.0.1", "--port", "8000"),
+        *(
+            "--n_ctx",
+            "0",
+            "--model",
+            MODEL,
+            "--model_alias",
+            "snake",
+            "--host",
+            "10.0.0.1",
+            "--port",
+            "8000",
+        ),
     ]
     assert python["gpu_argv"] == ["--n_gpu_layers", "-1"]
     assert vllm["argv"] == [
-        *("--enforce-eager", "--quantization", "awq", "--tensor-parallel-size", "2", "--model", MODEL),
+        *(
+            "--enforce-eager",
+            "--quantization",
+            "awq",
+            "--tensor-parallel-size",
+            "2",
+            "--model",
+            MODEL,
+        ),
         *("--served-model-name", "coder-7b", "--host", "10.0.0.2", "--port", "8001"),
         *("--enable-lora", "--lora-modules", ADAPTERS, "--middleware", "modelyard_guard.Guard"),
     ]
     assert vllm["gpu_argv"] == vllm["gpu_checks"] == []
-    assert [check["layers"] for one in (native, python) for check in one["gpu_checks"]] == ["all", "all"]
+    assert [check["layers"] for one in (native, python) for check in one["gpu_checks"]] == [
+        "all",
+        "all",
+    ]
 
 
 def test_context_is_on_the_command_line() -> None:
     longer = "source: {path: /m.gguf}\n        context_length: 4096\n        options: {threads"
-    native = instance("llama_cpp", change("source: {path: /m.gguf}\n        options: {threads", longer))["argv"]
+    native = instance(
+        "llama_cpp", change("source: {path: /m.gguf}\n        options: {threads", longer)
+    )["argv"]
     assert native[native.index("--ctx-size") + 1] == "4096"
     text = change("        quantization: awq\n", "        context_length: 512\n")
     vllm = instance("vllm", text)["argv"]
     assert vllm[vllm.index("--max-model-len") + 1] == "512"
-    python = instance("llama_cpp_python", change("{name: snake,", "{name: snake, context_length: 9,"))["argv"]
+    python = instance(
+        "llama_cpp_python", change("{name: snake,", "{name: snake, context_length: 9,")
+    )["argv"]
     assert python[python.index("--n_ctx") + 1] == "9"
 
 
-@pytest.mark.parametrize(("given", "words", "layers"), [("7", [], "some"), ("false", ["--n-gpu-layers", "all"], "all")])
-def test_a_user_decides_how_many_layers_are_on_gpus(given: str, words: list[str], layers: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "words", "layers"), [("7", [], "some"), ("false", ["--n-gpu-layers", "all"], "all")]
+)
+def test_a_user_decides_how_many_layers_are_on_gpus(
+    given: str, words: list[str], layers: str
+) -> None:
     native = instance("llama_cpp", change("{threads: 8", f"{{n-gpu-layers: {given}"))
     assert native["gpu_argv"] == words
     assert [check["layers"] for check in native["gpu_checks"]] == [layers]
 
 
 def test_environment_of_an_engine_without_words() -> None:
-    settings = "port: 11434\n    ollama: {num_parallel: 2, models_path: /srv/m, origins: ['https://a.example']}\n"
+    settings = (
+        "port: 11434\n    ollama: {num_parallel: 2, models_path: /srv/m, origins:"
+        " ['https://a.example']}\n"
+    )
     only = instance("ollama", change("port: 11434\n", settings))
     assert only["environment"] == {
         "OLLAMA_HOST": "10.0.0.1:11434",
@@ -92,19 +130,26 @@ def test_environment_of_an_engine_without_words() -> None:
     }
 
 
-# -- options that a user may not set -----------------------------------------------------------------------
+# -- options that a user may not set ---------------------------------------------------------------
 
 FORMERLY = {
-    "llama_cpp": "host port model m alias a api-key api-key-file ctx-size c metrics no-metrics hf-repo hf-file "
-    "model-url mu ssl-key-file ssl-cert-file slot-save-path log-file",
-    "llama_cpp_python": "host port model model-alias n-ctx api-key config-file hf-model-repo-id ssl-keyfile "
-    "ssl-certfile root-path",
-    "vllm": "host port uds model served-model-name api-key max-model-len quantization trust-remote-code revision "
-    "code-revision tokenizer-revision hf-token download-dir enable-lora lora-modules ssl-keyfile ssl-certfile "
-    "ssl-ca-certs root-path config",
+    "llama_cpp": (
+        "host port model m alias a api-key api-key-file ctx-size c metrics no-metrics hf-repo"
+        " hf-file model-url mu ssl-key-file ssl-cert-file slot-save-path log-file"
+    ),
+    "llama_cpp_python": (
+        "host port model model-alias n-ctx api-key config-file hf-model-repo-id ssl-keyfile "
+        "ssl-certfile root-path"
+    ),
+    "vllm": (
+        "host port uds model served-model-name api-key max-model-len quantization trust-remote-code"
+        " revision code-revision tokenizer-revision hf-token download-dir enable-lora lora-modules"
+        " ssl-keyfile ssl-certfile ssl-ca-certs root-path config"
+    ),
     "ollama": "num-ctx",
 }
-"""What was listed by hand before the list was made from the command line; a later engine has no entry."""
+"""What was listed by hand before the list was made from the command line; a later engine has no
+entry."""
 
 
 @pytest.mark.parametrize("role", FORMERLY)
@@ -118,7 +163,7 @@ def test_what_the_vector_says_stands_there_only(engine: Any) -> None:
     assert not engine.unsafe & {flag.name for flag in engine.vector}
 
 
-# -- a new engine ------------------------------------------------------------------------------------------
+# -- a new engine ----------------------------------------------------------------------------------
 
 MODULE = '''\
 """An engine that does not exist."""
@@ -218,7 +263,9 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (engines / "shelf.py").write_text(MODULE, encoding="utf-8")
     registry = (engines / "__init__.py").read_text(encoding="utf-8")
     base = "from modelyard.engines.base import "
-    entry, found = re.subn(r"(= \([\w., \n]*\.ENGINE),?\s*\)", r"\1, shelf.ENGINE)", registry, count=1)
+    entry, found = re.subn(
+        r"(= \([\w., \n]*\.ENGINE),?\s*\)", r"\1, shelf.ENGINE)", registry, count=1
+    )
     assert found
     entry = entry.replace(base, f"from modelyard.engines import shelf\n{base}", 1)
     (engines / "__init__.py").write_text(entry, encoding="utf-8")
@@ -276,13 +323,20 @@ def test_a_new_engine_is_planned_and_watched(made_up: dict[str, Any]) -> None:
         {"API_KEY": "UPSTAIRS_API_KEY"},
     )
     assert only["argv"] == ["--books", MODEL, "--call", "fiction", "--dust", "--key", KEY_FILE]
-    assert [(s["service"], s["port"], s["variable"]) for s in host["services"] if s["role"] == "book_shelf"] == [
-        ("book-shelf@novels", 7000, "llm_providers.upstairs.port")
+    assert [
+        (s["service"], s["port"], s["variable"])
+        for s in host["services"]
+        if s["role"] == "book_shelf"
+    ] == [("book-shelf@novels", 7000, "llm_providers.upstairs.port")]
+    assert [(demand["role"], demand["model"]) for demand in host["demands"]] == [
+        ("book_shelf", "novels")
     ]
-    assert [(demand["role"], demand["model"]) for demand in host["demands"]] == [("book_shelf", "novels")]
     assert "http://10.0.0.1:7000/up" in [check.get("url") for check in host["checks"]]
     (job,) = (job for job in gateway["prometheus"]["scrape"] if job["job"] == "book_shelf")
-    assert (job["credential"], job["targets"][0]["address"]) == ("UPSTAIRS_API_KEY", "10.0.0.1:7000")
+    assert (job["credential"], job["targets"][0]["address"]) == (
+        "UPSTAIRS_API_KEY",
+        "10.0.0.1:7000",
+    )
     assert made_up["gone"] == ["remove"], "a host that the plan gives it no model on loses it"
 
 
@@ -300,8 +354,13 @@ def test_a_new_engine_is_documented(made_up: dict[str, Any]) -> None:
     text = made_up["reference"]
     for heading in ("### llm_providers.NAME.shelf", "### llm_versions.book_shelf"):
         assert f"{heading}\n" in text
-    with_key = dict.fromkeys(engine.provider_type for engine in ENGINES if "quantization" in engine.keys)
-    assert f"{', '.join(f'`{kind}`' for kind in with_key)} and `shelf` only: how the weights are quantized." in text
+    with_key = dict.fromkeys(
+        engine.provider_type for engine in ENGINES if "quantization" in engine.keys
+    )
+    assert (
+        f"{', '.join(f'`{kind}`' for kind in with_key)} and `shelf` only: how the weights are"
+        " quantized." in text
+    )
     assert "How many boards it has." in text
     kinds = made_up["schema"]["definitions"]["Provider"]["properties"]["type"]["anyOf"][0]["enum"]
     assert "shelf" in kinds

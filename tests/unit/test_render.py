@@ -64,30 +64,43 @@ def test_order_of_attempts_per_name() -> None:
         "  large:7b\n"
         "    1. large:7b   local on one\n"
         "    2. small      local on one\n"
-        "    3. big-cloud  cloud on https://api.example.org/v1\n"
-    ) in plan(NAMES)
+        "    3. big-cloud  cloud on https://api.example.org/v1\n" in plan(NAMES)
+    )
 
 
 def test_names_that_stand_for_others() -> None:
     text = plan(NAMES)
-    assert "  code (capability)\n    1. large:7b   local on one\n    2. small      local on one\n" in text
+    assert (
+        "  code (capability)\n    1. large:7b   local on one\n    2. small      local on one\n"
+        in text
+    )
     assert "  chat (alias of small)\n" in f"{text}\n"
 
 
 def test_clients() -> None:
-    clients = "llm_clients:\n  app: {secret: A, models: [small, big-cloud], rpm: 60}\n  batch: {secret: B}\n"
+    clients = (
+        "llm_clients:\n  app: {secret: A, models: [small, big-cloud], rpm: 60}\n  batch: {secret:"
+        " B}\n"
+    )
     assert "Clients with" not in plan()
-    assert ("Clients with their own keys\n  app    small, big-cloud  60 requests a minute\n  batch  all names") in plan(
-        CATALOGUE + clients
+    assert (
+        "Clients with their own keys\n  app    small, big-cloud  60 requests a minute\n  batch  all"
+        " names" in plan(CATALOGUE + clients)
     )
 
 
 def test_what_is_left_out_and_why() -> None:
-    text = change("    api_key_env: CLOUD_KEY\n", "    api_key_env: CLOUD_KEY\n    when_secret_missing: skip\n")
+    text = change(
+        "    api_key_env: CLOUD_KEY\n",
+        "    api_key_env: CLOUD_KEY\n    when_secret_missing: skip\n",
+    )
     text = change("    small: {chain: [big-cloud]}", "    small: {terminal: true}", text)
     reason = "secret CLOUD_KEY is not defined (when_secret_missing: skip)"
     shown = plan(text, secrets=frozenset())
-    assert f'    2. small     local on one\n    -  big-cloud is left out: provider "cloud": {reason}' in shown
+    assert (
+        f'    2. small     local on one\n    -  big-cloud is left out: provider "cloud": {reason}'
+        in shown
+    )
     assert f"\n\nLeft out\n  provider cloud: {reason} (big-cloud)" in shown
 
 

@@ -32,7 +32,9 @@ def clock(moment: float) -> datetime:
     return datetime.fromtimestamp(moment, UTC)
 
 
-def told(at_end: Mapping[str, Sequence[tuple[Mapping[str, str], str]]] | None = None, **series: Answers) -> Told:
+def told(
+    at_end: Mapping[str, Sequence[tuple[Mapping[str, str], str]]] | None = None, **series: Answers
+) -> Told:
     """What the module would return; nothing for what is not given."""
     series.setdefault("watched", [({}, ALL)])
     moments = [BEGIN + SPAN.step_s * (place + 1) for place in range(SPAN.points)]
@@ -42,14 +44,19 @@ def told(at_end: Mapping[str, Sequence[tuple[Mapping[str, str], str]]] | None = 
             name: [
                 {
                     "metric": labels,
-                    "values": [(t, str(v)) for t, v in zip(moments, values, strict=True) if v is not None],
+                    "values": [
+                        (t, str(v)) for t, v in zip(moments, values, strict=True) if v is not None
+                    ],
                 }
                 for labels, values in series.get(name, ())
             ]
             for name in over_time(SPAN.step_s)
         },
         "at_the_end": {
-            name: [{"metric": labels, "value": [END, text]} for labels, text in (at_end or {}).get(name, ())]
+            name: [
+                {"metric": labels, "value": [END, text]}
+                for labels, text in (at_end or {}).get(name, ())
+            ]
             for name in AT_THE_END
         },
     }
@@ -69,7 +76,10 @@ A, B = {"requested_model": "a"}, {"requested_model": "b"}
 OUTAGE = {
     "asked": [(A, [10] * 10), (B, [1] + [0] * 9), ({"requested_model": ""}, [1] * 10)],
     "unanswered": [(A, [None] * 5 + [4, 4, 0, 0, 0])],
-    "answers": [({"provider": "p"}, [10] * 5 + [0] * 5), ({"provider": "q"}, [None] * 5 + [6, 6, 10, 10, 10])],
+    "answers": [
+        ({"provider": "p"}, [10] * 5 + [0] * 5),
+        ({"provider": "q"}, [None] * 5 + [6, 6, 10, 10, 10]),
+    ],
     "taken": [({**A, "fallback_model": "b"}, [None] * 5 + [6, 6, 10, 10, 10])],
     "not_taken": [({**A, "fallback_model": "b"}, [None] * 5 + [4, 4, 0, 0, 0])],
     "errors": [
@@ -87,11 +97,18 @@ OUTAGE = {
     "read": [(A, [5] * 10)],
     "written": [(A, [100] * 10), (B, [7] + [0] * 9)],
     "first_tokens": [
-        ({**A, "le": bound}, [many] * 5 + [None] * 5) for bound, many in (("0.1", 1), ("0.5", 2), ("+Inf", 2))
+        ({**A, "le": bound}, [many] * 5 + [None] * 5)
+        for bound, many in (("0.1", 1), ("0.5", 2), ("+Inf", 2))
     ],
     "firing": [
         (
-            {"alertname": "TargetDown", "severity": "critical", "instance": "h", "service": "s", "job": "j"},
+            {
+                "alertname": "TargetDown",
+                "severity": "critical",
+                "instance": "h",
+                "service": "s",
+                "job": "j",
+            },
             [None] * 6 + [3, 6, 6, None],
         )
     ],
@@ -99,9 +116,12 @@ OUTAGE = {
 
 
 @pytest.mark.parametrize(
-    ("hours", "points", "step_s"), [(24, 288, 300), ("1", 60, 60), (0.01, 1, 60), ("2.51", 151, 60), (720, 240, 10800)]
+    ("hours", "points", "step_s"),
+    [(24, 288, 300), ("1", 60, 60), (0.01, 1, 60), ("2.51", 151, 60), (720, 240, 10800)],
 )
-def test_a_period_is_whole_steps_and_no_plot_has_too_many(hours: object, points: int, step_s: int) -> None:
+def test_a_period_is_whole_steps_and_no_plot_has_too_many(
+    hours: object, points: int, step_s: int
+) -> None:
     assert span(hours, 30) == Span(points, step_s)
 
 
@@ -112,7 +132,9 @@ def test_what_is_no_number_of_hours_is_refused(hours: object) -> None:
 
 
 def test_nothing_is_older_than_what_is_kept() -> None:
-    with pytest.raises(ReportError, match=r"hours=49: Prometheus keeps 2 days, which are 48 hours \(llm_monitoring"):
+    with pytest.raises(
+        ReportError, match=r"hours=49: Prometheus keeps 2 days, which are 48 hours \(llm_monitoring"
+    ):
         span("49", 2)
 
 
@@ -161,12 +183,19 @@ def test_the_figures_of_an_outage() -> None:
             "2 min 30 s",
         )
     ]
-    assert [trace.colour for slug in ("availability", "tokens") for trace in found[slug].traces] == [0, 1, 0, 1]
+    assert [
+        trace.colour for slug in ("availability", "tokens") for trace in found[slug].traces
+    ] == [0, 1, 0, 1]
 
 
 def test_an_alert_that_fires_at_the_end_still_does() -> None:
     labels = {"alertname": "X", "severity": "warning", "model_id": "p/h/a"}
-    _, found = report(told({"firing": [({**labels, "__name__": "ALERTS"}, "1")]}, firing=[(labels, [None] * 9 + [2])]))
+    _, found = report(
+        told(
+            {"firing": [({**labels, "__name__": "ALERTS"}, "1")]},
+            firing=[(labels, [None] * 9 + [2])],
+        )
+    )
     assert found["alerts"].rows == [
         ("X", "warning", "model_id=p/h/a", "Jan\u00a015\u00a007:59:00", "still firing", "1", "20 s")
     ]
@@ -197,10 +226,13 @@ def test_a_gateway_that_did_not_answer_is_not_one_without_traffic() -> None:
     labels = {"job": "litellm", "instance": "h", "service": "litellm"}
     made, found = report(told(silent=[(labels, [1.0] * 10)]))
     assert made.headline["Requests"] == "not known"
-    assert found["availability"].empty == "Not known: the gateway did not answer Prometheus in this period."
+    assert (
+        found["availability"].empty
+        == "Not known: the gateway did not answer Prometheus in this period."
+    )
     assert made.missing == [
-        "The gateway on h did not answer Prometheus for 10 min 0 s between Jan\u00a015\u00a007:50:00 and "
-        "Jan\u00a015\u00a008:00:00: figures may be late."
+        "The gateway on h did not answer Prometheus for 10 min 0 s between"
+        " Jan\u00a015\u00a007:50:00 and Jan\u00a015\u00a008:00:00: figures may be late."
     ]
     assert found["silent"].rows[0][:3] == ("h", "litellm", "litellm")
 
@@ -211,7 +243,10 @@ def test_a_gateway_that_did_not_answer_is_not_one_without_traffic() -> None:
         ([None] * 4 + [3] + [6] * 5, ["Prometheus has no data before Jan\u00a015\u00a007:54:30."]),
         (
             [6, 6, None, None, 6, 6, 6, 6, 6, 6],
-            [("Prometheus has no data between Jan\u00a015\u00a007:52:00 and Jan\u00a015\u00a007:54:00.")],
+            [
+                "Prometheus has no data between Jan\u00a015\u00a007:52:00 and"
+                " Jan\u00a015\u00a007:54:00."
+            ],
         ),
         ([6] * 7 + [None] * 3, ["Prometheus has no data after Jan\u00a015\u00a007:57:00."]),
         (ALL, []),
@@ -227,7 +262,10 @@ def test_changes_are_told_once_and_those_that_failed_as_such() -> None:
     what = told(
         activated=[
             ({**at, "release": "r1", "version": "7"}, [BEGIN - 5] * 4 + [None] * 6),
-            ({**at, "release": "r2", "version": "7"}, [None] * 4 + [BEGIN + 200] * 3 + [BEGIN + 400] * 3),
+            (
+                {**at, "release": "r2", "version": "7"},
+                [None] * 4 + [BEGIN + 200] * 3 + [BEGIN + 400] * 3,
+            ),
         ],
         activation_good=[(at, [1.0] * 7 + [0.0] * 3)],
     )
@@ -241,7 +279,9 @@ def test_only_so_many_are_drawn_and_all_are_in_the_table() -> None:
     many = [({"requested_model": f"m{place:02}"}, [20 - place] * 10) for place in range(12)]
     _, found = report(told(asked=many))
     assert len(found["availability"].rows) == 14
-    assert [trace.name for trace in found["availability"].traces] == [f"m{place:02}" for place in range(8)]
+    assert [trace.name for trace in found["availability"].traces] == [
+        f"m{place:02}" for place in range(8)
+    ]
 
 
 class Reader(HTMLParser):
@@ -288,7 +328,11 @@ def test_the_page_needs_nothing_else() -> None:
     text = text_of(told(**OUTAGE))
     assert re.findall(r"(?:src|href)\s*=", text) == []
     assert re.findall(r"https?://|@import|url\(", text) == []
-    policies = [e["content"] for tag, e in Reader(text).elements if e.get("http-equiv") == "Content-Security-Policy"]
+    policies = [
+        e["content"]
+        for tag, e in Reader(text).elements
+        if e.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policies[0].startswith("default-src 'none';")
     assert text.count("/* plotly */") == 1
 
@@ -318,12 +362,19 @@ def test_numbers_for_people() -> None:
         "0.00 %",
     ]
     assert [seconds(one) for one in (None, 0.0421, 1.5)] == ["-", "42 ms", "1.50 s"]
-    assert [duration(one) for one in (7, 70, 3700, 200000)] == ["7 s", "1 min 10 s", "1 h 1 min", "2 d 7 h"]
+    assert [duration(one) for one in (7, 70, 3700, 200000)] == [
+        "7 s",
+        "1 min 10 s",
+        "1 h 1 min",
+        "2 d 7 h",
+    ]
 
 
 def test_percentiles_are_as_prometheus_estimates_them() -> None:
     buckets = {0.1: 50.0, 1.0: 90.0, 2.0: 100.0, float("inf"): 101.0}
-    assert [percentile(share, buckets) for share in (0.25, 0.5, 0.99)] == pytest.approx([0.0505, 0.11125, 1.999])
+    assert [percentile(share, buckets) for share in (0.25, 0.5, 0.99)] == pytest.approx(
+        [0.0505, 0.11125, 1.999]
+    )
     assert percentile(1, buckets) == 2
     assert percentile(0.5, {0.1: 0, float("inf"): 0}) is None
     assert percentile(0.5, {}) is None

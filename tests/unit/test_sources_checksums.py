@@ -1,4 +1,5 @@
-"""Checksums that a release publishes: asked for once, recorded beside the inventory, never invented."""
+"""Checksums that a release publishes: asked for once, recorded beside the inventory, never
+invented."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def source(release: Path) -> dict[str, str]:
     return {"name": "archive", "url": url, "checksums": (release / "sha256sum.txt").as_uri()}
 
 
-def test_it_is_asked_for_once_and_recorded(source: dict[str, str], release: Path, tmp_path: Path) -> None:
+def test_it_is_asked_for_once_and_recorded(
+    source: dict[str, str], release: Path, tmp_path: Path
+) -> None:
     lock = tmp_path / "checksums.txt"
     pinned, note = with_checksum(source, lock)
     assert pinned == {
@@ -49,15 +52,22 @@ def test_other_records_stay(source: dict[str, str], tmp_path: Path) -> None:
     lock = tmp_path / "checksums.txt"
     lock.write_text(f"# a comment\n{'2' * 64}  https://example.org/other\n")
     with_checksum(source, lock)
-    with_checksum({**source, "url": source["url"].replace("linux-amd64.tar.zst", "darwin.tgz")}, lock)
+    with_checksum(
+        {**source, "url": source["url"].replace("linux-amd64.tar.zst", "darwin.tgz")}, lock
+    )
     assert (
-        with_checksum({"url": "https://example.org/other", "checksums": "file:///none"}, lock)[0]["sha256"] == "2" * 64
+        with_checksum({"url": "https://example.org/other", "checksums": "file:///none"}, lock)[0][
+            "sha256"
+        ]
+        == "2" * 64
     )
     assert [line.split()[0][0] for line in lock.read_text().splitlines()].count("2") == 1
     assert len(lock.read_text().splitlines()) == 4
 
 
-def test_an_archive_that_was_changed_later_is_refused(source: dict[str, str], release: Path, tmp_path: Path) -> None:
+def test_an_archive_that_was_changed_later_is_refused(
+    source: dict[str, str], release: Path, tmp_path: Path
+) -> None:
     pinned, _ = with_checksum(source, tmp_path / "checksums.txt")
     (release / "engine-linux-amd64.tar.zst").write_bytes(b"another archive")
     with pytest.raises(SourceError, match=f"pinned {pinned['sha256']}"):
@@ -73,17 +83,29 @@ def test_check_mode_records_nothing(source: dict[str, str], tmp_path: Path) -> N
 
 def test_a_pinned_checksum_wins(tmp_path: Path) -> None:
     source = {"url": "https://example.org/x", "sha256": "3" * 64, "checksums": "file:///none"}
-    assert with_checksum(source, tmp_path / "checksums.txt") == ({"url": source["url"], "sha256": "3" * 64}, "")
+    assert with_checksum(source, tmp_path / "checksums.txt") == (
+        {"url": source["url"], "sha256": "3" * 64},
+        "",
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, r"No such file.*correct `checksums`, or pin the sha256 of"),
-        ("<html>Please log in</html>\n", r"no checksum \(SHA-256\) of engine-linux-amd64\.tar\.zst"),
+        (
+            "<html>Please log in</html>\n",
+            r"no checksum \(SHA-256\) of engine-linux-amd64\.tar\.zst",
+        ),
         (f"{'4' * 40}  engine-linux-amd64.tar.zst\n", r"no checksum \(SHA-256\)"),
-        (f"{'4' * 64}  x\n{'5' * 64}  old/engine-linux-amd64.tar.zst\n", r"no checksum \(SHA-256\)"),
-        (f"{'4' * 64} *engine-linux-amd64.tar.zst\n{'5' * 64}  engine-linux-amd64.tar.zst\n", "2 different checksums"),
+        (
+            f"{'4' * 64}  x\n{'5' * 64}  old/engine-linux-amd64.tar.zst\n",
+            r"no checksum \(SHA-256\)",
+        ),
+        (
+            f"{'4' * 64} *engine-linux-amd64.tar.zst\n{'5' * 64}  engine-linux-amd64.tar.zst\n",
+            "2 different checksums",
+        ),
     ],
     ids=["not there", "no checksums", "another kind", "another file", "two answers"],
 )
@@ -100,9 +122,13 @@ def test_no_checksum_is_invented(
 
 def test_a_file_of_checksums_without_an_address_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="checksums is only valid with url"):
-        with_checksum({"path": "/x", "checksums": "https://example.org/sums"}, tmp_path / "checksums.txt")
+        with_checksum(
+            {"path": "/x", "checksums": "https://example.org/sums"}, tmp_path / "checksums.txt"
+        )
 
 
 def test_a_place_that_cannot_be_written_is_named(source: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"absent/checksums\.txt: No such file or directory; make it writable"):
+    with pytest.raises(
+        SourceError, match=r"absent/checksums\.txt: No such file or directory; make it writable"
+    ):
         with_checksum(source, tmp_path / "absent/checksums.txt")

@@ -1,4 +1,5 @@
-"""One screen about everything: what is down, different, edited or too old is told, and what could not be asked."""
+"""One screen about everything: what is down, different, edited or too old is told, and what could
+not be asked."""
 
 from __future__ import annotations
 
@@ -16,11 +17,19 @@ WANTED = dict(PLANS[HOST].parts())
 
 def service(**changes: Any) -> dict[str, Any]:
     name = changes.pop("unit", "modelyard-x.service")
-    well = {"release": "0123456789ab", "since": "2026-01-31T12:00:00Z", "unit": name, "state": "active", "restarts": 0}
+    well = {
+        "release": "0123456789ab",
+        "since": "2026-01-31T12:00:00Z",
+        "unit": name,
+        "state": "active",
+        "restarts": 0,
+    }
     return {**well, "differences": [], "edited": [], **changes}
 
 
-def seen(engines: tuple[dict[str, Any], ...] = (), failed: tuple[str, ...] = (), **changed: Any) -> dict[str, Any]:
+def seen(
+    engines: tuple[dict[str, Any], ...] = (), failed: tuple[str, ...] = (), **changed: Any
+) -> dict[str, Any]:
     return {
         "services": {name: changed.get(name, service()) for name in WANTED},
         "engines": list(engines),
@@ -28,7 +37,12 @@ def seen(engines: tuple[dict[str, Any], ...] = (), failed: tuple[str, ...] = (),
     }
 
 
-LIVE = {HOST: {name: {"release": "0123456789ab", "since": "", "plan": plan} for name, plan in WANTED.items()}}
+LIVE = {
+    HOST: {
+        name: {"release": "0123456789ab", "since": "", "plan": plan}
+        for name, plan in WANTED.items()
+    }
+}
 
 
 def told(found: Any, live: Any = LIVE, compiled: Any = PLANS) -> tuple[dict[str, Any], str]:
@@ -45,10 +59,24 @@ def test_all_well() -> None:
 
 
 def test_what_is_down_is_told_and_the_rest_too() -> None:
-    engine = {"service": "llama-cpp@a", "model": "a", "skipped": None, "first_token_s": None, "problem": "refused"}
+    engine = {
+        "service": "llama-cpp@a",
+        "model": "a",
+        "skipped": None,
+        "first_token_s": None,
+        "problem": "refused",
+    }
     asleep = {"service": "ollama@b", "model": "b", "skipped": "not loaded"}
-    quick = {"service": "vllm@c", "model": "c", "skipped": None, "first_token_s": 0.25, "tokens_per_s": 31.5}
-    down = service(state="failed", unit="modelyard-haproxy.service", differences=["it runs nothing"])
+    quick = {
+        "service": "vllm@c",
+        "model": "c",
+        "skipped": None,
+        "first_token_s": 0.25,
+        "tokens_per_s": 31.5,
+    }
+    down = service(
+        state="failed", unit="modelyard-haproxy.service", differences=["it runs nothing"]
+    )
     result, text = told(seen((engine, asleep, quick), ("modelyard-haproxy.service",), haproxy=down))
     assert not result["ok"]
     assert "!! haproxy: is failed: journalctl -u modelyard-haproxy.service" in text
@@ -60,8 +88,13 @@ def test_what_is_down_is_told_and_the_rest_too() -> None:
 
 
 def test_what_was_edited_or_differs() -> None:
-    edited = service(edited=["config/x"], differences=["modelyard-x.service differs from its release"])
-    result, text = told(seen(litellm=edited), {HOST: {**LIVE[HOST], "haproxy": {**LIVE[HOST]["haproxy"], "plan": {}}}})
+    edited = service(
+        edited=["config/x"], differences=["modelyard-x.service differs from its release"]
+    )
+    result, text = told(
+        seen(litellm=edited),
+        {HOST: {**LIVE[HOST], "haproxy": {**LIVE[HOST]["haproxy"], "plan": {}}}},
+    )
     assert not result["ok"]
     assert "!! litellm: config/x was edited by hand" in text
     assert "!! litellm: modelyard-x.service differs from its release" in text
@@ -70,20 +103,28 @@ def test_what_was_edited_or_differs() -> None:
 
 def test_what_the_plan_has_and_the_host_does_not() -> None:
     result, _text = told(
-        {**seen(), "services": {"redis": service()}}, {HOST: {"stranger": {"release": "", "since": "", "plan": {}}}}
+        {**seen(), "services": {"redis": service()}},
+        {HOST: {"stranger": {"release": "", "since": "", "plan": {}}}},
     )
     assert not result["ok"]
     services = result["hosts"][HOST]["services"]
-    assert (services["litellm"]["state"], services["litellm"]["plan"]) == ("absent", "not there yet")
+    assert (services["litellm"]["state"], services["litellm"]["plan"]) == (
+        "absent",
+        "not there yet",
+    )
     assert services["stranger"]["plan"] == "not in the plan"
 
 
 def test_a_version_with_known_holes() -> None:
     old = {**LIVE[HOST]["litellm"], "plan": {**WANTED["litellm"], "version": "1.82.7"}}
     _result, text = told(
-        seen(litellm=service(unit="modelyard-litellm@blue.service")), {HOST: {**LIVE[HOST], "litellm": old}}
+        seen(litellm=service(unit="modelyard-litellm@blue.service")),
+        {HOST: {**LIVE[HOST], "litellm": old}},
     )
-    assert ("!! litellm: version 1.82.7 is below 1.83.7, the minimum version without known vulnerabilities") in text
+    assert (
+        "!! litellm: version 1.82.7 is below 1.83.7, the minimum version without known"
+        " vulnerabilities" in text
+    )
 
 
 def test_without_a_plan_and_without_a_host() -> None:

@@ -29,7 +29,9 @@ def units(plan: dict[str, Any]) -> list[str]:
 
 def test_to_another_provider_of_the_exclusive_group() -> None:
     found = to_dolphin()
-    assert found.overrides == {"providers": {"dolphin": {"status": "active"}, "qwen": {"status": "disabled"}}}
+    assert found.overrides == {
+        "providers": {"dolphin": {"status": "active"}, "qwen": {"status": "disabled"}}
+    }
     assert (found.hosts, found.changed, found.uncovered) == (("b",), True, ())
     assert units(found.final.plans["b"]) == ["vllm@dolphin"]
     assert found.final.public_names.count("coder") == 1
@@ -43,7 +45,10 @@ def test_meanwhile_nobody_is_sent_to_either() -> None:
     document = away.plans["g"]["litellm"]["document"]
     bases = {entry["litellm_params"]["api_base"] for entry in document["model_list"]}
     assert not any("10.0.0.2" in base for base in bases)
-    groups = {group["group_name"]: group["models"] for group in document["router_settings"]["routing_groups"]}
+    groups = {
+        group["group_name"]: group["models"]
+        for group in document["router_settings"]["routing_groups"]
+    }
     assert groups == {"coder": ["ready"], "coder-sql": ["ready"], "dolphin": ["ready"]}
 
 
@@ -117,7 +122,7 @@ def test_refused_while_the_catalogue_has_errors() -> None:
         to_dolphin(llm_overrides={"providers": {"dolphin": {"prt": 1}}})
 
 
-# -- versions ----------------------------------------------------------------------------------------------
+# -- versions --------------------------------------------------------------------------------------
 
 
 def test_another_version_and_where_it_runs() -> None:
@@ -125,7 +130,8 @@ def test_another_version_and_where_it_runs() -> None:
     assert (found.former, found.hosts) == ("0.32.0", ("b",))
     assert found.overrides == {"versions": {"vllm": {"version": "0.33.0"}}}
     assert part(found.final.plans["b"], "vllm")["version"] == "0.33.0"
-    # What was chosen, written into the inventory, is what the next run compiles, and an older one is as good.
+    # What was chosen, written into the inventory, is what the next run compiles, and an older one
+    # is as good.
     kept = stack(**{UPGRADED: found.overrides})
     assert compile_inventory(kept).plans == found.final.plans
     assert upgrade(kept, "vllm", "0.32.0").former == "0.33.0"
@@ -134,9 +140,16 @@ def test_another_version_and_where_it_runs() -> None:
 
 def test_another_source_with_it() -> None:
     source = {"url": "https://x.example/new.tgz", "sha256": "b" * 64}
-    found = upgrade(stack(**{UPGRADED: {"versions": {"vllm": {"version": "0.33.0"}}}}), "ollama", "0.18.0", source)
+    found = upgrade(
+        stack(**{UPGRADED: {"versions": {"vllm": {"version": "0.33.0"}}}}),
+        "ollama",
+        "0.18.0",
+        source,
+    )
     assert part(found.final.plans["a"], "ollama")["source"] == source
-    assert found.overrides["versions"]["vllm"] == {"version": "0.33.0"}, "what was chosen before stays"
+    assert found.overrides["versions"]["vllm"] == {"version": "0.33.0"}, (
+        "what was chosen before stays"
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,13 +157,19 @@ def test_another_source_with_it() -> None:
     [
         ("redis", "8.0", "redis comes from the distribution: run apt-get install --only-upgrade"),
         ("litelm", "1.107.0", 'no version of "litelm": did you mean "litellm"?'),
-        ("ollama", "0.18.0", "The checksum of ollama 0.17.4 is in the catalogue and fits no other version"),
+        (
+            "ollama",
+            "0.18.0",
+            "The checksum of ollama 0.17.4 is in the catalogue and fits no other version",
+        ),
         ("vllm", "0.1.0", "version-unsafe"),
         ("litellm", "1.107.0", "version-without-lock"),
         ("grafana", "12.3.0", 'no version of "grafana"'),
     ],
 )
-def test_a_version_that_cannot_be_had_is_refused(component: str, version: str, message: str) -> None:
+def test_a_version_that_cannot_be_had_is_refused(
+    component: str, version: str, message: str
+) -> None:
     locked = replace(stack(), locks={"litellm": frozenset({"1.106.2"})})
     with pytest.raises(SwitchError) as refused:
         upgrade(locked, component, version)
@@ -168,7 +187,8 @@ def test_an_engines_key_is_changed_while_nobody_is_sent_to_it() -> None:
     assert (found.kind, found.hosts, found.uncovered) == ("engine", ("b",), ())
     assert found.final.plans == compile_inventory(stack()).plans
     bases = [
-        entry["litellm_params"]["api_base"] for entry in found.away.plans["g"]["litellm"]["document"]["model_list"]
+        entry["litellm_params"]["api_base"]
+        for entry in found.away.plans["g"]["litellm"]["document"]["model_list"]
     ]
     assert bases
     assert not any("10.0.0.2" in base for base in bases)
@@ -178,13 +198,20 @@ def test_who_accepts_the_former_value() -> None:
     """Only those whose clients cannot be told all at once, and only while it is there."""
     former = frozenset({"LITELLM_MASTER_KEY_FORMER"})
     plans = rotation(replace(stack(), secrets=former), "LITELLM_MASTER_KEY").final.plans
-    assert plans["g"]["litellm"]["secrets"]["LITELLM_MASTER_KEY_FORMER"] == "LITELLM_MASTER_KEY_FORMER"
-    assert "LITELLM_MASTER_KEY_FORMER" not in compile_inventory(stack()).plans["g"]["litellm"]["secrets"]
+    assert (
+        plans["g"]["litellm"]["secrets"]["LITELLM_MASTER_KEY_FORMER"] == "LITELLM_MASTER_KEY_FORMER"
+    )
+    assert (
+        "LITELLM_MASTER_KEY_FORMER"
+        not in compile_inventory(stack()).plans["g"]["litellm"]["secrets"]
+    )
 
 
 @pytest.mark.parametrize("secret", ["QWEN_API", "OPENAI_API_KEY", "GRAFANA_ADMIN_PASSWORD", ""])
 def test_what_cannot_be_rotated_is_refused_with_what_can(secret: str) -> None:
-    with pytest.raises(SwitchError, match=r"cannot be rotated; LITELLM_MASTER_KEY, .*QWEN_API_KEY.* can\."):
+    with pytest.raises(
+        SwitchError, match=r"cannot be rotated; LITELLM_MASTER_KEY, .*QWEN_API_KEY.* can\."
+    ):
         rotation(stack(), secret)
 
 
@@ -210,7 +237,8 @@ llm_versions:
 
 
 def test_where_nobody_could_step_in_the_gateway_stays_as_it_is() -> None:
-    """One card and nothing else: there is no gateway that serves nobody, so nothing is answered for a while."""
+    """One card and nothing else: there is no gateway that serves nobody, so nothing is answered for
+    a while."""
     before = compile_inventory(stack(ALONE))
     found = switch(stack(ALONE), "dolphin", "dolphin")
     assert found.away.plans == before.plans

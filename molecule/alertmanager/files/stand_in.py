@@ -1,4 +1,5 @@
-"""Stand-ins for a chat's webhook and for a mail server. Each message that they accept becomes a file for the tests.
+"""Stand-ins for a chat's webhook and for a mail server. Each message that they accept becomes a
+file for the tests.
 
 Both know the SHA-256 of their secret only, so that it is in no file and no argument of theirs.
 """
@@ -45,7 +46,8 @@ class Chat(BaseHTTPRequestHandler):
 
 
 class Mail(StreamRequestHandler):
-    """As much of SMTP as a client of a submission server uses: STARTTLS, then AUTH PLAIN, then a message."""
+    """As much of SMTP as a client of a submission server uses: STARTTLS, then AUTH PLAIN, then a
+    message."""
 
     def handle(self) -> None:
         secure = trusted = False
@@ -60,7 +62,9 @@ class Mail(StreamRequestHandler):
                 self.setup_streams()
                 secure = True
             elif verb == "AUTH" and secure:
-                user, password = base64.b64decode(rest.removeprefix("PLAIN ")).decode().split("\0")[1:]
+                user, password = (
+                    base64.b64decode(rest.removeprefix("PLAIN ")).decode().split("\0")[1:]
+                )
                 trusted = user == "modelyard" and is_secret(password, PASSWORD)
                 self.say("235 welcome" if trusted else "535 no")
             elif verb in ("MAIL", "RCPT"):

@@ -1,4 +1,5 @@
-"""Alertmanager on real hosts: whom it tells, with what secret, and that it tells nobody unless it is asked to.
+"""Alertmanager on real hosts: whom it tells, with what secret, and that it tells nobody unless it
+is asked to.
 
 The chat and the mail server that it tells are stand-ins.
 """
@@ -40,11 +41,15 @@ def port(variables: dict[str, Any]) -> int:
 
 @pytest.fixture(scope="module")
 def amtool(host: Any, port: int) -> Amtool:
-    """Return a function that runs amtool on the host, waiting for a server that is only just starting."""
+    """Return a function that runs amtool on the host, waiting for a server that is only just
+    starting."""
 
     def run(arguments: str) -> str:
         url = f"http://127.0.0.1:{port}"
-        host.check_output(f"curl -sSf -m 30 -o /dev/null --retry 60 --retry-all-errors --retry-delay 1 {url}/-/ready")
+        host.check_output(
+            "curl -sSf -m 30 -o /dev/null --retry 60 --retry-all-errors --retry-delay 1"
+            f" {url}/-/ready"
+        )
         return str(host.check_output(f"amtool --alertmanager.url={url} {arguments}"))
 
     return run
@@ -54,7 +59,9 @@ def received(host: Any, kind: str, word: str) -> str:
     """Wait for the one message with this word that a stand-in accepted, and return it."""
     deadline = time.monotonic() + 300
     while not (files := str(host.run(f"grep -l {word} /var/lib/stand-in/{kind}-*").stdout).split()):
-        assert time.monotonic() < deadline, f"no {kind} with {word}: the journal of modelyard-alertmanager says why"
+        assert time.monotonic() < deadline, (
+            f"no {kind} with {word}: the journal of modelyard-alertmanager says why"
+        )
         time.sleep(1)
     (file,) = files
     return str(host.file(file).content_string)
@@ -62,9 +69,13 @@ def received(host: Any, kind: str, word: str) -> str:
 
 def test_unit_runs_and_comes_back_at_boot(host: Any) -> None:
     service = host.service("modelyard-alertmanager")
-    assert service.is_running, host.run("journalctl -u modelyard-alertmanager -n 30 --no-pager").stdout
+    assert service.is_running, host.run(
+        "journalctl -u modelyard-alertmanager -n 30 --no-pager"
+    ).stdout
     assert service.is_enabled
-    assert host.file("/etc/systemd/system/modelyard.target.wants/modelyard-alertmanager.service").exists
+    assert host.file(
+        "/etc/systemd/system/modelyard.target.wants/modelyard-alertmanager.service"
+    ).exists
 
 
 def test_sandbox_score(host: Any, measured: Any) -> None:
@@ -80,8 +91,14 @@ def test_packages_own_service_is_masked(host: Any) -> None:
 
 def test_listens_where_it_should_and_has_no_cluster_port(host: Any, told: bool) -> None:
     pid = host.check_output("systemctl show --value -p MainPID modelyard-alertmanager")
-    sockets = [line.split() for line in host.check_output("ss -Hltunp").splitlines() if f"pid={pid}," in line]
-    wanted = [("tcp", "127.0.0.1:9193"), ("tcp", "[::1]:9193")] if told else [("tcp", "127.0.0.1:9093")]
+    sockets = [
+        line.split()
+        for line in host.check_output("ss -Hltunp").splitlines()
+        if f"pid={pid}," in line
+    ]
+    wanted = (
+        [("tcp", "127.0.0.1:9193"), ("tcp", "[::1]:9193")] if told else [("tcp", "127.0.0.1:9093")]
+    )
     assert sorted((socket[0], socket[4]) for socket in sockets) == wanted
 
 
@@ -111,7 +128,9 @@ def test_an_alert_reaches_those_who_are_to_be_told(host: Any, told: bool, amtool
 
 
 def test_silences_survive_a_restart(host: Any, amtool: Amtool) -> None:
-    silence = amtool("silence add alertname=Planned --author=tests --comment=maintenance --duration=1h").strip()
+    silence = amtool(
+        "silence add alertname=Planned --author=tests --comment=maintenance --duration=1h"
+    ).strip()
     host.run("systemctl reset-failed modelyard-alertmanager")
     host.check_output("systemctl restart modelyard-alertmanager")
     found = json.loads(amtool("silence query -o json"))
@@ -119,21 +138,26 @@ def test_silences_survive_a_restart(host: Any, amtool: Amtool) -> None:
     amtool(f"silence expire {silence}")
 
 
-def test_what_is_wrong_is_refused_before_the_switch(host: Any, variables: dict[str, Any], port: int) -> None:
+def test_what_is_wrong_is_refused_before_the_switch(
+    host: Any, variables: dict[str, Any], port: int
+) -> None:
     """Its program says no while the old release serves, and the old release goes on."""
 
     def state() -> str:
         return str(
             host.check_output(
-                "find /opt/modelyard /etc/modelyard /etc/systemd/system -type f -exec sha256sum {} + | sort;"
-                "find /opt/modelyard /etc/modelyard -type l -printf '%p %l\n' | sort;"
-                "systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic modelyard-alertmanager"
+                "find /opt/modelyard /etc/modelyard /etc/systemd/system -type f -exec sha256sum {}"
+                " + | sort;find /opt/modelyard /etc/modelyard -type l -printf '%p %l\n' |"
+                " sort;systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic"
+                " modelyard-alertmanager"
             )
         )
 
     before = state()
     wrong = {"webhook": {"url": "no address", "token_env": None}}
-    done = ansible_playbook("converge.yml", "-e", json.dumps({"wrong": wrong}), "--limit", host.backend.get_hostname())
+    done = ansible_playbook(
+        "converge.yml", "-e", json.dumps({"wrong": wrong}), "--limit", host.backend.get_hostname()
+    )
     output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0, output
     assert "the new release was rejected by /usr/bin/amtool" in output
@@ -144,7 +168,9 @@ def test_what_is_wrong_is_refused_before_the_switch(host: Any, variables: dict[s
 
 def test_secrets_are_nowhere_but_in_their_credentials(host: Any, told: bool, port: int) -> None:
     files = host.check_output(f"cd {CREDENTIALS}/ && ls").split()
-    assert files == (["EMAIL_PASSWORD", "WEBHOOK_TOKEN", "environment"] if told else ["environment"])
+    assert files == (
+        ["EMAIL_PASSWORD", "WEBHOOK_TOKEN", "environment"] if told else ["environment"]
+    )
     # The search runs on the host, so that no secret travels into a log of this test either.
     script = f"""
         systemctl reset-failed modelyard-alertmanager

@@ -19,8 +19,9 @@ ALL = ("redis", "haproxy", "litellm", f"llama-cpp@{MODEL}", f"llama-cpp@{STAND_B
 """The services that the tests change; `CARD` is that of test_switch.py alone."""
 
 ASK_THE_DOOR = (
-    'import socket; s = socket.socket(socket.AF_UNIX); s.connect("/run/modelyard-haproxy/admin.sock"); '
-    's.sendall(b"show info\\n"); print(s.makefile().read())'
+    "import socket; s = socket.socket(socket.AF_UNIX);"
+    ' s.connect("/run/modelyard-haproxy/admin.sock"); s.sendall(b"show info\\n");'
+    " print(s.makefile().read())"
 )
 
 
@@ -60,7 +61,9 @@ def live(one: Any, name: str) -> str:
 def unit_of(one: Any, name: str) -> str:
     if name != "litellm":
         return f"modelyard-{name}"
-    active = one.run("systemctl list-units --plain --no-legend --state=active 'modelyard-litellm@*'").stdout.split()
+    active = one.run(
+        "systemctl list-units --plain --no-legend --state=active 'modelyard-litellm@*'"
+    ).stdout.split()
     return str(active[0]) if active else "modelyard-litellm@none"
 
 
@@ -70,7 +73,7 @@ def runs(one: Any, name: str) -> str:
         shown = one.run(f"python3 -c '{ASK_THE_DOOR}' | sed -n 's/^description: //p'").stdout
         return os.path.basename(shown.strip())
     shown = one.run(
-        f"pid=$(systemctl show --value --property=MainPID {unit_of(one, name)}); "
-        "test \"$pid\" != 0 && tr '\\0' '\\n' < /proc/$pid/environ | sed -n 's/^MODELYARD_RELEASE=//p'"
+        f'pid=$(systemctl show --value --property=MainPID {unit_of(one, name)}); test "$pid" != 0'
+        " && tr '\\0' '\\n' < /proc/$pid/environ | sed -n 's/^MODELYARD_RELEASE=//p'"
     ).stdout
     return os.path.basename(shown.strip())

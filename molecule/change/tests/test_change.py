@@ -1,8 +1,10 @@
-"""Changes that go wrong on one host, with a client that asks all the while: what it saw, and what ran afterwards.
+"""Changes that go wrong on one host, with a client that asks all the while: what it saw, and what
+ran afterwards.
 
-Every test adds a row to the table that is printed at the end; the last one sees to it that no row is missing. Faults
-are real: processes are killed, disks are full, units are broken. Times are measured and printed, not judged.
-`make test` has one row of each mechanism; rows marked `full` are variants of it that take minutes.
+Every test adds a row to the table that is printed at the end; the last one sees to it that no row
+is missing. Faults are real: processes are killed, disks are full, units are broken. Times are
+measured and printed, not judged. `make test` has one row of each mechanism; rows marked `full` are
+variants of it that take minutes.
 """
 
 from __future__ import annotations
@@ -24,12 +26,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changing import ALL, CARD, KEY, MODEL, SERVICES, STAND_BY, answers, lab, live, runs, site, unit_of, wait_until
+from changing import (
+    ALL,
+    CARD,
+    KEY,
+    MODEL,
+    SERVICES,
+    STAND_BY,
+    answers,
+    lab,
+    live,
+    runs,
+    site,
+    unit_of,
+    wait_until,
+)
 from modelyard_playbook import SCENARIO, ansible_module, ansible_playbook
 from modelyard_traffic import Traffic
 
 LOCK = "/var/lib/modelyard/activations/redis.json.lock"
-NOBODY_SWITCHES = "for lock in /var/lib/modelyard/activations/*.lock; do flock --nonblock $lock true || exit 1; done"
+NOBODY_SWITCHES = (
+    "for lock in /var/lib/modelyard/activations/*.lock; do flock --nonblock $lock true || exit 1;"
+    " done"
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,9 @@ def everything_serves(one: Any, door: str) -> Iterator[None]:
 
 def changed(number: int) -> tuple[str, str]:
     """A change of every service, on the command line; `number` makes it another one."""
-    first, second = ([{"name": name, "context_length": 512 + 64 * number}] for name in (MODEL, STAND_BY))
+    first, second = (
+        [{"name": name, "context_length": 512 + 64 * number}] for name in (MODEL, STAND_BY)
+    )
     gateway = {
         "cooldown_s": 30 + number,
         "timeouts": {"door_s": 3600 + number},
@@ -109,7 +130,8 @@ def changed(number: int) -> tuple[str, str]:
 
 
 def module(name: str, /, **arguments: Any) -> dict[str, Any]:
-    """Run one module on the host, as a task of a playbook does; returns its result, failed or not."""
+    """Run one module on the host, as a task of a playbook does; returns its result, failed or
+    not."""
     return ansible_module("one", name, arguments)
 
 
@@ -119,7 +141,8 @@ def manifest(one: Any, name: str) -> dict[str, Any]:
 
 
 def staged(one: Any, name: str, **changes: Any) -> dict[str, Any]:
-    """Stage a release like the live one but for `changes`, without a role; returns the module's result."""
+    """Stage a release like the live one but for `changes`, without a role; returns the module's
+    result."""
     spec = {**manifest(one, name), **changes}
     return module(
         "modelyard_release",
@@ -145,7 +168,7 @@ def two_releases(one: Any, name: str = "redis") -> tuple[str, str]:
     return first, second
 
 
-# -- the clock -------------------------------------------------------------------------------------------------------
+# -- the clock -------------------------------------------------------------------------------------
 
 YEAR_S = 365 * 86400
 PRELOADED = "/usr/lib/clock-of-the-tests.so"
@@ -153,7 +176,8 @@ PRELOADED = "/usr/lib/clock-of-the-tests.so"
 
 @pytest.fixture
 def clock(one: Any, door: str, tmp_path: Path) -> Iterator[Callable[[int], None]]:
-    """Sets the clock of our services, and of whatever a run does on the host (see files/clock.c: a stand-in)."""
+    """Sets the clock of our services, and of whatever a run does on the host (see files/clock.c: a
+    stand-in)."""
     library = tmp_path / "clock.so"
     build = ["cc", "-shared", "-fPIC", "-O2", "-o", library, SCENARIO / "files/clock.c"]
     subprocess.run(build, check=True, capture_output=True)
@@ -179,20 +203,27 @@ def clock(one: Any, door: str, tmp_path: Path) -> Iterator[Callable[[int], None]
     anew()
     yield move
     # Redis keeps what was cooled down with the time of then.
-    one.check_output("mv /srv/environment /etc/environment; rm -r /run/systemd/system/modelyard-.service.d")
+    one.check_output(
+        "mv /srv/environment /etc/environment; rm -r /run/systemd/system/modelyard-.service.d"
+    )
     anew()
     one.check_output(f"rm {PRELOADED} /etc/clock-ahead")
 
 
 @pytest.mark.full
-def test_clock_jumps(one: Any, door: str, row: Callable[..., None], clock: Callable[[int], None]) -> None:
+def test_clock_jumps(
+    one: Any, door: str, row: Callable[..., None], clock: Callable[[int], None]
+) -> None:
     before = {name: live(one, name) for name in ALL}
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
         clock(YEAR_S)
         assert int(one.check_output("date +%s")) > time.time() + YEAR_S / 2
         ahead = site(
-            "-e", json.dumps({"llm_overrides_test": {"gateway": {"redis": {"maxmemory_mib": 200}, "workers": 1}}})
+            "-e",
+            json.dumps(
+                {"llm_overrides_test": {"gateway": {"redis": {"maxmemory_mib": 200}, "workers": 1}}}
+            ),
         )
         assert ahead.returncode == 0, ahead.stdout
         then = {name: live(one, name) for name in ALL}
@@ -201,23 +232,26 @@ def test_clock_jumps(one: Any, door: str, row: Callable[..., None], clock: Calla
         back = ansible_playbook("../../playbooks/rollback.yml")
         assert back.returncode == 0, back.stdout
     assert {name: runs(one, name) for name in ALL} == before
-    # No engine, as a cool-down that began in the year to come would end there, too (docs/operations.md).
+    # No engine, as a cool-down that began in the year to come would end there, too
+    # (docs/operations.md).
     assert {name for name in ALL if then[name] != before[name]} == {"redis", "litellm"}
     assert traffic.failures == []
     row(FAULTS[20], "deployed then, rolled back now", time.monotonic() - started, traffic)
 
 
-# -- the run, the activation, the host ------------------------------------------------------------------------------
+# -- the run, the activation, the host -------------------------------------------------------------
 
 
 def only_streams_were_cut(traffic: Traffic, at_most: int) -> None:
-    """Not a request failed, but for streams that an engine was telling when it was restarted: one for each engine."""
+    """Not a request failed, but for streams that an engine was telling when it was restarted: one
+    for each engine."""
     assert all(failure.startswith("stream") for failure in traffic.failures), traffic.failures
     assert len(traffic.failures) <= at_most, traffic.failures
 
 
 def killed_at(number: int, task: int) -> bool:
-    """Apply a change and kill the run when its `task`-th staging or activation begins. False if it ended before."""
+    """Apply a change and kill the run when its `task`-th staging or activation begins. False if it
+    ended before."""
     run = subprocess.Popen(
         ["ansible-playbook", "converge.yml", *changed(number)],
         cwd=SCENARIO,
@@ -229,7 +263,9 @@ def killed_at(number: int, task: int) -> bool:
     seen = 0
     assert run.stdout
     for line in run.stdout:
-        if line.startswith(("TASK", "RUNNING HANDLER")) and ("Stage the release" in line or "Activate" in line):
+        if line.startswith(("TASK", "RUNNING HANDLER")) and (
+            "Stage the release" in line or "Activate" in line
+        ):
             seen += 1
         if seen == task:
             # Not at its first instant: it is to have begun.
@@ -251,16 +287,28 @@ def test_run_killed_at_every_task(one: Any, door: str, row: Callable[..., None])
             if not killed_at(number=1 + task, task=task):
                 break
             kills += 1
-            # What was begun on the host goes on without the run: an activation that had not yet taken its lock, too.
-            whole = f"not every service runs after a kill at task {task}, or an activation does not end"
-            wait_until(lambda: one.run(NOBODY_SWITCHES).rc == 0 and all(runs(one, name) for name in ALL), whole, 120)
+            # What was begun on the host goes on without the run: an activation that had not yet
+            # taken its lock, too.
+            whole = (
+                f"not every service runs after a kill at task {task}, or an activation does not end"
+            )
+            wait_until(
+                lambda: one.run(NOBODY_SWITCHES).rc == 0 and all(runs(one, name) for name in ALL),
+                whole,
+                120,
+            )
             assert answers(door), f"nobody answers after a kill at task {task}"
     assert kills >= 8
     again = site(*changed(1 + task))
     assert again.returncode == 0, again.stdout
     assert "changed=0" in again.stdout, "the last run was not killed, so nothing was left to do"
     only_streams_were_cut(traffic, 2 * kills)
-    row(FAULTS[0], f"{kills} kills, each service whole after each", time.monotonic() - started, traffic)
+    row(
+        FAULTS[0],
+        f"{kills} kills, each service whole after each",
+        time.monotonic() - started,
+        traffic,
+    )
 
 
 def activation(release: str) -> subprocess.Popen[str]:
@@ -268,11 +316,16 @@ def activation(release: str) -> subprocess.Popen[str]:
     arguments = json.dumps({"service": "redis", "release": release})
     command = ["ansible", "one", "--become", "-m", "modelyard_activate", "-a", arguments]
     return subprocess.Popen(
-        command, cwd=SCENARIO.parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=SCENARIO.parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
-# Waits on the host until an activation of Redis has begun, then for some milliseconds more; prints who has the lock.
+# Waits on the host until an activation of Redis has begun, then for some milliseconds more; prints
+# who has the lock.
 WAIT = (
     "for i in $(seq 400); do pids=$(for p in /proc/[0-9]*; do "
     f"ls -l $p/fd 2>/dev/null | grep -q {LOCK} && echo ${{p#/proc/}}; done); "
@@ -281,7 +334,9 @@ WAIT = (
 
 
 @pytest.mark.parametrize(("fault", "whom"), [(FAULTS[1], "worker"), (FAULTS[2], "both")])
-def test_activation_killed(one: Any, door: str, row: Callable[..., None], fault: str, whom: str) -> None:
+def test_activation_killed(
+    one: Any, door: str, row: Callable[..., None], fault: str, whom: str
+) -> None:
     first, second = two_releases(one)
     started = time.monotonic()
     kills = 0
@@ -302,7 +357,12 @@ def test_activation_killed(one: Any, door: str, row: Callable[..., None], fault:
             assert runs(one, "redis") == live(one, "redis") == wanted
     assert kills >= 1
     assert traffic.failures == []
-    row(fault, f"{kills} kills, wholly one or the other, a rerun converged", time.monotonic() - started, traffic)
+    row(
+        fault,
+        f"{kills} kills, wholly one or the other, a rerun converged",
+        time.monotonic() - started,
+        traffic,
+    )
 
 
 def cut(one: Any, command: str) -> None:
@@ -343,7 +403,8 @@ def test_connection_cut(one: Any, door: str, row: Callable[..., None]) -> None:
                 break
         time.sleep(3)
         cut(one, "pkill -9 -f '^sshd: root'")
-        # Ansible asks again over a new connection, which waits for the switch and finds nothing left to do.
+        # Ansible asks again over a new connection, which waits for the switch and finds nothing
+        # left to do.
         output = run.communicate(timeout=600)[0]
         went_on = run.returncode == 0
         again = site(*changed(51))
@@ -354,7 +415,7 @@ def test_connection_cut(one: Any, door: str, row: Callable[..., None]) -> None:
     row(FAULTS[4], f"the switch went on, and {how}", time.monotonic() - started, traffic)
 
 
-# -- no room --------------------------------------------------------------------------------------------------------
+# -- no room ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -365,14 +426,16 @@ def test_connection_cut(one: Any, door: str, row: Callable[..., None]) -> None:
         pytest.param(FAULTS[7], "ro", "Read-only file system", marks=pytest.mark.full),
     ],
 )
-def test_no_room(one: Any, door: str, row: Callable[..., None], fault: str, options: str, message: str) -> None:
+def test_no_room(
+    one: Any, door: str, row: Callable[..., None], fault: str, options: str, message: str
+) -> None:
     """A small, full or closed file system where the releases of Redis are."""
     path = f"{SERVICES}/redis/releases"
     before = runs(one, "redis")
     spec = manifest(one, "redis")
     one.check_output(
-        f"cp -a {path} /srv/kept && mount -t tmpfs -o {'size=4m' if options == 'ro' else options} small {path} "
-        f"&& cp -a /srv/kept/. {path}/"
+        f"cp -a {path} /srv/kept && mount -t tmpfs -o {'size=4m' if options == 'ro' else options}"
+        f" small {path} && cp -a /srv/kept/. {path}/"
     )
     fill = {"size=1m": f"cat /dev/zero > {path}/.filler", "ro": f"mount -o remount,ro {path}"}
     one.run(fill.get(options, f"while touch {path}/.filler$((i=i+1)); do :; done"))
@@ -393,7 +456,7 @@ def test_no_room(one: Any, door: str, row: Callable[..., None], fault: str, opti
     row(fault, "refused with the reason, a rerun repaired it", took, traffic)
 
 
-# -- releases that are no good --------------------------------------------------------------------------------------
+# -- releases that are no good ---------------------------------------------------------------------
 
 
 def bad(one: Any, name: str, kind: str) -> dict[str, Any]:
@@ -401,15 +464,30 @@ def bad(one: Any, name: str, kind: str) -> dict[str, Any]:
     spec = manifest(one, name)
     unit, content = next(iter(spec["units"].items()))
     if kind == "check":
-        checks = [{**check, "port": 1} if check["kind"] == "redis" else check for check in spec["checks"]]
-        return {"checks": checks, "units": {unit: f"{content}\n# check\n"}, "activation": {"ready_timeout_s": 5}}
+        checks = [
+            {**check, "port": 1} if check["kind"] == "redis" else check for check in spec["checks"]
+        ]
+        return {
+            "checks": checks,
+            "units": {unit: f"{content}\n# check\n"},
+            "activation": {"ready_timeout_s": 5},
+        }
     if kind == "unit":
         return {"units": {unit: content.replace("ExecStart=", "ExecStart=!?not a path ")}}
     if kind == "crash":
         crash = "\nExecStartPost=/bin/sh -c '(sleep 5; kill -9 $MAINPID) &'\n[Install]"
         # Another artifact is what makes it a new program.
-        return {"units": {unit: content.replace("\n[Install]", crash, 1)}, "store": [*spec["store"], "/srv"]}
-    return {"units": {unit: content.replace("Environment=", "Environment=PYTHONHOME=/nowhere\nEnvironment=", 1)}}
+        return {
+            "units": {unit: content.replace("\n[Install]", crash, 1)},
+            "store": [*spec["store"], "/srv"],
+        }
+    return {
+        "units": {
+            unit: content.replace(
+                "Environment=", "Environment=PYTHONHOME=/nowhere\nEnvironment=", 1
+            )
+        }
+    }
 
 
 @pytest.mark.parametrize(
@@ -441,22 +519,30 @@ def test_a_release_that_is_no_good(
     row(fault, f"{name}: the former release serves", took, traffic)
 
 
-# -- parts that go away ---------------------------------------------------------------------------------------------
+# -- parts that go away ----------------------------------------------------------------------------
 
 
 def test_redis_lost_and_back(one: Any, door: str, row: Callable[..., None]) -> None:
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
-        one.check_output("systemctl kill --signal=KILL modelyard-redis; systemctl stop modelyard-redis")
+        one.check_output(
+            "systemctl kill --signal=KILL modelyard-redis; systemctl stop modelyard-redis"
+        )
         time.sleep(5)
         one.check_output("systemctl reset-failed modelyard-redis; systemctl start modelyard-redis")
         time.sleep(3)
     assert traffic.failures == []
-    row(FAULTS[12], "away for 5 s, the gateway answers without it", time.monotonic() - started, traffic)
+    row(
+        FAULTS[12],
+        "away for 5 s, the gateway answers without it",
+        time.monotonic() - started,
+        traffic,
+    )
 
 
 def test_live_slot_killed(one: Any, door: str, row: Callable[..., None]) -> None:
-    """All of it at once: whoever asks in the seconds until systemd has started it again gets no answer."""
+    """All of it at once: whoever asks in the seconds until systemd has started it again gets no
+    answer."""
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=2, max_s=300) as traffic:
         one.check_output(f"systemctl kill --signal=KILL {unit_of(one, 'litellm')}")
@@ -479,8 +565,11 @@ def test_front_door_reloaded_under_streams(one: Any, door: str, row: Callable[..
     row(FAULTS[14], f"{reloads} reloads", time.monotonic() - started, traffic)
 
 
-def test_engine_killed_in_the_middle_of_a_stream(one: Any, door: str, row: Callable[..., None]) -> None:
-    """What was being told is lost, as a stream cannot be begun anew; whoever asks next is answered by the stand-by."""
+def test_engine_killed_in_the_middle_of_a_stream(
+    one: Any, door: str, row: Callable[..., None]
+) -> None:
+    """What was being told is lost, as a stream cannot be begun anew; whoever asks next is answered
+    by the stand-by."""
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
         for _ in range(3):
@@ -492,11 +581,12 @@ def test_engine_killed_in_the_middle_of_a_stream(one: Any, door: str, row: Calla
     row(FAULTS[15], "3 kills, the stand-by answered", time.monotonic() - started, traffic)
 
 
-# -- what is fetched and built --------------------------------------------------------------------------------------
+# -- what is fetched and built ---------------------------------------------------------------------
 
 
 class Shelf:
-    """A web server of the tests' own with one model, as the host reaches it. It can damage it, and stop half-way."""
+    """A web server of the tests' own with one model, as the host reaches it. It can damage it, and
+    stop half-way."""
 
     def __init__(self, content: bytes, address: str) -> None:
         self.content, self.damaged, self.stalls = content, False, False
@@ -521,7 +611,9 @@ class Shelf:
                 content = bytes(len(shelf.content)) if shelf.damaged else shelf.content
                 self.send_response(206 if wanted else 200)
                 if wanted:
-                    self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+                    self.send_header(
+                        "Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}"
+                    )
                 self.send_header("Content-Length", str(len(content) - begin))
                 self.send_header("ETag", '"one"')
                 self.end_headers()
@@ -551,7 +643,9 @@ def fetched(shelf: Shelf) -> tuple[str, str]:
     """The change that has the first model fetched instead of read from a file."""
     source = {"path": None, "url": shelf.url, "sha256": hashlib.sha256(shelf.content).hexdigest()}
     models = [{"name": MODEL, "source": source}]
-    return "-e", json.dumps({"llm_overrides_test": {"providers": {"llama_cpp_native": {"models": models}}}})
+    return "-e", json.dumps(
+        {"llm_overrides_test": {"providers": {"llama_cpp_native": {"models": models}}}}
+    )
 
 
 @pytest.mark.full
@@ -565,7 +659,12 @@ def test_damaged_download(one: Any, door: str, row: Callable[..., None], shelf: 
     assert "sha256" in refused.stdout.lower()
     assert live(one, service) == runs(one, service) == before
     assert traffic.failures == []
-    row(FAULTS[17], "refused by its checksum, the former one serves", time.monotonic() - started, traffic)
+    row(
+        FAULTS[17],
+        "refused by its checksum, the former one serves",
+        time.monotonic() - started,
+        traffic,
+    )
 
 
 @pytest.mark.full
@@ -598,17 +697,28 @@ def test_fetch_killed(one: Any, door: str, row: Callable[..., None], shelf: Shel
 
 
 def test_build_killed(one: Any, door: str, row: Callable[..., None]) -> None:
-    """A build of the tests' own, by the module that builds llama.cpp and the gateway's environment."""
+    """A build of the tests' own, by the module that builds llama.cpp and the gateway's
+    environment."""
     arguments = {
         "name": "drill",
         "version": "1",
         "key": {"run": str(time.time_ns())},
         "sources": [],
-        "script": "if [ -e /srv/slow ]; then touch $DEST/half; sleep 120; fi; echo whole > $DEST/program",
+        "script": (
+            "if [ -e /srv/slow ]; then touch $DEST/half; sleep 120; fi; echo whole > $DEST/program"
+        ),
     }
     started = time.monotonic()
     one.check_output("touch /srv/slow")
-    command = ["ansible", "one", "--become", "-m", "modelyard_artifact", "-a", json.dumps(arguments)]
+    command = [
+        "ansible",
+        "one",
+        "--become",
+        "-m",
+        "modelyard_artifact",
+        "-a",
+        json.dumps(arguments),
+    ]
     with Traffic(door, KEY, MODEL, rate=4, max_s=300) as traffic:
         run = subprocess.Popen(
             command,
@@ -617,11 +727,16 @@ def test_build_killed(one: Any, door: str, row: Callable[..., None]) -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until(lambda: one.run("ls /opt/modelyard/store/drill-*/half").rc == 0, "nothing was built")
+        wait_until(
+            lambda: one.run("ls /opt/modelyard/store/drill-*/half").rc == 0, "nothing was built"
+        )
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         one.check_output("rm /srv/slow; systemctl kill --signal=KILL 'modelyard-build-drill*'")
-        wait_until(lambda: one.run("systemctl --quiet is-active 'modelyard-build-drill*'").rc != 0, "it still builds")
+        wait_until(
+            lambda: one.run("systemctl --quiet is-active 'modelyard-build-drill*'").rc != 0,
+            "it still builds",
+        )
         again = module("modelyard_artifact", **arguments)
     assert not again["failed"], again
     assert one.check_output(f"cat {again['path']}/program") == "whole"
@@ -631,10 +746,12 @@ def test_build_killed(one: Any, door: str, row: Callable[..., None]) -> None:
     row(FAULTS[19], "begun anew, nothing of the half is left", time.monotonic() - started, traffic)
 
 
-# -- back -----------------------------------------------------------------------------------------------------------
+# -- back ------------------------------------------------------------------------------------------
 
 
-def test_latest_run_rolled_back(one: Any, door: str, row: Callable[..., None], tmp_path: Path) -> None:
+def test_latest_run_rolled_back(
+    one: Any, door: str, row: Callable[..., None], tmp_path: Path
+) -> None:
     before = {name: live(one, name) for name in ALL}
     done = site(*changed(77))
     assert done.returncode == 0, done.stdout
@@ -652,7 +769,9 @@ def test_latest_run_rolled_back(one: Any, door: str, row: Callable[..., None], t
     assert shown.returncode == 0, shown.stdout
     assert "(rollback.yml)" in shown.stdout
     report = tmp_path / "status.json"
-    told = ansible_playbook("../../playbooks/status.yml", "-e", f"llm_report={report}", *changed(77))
+    told = ansible_playbook(
+        "../../playbooks/status.yml", "-e", f"llm_report={report}", *changed(77)
+    )
     assert told.returncode == 0, told.stdout
     found = json.loads(report.read_text())["hosts"]["one"]
     assert {found["services"][name]["plan"] for name in ALL} == {"differs"}
@@ -666,7 +785,9 @@ def test_host_rebooted(one: Any, door: str, row: Callable[..., None]) -> None:
     with Traffic(door, KEY, MODEL, rate=2, max_s=300) as traffic:
         cut(one, "systemctl poweroff")
         address = door.rpartition(":")[0].rpartition("/")[2]
-        wait_until(lambda: not re.search(rf"{address} .*running", lab("status")), "it did not go down")
+        wait_until(
+            lambda: not re.search(rf"{address} .*running", lab("status")), "it did not go down"
+        )
         lab("up", "one")
         wait_until(lambda: answers(door), "nobody answers after the boot", 180)
         took = time.monotonic() - started
@@ -674,9 +795,15 @@ def test_host_rebooted(one: Any, door: str, row: Callable[..., None]) -> None:
     assert one.check_output("systemctl --failed --plain --no-legend") == ""
 
     def began(unit: str) -> int:
-        return int(one.check_output(f"systemctl show --value --property=ActiveEnterTimestampMonotonic {unit}"))
+        return int(
+            one.check_output(
+                f"systemctl show --value --property=ActiveEnterTimestampMonotonic {unit}"
+            )
+        )
 
-    assert began("modelyard-redis") < began(unit_of(one, "litellm")), "what the gateway uses comes first"
+    assert began("modelyard-redis") < began(unit_of(one, "litellm")), (
+        "what the gateway uses comes first"
+    )
     row(FAULTS[21], "all came back by itself, Redis before the gateway", took, traffic)
 
 

@@ -1,4 +1,5 @@
-"""Secrets get other values while somebody asks all the while, and the former ones are of no use afterwards."""
+"""Secrets get other values while somebody asks all the while, and the former ones are of no use
+afterwards."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def override(**changes: Any) -> tuple[str, str]:
 
 
 def rotate(secret: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return ansible_playbook("../../playbooks/rotate_secrets.yml", "-e", f"secret={secret}", *arguments)
+    return ansible_playbook(
+        "../../playbooks/rotate_secrets.yml", "-e", f"secret={secret}", *arguments
+    )
 
 
 def stored(secret: str) -> str:
@@ -48,7 +51,9 @@ def rotated_under_traffic(door: str, secret: str, measured: Callable[[str], None
     assert before not in done.stdout
     assert stored(secret) not in done.stdout
     asked = traffic.answered + traffic.streams
-    measured(f"{secret} rotated in {time.monotonic() - started:.0f} s; {asked} requests, none failed")
+    measured(
+        f"{secret} rotated in {time.monotonic() - started:.0f} s; {asked} requests, none failed"
+    )
     return before
 
 
@@ -58,9 +63,7 @@ def redis_says(one: Any, password: str) -> str:
 
 
 def engine_says(one: Any, key: str) -> str:
-    command = (
-        f"curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {key}' http://127.0.0.1:8080/v1/models"
-    )
+    command = f"curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {key}' http://127.0.0.1:8080/v1/models"
     return str(one.check_output(command))
 
 
@@ -82,12 +85,20 @@ def test_master_key(door: str, measured: Callable[[str], None]) -> None:
     """A value of the user's: the former one stays good until the user takes it away."""
     refused = rotate("LITELLM_MASTER_KEY")
     assert refused.returncode != 0
-    assert "put the new one there, the one that is used today under LITELLM_MASTER_KEY_FORMER" in refused.stdout
+    assert (
+        "put the new one there, the one that is used today under LITELLM_MASTER_KEY_FORMER"
+        in refused.stdout
+    )
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:
-        done = rotate("LITELLM_MASTER_KEY", *given(LITELLM_MASTER_KEY=NEW_KEY, LITELLM_MASTER_KEY_FORMER=KEY))
+        done = rotate(
+            "LITELLM_MASTER_KEY", *given(LITELLM_MASTER_KEY=NEW_KEY, LITELLM_MASTER_KEY_FORMER=KEY)
+        )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "until you remove LITELLM_MASTER_KEY_FORMER where you defined it, and run site.yml." in said(done)
+    assert (
+        "until you remove LITELLM_MASTER_KEY_FORMER where you defined it, and run site.yml."
+        in said(done)
+    )
     assert traffic.failures == []
     measured(f"LITELLM_MASTER_KEY rotated in {time.monotonic() - started:.0f} s")
     assert json.loads(chat(door, NEW_KEY, MODEL))["choices"]
@@ -104,15 +115,26 @@ def test_master_key(door: str, measured: Callable[[str], None]) -> None:
 
 @pytest.mark.full
 def test_key_of_the_user_with_which_an_engine_does_not_come_up(one: Any, door: str) -> None:
-    """Only the user can put it back; until then nobody is sent to the engine with a key that it does not know."""
+    """Only the user can put it back; until then nobody is sent to the engine with a key that it
+    does not know."""
     secret = "LLAMA_CPP_NATIVE_API_KEY"
     before = stored(secret)
     new = given(**{secret: "planted-engine-key", f"{secret}_FORMER": before})
-    broken = override(providers={"llama_cpp_native": {"models": [{"name": MODEL, "options": {"flash-atn": "on"}}]}})
+    broken = override(
+        providers={
+            "llama_cpp_native": {"models": [{"name": MODEL, "options": {"flash-atn": "on"}}]}
+        }
+    )
     refused = rotate(secret, *new, *broken)
     assert refused.returncode != 0
-    assert f"yours to put back: say it under {secret} again, remove {secret}_FORMER, and run site.yml." in said(refused)
-    assert "invalid argument: --flash-atn" in said(refused).partition("Until then requests go where they go now.")[2]
+    assert (
+        f"yours to put back: say it under {secret} again, remove {secret}_FORMER, and run site.yml."
+        in said(refused)
+    )
+    assert (
+        "invalid argument: --flash-atn"
+        in said(refused).partition("Until then requests go where they go now.")[2]
+    )
     assert engine_says(one, before) == "200"
     assert json.loads(chat(door, KEY, MODEL))["choices"], "who steps in answers"
     back = ansible_playbook("converge.yml")
@@ -122,10 +144,15 @@ def test_key_of_the_user_with_which_an_engine_does_not_come_up(one: Any, door: s
 
 def test_a_name_does_not_go_unasked(door: str) -> None:
     before = stored("REDIS_PASSWORD")
-    without = override(providers={"spare": None}, routing={"fallbacks": {MODEL: {"terminal": True}, "stand-by": None}})
+    without = override(
+        providers={"spare": None},
+        routing={"fallbacks": {MODEL: {"terminal": True}, "stand-by": None}},
+    )
     refused = rotate("REDIS_PASSWORD", *without)
     assert refused.returncode != 0
-    assert "litellm: public names that are live and missing from the plan: stand-by." in said(refused)
+    assert "litellm: public names that are live and missing from the plan: stand-by." in said(
+        refused
+    )
     assert stored("REDIS_PASSWORD") == before
 
 

@@ -1,4 +1,5 @@
-"""The gateway in another release, locked as its role's README says, and back, while somebody asks all the while."""
+"""The gateway in another release, locked as its role's README says, and back, while somebody asks
+all the while."""
 
 from __future__ import annotations
 
@@ -33,20 +34,27 @@ def version(one: Any) -> str:
 
 
 def upgrade(to: str) -> subprocess.CompletedProcess[str]:
-    return ansible_playbook("../../playbooks/upgrade.yml", "-e", "component=litellm", "-e", f"version={to}")
+    return ansible_playbook(
+        "../../playbooks/upgrade.yml", "-e", "component=litellm", "-e", f"version={to}"
+    )
 
 
 @pytest.fixture
 def lock(one: Any) -> Iterator[None]:
-    """A lock of the other release, made as roles/litellm/README.md says; it is there for one test only."""
+    """A lock of the other release, made as roles/litellm/README.md says; it is there for one test
+    only."""
     former = version(one)
     wanted, locked = (LOCKS / f"litellm-{OTHER}{suffix}" for suffix in (".in", ".txt"))
-    assert not wanted.exists(), f"{wanted} is in the role: choose another release for this test, or delete it"
+    assert not wanted.exists(), (
+        f"{wanted} is in the role: choose another release for this test, or delete it"
+    )
     try:
         text = (LOCKS / f"litellm-{former}.in").read_text(encoding="utf-8").replace(former, OTHER)
         wanted.write_text(text, encoding="utf-8")
         shutil.copy(LOCKS / f"litellm-{former}.txt", locked)
-        (command,) = (line.lstrip("# ") for line in text.splitlines() if line.startswith("#   uv pip compile"))
+        (command,) = (
+            line.lstrip("# ") for line in text.splitlines() if line.startswith("#   uv pip compile")
+        )
         environment = {**os.environ, "UV_SYSTEM_CERTS": "1"}
         subprocess.run(shlex.split(command), cwd=LOCKS, env=environment, check=True)
         yield
@@ -62,9 +70,14 @@ def choice() -> Iterator[None]:
     CHOICE.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize(("to", "code"), [(OTHER, "version-without-lock"), ("1.83.6", "version-unsafe")])
+@pytest.mark.parametrize(
+    ("to", "code"), [(OTHER, "version-without-lock"), ("1.83.6", "version-unsafe")]
+)
 def test_upgrade_that_is_refused(one: Any, choice: None, to: str, code: str) -> None:
-    before, store = {name: live(one, name) for name in ALL}, one.check_output("ls /opt/modelyard/store")
+    before, store = (
+        {name: live(one, name) for name in ALL},
+        one.check_output("ls /opt/modelyard/store"),
+    )
     refused = upgrade(to)
     assert refused.returncode != 0
     assert f"error[{code}]: litellm {to} " in refused.stdout, refused.stdout
@@ -73,7 +86,9 @@ def test_upgrade_that_is_refused(one: Any, choice: None, to: str, code: str) -> 
     assert not CHOICE.exists()
 
 
-def test_upgrade_and_back(one: Any, door: str, lock: None, choice: None, measured: Callable[[str], None]) -> None:
+def test_upgrade_and_back(
+    one: Any, door: str, lock: None, choice: None, measured: Callable[[str], None]
+) -> None:
     before, former = {name: live(one, name) for name in ALL}, version(one)
     assert former != OTHER
     started = time.monotonic()
@@ -94,6 +109,6 @@ def test_upgrade_and_back(one: Any, door: str, lock: None, choice: None, measure
     assert {name: runs(one, name) for name in ALL} == before
     asked = traffic.answered + traffic.streams
     measured(
-        f"litellm {former} to {OTHER} in {there:.0f} s, back in {time.monotonic() - started:.0f} s; "
-        f"{asked} requests, none failed"
+        f"litellm {former} to {OTHER} in {there:.0f} s, back in {time.monotonic() - started:.0f} s;"
+        f" {asked} requests, none failed"
     )

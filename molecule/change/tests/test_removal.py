@@ -1,6 +1,8 @@
-"""What the inventory no longer has leaves its host, and comes back: Redis moves to another host, an engine goes.
+"""What the inventory no longer has leaves its host, and comes back: Redis moves to another host, an
+engine goes.
 
-Both are one change, so that it is applied once and undone once. The scenario's inventory stays as it is.
+Both are one change, so that it is applied once and undone once. The scenario's inventory stays as
+it is.
 """
 
 from __future__ import annotations
@@ -61,7 +63,10 @@ def inventory(two: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, 
 def change(inventory: tuple[str, ...]) -> tuple[str, ...]:
     """Redis on the other host, and no stand-by any more."""
     fallbacks = {MODEL: {"chain": None, "terminal": True}, STAND_BY: None}
-    catalogue = {"providers": {"spare": {"status": "disabled"}}, "routing": {"fallbacks": fallbacks}}
+    catalogue = {
+        "providers": {"spare": {"status": "disabled"}},
+        "routing": {"fallbacks": fallbacks},
+    }
     return (*inventory, "-e", json.dumps({"llm_overrides_test": catalogue}))
 
 
@@ -88,10 +93,15 @@ def test_plan_names_what_leaves(before: dict[str, str], change: tuple[str, ...])
         assert f"    remove   {name} (live since " in one, text
     assert f"    public names to be removed: {STAND_BY}\n" in one, text
     assert f"    keep     llama-cpp@{MODEL}" in one, text
-    assert re.findall(r"^    (\w+) +(\S+)", two, re.MULTILINE) == [("add", "firewall"), ("add", "redis")], text
+    assert re.findall(r"^    (\w+) +(\S+)", two, re.MULTILINE) == [
+        ("add", "firewall"),
+        ("add", "redis"),
+    ], text
 
 
-def test_a_live_name_does_not_go_unasked(one: Any, two: Any, before: dict[str, str], change: tuple[str, ...]) -> None:
+def test_a_live_name_does_not_go_unasked(
+    one: Any, two: Any, before: dict[str, str], change: tuple[str, ...]
+) -> None:
     refused = site(*change)
     assert refused.returncode != 0
     assert f"live today and missing from the plan: {STAND_BY}." in refused.stdout, refused.stdout
@@ -101,7 +111,12 @@ def test_a_live_name_does_not_go_unasked(one: Any, two: Any, before: dict[str, s
 
 
 def test_what_leaves_is_stopped_and_cleaned_away(
-    one: Any, two: Any, door: str, before: dict[str, str], change: tuple[str, ...], measured: Callable[[str], None]
+    one: Any,
+    two: Any,
+    door: str,
+    before: dict[str, str],
+    change: tuple[str, ...],
+    measured: Callable[[str], None],
 ) -> None:
     arguments = (*change, "-e", "llm_allow_removal=true")
     started = time.monotonic()
@@ -112,29 +127,46 @@ def test_what_leaves_is_stopped_and_cleaned_away(
     assert traffic.failures == []
     for name, port in LEAVING.items():
         unit = f"modelyard-{name}.service"
-        assert one.run(f"systemctl show --value --property=LoadState,ActiveState {unit}").stdout.split() == [
+        assert one.run(
+            f"systemctl show --value --property=LoadState,ActiveState {unit}"
+        ).stdout.split() == [
             "not-found",
             "inactive",
         ]
         assert not listens(one, port)
         # Its releases stay for a week.
-        assert sorted(one.file(f"{SERVICES}/{name}").listdir()) == ["history.jsonl", "previous", "releases"]
+        assert sorted(one.file(f"{SERVICES}/{name}").listdir()) == [
+            "history.jsonl",
+            "previous",
+            "releases",
+        ]
     assert one.file("/var/lib/modelyard/redis").is_directory, "data stays until somebody deletes it"
-    assert runs(one, f"llama-cpp@{MODEL}") == before[f"llama-cpp@{MODEL}"], "it was none of its business"
+    assert runs(one, f"llama-cpp@{MODEL}") == before[f"llama-cpp@{MODEL}"], (
+        "it was none of its business"
+    )
     assert runs(two, "redis") == live(two, "redis")
     gateway = one.ansible.get_variables()["ansible_host"]
-    assert gateway in two.check_output("ss -Htn state established 'sport = :6379'"), "the gateway uses another Redis"
+    assert gateway in two.check_output("ss -Htn state established 'sport = :6379'"), (
+        "the gateway uses another Redis"
+    )
     with pytest.raises(urllib.error.HTTPError):
         chat(door, KEY, STAND_BY)
     asked = traffic.answered + traffic.streams
-    measured(f"Redis moved to another host, an engine went: {took:.0f} s; {asked} requests, none failed")
+    measured(
+        f"Redis moved to another host, an engine went: {took:.0f} s; {asked} requests, none failed"
+    )
     again = site(*arguments)
     assert again.returncode == 0, again.stdout
     assert re.findall(r"changed=(\d+)", again.stdout) == ["0", "0"], again.stdout
 
 
 def test_what_left_comes_back(
-    one: Any, two: Any, door: str, before: dict[str, str], inventory: tuple[str, ...], measured: Callable[[str], None]
+    one: Any,
+    two: Any,
+    door: str,
+    before: dict[str, str],
+    inventory: tuple[str, ...],
+    measured: Callable[[str], None],
 ) -> None:
     started = time.monotonic()
     with Traffic(door, KEY, MODEL, rate=4, max_s=600) as traffic:

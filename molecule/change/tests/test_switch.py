@@ -1,4 +1,5 @@
-"""An exclusive group's model is switched while a client keeps asking: to one that does not load, then to a good one.
+"""An exclusive group's model is switched while a client keeps asking: to one that does not load,
+then to a good one.
 
 Models are llama.cpp's; with vLLM's the same is tested by molecule/engines, in full.
 """
@@ -17,7 +18,9 @@ CHOICE = SCENARIO / "inventory/group_vars/llm_stack/switched.yml"
 
 def switch(name: str) -> subprocess.CompletedProcess[str]:
     """Switch to a provider and its model of the same name."""
-    return ansible_playbook("../../playbooks/switch_model.yml", "-e", f"provider={name}", "-e", f"model={name}")
+    return ansible_playbook(
+        "../../playbooks/switch_model.yml", "-e", f"provider={name}", "-e", f"model={name}"
+    )
 
 
 def test_switch_that_fails_puts_the_former_model_back(one: Any, door: str) -> None:

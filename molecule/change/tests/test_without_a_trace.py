@@ -1,4 +1,5 @@
-"""Taken off: what would go, then all but the data, then that. It runs last, because nothing is left after it."""
+"""Taken off: what would go, then all but the data, then that. It runs last, because nothing is left
+after it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Every engine of the catalogue on three hosts, with real servers; in full, models are switched under traffic.
+"""Every engine of the catalogue on three hosts, with real servers; in full, models are switched
+under traffic.
 
-Ollama is built from source by Go and vLLM is its build for processors, because official archives and GPUs are out of
-reach here; the models are tiny and random.
+Ollama is built from source by Go and vLLM is its build for processors, because official archives
+and GPUs are out of reach here; the models are tiny and random.
 """
 
 from __future__ import annotations
@@ -45,7 +46,14 @@ def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def switch(provider: str, model: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return playbook("playbooks/switch_model.yml", "-e", f"provider={provider}", "-e", f"model={model}", *arguments)
+    return playbook(
+        "playbooks/switch_model.yml",
+        "-e",
+        f"provider={provider}",
+        "-e",
+        f"model={model}",
+        *arguments,
+    )
 
 
 def answered_by(door: str, key: str, model: str) -> str:
@@ -72,7 +80,10 @@ def test_name_of_the_model_that_is_switched_off_is_answered_too(door: str, key: 
 
 
 def test_two_engines_on_one_host_and_their_sandboxes() -> None:
-    limits = {"lab1": {"ollama@ollama": 1.6, "llama-cpp@": 1.6, "llama-cpp-python@": 1.6}, "lab2": {"vllm@": 3.0}}
+    limits = {
+        "lab1": {"ollama@ollama": 1.6, "llama-cpp@": 1.6, "llama-cpp-python@": 1.6},
+        "lab2": {"vllm@": 3.0},
+    }
     for name, engines in limits.items():
         # Asked by Prometheus on another host, so not on loopback.
         wanted = engines | {"exporter@node": 1.6, "exporter@host": 2.0}
@@ -83,7 +94,9 @@ def test_two_engines_on_one_host_and_their_sandboxes() -> None:
         assert len(units) == len(wanted)
         for prefix, limit in wanted.items():
             (unit,) = [unit for unit in units if unit.startswith(f"modelyard-{prefix}")]
-            score = on.check_output(f"systemd-analyze security {unit} | tail -1 | grep -oE '[0-9]+\\.[0-9]+'")
+            score = on.check_output(
+                f"systemd-analyze security {unit} | tail -1 | grep -oE '[0-9]+\\.[0-9]+'"
+            )
             print(f"systemd-analyze security {unit}: {score}")
             assert float(score) <= limit
 
@@ -114,7 +127,9 @@ def test_only_the_gateway_gets_through_to_vllm() -> None:
         ("lab1", "modelyard-llama-cpp-python@llama-cpp-default", "llama-cpp-default"),
     ],
 )
-def test_engine_that_crashes_comes_back_into_the_route(door: str, key: str, name: str, unit: str, model: str) -> None:
+def test_engine_that_crashes_comes_back_into_the_route(
+    door: str, key: str, name: str, unit: str, model: str
+) -> None:
     """Meanwhile whoever steps in for it answers."""
     host(name).check_output(f"systemctl kill --signal=KILL {unit}")
     assert chat(door, key, model)
@@ -130,7 +145,8 @@ def test_plan_agrees_with_what_is_live() -> None:
 
 @pytest.mark.full
 def test_switching_to_another_vllm_and_back(door: str, key: str) -> None:
-    """A client that asks for either name all the while sees no error, and the next run keeps the choice."""
+    """A client that asks for either name all the while sees no error, and the next run keeps the
+    choice."""
     try:
         with (
             Traffic(door, key, QWEN, rate=1, max_s=1200) as first,
@@ -141,15 +157,19 @@ def test_switching_to_another_vllm_and_back(door: str, key: str) -> None:
             took = time.monotonic() - began
         assert done.returncode == 0, done.stdout + done.stderr
         print(
-            f"switched vLLM's model in {took:.0f} s: {first.answered} + {second.answered} requests and "
-            f"{first.streams} + {second.streams} streams, {len(first.failures) + len(second.failures)} failed"
+            f"switched vLLM's model in {took:.0f} s: {first.answered} + {second.answered} requests"
+            f" and {first.streams} + {second.streams} streams,"
+            f" {len(first.failures) + len(second.failures)} failed"
         )
         assert first.failures == second.failures == []
         assert first.answered > 10
         assert second.answered > 10
         assert answered_by(door, key, DOLPHIN) == DOLPHIN
         assert answered_by(door, key, QWEN) == QWEN
-        units = "systemctl is-active modelyard-vllm@qwen-coder-vllm modelyard-vllm@dolphin-uncensored-vllm"
+        units = (
+            "systemctl is-active modelyard-vllm@qwen-coder-vllm"
+            " modelyard-vllm@dolphin-uncensored-vllm"
+        )
         assert host("lab2").run(units).stdout.split() == ["inactive", "active"]
         again = playbook("site.yml")
         assert again.returncode == 0, again.stdout + again.stderr

@@ -1,4 +1,5 @@
-"""Every expression of every dashboard and rule, evaluated by the Prometheus that watches the real servers at work."""
+"""Every expression of every dashboard and rule, evaluated by the Prometheus that watches the real
+servers at work."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ UNITS = {
 
 @pytest.fixture
 def failures(door: str, key: str) -> None:
-    """A fallback that answers, a cool-down, a fallback that fails, a request that nobody answers."""
+    """A fallback that answers, a cool-down, a fallback that fails, a request that nobody
+    answers."""
     engines = testinfra.get_host("ansible://lab1")
     try:
         engines.check_output(f"systemctl stop {UNITS[FIRST]}")
@@ -45,7 +47,8 @@ def failures(door: str, key: str) -> None:
 
 @pytest.mark.usefixtures("failures")
 def test_every_expression_has_a_value(door: str, key: str, measured: Callable[[str], None]) -> None:
-    """NaN is none. That alerts fire is made true, and what asks for it is evaluated, in molecule/monitoring."""
+    """NaN is none. That alerts fire is made true, and what asks for it is evaluated, in
+    molecule/monitoring."""
     prometheus = testinfra.get_host("ansible://lab3")
     wanted = [part for part in parts() if "ALERTS" not in part and not excuse(part)]
     missing, began = sorted(wanted), time.monotonic()
@@ -56,7 +59,9 @@ def test_every_expression_has_a_value(door: str, key: str, measured: Callable[[s
                 with suppress(OSError):
                     chat(door, key, model, stream=stream)
         found = evaluate(prometheus, missing)
-        missing = [part for part in missing if all(series["value"][1] == "NaN" for series in found[part])]
+        missing = [
+            part for part in missing if all(series["value"][1] == "NaN" for series in found[part])
+        ]
         assert not missing or time.monotonic() - began < 300, "\n".join(["no value for", *missing])
         time.sleep(1)
     took = time.monotonic() - began
@@ -67,6 +72,7 @@ def test_every_expression_has_a_value(door: str, key: str, measured: Callable[[s
     excused = sum(excuse(expression) is not None for expression in asked)
     firing = sum("ALERTS" in expression for expression in asked)
     measured(
-        f"{len(asked)} expressions of panels and rules: {excused} are excused, {firing} wait for an alert, all "
-        f"{len(wanted)} parts of the others had values {took:.0f} s after engines were stopped"
+        f"{len(asked)} expressions of panels and rules: {excused} are excused, {firing} wait for an"
+        f" alert, all {len(wanted)} parts of the others had values {took:.0f} s after engines were"
+        " stopped"
     )

@@ -1,7 +1,8 @@
 """A stand-in for model servers, on port 8900 of loopback.
 
-It streams answers in the shape of OpenAI's interface, to those who know its key, and says as Ollama does which models
-it has loaded. The model `broken` breaks off. It notes who was asked in /srv/asked.log.
+It streams answers in the shape of OpenAI's interface, to those who know its key, and says as Ollama
+does which models it has loaded. The model `broken` breaks off. It notes who was asked in
+/srv/asked.log.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Models(http.server.BaseHTTPRequestHandler):
         if self.path == "/health":
             return self.answer(200, b"ok")
         if self.path == "/api/ps":
-            return self.answer(200, json.dumps({"models": [{"name": "warm:latest", "model": "warm:latest"}]}).encode())
+            return self.answer(
+                200,
+                json.dumps({"models": [{"name": "warm:latest", "model": "warm:latest"}]}).encode(),
+            )
         return self.answer(401 if self.path == "/v1/models" else 404)
 
     def do_POST(self) -> None:

@@ -1,7 +1,8 @@
-"""The exporters on a real host: what they tell, to whom, in which sandbox, and what ours sees when something is wrong.
+"""The exporters on a real host: what they tell, to whom, in which sandbox, and what ours sees when
+something is wrong.
 
-Redis, the exporters and the services are real. The servers of models are one stand-in (files/models.py); nvidia-smi is
-a stand-in too, because no lab has a GPU.
+Redis, the exporters and the services are real. The servers of models are one stand-in
+(files/models.py); nvidia-smi is a stand-in too, because no lab has a GPU.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ from typing import Any
 import pytest
 from modelyard_playbook import ansible_playbook, said
 
-KINDS = {"node": "127.0.0.1:9100", "redis": "[::1]:9121", "blackbox": "127.0.0.1:9115", "host": "127.0.0.1:9117"}
+KINDS = {
+    "node": "127.0.0.1:9100",
+    "redis": "[::1]:9121",
+    "blackbox": "127.0.0.1:9115",
+    "host": "127.0.0.1:9117",
+}
 SCORES = {"node": 1.4, "redis": 1.1, "blackbox": 1.1, "host": 1.6}
 REDIS = "/etc/systemd/system/modelyard-redis.service"
 # Waiting ends when what is waited for has come; the limit is only for a machine that is very slow.
 PATIENCE_S = 120.0
-# A real answer (github.com/utkuozdemir/nvidia_gpu_exporter, capture of an L40S, driver 595.80), our columns of it.
+# A real answer (github.com/utkuozdemir/nvidia_gpu_exporter, capture of an L40S, driver 595.80), our
+# columns of it.
 L40S = (
     "0, GPU-00000000-0000-0000-0000-000000000000, NVIDIA L40S, 00000000:01:00.0, 595.80, "
     "46068, 0, 100, 63, 144.97, 350.00, 0, 0"
@@ -49,7 +56,9 @@ def told(host: Any, name: str, /, **labels: str) -> float | None:
 
 def drift(host: Any) -> dict[str, float | None]:
     unit = {"service": "redis", "unit": "modelyard-redis.service"}
-    return {what: told(host, "unit_drift", **unit, what=what) for what in ("unit", "process", "files")}
+    return {
+        what: told(host, "unit_drift", **unit, what=what) for what in ("unit", "process", "files")
+    }
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -81,7 +90,9 @@ def test_unit_runs_as_its_user_and_comes_back_at_boot(host: Any, kind: str) -> N
 
 
 def test_sandbox_score(host: Any, kind: str) -> None:
-    line = host.run(f"systemd-analyze security --no-pager modelyard-exporter@{kind} | tail -1").stdout
+    line = host.run(
+        f"systemd-analyze security --no-pager modelyard-exporter@{kind} | tail -1"
+    ).stdout
     assert float(line.split(":")[1].split()[0]) <= SCORES[kind], line
 
 
@@ -94,30 +105,51 @@ def test_stock_services_never_started(host: Any) -> None:
 
 
 def test_listens_where_it_was_told(host: Any) -> None:
-    sockets = host.check_output("ss -Hltn 'sport = :9100 or sport = :9121 or sport = :9115 or sport = :9117'")
+    sockets = host.check_output(
+        "ss -Hltn 'sport = :9100 or sport = :9121 or sport = :9115 or sport = :9117'"
+    )
     assert sorted(line.split()[3] for line in sockets.splitlines()) == sorted(KINDS.values())
 
 
 def test_figures_are_as_prometheus_wants_them(host: Any, kind: str) -> None:
-    """Its own tool finds nothing to complain about in what ours tells; what the others tell it has to understand."""
+    """Its own tool finds nothing to complain about in what ours tells; what the others tell it has
+    to understand."""
     done = host.run(f"curl -gsS --fail -m 60 http://{KINDS[kind]}/metrics | promtool check metrics")
     assert done.rc in ((0,) if kind == "host" else (0, 3)), done.stdout + done.stderr
     assert "error while linting" not in done.stdout + done.stderr
 
 
-# Debian's exporters ---------------------------------------------------------------------------------------------------
+# Debian's exporters
+# ------------------------------------------------------------------------------------------
 
 
 def test_node_tells_of_the_host_and_not_of_its_sandbox(host: Any) -> None:
     samples = scrape(host, "node")
     root = {name: value for name, value in samples.items() if 'mountpoint="/"' in name}
-    (available,) = (value for name, value in root.items() if name.startswith("node_filesystem_avail_bytes{"))
-    (readonly,) = (value for name, value in root.items() if name.startswith("node_filesystem_readonly{"))
-    (error,) = (value for name, value in root.items() if name.startswith("node_filesystem_device_error{"))
+    (available,) = (
+        value for name, value in root.items() if name.startswith("node_filesystem_avail_bytes{")
+    )
+    (readonly,) = (
+        value for name, value in root.items() if name.startswith("node_filesystem_readonly{")
+    )
+    (error,) = (
+        value for name, value in root.items() if name.startswith("node_filesystem_device_error{")
+    )
     assert available > 0
     assert (readonly, error) == (0, 0)
     assert samples["node_memory_MemTotal_bytes"] > 0
-    for name in ("cpu", "diskstats", "filesystem", "loadavg", "meminfo", "netdev", "os", "stat", "uname", "vmstat"):
+    for name in (
+        "cpu",
+        "diskstats",
+        "filesystem",
+        "loadavg",
+        "meminfo",
+        "netdev",
+        "os",
+        "stat",
+        "uname",
+        "vmstat",
+    ):
         assert samples[f'node_scrape_collector_success{{collector="{name}"}}'] == 1, name
 
 
@@ -125,7 +157,11 @@ def test_redis_is_told_of(host: Any) -> None:
     samples = scrape(host, "redis")
     assert samples["redis_up"] == 1
     assert samples["redis_memory_max_bytes"] == 64 * 2**20
-    for name in ("redis_evicted_keys_total", "redis_keyspace_hits_total", "redis_connected_clients"):
+    for name in (
+        "redis_evicted_keys_total",
+        "redis_keyspace_hits_total",
+        "redis_connected_clients",
+    ):
         assert name in samples
 
 
@@ -152,31 +188,51 @@ def test_redis_that_is_gone_is_told(host: Any) -> None:
 )
 def test_probing_addresses(host: Any, module: str, path: str, success: int) -> None:
     target = f"http://127.0.0.1:8900{path}"
-    assert scrape(host, "blackbox", f"/probe?module={module}&target={target}")["probe_success"] == success
+    assert (
+        scrape(host, "blackbox", f"/probe?module={module}&target={target}")["probe_success"]
+        == success
+    )
 
 
 def test_probing_nobody(host: Any) -> None:
-    assert scrape(host, "blackbox", "/probe?module=http_2xx&target=http://127.0.0.1:8901/")["probe_success"] == 0
+    assert (
+        scrape(host, "blackbox", "/probe?module=http_2xx&target=http://127.0.0.1:8901/")[
+            "probe_success"
+        ]
+        == 0
+    )
 
 
-# Our own --------------------------------------------------------------------------------------------------------------
+# Our own
+# ------------------------------------------------------------------------------------------
 
 
 def test_every_service_is_told_of(host: Any, measured: Callable[[str], None]) -> None:
     begin = time.monotonic()
     samples = scrape(host, "host")
-    measured(f"our exporter answered in {time.monotonic() - begin:.2f} s, SSH included, of five services")
+    measured(
+        f"our exporter answered in {time.monotonic() - begin:.2f} s, SSH included, of five services"
+    )
     assert samples['modelyard_exporter_part_up{part="services"}'] == 1
     for service in ("redis", *(f"exporter@{kind}" for kind in KINDS)):
         unit = f"modelyard-{service}.service"
-        release = host.check_output(f"basename $(readlink /opt/modelyard/services/{service}/current)")
+        release = host.check_output(
+            f"basename $(readlink /opt/modelyard/services/{service}/current)"
+        )
         assert samples[f'modelyard_release_info{{service="{service}",release="{release}"}}'] == 1
         since = float(host.check_output(f"stat -c %Y /opt/modelyard/services/{service}/current"))
-        assert since <= samples[f'modelyard_release_live_since_seconds{{service="{service}"}}'] < since + 1
+        assert (
+            since
+            <= samples[f'modelyard_release_live_since_seconds{{service="{service}"}}']
+            < since + 1
+        )
         assert samples[f'modelyard_activation_last_success{{service="{service}"}}'] == 1
         assert samples[f'modelyard_unit_active{{service="{service}",unit="{unit}"}}'] == 1
         for what in ("unit", "process", "files"):
-            assert samples[f'modelyard_unit_drift{{service="{service}",unit="{unit}",what="{what}"}}'] == 0, service
+            assert (
+                samples[f'modelyard_unit_drift{{service="{service}",unit="{unit}",what="{what}"}}']
+                == 0
+            ), service
 
 
 def test_what_was_edited_is_drift_until_the_next_run(host: Any) -> None:
@@ -190,7 +246,8 @@ def test_what_was_edited_is_drift_until_the_next_run(host: Any) -> None:
 
 
 def test_a_switch_that_was_interrupted_is_drift_until_the_next_run(host: Any) -> None:
-    """The link names the new release already, the unit and the process are still those of the old one.
+    """The link names the new release already, the unit and the process are still those of the old
+    one.
 
     The next run is that of test_an_activation_that_failed_is_told.
     """
@@ -213,14 +270,19 @@ def test_restarts_by_systemd_are_counted(host: Any) -> None:
 
 
 def test_an_activation_that_failed_is_told(host: Any) -> None:
-    """The new release wants the port of another exporter, so it keeps exiting, and the former one is put back."""
+    """The new release wants the port of another exporter, so it keeps exiting, and the former one
+    is put back."""
     instances = host.ansible.get_variables()["instances"]
     node = next(instance for instance in instances if instance["kind"] == "node")
     release = host.check_output("readlink /opt/modelyard/services/exporter@node/current")
     bad = {**node, "port": 9115}
     done = converge(instances=[bad, *(one for one in instances if one is not node)])
     assert done.returncode != 0
-    assert drift(host) == {"unit": 0, "process": 0, "files": 0}, "of Redis, whose switch was interrupted"
+    assert drift(host) == {
+        "unit": 0,
+        "process": 0,
+        "files": 0,
+    }, "of Redis, whose switch was interrupted"
     assert told(host, "activation_last_success", service="exporter@node") == 0
     assert told(host, "activation_last_success", service="redis") == 1
     assert host.check_output("readlink /opt/modelyard/services/exporter@node/current") == release
@@ -229,9 +291,15 @@ def test_an_activation_that_failed_is_told(host: Any) -> None:
 
 def test_models_are_asked_and_what_came_of_it_is_told(host: Any) -> None:
     good = {"service": "llama-cpp@good", "model": "good"}
-    wait_until(lambda: told(host, "probe_skipped", service="ollama@local", model="cold") is not None)
+    wait_until(
+        lambda: told(host, "probe_skipped", service="ollama@local", model="cold") is not None
+    )
     samples = scrape(host, "host")
-    success = {name: value for name, value in samples.items() if name.startswith("modelyard_probe_success{")}
+    success = {
+        name: value
+        for name, value in samples.items()
+        if name.startswith("modelyard_probe_success{")
+    }
     assert success == {
         'modelyard_probe_success{service="llama-cpp@good",model="good"}': 1,
         'modelyard_probe_success{service="llama-cpp@broken",model="broken"}': 0,
@@ -239,14 +307,22 @@ def test_models_are_asked_and_what_came_of_it_is_told(host: Any) -> None:
         'modelyard_probe_success{service="vllm@gone",model="gone"}': 0,
         'modelyard_probe_success{service="ollama@local",model="warm"}': 1,
     }
-    skipped = {name for name, value in samples.items() if name.startswith("modelyard_probe_skipped{") and value}
+    skipped = {
+        name
+        for name, value in samples.items()
+        if name.startswith("modelyard_probe_skipped{") and value
+    }
     assert skipped == {'modelyard_probe_skipped{service="ollama@local",model="cold"}'}
     first = told(host, "probe_time_to_first_token_seconds", **good)
     assert first is not None
     assert first > 0
     assert samples['modelyard_exporter_part_up{part="probes"}'] == 1
     asked = set(host.check_output("cat /srv/asked.log").split())
-    assert asked == {"good", "broken", "warm"}, "neither the cold model nor the one whose key was not given"
+    assert asked == {
+        "good",
+        "broken",
+        "warm",
+    }, "neither the cold model nor the one whose key was not given"
     # Again and again.
     began = told(host, "probe_timestamp_seconds", **good)
     wait_until(lambda: told(host, "probe_timestamp_seconds", **good) != began)
@@ -260,12 +336,18 @@ def test_keys_are_nowhere_but_in_their_credentials(host: Any) -> None:
         "environments": "cat $(ls -d /proc/[0-9]*/environ) | tr '\\0' ' '",
         "journal": "journalctl --no-pager -o cat",
         "releases": "grep -ra . /opt/modelyard/services /var/lib/modelyard/activations",
-        "metrics": f"for at in {' '.join(KINDS.values())}; do curl -gsf http://$at/metrics || echo {missed}; done",
+        "metrics": (
+            f"for at in {' '.join(KINDS.values())}; do curl -gsf http://$at/metrics || echo"
+            f" {missed}; done"
+        ),
     }
     # Written so that the search does not find itself.
     assert missed not in host.run(places["metrics"]).stdout
     search = "grep -aoE 'planted-(redis-passwor[d]|key-of-the-mode[l])' | wc -l"
-    found = {place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip() for place, command in places.items()}
+    found = {
+        place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip()
+        for place, command in places.items()
+    }
     assert found == dict.fromkeys(places, "0")
     control = "cat /etc/modelyard/credentials/exporter@*/current/[A-Z]*"
     assert host.run(f"{control} | {search}").stdout.strip() == "2"
@@ -286,8 +368,12 @@ def test_our_exporter_sees_what_it_tells_of_and_not_what_is_secret(host: Any) ->
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert re.search(rf"^{name}:\s+0000000000080004$", status, re.MULTILINE), status
     assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
-    filtered = host.check_output("systemctl show --value -p SystemCallFilter modelyard-exporter@host").split()
-    assert not {"ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd"} & set(filtered)
+    filtered = host.check_output(
+        "systemctl show --value -p SystemCallFilter modelyard-exporter@host"
+    ).split()
+    assert not {"ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd"} & set(
+        filtered
+    )
 
 
 def test_without_gpus_nothing_is_told_of_them(host: Any) -> None:
@@ -298,12 +384,16 @@ def put_nvidia_smi(host: Any, script: str) -> None:
     """Make the stand-in for nvidia-smi a shell script."""
     path = "/usr/bin/nvidia-smi"
     text = f"#!/bin/sh\n# A stand-in.\n{script}\n"
-    host.check_output(f"printf %s {shlex.quote(text)} > {path}.new && chmod 755 {path}.new && mv {path}.new {path}")
+    host.check_output(
+        f"printf %s {shlex.quote(text)} > {path}.new && chmod 755 {path}.new && mv {path}.new"
+        f" {path}"
+    )
 
 
 @pytest.fixture
 def _nvidia_smi(host: Any) -> Iterator[None]:
-    """Have a stand-in for nvidia-smi until the test ends, and the unit of a host with GPUs from now on."""
+    """Have a stand-in for nvidia-smi until the test ends, and the unit of a host with GPUs from now
+    on."""
     put_nvidia_smi(host, f"echo '{L40S}'")
     done = converge()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -321,7 +411,8 @@ def test_on_a_host_with_gpus(host: Any) -> None:
     gpu = {"index": "0", "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "NVIDIA L40S"}
     assert told(host, "gpu_temperature_celsius", **gpu) == 63
     assert told(host, "gpu_memory_total_bytes", **gpu) == 46068 * 2**20
-    # The kernel's log was read, and says nothing; the first scrape may have been quicker than the list of GPUs.
+    # The kernel's log was read, and says nothing; the first scrape may have been quicker than the
+    # list of GPUs.
     assert told(host, "gpu_xid_errors_total", **gpu) == 0
     assert told(host, "exporter_part_up", part="xids") == 1
 
@@ -349,7 +440,8 @@ def test_on_a_host_with_gpus(host: Any) -> None:
     wait_until(lambda: told(host, "exporter_part_up", part="gpus") == 1)
 
 
-# Changes --------------------------------------------------------------------------------------------------------------
+# Changes
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.full
@@ -376,7 +468,10 @@ def test_exporters_that_are_no_longer_wanted_go(host: Any) -> None:
         "/run/modelyard-exporter-redis",
     ):
         assert not host.file(gone).exists, gone
-    assert told(host, "unit_active", service="exporter@redis", unit="modelyard-exporter@redis.service") is None
+    assert (
+        told(host, "unit_active", service="exporter@redis", unit="modelyard-exporter@redis.service")
+        is None
+    )
     done = converge(wanted=[])
     assert done.returncode == 0, done.stdout + done.stderr
     assert host.run("systemctl is-active 'modelyard-exporter@*'").stdout == ""

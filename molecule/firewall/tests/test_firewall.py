@@ -1,4 +1,5 @@
-"""Who reaches a port across three hosts, and what our table leaves alone. The engines are stand-ins (prepare.yml)."""
+"""Who reaches a port across three hosts, and what our table leaves alone. The engines are stand-ins
+(prepare.yml)."""
 
 from __future__ import annotations
 
@@ -105,11 +106,16 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.2)
 
 
-def test_the_admitted_host_gets_in_and_the_third_one_is_refused(engine: Any, gateway: Any, crowded: Any) -> None:
+def test_the_admitted_host_gets_in_and_the_third_one_is_refused(
+    engine: Any, gateway: Any, crowded: Any
+) -> None:
     target = address(engine)
     assert curl(gateway, target, 8080).rc == 0
     refused = curl(crowded, target, 8080)
-    assert (refused.rc, "refused" in refused.stderr or "connect" in refused.stderr) == (REFUSED, True)
+    assert (refused.rc, "refused" in refused.stderr or "connect" in refused.stderr) == (
+        REFUSED,
+        True,
+    )
     # Nobody was admitted to this one, and the host itself is never kept out.
     assert curl(gateway, target, 8081).rc == REFUSED
     assert curl(engine, target, 8081).rc == 0
@@ -121,7 +127,9 @@ def test_the_admitted_host_gets_in_and_the_third_one_is_refused(engine: Any, gat
 def test_ipv6(engine: Any, gateway: Any, crowded: Any) -> None:
     """The table that is loaded admits fd00::10, which is the gateway here."""
     if not engine.file("/proc/net/if_inet6").exists:
-        pytest.skip("this kernel has no IPv6; that the rule is well-formed is proven by its being loaded")
+        pytest.skip(
+            "this kernel has no IPv6; that the rule is well-formed is proven by its being loaded"
+        )
     hosts = {engine: "fd00::1", gateway: "fd00::10", crowded: "fd00::11"}
     for host, own in hosts.items():
         host.check_output(f"ip -6 address replace {own}/64 dev host0 nodad")
@@ -130,7 +138,9 @@ def test_ipv6(engine: Any, gateway: Any, crowded: Any) -> None:
     assert curl(crowded, "[fd00::1]", 9000).rc == 0
 
 
-def test_unit_is_sandboxed_and_comes_back_at_boot(engine: Any, measured: Callable[[str], None]) -> None:
+def test_unit_is_sandboxed_and_comes_back_at_boot(
+    engine: Any, measured: Callable[[str], None]
+) -> None:
     assert engine.service(UNIT).is_enabled
     assert engine.service(UNIT).is_running
     line = engine.check_output(f"systemd-analyze security --no-pager {UNIT} | tail -1")
@@ -143,7 +153,9 @@ def test_unit_is_sandboxed_and_comes_back_at_boot(engine: Any, measured: Callabl
 
 def test_what_is_loaded_says_which_release_it_is_from(engine: Any) -> None:
     current = engine.file("/opt/modelyard/services/firewall/current").linked_to.rsplit("/", 1)[1]
-    assert f'comment "/opt/modelyard/services/firewall/releases/{current}"' in engine.check_output(OURS)
+    assert f'comment "/opt/modelyard/services/firewall/releases/{current}"' in engine.check_output(
+        OURS
+    )
 
 
 def test_a_host_without_rules_has_nothing_of_it(gateway: Any) -> None:
@@ -164,8 +176,14 @@ def test_tables_of_others_stay_as_they_were(crowded: Any, restored: None) -> Non
     beside = crowded.check_output("nft -a -s list table inet filter; nft -a -s list table ip nat")
     done = converge("--limit", "crowded,gateway", rules=[])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert crowded.check_output("nft list tables").splitlines() == ["table inet filter", "table ip nat"]
-    assert crowded.check_output("nft -a -s list table inet filter; nft -a -s list table ip nat") == beside
+    assert crowded.check_output("nft list tables").splitlines() == [
+        "table inet filter",
+        "table ip nat",
+    ]
+    assert (
+        crowded.check_output("nft -a -s list table inet filter; nft -a -s list table ip nat")
+        == beside
+    )
     for gone in (f"/etc/systemd/system/{UNIT}.service", "/opt/modelyard/services/firewall/current"):
         assert not crowded.file(gone).exists, gone
     assert crowded.service("nftables").is_running
@@ -174,7 +192,8 @@ def test_tables_of_others_stay_as_they_were(crowded: Any, restored: None) -> Non
 def test_what_another_table_drops_stays_dropped(gateway: Any, crowded: Any) -> None:
     assert curl(gateway, address(crowded), 8080).rc == 0
     crowded.check_output(
-        "nft 'table inet strict { chain input { type filter hook input priority 10; tcp dport 8080 drop; }; }'"
+        "nft 'table inet strict { chain input { type filter hook input priority 10; tcp dport 8080"
+        " drop; }; }'"
     )
     try:
         assert curl(gateway, address(crowded), 8080, limit_s=3).rc == TIMED_OUT
@@ -226,14 +245,28 @@ def test_reloads_cost_nobody_a_connection_and_let_nobody_in(
         deadline = time.monotonic() + 300
         while reloads() < 20:
             assert time.monotonic() < deadline, "the reloads do not get on"
-            assert requests(gateway, address(engine), 8080) == {"answered": 100, "refused": 0, "else": []}
-            assert requests(crowded, address(engine), 8080) == {"answered": 0, "refused": 100, "else": []}
+            assert requests(gateway, address(engine), 8080) == {
+                "answered": 100,
+                "refused": 0,
+                "else": [],
+            }
+            assert requests(crowded, address(engine), 8080) == {
+                "answered": 0,
+                "refused": 100,
+                "else": [],
+            }
             admitted, refused = admitted + 100, refused + 100
         done = reloads()
     finally:
         engine.check_output("touch /run/enough")
-    wait_until(lambda: engine.run("systemctl is-active reloads").stdout.strip() == "inactive", "the loop failed")
-    measured(f"{done} reloads: {admitted} of {admitted} requests answered, {refused} of {refused} refused")
+    wait_until(
+        lambda: engine.run("systemctl is-active reloads").stdout.strip() == "inactive",
+        "the loop failed",
+    )
+    measured(
+        f"{done} reloads: {admitted} of {admitted} requests answered, {refused} of {refused}"
+        " refused"
+    )
 
 
 def test_a_host_that_is_no_longer_admitted_loses_its_connections(
@@ -241,27 +274,43 @@ def test_a_host_that_is_no_longer_admitted_loses_its_connections(
 ) -> None:
     kept = f"python3 -c {shlex.quote(KEPT)} {address(engine)} 8080"
     gateway.check_output(f"systemd-run --unit kept {kept}")
-    wait_until(lambda: "answered" in gateway.run("journalctl -u kept -o cat").stdout, "the connection was not made")
+    wait_until(
+        lambda: "answered" in gateway.run("journalctl -u kept -o cat").stdout,
+        "the connection was not made",
+    )
     started = engine.check_output(f"systemctl show --value -p ActiveEnterTimestampMonotonic {UNIT}")
     done = converge(admitted=[address(crowded)])
     assert done.returncode == 0, done.stdout + done.stderr
     assert curl(crowded, address(engine), 8080).rc == 0
     assert curl(gateway, address(engine), 8080).rc == REFUSED
-    wait_until(lambda: "broken: " in gateway.run("journalctl -u kept -o cat").stdout, "the connection lived on")
+    wait_until(
+        lambda: "broken: " in gateway.run("journalctl -u kept -o cat").stdout,
+        "the connection lived on",
+    )
     assert "ConnectionResetError" in gateway.check_output("journalctl -u kept -o cat")
     gateway.check_output("systemctl reset-failed kept")
     # It was a reload: at no time was the table gone.
-    assert engine.check_output(f"systemctl show --value -p ActiveEnterTimestampMonotonic {UNIT}") == started
+    assert (
+        engine.check_output(f"systemctl show --value -p ActiveEnterTimestampMonotonic {UNIT}")
+        == started
+    )
 
 
 def test_rules_that_nft_does_not_understand_are_refused_and_change_nothing(engine: Any) -> None:
     loaded = engine.check_output(OURS)
-    links = engine.check_output("find /opt/modelyard/services/firewall -type l -printf '%p %l\n' | sort")
+    links = engine.check_output(
+        "find /opt/modelyard/services/firewall -type l -printf '%p %l\n' | sort"
+    )
     done = converge("--limit", "engine,gateway", admitted=["not an address"])
     assert done.returncode != 0
     assert "nothing was changed" in " ".join(done.stdout.split())
     assert engine.check_output(OURS) == loaded
-    assert engine.check_output("find /opt/modelyard/services/firewall -type l -printf '%p %l\n' | sort") == links
+    assert (
+        engine.check_output(
+            "find /opt/modelyard/services/firewall -type l -printf '%p %l\n' | sort"
+        )
+        == links
+    )
 
 
 def test_a_table_flushed_by_hand_is_put_back(engine: Any, crowded: Any) -> None:

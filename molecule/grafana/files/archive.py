@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Pack the stand-in for Grafana as Grafana packs itself; `--path` only says where. The same bytes every time."""
+"""Pack the stand-in for Grafana as Grafana packs itself; `--path` only says where. The same bytes
+every time."""
 
 import io
 import sys

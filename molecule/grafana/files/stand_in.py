@@ -1,8 +1,9 @@
 #!/usr/bin/python3 -I
 """A stand-in for Grafana's program, because no registry in reach has it.
 
-It takes the arguments, reads the configuration and the provisioned files, and answers the few requests that the tests
-send, from what it read; queries go to the provisioned Prometheus. It draws nothing. A real Grafana was not seen.
+It takes the arguments, reads the configuration and the provisioned files, and answers the few
+requests that the tests send, from what it read; queries go to the provisioned Prometheus. It draws
+nothing. A real Grafana was not seen.
 """
 
 import base64
@@ -86,15 +87,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, {"login": self.login[0], "isGrafanaAdmin": True})
         elif path == "/api/search":
             found = [{"uid": uid, "title": one["title"]} for uid, one in self.dashboards.items()]
-            self.answer(200, [{**one, "type": "dash-db", "folderTitle": self.folder} for one in found])
+            self.answer(
+                200, [{**one, "type": "dash-db", "folderTitle": self.folder} for one in found]
+            )
         elif path.startswith("/api/dashboards/uid/") and path.rpartition("/")[2] in self.dashboards:
             board = self.dashboards[path.rpartition("/")[2]]
-            self.answer(200, {"dashboard": board, "meta": {"provisioned": True, "folderTitle": self.folder}})
+            self.answer(
+                200, {"dashboard": board, "meta": {"provisioned": True, "folderTitle": self.folder}}
+            )
         elif path == f"/api/datasources/uid/{self.uid}":
-            known = {"uid": self.uid, "url": self.prometheus, "type": "prometheus", "readOnly": True}
+            known = {
+                "uid": self.uid,
+                "url": self.prometheus,
+                "type": "prometheus",
+                "readOnly": True,
+            }
             self.answer(200, {**known, "jsonData": self.data})
         elif path == "/api/admin/settings":
-            self.answer(200, {name: dict(section) for name, section in self.settings.parser.items()})
+            self.answer(
+                200, {name: dict(section) for name, section in self.settings.parser.items()}
+            )
         else:
             self.answer(404, {"message": "Not found"})
 
@@ -102,7 +114,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         if self.path == "/login":
             good = (body.get("user"), body.get("password")) == self.login
-            self.answer(200 if good else 401, {"message": "Logged in" if good else "Invalid username or password"})
+            self.answer(
+                200 if good else 401,
+                {"message": "Logged in" if good else "Invalid username or password"},
+            )
         elif self.path != "/api/ds/query" or not self.known():
             self.answer(401, {"message": "Unauthorized"})
         else:
@@ -118,11 +133,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         times = {"start": int(body["from"]) / 1000, "end": int(body["to"]) / 1000, "step": 60}
         form = urllib.parse.urlencode({"query": expression, **times}).encode()
         try:
-            with urllib.request.urlopen(f"{self.prometheus}/api/v1/query_range", form, timeout=30) as response:
+            with urllib.request.urlopen(
+                f"{self.prometheus}/api/v1/query_range", form, timeout=30
+            ) as response:
                 found = json.load(response)["data"]["result"]
         except urllib.error.HTTPError as error:
             return {"status": 400, "error": json.load(error)["error"]}
-        return {"status": 200, "frames": [{"schema": {"fields": [{"labels": series["metric"]}]}} for series in found]}
+        return {
+            "status": 200,
+            "frames": [{"schema": {"fields": [{"labels": series["metric"]}]}} for series in found],
+        }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Grafana on a real host: files, unit, sandbox, activation, and what its API says.
 
-The program is a STAND-IN (files/stand_in.py), which answers from the files that the role puts there, unless
-`make grafana-check ARCHIVE=...` ran this with a real one. No real Grafana was part of the development.
+The program is a STAND-IN (files/stand_in.py), which answers from the files that the role puts
+there, unless `make grafana-check ARCHIVE=...` ran this with a real one. No real Grafana was part of
+the development.
 """
 
 from __future__ import annotations
@@ -23,19 +24,23 @@ PASSWORD_FILE = "/etc/modelyard/credentials/grafana/current/ADMIN_PASSWORD"
 ARCHIVE = os.environ.get("GRAFANA_ARCHIVE", "")
 WHICH = f"Grafana of {ARCHIVE}" if ARCHIVE else "a STAND-IN for Grafana; no real one was seen"
 FILES = {
-    path.stem: json.loads(path.read_text()) for path in (SCENARIO / "../../roles/grafana/files/dashboards").glob("*")
+    path.stem: json.loads(path.read_text())
+    for path in (SCENARIO / "../../roles/grafana/files/dashboards").glob("*")
 }
 
 
 def ask(host: Any, path: str, body: Any = None, login: str = "") -> tuple[int, Any]:
-    """Return status and content of an answer. `login`: NAME:PASSWORD, by default the admin's own, which stays there."""
+    """Return status and content of an answer. `login`: NAME:PASSWORD, by default the admin's own,
+    which stays there."""
     user = shlex.quote(login) if login else f'"admin:$(cat {PASSWORD_FILE})"'
     data = ""
     if body is not None:
         host.check_output(f"printf %s {shlex.quote(json.dumps(body))} > /tmp/body.json")
         data = "-H 'Content-Type: application/json' --data-binary @/tmp/body.json"
     curl = f"curl -sS -m 120 -K - -w '\\n%{{http_code}}' {data} '{URL}{path}'"
-    text, _, status = host.check_output(f"""printf 'user = "%s"\\n' {user} | {curl}""").rpartition("\n")
+    text, _, status = host.check_output(f"""printf 'user = "%s"\\n' {user} | {curl}""").rpartition(
+        "\n"
+    )
     try:
         return int(status), json.loads(text)
     except ValueError:
@@ -61,7 +66,9 @@ def pid(host: Any) -> str:
     return str(host.check_output(f"systemctl show --value -p MainPID {UNIT}"))
 
 
-def test_unit_runs_as_its_user_and_comes_back_at_boot(host: Any, measured: Callable[[str], None]) -> None:
+def test_unit_runs_as_its_user_and_comes_back_at_boot(
+    host: Any, measured: Callable[[str], None]
+) -> None:
     measured(f"grafana: {WHICH}")
     service = host.service(UNIT)
     assert service.is_running, host.run(f"journalctl -u {UNIT} -n 30 --no-pager").stdout
@@ -77,7 +84,11 @@ def test_sandbox_score(host: Any, measured: Callable[[str], None]) -> None:
 
 
 def test_listens_on_loopback_alone(host: Any) -> None:
-    sockets = [line.split() for line in host.check_output("ss -Hltunp").splitlines() if f"pid={pid(host)}," in line]
+    sockets = [
+        line.split()
+        for line in host.check_output("ss -Hltunp").splitlines()
+        if f"pid={pid(host)}," in line
+    ]
     assert [(socket[0], socket[4]) for socket in sockets] == [("tcp", "127.0.0.1:3000")]
 
 
@@ -89,7 +100,10 @@ def test_health(host: Any) -> None:
 def test_nobody_gets_in_without_the_password(host: Any) -> None:
     for login in ("admin:admin", ":", "nobody:x"):
         assert ask(host, "/api/search", login=login)[0] == 401, login
-    assert host.check_output(f"curl -sS -m 30 -o /dev/null -w '%{{http_code}}' {URL}/api/search") == "401"
+    assert (
+        host.check_output(f"curl -sS -m 30 -o /dev/null -w '%{{http_code}}' {URL}/api/search")
+        == "401"
+    )
     assert ask(host, "/login", {"user": "admin", "password": "admin"}, login=":")[0] == 401
     assert ask(host, "/api/user/signup", {"email": "a@example.org"}, login=":")[0] != 200
 
@@ -114,13 +128,16 @@ def test_datasource(host: Any) -> None:
 
 def test_every_dashboard_is_there(host: Any) -> None:
     found = {one["uid"]: one for one in ask(host, "/api/search?type=dash-db&limit=1000")[1]}
-    assert {uid: one["title"] for uid, one in found.items()} == {one["uid"]: one["title"] for one in FILES.values()}
+    assert {uid: one["title"] for uid, one in found.items()} == {
+        one["uid"]: one["title"] for one in FILES.values()
+    }
     assert {one["folderTitle"] for one in found.values()} == {"Modelyard"}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_query_of_a_dashboard_is_answered(host: Any, name: str) -> None:
-    """By a real Prometheus that scrapes only itself, so most answers are empty; none may be an error."""
+    """By a real Prometheus that scrapes only itself, so most answers are empty; none may be an
+    error."""
     status, content = ask(host, f"/api/dashboards/uid/{FILES[name]['uid']}")
     assert (status, content["meta"]["provisioned"]) == (200, True)
     panels = [panel for panel in content["dashboard"]["panels"] if panel["type"] != "row"]
@@ -129,13 +146,20 @@ def test_every_query_of_a_dashboard_is_answered(host: Any, name: str) -> None:
     more = {"intervalMs": 15000, "maxDataPoints": 300, "range": True, "instant": False}
     queries = [{**target, **more, "refId": f"Q{place}"} for place, target in enumerate(targets)]
     status, content = ask(host, "/api/ds/query", {"queries": queries, **last_minutes()})
-    errors = {name: one.get("error") for name, one in content["results"].items() if one.get("error")}
+    errors = {
+        name: one.get("error") for name, one in content["results"].items() if one.get("error")
+    }
     assert (status, errors) == (200, {})
     assert content["results"].keys() == {query["refId"] for query in queries}
 
 
 def test_the_control_a_query_that_is_wrong_is_refused(host: Any) -> None:
-    wrong = {"refId": "A", "datasource": {"uid": "modelyard-prometheus"}, "expr": "sum(", "range": True}
+    wrong = {
+        "refId": "A",
+        "datasource": {"uid": "modelyard-prometheus"},
+        "expr": "sum(",
+        "range": True,
+    }
     status, content = ask(host, "/api/ds/query", {"queries": [wrong], **last_minutes()})
     assert status != 200
     assert content["results"]["A"]["error"]
@@ -170,8 +194,8 @@ def test_a_release_that_cannot_start_is_taken_back(host: Any) -> None:
 
 
 def test_password_is_nowhere_but_in_its_credential(host: Any) -> None:
-    # The search runs on the host, and takes the password from its file, so that it does not find itself.
-    # The last place is the control.
+    # The search runs on the host, and takes the password from its file, so that it does not find
+    # itself. The last place is the control.
     script = f"""
         for place in "systemctl cat {UNIT}" "systemctl show {UNIT}" "cat /proc/[0-9]*/cmdline" \\
             "cat /proc/{pid(host)}/environ" "journalctl --no-pager -o cat" \\

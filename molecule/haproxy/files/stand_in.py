@@ -1,7 +1,7 @@
 """A stand-in for a slot of the gateway, for this scenario alone. Usage: stand_in.py PORT NAME.
 
-Readiness, and an echo of what arrived (so that a test sees what the front end let through). The header `X-Do`, as JSON,
-makes it do something else, see `Slot.do_GET`.
+Readiness, and an echo of what arrived (so that a test sees what the front end let through). The
+header `X-Do`, as JSON, makes it do something else, see `Slot.do_GET`.
 """
 
 from __future__ import annotations
@@ -50,20 +50,23 @@ class Slot(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Do what `X-Do` asks for: an object with some of these keys, or nothing.
 
-        name: of the request, for `tries` and `left` in later echoes
-        early: answer this status before the body is read, and close once no more of it comes
-        late: answer after so many seconds
-        drop: close this many tries without an answer; with `reset` by a reset, with `part` after part of an answer
-        events, silence_s: stream so many events, pausing this long instead of 0.1 s before each but the first
-        leave: "whole" answers nothing, "stream" one event, until the client is gone
+        name: of the request, for `tries` and `left` in later echoes early: answer this status
+        before the body is read, and close once no more of it comes late: answer after so many
+        seconds drop: close this many tries without an answer; with `reset` by a reset, with `part`
+        after part of an answer events, silence_s: stream so many events, pausing this long instead
+        of 0.1 s before each but the first leave: "whole" answers nothing, "stream" one event, until
+        the client is gone
         """
         do = json.loads(self.headers.get("x-do") or "{}")
         name = do.get("name", "")
         tries[name].append(self.headers.get("x-modelyard-request", ""))
         if "early" in do:
             self._whole(do["early"], {"early": True})
-            # Closed with something unread, the connection would be reset, and the answer might be lost.
-            while select.select([self.connection], [], [], PAUSE_S)[0] and self.connection.recv(65536):
+            # Closed with something unread, the connection would be reset, and the answer might be
+            # lost.
+            while select.select([self.connection], [], [], PAUSE_S)[0] and self.connection.recv(
+                65536
+            ):
                 pass
             self.close_connection = True
             return
@@ -83,7 +86,13 @@ class Slot(http.server.BaseHTTPRequestHandler):
         else:
             names = {name.lower() for name in self.headers}
             headers = {name: ", ".join(self.headers.get_all(name, [])) for name in names}
-            echo = {"slot": NAME, "method": self.command, "path": self.path, "headers": headers, "body": len(body)}
+            echo = {
+                "slot": NAME,
+                "method": self.command,
+                "path": self.path,
+                "headers": headers,
+                "body": len(body),
+            }
             self._whole(200, {**echo, "tries": tries[name], "left": left.get(name)})
 
     # As the gateway, it knows no HEAD.
@@ -129,7 +138,8 @@ class Slot(http.server.BaseHTTPRequestHandler):
             time.sleep(PAUSE_S)
         if do.get("reset"):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # Closed here: the server would shut it down first, which a process that was killed does not.
+            # Closed here: the server would shut it down first, which a process that was killed does
+            # not.
             os.close(self.connection.detach())
         self.close_connection = True
 

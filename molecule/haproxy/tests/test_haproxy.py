@@ -1,4 +1,5 @@
-"""The front end on a real host: what passes, what does not, who is held off, and that switching slots costs nothing."""
+"""The front end on a real host: what passes, what does not, who is held off, and that switching
+slots costs nothing."""
 
 from __future__ import annotations
 
@@ -43,8 +44,25 @@ READING = [
     "/health/readiness",
 ]
 CLOSED = [
-    *("/", "/ui", "/ui/", "/docs", "/openapi.json", "/routes", "/metrics", "/metrics/", "/sso/key/generate"),
-    *("/key/generate", "/model/new", "/v1/model/info", "/user/list", "/config/yaml", "/cache/flushall"),
+    *(
+        "/",
+        "/ui",
+        "/ui/",
+        "/docs",
+        "/openapi.json",
+        "/routes",
+        "/metrics",
+        "/metrics/",
+        "/sso/key/generate",
+    ),
+    *(
+        "/key/generate",
+        "/model/new",
+        "/v1/model/info",
+        "/user/list",
+        "/config/yaml",
+        "/cache/flushall",
+    ),
     *(
         "/health",
         "/health/",
@@ -66,9 +84,21 @@ CLOSED = [
         "/v2/models",
     ),
     # What becomes another path once somebody decodes or normalises it.
-    *("//v1/models", "/v1//models", "/./v1/models", "/v1/./models", "/ui/../v1/models", "/v1/../ui"),
+    *(
+        "//v1/models",
+        "/v1//models",
+        "/./v1/models",
+        "/v1/./models",
+        "/ui/../v1/models",
+        "/v1/../ui",
+    ),
     *("/v1/models/..", "/v1/models/../../ui", "/v1/models/%2e%2e", "/v1/models/%2e%2e/%2e%2e/ui"),
-    *("/v1/models/..%2f..%2fui", "/v1/models/a%2Fb", "/v1/models/a/b", "/v1/models/%252e%252e%252fui"),
+    *(
+        "/v1/models/..%2f..%2fui",
+        "/v1/models/a%2Fb",
+        "/v1/models/a/b",
+        "/v1/models/%252e%252e%252fui",
+    ),
     *(
         "/v1/models/a%5c..%5cui",
         "/v1/models\\..\\ui",
@@ -76,7 +106,12 @@ CLOSED = [
         "/v1/models%00",
         "/v1/models;/ui",
     ),
-    *("/v1/%6dodels", "/%2e/v1/models", "/v1/models%20", "/v1/chat/completions/../../../key/generate"),
+    *(
+        "/v1/%6dodels",
+        "/%2e/v1/models",
+        "/v1/models%20",
+        "/v1/chat/completions/../../../key/generate",
+    ),
     *("/v1/chat%2fcompletions", "/v1/models/" + "a" * 201),
     # The same with a whole address in the request line.
     *("http://x/ui", "http://x/v1/models", "http:///v1/models", "*"),
@@ -132,7 +167,8 @@ def written(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
 
 
 def held(address: str, request: bytes, drip: bytes = b"") -> tuple[float, bytes]:
-    """Send a request, then `drip` again and again; return after how many seconds the front end closed, and its answer.
+    """Send a request, then `drip` again and again; return after how many seconds the front end
+    closed, and its answer.
 
     The seconds are infinite if the connection is still open after every deadline.
     """
@@ -140,7 +176,10 @@ def held(address: str, request: bytes, drip: bytes = b"") -> tuple[float, bytes]
     answer = b""
     started = time.monotonic()
     # An error of the connection: it closed while this client was still sending.
-    with socket.create_connection((address, PORT), timeout=0.2) as client, suppress(ConnectionError):
+    with (
+        socket.create_connection((address, PORT), timeout=0.2) as client,
+        suppress(ConnectionError),
+    ):
         client.sendall(request)
         while time.monotonic() < started + limit_s:
             with suppress(TimeoutError):
@@ -167,7 +206,8 @@ def address(host: Any) -> str:
 
 @pytest.fixture
 def slots(host: Any, address: str) -> Iterator[None]:
-    """Leave with blue running, green stopped and both enabled in the door, whatever the test did."""
+    """Leave with blue running, green stopped and both enabled in the door, whatever the test
+    did."""
     yield
     host.run("systemctl stop stand-in-green; systemctl start stand-in-blue")
     for slot in ("blue", "green"):
@@ -178,8 +218,9 @@ def slots(host: Any, address: str) -> Iterator[None]:
 def admin(host: Any, command: str) -> str:
     """Send one command to the admin socket, from the host itself."""
     script = (
-        "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect('/run/modelyard-haproxy/admin.sock'); "
-        "s.sendall(sys.argv[1].encode()+b'\\n'); print(s.makefile().read())"
+        "import socket,sys; s=socket.socket(socket.AF_UNIX);"
+        " s.connect('/run/modelyard-haproxy/admin.sock'); s.sendall(sys.argv[1].encode()+b'\\n');"
+        " print(s.makefile().read())"
     )
     done = host.run("/usr/bin/python3 -c %s %s", script, command)
     assert done.rc == 0, done.stderr
@@ -199,7 +240,8 @@ def wait_for_slot(address: str, slot: str | None, limit_s: float = 10) -> None:
 
 
 class Load:
-    """One client that asks as fast as it can and one that reads a long stream, until told to stop."""
+    """One client that asks as fast as it can and one that reads a long stream, until told to
+    stop."""
 
     def __init__(self, address: str, events: int) -> None:
         self.statuses: list[int] = []
@@ -301,7 +343,9 @@ def test_everything_else_is_closed(address: str, path: str, method: str) -> None
         assert json.loads(body)["error"]["code"] == "unknown_url"
 
 
-@pytest.mark.parametrize("line", ["PRI * HTTP/2.0", "GET /ui", "CONNECT x:1 HTTP/1.1", "GET /ui HTTP/0.9"])
+@pytest.mark.parametrize(
+    "line", ["PRI * HTTP/2.0", "GET /ui", "CONNECT x:1 HTTP/1.1", "GET /ui HTTP/0.9"]
+)
 def test_other_protocols_do_not_get_around_the_filter(address: str, line: str) -> None:
     with socket.create_connection((address, PORT), timeout=10) as client:
         client.sendall(f"{line}\r\nHost: x\r\n\r\nSM\r\n\r\n".encode())
@@ -331,8 +375,10 @@ def test_head_is_answered_as_get_is_without_a_body(address: str, path: str) -> N
             response = http.client.HTTPResponse(client, method=method)
             response.begin()
             headers = {name for name, _ in response.getheaders()}
-            answers.append((response.status, headers, int(response.headers["content-length"]), response.read()))
-    (*heads, got) = answers
+            answers.append(
+                (response.status, headers, int(response.headers["content-length"]), response.read())
+            )
+    *heads, got = answers
     assert [(head[0], head[1], head[3]) for head in heads] == [(200, got[1], b"")] * 2
     assert all(head[2] > 0 for head in heads)
     assert json.loads(got[3])["method"] == "GET"
@@ -340,12 +386,44 @@ def test_head_is_answered_as_get_is_without_a_body(address: str, path: str) -> N
 
 
 FORGED = [
-    *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded", "Forwarded", "Forwarded-For"),
-    *("X-Real-IP", "X-Client-IP", "Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "CF-Connecting-IP"),
-    *("CF-Connecting-IPv6", "Fastly-Client-IP", "X-Azure-ClientIP", "X-Envoy-External-Address", "Proxy-Client-IP"),
-    *("WL-Proxy-Client-IP", "X-Remote-IP", "X-Remote-Addr", "X-Originating-IP", "X-AppEngine-User-IP"),
+    *(
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Port",
+        "X-Forwarded",
+        "Forwarded",
+        "Forwarded-For",
+    ),
+    *(
+        "X-Real-IP",
+        "X-Client-IP",
+        "Client-IP",
+        "X-Cluster-Client-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+    ),
+    *(
+        "CF-Connecting-IPv6",
+        "Fastly-Client-IP",
+        "X-Azure-ClientIP",
+        "X-Envoy-External-Address",
+        "Proxy-Client-IP",
+    ),
+    *(
+        "WL-Proxy-Client-IP",
+        "X-Remote-IP",
+        "X-Remote-Addr",
+        "X-Originating-IP",
+        "X-AppEngine-User-IP",
+    ),
     # What would make another request of it.
-    *("X-Original-URL", "X-Original-Host", "X-Rewrite-URL", "X-Override-URL", "X-HTTP-Method-Override"),
+    *(
+        "X-Original-URL",
+        "X-Original-Host",
+        "X-Rewrite-URL",
+        "X-Override-URL",
+        "X-HTTP-Method-Override",
+    ),
     *("X-HTTP-Method", "X-Method-Override", "X-Host", "X-Scheme"),
     # The number under which the front end sends a request again.
     "X-Modelyard-Request",
@@ -355,7 +433,14 @@ FORGED = [
 def test_a_client_cannot_say_where_it_comes_from(address: str) -> None:
     forged = dict.fromkeys([*FORGED, *(name.upper() for name in FORGED)], "1.2.3.4")
     lines = [f"{name}: {value}" for name, value in forged.items()]
-    request = written("GET", "/v1/models", *lines, "Authorization: Bearer kept", "X-Request-Id: 7", "Connection: close")
+    request = written(
+        "GET",
+        "/v1/models",
+        *lines,
+        "Authorization: Bearer kept",
+        "X-Request-Id: 7",
+        "Connection: close",
+    )
     _, raw = held(address, request)
     headers = json.loads(raw.partition(b"\r\n\r\n")[2])["headers"]
     assert headers.pop("x-forwarded-for").startswith("10.")
@@ -368,8 +453,14 @@ def test_a_client_cannot_say_where_it_comes_from(address: str) -> None:
 def test_answers_do_not_tell_what_is_behind(address: str) -> None:
     headers = ask(address, CHAT, "POST", b"{}").headers
     assert "uvicorn" not in headers.values()
-    assert [name for name in headers if name.startswith(("x-litellm-", "llm_provider-"))] == ["x-litellm-call-id"]
-    wanted = {"x-litellm-call-id": "call-1", "x-ratelimit-remaining-requests": "5", "retry-after": "7"}
+    assert [name for name in headers if name.startswith(("x-litellm-", "llm_provider-"))] == [
+        "x-litellm-call-id"
+    ]
+    wanted = {
+        "x-litellm-call-id": "call-1",
+        "x-ratelimit-remaining-requests": "5",
+        "retry-after": "7",
+    }
     assert {name: headers[name] for name in wanted} == wanted
     assert "x-litellm-call-id" not in ask(address, CHAT, "POST", b"{}", do={"events": 1}).headers
 
@@ -385,7 +476,8 @@ def test_answers_do_not_tell_what_is_behind(address: str) -> None:
     ],
 )
 def test_a_page_may_read_every_answer(address: str, method: str, path: str, status: int) -> None:
-    """As a browser does it: it asks first, without a key, and shows an error only if it may read it."""
+    """As a browser does it: it asks first, without a key, and shows an error only if it may read
+    it."""
     asked = ask(
         address,
         path,
@@ -395,17 +487,27 @@ def test_a_page_may_read_every_answer(address: str, method: str, path: str, stat
         Access_Control_Request_Headers="authorization, content-type,x-stainless-os",
     )
     assert asked.status == 200
-    assert asked.headers["access-control-allow-headers"] == "authorization, content-type,x-stainless-os"
+    assert (
+        asked.headers["access-control-allow-headers"]
+        == "authorization, content-type,x-stainless-os"
+    )
     assert method in asked.headers["access-control-allow-methods"].split(", ")
-    answer = ask(address, path, method, b"{}" if method == "POST" else None, Origin="https://app.example")
+    answer = ask(
+        address, path, method, b"{}" if method == "POST" else None, Origin="https://app.example"
+    )
     assert answer.status == status
     for got in (asked, answer):
         # One value: of two, `Answer` would show the last, and a browser would take neither.
         assert got.names.count("access-control-allow-origin") == 1
-        assert (got.headers["access-control-allow-origin"], got.headers["access-control-expose-headers"]) == ("*", "*")
+        assert (
+            got.headers["access-control-allow-origin"],
+            got.headers["access-control-expose-headers"],
+        ) == ("*", "*")
 
 
-@pytest.mark.parametrize(("path", "allow"), [(CHAT, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS")])
+@pytest.mark.parametrize(
+    ("path", "allow"), [(CHAT, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS")]
+)
 def test_options_of_an_open_path_says_its_methods(address: str, path: str, allow: str) -> None:
     answer = ask(address, path, "OPTIONS")
     assert (answer.status, answer.headers["allow"], answer.body) == (200, allow, b"")
@@ -418,21 +520,30 @@ WEBSOCKET = ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Versi
 @pytest.mark.parametrize(
     "headers",
     [
-        ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"),
+        (
+            "Connection: Upgrade, HTTP2-Settings",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
+        ),
         ("Connection: Upgrade", "Upgrade: websocket", *WEBSOCKET),
         ("Upgrade: websocket",),
         ("Connection: upgrade", "Upgrade: foo/2, h2c"),
     ],
 )
-@pytest.mark.parametrize(("method", "path", "body"), [("GET", "/v1/models", b""), ("POST", CHAT, b"{}")])
+@pytest.mark.parametrize(
+    ("method", "path", "body"), [("GET", "/v1/models", b""), ("POST", CHAT, b"{}")]
+)
 def test_an_upgrade_is_an_ordinary_request(
     address: str, headers: tuple[str, ...], method: str, path: str, body: bytes
 ) -> None:
-    """Java's client asks for HTTP/2 with the first request of each connection, and keeps the connection."""
+    """Java's client asks for HTTP/2 with the first request of each connection, and keeps the
+    connection."""
     started = time.monotonic()
     with socket.create_connection((address, PORT), timeout=10) as client:
         for _ in range(2):
-            client.sendall(written(method, path, *headers, f"Content-Length: {len(body)}", body=body))
+            client.sendall(
+                written(method, path, *headers, f"Content-Length: {len(body)}", body=body)
+            )
             response = http.client.HTTPResponse(client)
             response.begin()
             echo = json.loads(response.read())
@@ -456,12 +567,22 @@ UNREAD = f"X-Do: {json.dumps({'early': 401})}"
         (b"GET /v1/models HTTP/1.1\r\nHost: x\r\n", b"A: b\r\n", HEADER_S, b"408"),
         (written("POST", CHAT, "Content-Length: 100", body=b"{"), b"", BODY_S, b"408"),
         (written("POST", CHAT, "Content-Length: 100"), b"x", BODY_S, b"408"),
-        (written("POST", CHAT, "Transfer-Encoding: chunked", body=b"1\r\nx\r\n"), b"", BODY_S, b"408"),
+        (
+            written("POST", CHAT, "Transfer-Encoding: chunked", body=b"1\r\nx\r\n"),
+            b"",
+            BODY_S,
+            b"408",
+        ),
         (written("POST", CHAT, "Transfer-Encoding: chunked"), b"1\r\nx\r\n", BODY_S, b"408"),
         (written("POST", CHAT, "Expect: 100-continue", ENDLESS), b"", BODY_S, b"100"),
         (written("GET", "/v1/models", ENDLESS, body=b"{"), b"x", BODY_S, b"408"),
         (written("HEAD", "/v1/models", "Transfer-Encoding: chunked"), b"", BODY_S, b"408"),
-        (written("POST", CHAT, ENDLESS, "Upgrade: h2c", "Connection: Upgrade"), b"", BODY_S, b"408"),
+        (
+            written("POST", CHAT, ENDLESS, "Upgrade: h2c", "Connection: Upgrade"),
+            b"",
+            BODY_S,
+            b"408",
+        ),
         (written("POST", "/ui", ENDLESS, body=b"{"), b"", 0, b"404"),
         (written("PUT", CHAT, ENDLESS, body=b"{"), b"", 0, b"405"),
         (written("OPTIONS", CHAT, ENDLESS, body=b"{"), b"", 0, b"200"),
@@ -482,7 +603,8 @@ def test_a_connection_is_not_held(
     if host.system_info.codename == "bookworm":
         assert seconds < deadline_s + 1
     elif not drip:
-        # HAProxy 3.0 answers as soon, but then reads what the client still sends, for as long as it does.
+        # HAProxy 3.0 answers as soon, but then reads what the client still sends, for as long as it
+        # does.
         assert seconds < deadline_s + IDLE_S + 1
 
 
@@ -511,7 +633,9 @@ def test_an_answer_may_be_silent_for_longer_than_any_deadline_of_a_client(
 def test_one_address_holds_a_share_of_the_connections(host: Any, address: str) -> None:
     def refused(connections: ExitStack) -> bool:
         try:
-            client = connections.enter_context(socket.create_connection((address, PORT), timeout=10))
+            client = connections.enter_context(
+                socket.create_connection((address, PORT), timeout=10)
+            )
             client.sendall(written("GET", "/v1/models"))
             return not client.recv(1)
         except ConnectionError:
@@ -588,13 +712,18 @@ def test_a_request_is_not_sent_again_for_ever(address: str) -> None:
 def test_what_cannot_be_sent_again_is_not(address: str, do: dict[str, Any], size: int) -> None:
     name = uuid.uuid4().hex
     with suppress(http.client.IncompleteRead):
-        assert ask(address, CHAT, "POST", b"x" * size, do={"name": name, "drop": 1, **do}).status == 502
+        assert (
+            ask(address, CHAT, "POST", b"x" * size, do={"name": name, "drop": 1, **do}).status
+            == 502
+        )
     assert len(ask(address, "/v1/models", do={"name": name}).json()["tries"]) == 1 + 1
 
 
 def test_a_body_is_asked_for_once(address: str) -> None:
     with socket.create_connection((address, PORT), timeout=10) as client:
-        client.sendall(written("POST", CHAT, "Expect: 100-continue", "Content-Length: 2", "Connection: close"))
+        client.sendall(
+            written("POST", CHAT, "Expect: 100-continue", "Content-Length: 2", "Connection: close")
+        )
         assert client.recv(1000).startswith(b"HTTP/1.1 100 Continue\r\n")
         client.sendall(b"{}")
         raw = client.makefile("rb").read()

@@ -1,4 +1,5 @@
-"""A stand-in for an engine, for this scenario alone: an OpenAI-compatible answer, and a stream of two seconds."""
+"""A stand-in for an engine, for this scenario alone: an OpenAI-compatible answer, and a stream of
+two seconds."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ class Engine(http.server.BaseHTTPRequestHandler):
             message = {"role": "assistant", "content": "hello"}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-            body = json.dumps({**common, "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+            body = json.dumps(
+                {**common, "object": "chat.completion", "choices": [choice], "usage": usage}
+            ).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -44,7 +47,9 @@ class Engine(http.server.BaseHTTPRequestHandler):
                 "delta": {"role": "assistant", "content": f"w{number} "},
                 "finish_reason": finish,
             }
-            self._chunk(json.dumps({**common, "object": "chat.completion.chunk", "choices": [choice]}))
+            self._chunk(
+                json.dumps({**common, "object": "chat.completion.chunk", "choices": [choice]})
+            )
             time.sleep(PAUSE_S)
         self._chunk("[DONE]")
         self.wfile.write(b"0\r\n\r\n")

@@ -1,4 +1,5 @@
-"""The gateway in its two slots, behind the real door; the engine is a stand-in (files/stand_in.py)."""
+"""The gateway in its two slots, behind the real door; the engine is a stand-in
+(files/stand_in.py)."""
 
 from __future__ import annotations
 
@@ -31,12 +32,15 @@ def live(host: Any) -> tuple[str, str, str]:
     """Return the active slot, the release it really runs and when it started."""
     for slot in ("blue", "green"):
         shown = host.check_output(
-            f"systemctl show modelyard-litellm@{slot} --property=ActiveState,MainPID,ActiveEnterTimestampMonotonic"
+            f"systemctl show modelyard-litellm@{slot}"
+            " --property=ActiveState,MainPID,ActiveEnterTimestampMonotonic"
         )
         state = dict(line.split("=", 1) for line in shown.splitlines())
         if state["ActiveState"] == "active":
             environment = host.check_output(f"tr '\\0' '\\n' < /proc/{state['MainPID']}/environ")
-            release = next(line for line in environment.splitlines() if line.startswith("MODELYARD_RELEASE="))
+            release = next(
+                line for line in environment.splitlines() if line.startswith("MODELYARD_RELEASE=")
+            )
             return slot, release.rsplit("/", 1)[1], state["ActiveEnterTimestampMonotonic"]
     raise AssertionError("no slot is active")
 
@@ -63,7 +67,9 @@ def test_one_slot_runs_as_its_user_on_loopback(host: Any) -> None:
 
 def test_sandbox(host: Any) -> None:
     slot, _, _ = live(host)
-    verdict = host.check_output(f"systemd-analyze security --no-pager modelyard-litellm@{slot}").splitlines()[-1]
+    verdict = host.check_output(
+        f"systemd-analyze security --no-pager modelyard-litellm@{slot}"
+    ).splitlines()[-1]
     assert float(verdict.split("service: ")[1].split()[0]) <= 2.0, verdict
 
 
@@ -75,10 +81,13 @@ def test_chat_needs_the_key(host: Any, door: str) -> None:
 
 def test_the_key_is_nowhere_but_in_its_credential(host: Any) -> None:
     found = host.run(
-        f"grep -rIl -e {KEY} /etc /opt/modelyard/services /var/lib/modelyard /var/log /run/systemd 2>/dev/null"
+        f"grep -rIl -e {KEY} /etc /opt/modelyard/services /var/lib/modelyard /var/log /run/systemd"
+        " 2>/dev/null"
     )
     assert found.stdout.split(), "the search itself must find the credential"
-    assert all(path.startswith("/etc/modelyard/credentials/litellm/") for path in found.stdout.split()), found.stdout
+    assert all(
+        path.startswith("/etc/modelyard/credentials/litellm/") for path in found.stdout.split()
+    ), found.stdout
     assert KEY not in host.check_output("ps axww -o args")
     assert KEY not in host.check_output("journalctl --no-pager")
     assert KEY not in host.check_output("systemctl show 'modelyard-*' --all")
@@ -97,7 +106,9 @@ def test_a_change_costs_no_request(host: Any, door: str, measured: Callable[[str
     assert traffic.failures == []
     assert traffic.answered > 30, traffic.answered
     assert traffic.streams >= 3, traffic.streams
-    measured(f"{traffic.answered} requests and {traffic.streams} streams across the switch, none failed")
+    measured(
+        f"{traffic.answered} requests and {traffic.streams} streams across the switch, none failed"
+    )
 
 
 def workers(host: Any) -> list[str]:
@@ -107,12 +118,16 @@ def workers(host: Any) -> list[str]:
     return str(host.check_output(f"pgrep -P {main} -f spawn_main || true")).split()
 
 
-def test_a_worker_that_dies_leaves_another(host: Any, door: str, measured: Callable[[str], None]) -> None:
-    """Of two, one is killed under traffic: what it was answering is lost and nothing else, and it is replaced."""
+def test_a_worker_that_dies_leaves_another(
+    host: Any, door: str, measured: Callable[[str], None]
+) -> None:
+    """Of two, one is killed under traffic: what it was answering is lost and nothing else, and it
+    is replaced."""
     before = live(host)
     # The kernel's own choice of a victim, for memory, is no reason either to stop the others.
     assert (
-        host.check_output(f"systemctl show --property=OOMPolicy modelyard-litellm@{before[0]}") == "OOMPolicy=continue"
+        host.check_output(f"systemctl show --property=OOMPolicy modelyard-litellm@{before[0]}")
+        == "OOMPolicy=continue"
     )
     first, second = workers(host)
     with Traffic(door, KEY, "stand-in") as traffic:
@@ -125,11 +140,15 @@ def test_a_worker_that_dies_leaves_another(host: Any, door: str, measured: Calla
     assert live(host) == before
     assert len(traffic.failures) <= 3, traffic.failures
     assert traffic.answered > 5, traffic.answered
-    measured(f"a killed worker cost {len(traffic.failures)} of {traffic.answered} requests and was replaced")
+    measured(
+        f"a killed worker cost {len(traffic.failures)} of {traffic.answered} requests and was"
+        " replaced"
+    )
 
 
 def test_a_worker_that_is_slow_is_not_killed(host: Any) -> None:
-    """On a busy host one that is starting answers its parent late; with a patience of 5 s it is started for ever."""
+    """On a busy host one that is starting answers its parent late; with a patience of 5 s it is
+    started for ever."""
     before = workers(host)
     host.check_output(f"kill -STOP {before[0]}; sleep 12; kill -CONT {before[0]}; sleep 1")
     assert workers(host) == before
@@ -160,12 +179,15 @@ def test_a_dead_engine_does_not_hold_up_a_change(host: Any) -> None:
     finally:
         host.check_output("systemctl start stand-in")
     assert applied.returncode == 0, applied.stdout
-    assert "an engine does not answer" in host.check_output("cat /var/lib/modelyard/activations/litellm.json")
+    assert "an engine does not answer" in host.check_output(
+        "cat /var/lib/modelyard/activations/litellm.json"
+    )
 
 
 @pytest.mark.full
 def test_a_run_that_dies_while_it_switches_is_finished(host: Any, door: str) -> None:
-    """The controller is killed after staging; the switch goes on without it, and the next run agrees."""
+    """The controller is killed after staging; the switch goes on without it, and the next run
+    agrees."""
     before = live(host)
     run = subprocess.Popen(
         ["ansible-playbook", "converge.yml", "-e", "cooldown_s=34"],
@@ -191,7 +213,9 @@ def test_a_run_that_dies_while_it_switches_is_finished(host: Any, door: str) -> 
 
 def active_slots(host: Any) -> list[str]:
     return [
-        slot for slot in ("blue", "green") if host.run(f"systemctl is-active --quiet modelyard-litellm@{slot}").rc == 0
+        slot
+        for slot in ("blue", "green")
+        if host.run(f"systemctl is-active --quiet modelyard-litellm@{slot}").rc == 0
     ]
 
 

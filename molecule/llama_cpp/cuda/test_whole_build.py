@@ -1,4 +1,5 @@
-"""The whole CUDA build, on a host without a card: `make cuda`, and no part of the scenario's own tests."""
+"""The whole CUDA build, on a host without a card: `make cuda`, and no part of the scenario's own
+tests."""
 
 from __future__ import annotations
 
@@ -42,12 +43,21 @@ def store(host: Any) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
     print(f"the playbook took {time.monotonic() - started:.0f} s")
     unit = host.check_output(f"systemctl cat {UNIT}")
-    return str(next(line for line in unit.splitlines() if line.startswith("ExecStart="))[10:].split("/bin/")[0])
+    return str(
+        next(line for line in unit.splitlines() if line.startswith("ExecStart="))[10:].split(
+            "/bin/"
+        )[0]
+    )
 
 
-def test_the_build_is_kept_with_its_log(host: Any, store: str, measured: Callable[[str], None]) -> None:
+def test_the_build_is_kept_with_its_log(
+    host: Any, store: str, measured: Callable[[str], None]
+) -> None:
     log = host.file(f"{store}/build.log").content_string.splitlines()
-    assert any(f"Using CMAKE_CUDA_ARCHITECTURES={CAPABILITIES[0].replace('.', '')}-real" in line for line in log)
+    assert any(
+        f"Using CMAKE_CUDA_ARCHITECTURES={CAPABILITIES[0].replace('.', '')}-real" in line
+        for line in log
+    )
     assert log[-1].startswith("built in "), log[-1]
     measured(f"{log[-1]}; {host.check_output(f'du -sm {store}').split()[0]} MiB in the store")
 
@@ -73,15 +83,20 @@ def test_without_gpus_asked_for_it_serves_from_the_processor(host: Any, store: s
     key = "$(cat /etc/modelyard/credentials/llama-cpp@one/current/API_KEY)"
     body = json.dumps({"messages": [{"role": "user", "content": "say something"}], "max_tokens": 2})
     url = "http://127.0.0.1:8080/v1/chat/completions"
-    answer = host.check_output(f"curl -sf -m 60 -H \"Authorization: Bearer {key}\" -d '{body}' {url}")
+    answer = host.check_output(
+        f"curl -sf -m 60 -H \"Authorization: Bearer {key}\" -d '{body}' {url}"
+    )
     assert json.loads(answer)["usage"]["completion_tokens"] >= 1
     assert host.file(f"/etc/systemd/system/{UNIT}.service").contains("DeviceAllow=char-nvidia")
 
 
 def test_with_gpus_asked_for_it_must_not_go_live(host: Any, store: str) -> None:
-    """nvidia-smi is a stand-in here that knows no process, as on a host whose driver is too old for the build."""
+    """nvidia-smi is a stand-in here that knows no process, as on a host whose driver is too old for
+    the build."""
     release = host.check_output("readlink /opt/modelyard/services/llama-cpp@one/current")
-    host.check_output(f"printf %s '{SILENT_SMI}' > /usr/bin/nvidia-smi; chmod +x /usr/bin/nvidia-smi")
+    host.check_output(
+        f"printf %s '{SILENT_SMI}' > /usr/bin/nvidia-smi; chmod +x /usr/bin/nvidia-smi"
+    )
     done = converge(one_gpus=[0])
     host.check_output("rm /usr/bin/nvidia-smi")
     assert done.returncode != 0

@@ -1,7 +1,8 @@
 """A stand-in for a hub of models, on port 8900 of every loopback address.
 
-It answers `/OWNER/NAME/resolve/COMMIT/FILE` as Hugging Face does: with a redirect to another host and a header that
-says the checksum. Everything else is a file below /srv/hub. It notes who asked for what in /srv/hub.log.
+It answers `/OWNER/NAME/resolve/COMMIT/FILE` as Hugging Face does: with a redirect to another host
+and a header that says the checksum. Everything else is a file below /srv/hub. It notes who asked
+for what in /srv/hub.log.
 """
 
 from __future__ import annotations

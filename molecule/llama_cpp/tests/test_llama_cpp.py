@@ -1,4 +1,5 @@
-"""llama.cpp on a real host: what it answers, to whom, in which sandbox, and what a change touches."""
+"""llama.cpp on a real host: what it answers, to whom, in which sandbox, and what a change
+touches."""
 
 from __future__ import annotations
 
@@ -16,15 +17,24 @@ INSTANCES = {"one": ("http://127.0.0.1:8080", "vendor/one"), "two": ("http://[::
 GPU = "llama-cpp@gpu"
 MODELS = "/var/lib/modelyard/models"
 HUB = "http://127.0.0.1:8900"
-HUB_SOURCE = {"repo": "owner/tiny-GGUF", "revision": "0123456789abcdef0123456789abcdef01234567", "file": "two.gguf"}
+HUB_SOURCE = {
+    "repo": "owner/tiny-GGUF",
+    "revision": "0123456789abcdef0123456789abcdef01234567",
+    "file": "two.gguf",
+}
 
 
-def ask(host: Any, name: str, path: str, body: dict[str, Any] | None = None, key: str | None = None) -> Any:
+def ask(
+    host: Any, name: str, path: str, body: dict[str, Any] | None = None, key: str | None = None
+) -> Any:
     """Return (status, text) of a request with the own key, or with `key`, or without (empty)."""
     base, _ = INSTANCES[name]
     header = ""
     if key is None:
-        header = f'-H "Authorization: Bearer $(cat /etc/modelyard/credentials/llama-cpp@{name}/current/API_KEY)"'
+        header = (
+            '-H "Authorization: Bearer $(cat'
+            f' /etc/modelyard/credentials/llama-cpp@{name}/current/API_KEY)"'
+        )
     elif key:
         header = f'-H "Authorization: Bearer {key}"'
     data = f"-d '{json.dumps(body)}'" if body else ""
@@ -48,12 +58,16 @@ def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
 
 
 def fingerprint(host: Any) -> dict[str, str]:
-    """Return what must not change when a run is refused: files, links, processes and when they started."""
+    """Return what must not change when a run is refused: files, links, processes and when they
+    started."""
     return {
         "files": host.check_output(
-            "find /opt/modelyard /etc/modelyard /etc/systemd/system -type f -exec sha256sum {} + | sort"
+            "find /opt/modelyard /etc/modelyard /etc/systemd/system -type f -exec sha256sum {} + |"
+            " sort"
         ),
-        "links": host.check_output("find /opt/modelyard /etc/modelyard -type l -printf '%p %l\n' | sort"),
+        "links": host.check_output(
+            "find /opt/modelyard /etc/modelyard -type l -printf '%p %l\n' | sort"
+        ),
         "models": host.check_output(f"find {MODELS} -name '*.gguf' -exec sha256sum {{}} + | sort"),
         **{name: started(host, name) for name in INSTANCES},
     }
@@ -61,7 +75,8 @@ def fingerprint(host: Any) -> dict[str, str]:
 
 def started(host: Any, name: str) -> str:
     shown = host.check_output(
-        f"systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic modelyard-llama-cpp@{name}"
+        "systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic"
+        f" modelyard-llama-cpp@{name}"
     )
     return str(shown)
 
@@ -83,13 +98,17 @@ def test_unit_runs_as_its_user_and_comes_back_at_boot(host: Any, name: str) -> N
     service = host.service(f"modelyard-llama-cpp@{name}")
     assert service.is_running
     assert service.is_enabled
-    assert host.file(f"/etc/systemd/system/modelyard.target.wants/modelyard-llama-cpp@{name}.service").exists
+    assert host.file(
+        f"/etc/systemd/system/modelyard.target.wants/modelyard-llama-cpp@{name}.service"
+    ).exists
     pid = host.check_output(f"systemctl show --value -p MainPID modelyard-llama-cpp@{name}")
     assert host.check_output(f"ps -o user:32= -p {pid}") == "modelyard-llama-cpp"
 
 
 def test_sandbox_score(host: Any, name: str) -> None:
-    line = host.run(f"systemd-analyze security --no-pager modelyard-llama-cpp@{name} | tail -1").stdout
+    line = host.run(
+        f"systemd-analyze security --no-pager modelyard-llama-cpp@{name} | tail -1"
+    ).stdout
     assert float(line.split(":")[1].split()[0]) <= 1.6, line
 
 
@@ -145,7 +164,9 @@ def test_metrics(host: Any, name: str) -> None:
     assert re.search(r"^llamacpp:tokens_predicted_total \d", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/metrics", "/props", "/slots"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/chat/completions", "/metrics", "/props", "/slots"]
+)
 @pytest.mark.parametrize("key", ["", "wrong"])
 def test_nothing_without_the_key(host: Any, name: str, path: str, key: str) -> None:
     body = chat(name) if "chat" in path else None
@@ -167,13 +188,18 @@ def test_keys_are_nowhere_but_in_their_credentials(host: Any) -> None:
     control = "cat /etc/modelyard/credentials/llama-cpp@*/current/API_KEY"
     # Written so that the search does not find itself.
     search = "grep -ao 'planted-key-o[f]' | wc -l"
-    found = {place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip() for place, command in places.items()}
+    found = {
+        place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip()
+        for place, command in places.items()
+    }
     assert found == dict.fromkeys(places, "0")
     assert host.run(f"{control} | {search}").stdout.strip() == "2"
 
 
 def test_the_program_is_stripped_and_needs_only_what_every_host_has(host: Any) -> None:
-    program = host.check_output("ls /opt/modelyard/store/llama-cpp-*/bin/llama-server").splitlines()[0]
+    program = host.check_output(
+        "ls /opt/modelyard/store/llama-cpp-*/bin/llama-server"
+    ).splitlines()[0]
     assert host.run(f"grep -ac '[.]symtab' {program}").stdout.strip() == "0"
     assert "not found" not in host.check_output(f"ldd {program}")
     assert "libgomp" not in host.check_output(f"ldd {program}")
@@ -185,7 +211,9 @@ def test_an_artifact_that_no_release_needs_goes(host: Any) -> None:
     live = host.check_output("ls -d /opt/modelyard/store/llama-cpp-*")
     old = "/opt/modelyard/store/llama-cpp-0.0.1-0123456789ab"
     mark = f"{live}/.modelyard-complete"
-    host.check_output(f"cp -a {live} {old} && touch -d '3 days ago' {old}/.modelyard-complete {mark}")
+    host.check_output(
+        f"cp -a {live} {old} && touch -d '3 days ago' {old}/.modelyard-complete {mark}"
+    )
     asked, processes = host.file(mark).mtime, [started(host, name) for name in INSTANCES]
     would = ansible_playbook("converge.yml", "--check", "--diff")
     assert f"unused {old} deleted" in would.stdout, would.stdout + would.stderr
@@ -212,7 +240,8 @@ def test_a_changed_instance_leaves_the_other_alone(host: Any) -> None:
 
 
 def test_gpus_that_are_asked_for_and_not_used_are_a_failure(host: Any, restored: None) -> None:
-    """The lab has no GPU, so this build computes on the processor, answers every request, and must not go live."""
+    """The lab has no GPU, so this build computes on the processor, answers every request, and must
+    not go live."""
     release = host.check_output("readlink /opt/modelyard/services/llama-cpp@one/current")
     done = converge(one_gpus=[0])
     output = " ".join((done.stdout + done.stderr).split())
@@ -220,7 +249,9 @@ def test_gpus_that_are_asked_for_and_not_used_are_a_failure(host: Any, restored:
     assert "modelyard-llama-cpp@one.service: it is running, but not as planned." in output
     assert re.search(r"ok +llama-cpp@one +answers", output), output
     assert re.search(
-        r"FAILED +llama-cpp@one +llama-cpp@one uses its GPUs +[\d.]+ s +nvidia-smi is not installed", output
+        r"FAILED +llama-cpp@one +llama-cpp@one uses its GPUs +[\d.]+ s +nvidia-smi is not"
+        r" installed",
+        output,
     )
     assert "try: journalctl -u modelyard-llama-cpp@one.service says why CUDA was not used" in output
     assert "is live again and passes its checks." in output
@@ -245,8 +276,10 @@ def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> N
         ({"one_arguments": ["--flash-atn", "on"]}, "invalid argument: --flash-atn"),
         (
             {"backend": "cuda"},
-            "no NVIDIA GPU to build for (nvidia-smi is not installed; it comes with the NVIDIA driver): "
-            "set llm_versions.llama_cpp.cuda_architectures",
+            (
+                "no NVIDIA GPU to build for (nvidia-smi is not installed; it comes with the NVIDIA"
+                " driver): set llm_versions.llama_cpp.cuda_architectures"
+            ),
         ),
         pytest.param(
             {"two_source": {"repo": "o/tiny-GGUF", "revision": "main", "file": "two.gguf"}},
@@ -254,14 +287,19 @@ def test_another_file_at_the_same_path_is_loaded(host: Any, restored: None) -> N
             marks=pytest.mark.full,
         ),
         pytest.param(
-            {"two_source": HUB_SOURCE, "engine_hugging_face": {"endpoint": HUB, "token": "NOBODYS_TOKEN"}},
+            {
+                "two_source": HUB_SOURCE,
+                "engine_hugging_face": {"endpoint": HUB, "token": "NOBODYS_TOKEN"},
+            },
             "the secret NOBODYS_TOKEN is not defined, but owner/tiny-GGUF is to be fetched with it",
             marks=pytest.mark.full,
         ),
     ],
     ids=["wrong checksum", "argument the server does not know", "no card", "no commit", "no token"],
 )
-def test_what_is_wrong_is_refused_and_changes_nothing(host: Any, variables: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_refused_and_changes_nothing(
+    host: Any, variables: dict[str, Any], message: str
+) -> None:
     before = fingerprint(host)
     done = converge(**variables)
     assert done.returncode != 0
@@ -271,7 +309,8 @@ def test_what_is_wrong_is_refused_and_changes_nothing(host: Any, variables: dict
 
 @pytest.mark.full
 def test_a_model_of_a_hub(host: Any, restored: None) -> None:
-    """The hub is a stand-in (files/hub.py). The model is fetched anew: that of the other source is moved away."""
+    """The hub is a stand-in (files/hub.py). The model is fetched anew: that of the other source is
+    moved away."""
     host.check_output(f"rm -rf {MODELS}/*/two.gguf* /srv/hub.log")
     done = converge(two_source=HUB_SOURCE)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -290,15 +329,25 @@ def test_a_model_of_a_hub(host: Any, restored: None) -> None:
     assert again.returncode == 0, again.stdout + again.stderr
     assert re.search(r"changed=0 ", again.stdout), again.stdout
     assert len(host.check_output("cat /srv/hub.log").splitlines()) == 3
-    kept = host.run("grep -ral 'planted-key-of-the-hu[b]' /opt/modelyard /etc /var/lib/modelyard /root /tmp /run")
+    kept = host.run(
+        "grep -ral 'planted-key-of-the-hu[b]' /opt/modelyard /etc /var/lib/modelyard /root /tmp"
+        " /run"
+    )
     assert kept.stdout == ""
-    assert "planted-key" not in host.check_output("journalctl --no-pager -o cat --since '10 minutes ago'")
+    assert "planted-key" not in host.check_output(
+        "journalctl --no-pager -o cat --since '10 minutes ago'"
+    )
 
 
 def test_unit_of_an_instance_with_gpus(host: Any) -> None:
     """As it would be on a host with two cards; here it is only looked at."""
-    text = json.dumps(next(one for one in host.ansible.get_variables()["instances"] if one["model"] == "two"))
-    instance = {**json.loads(text.replace("llama-cpp@two", GPU)), "conflicts": ["modelyard-vllm@big.service"]}
+    text = json.dumps(
+        next(one for one in host.ansible.get_variables()["instances"] if one["model"] == "two")
+    )
+    instance = {
+        **json.loads(text.replace("llama-cpp@two", GPU)),
+        "conflicts": ["modelyard-vllm@big.service"],
+    }
     variables = {
         "wanted_instances": [instance],
         "engine_host_gpus": {"gpus": [{"index": 0}, {"index": 1}]},
@@ -320,7 +369,9 @@ def test_unit_of_an_instance_with_gpus(host: Any) -> None:
         assert line in unit.splitlines()
     assert "--n-gpu-layers all \\\n" in unit
     assert "PrivateDevices" not in unit
-    scored = host.run("systemd-analyze security --offline=true --no-pager /run/modelyard-gpu.service | tail -1").stdout
+    scored = host.run(
+        "systemd-analyze security --offline=true --no-pager /run/modelyard-gpu.service | tail -1"
+    ).stdout
     assert float(scored.split(":")[1].split()[0]) <= 1.6, scored
     # Every directive is known, also in the version of systemd that this host has.
     verified = host.run("systemd-analyze verify /run/modelyard-gpu.service 2>&1")

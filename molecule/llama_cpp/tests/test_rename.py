@@ -1,4 +1,5 @@
-"""A model gets another name on its port, or two swap theirs: what served goes on serving when what comes next fails."""
+"""A model gets another name on its port, or two swap theirs: what served goes on serving when what
+comes next fails."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from modelyard_playbook import ansible_playbook
 ONE, UNO, TWO = "modelyard-llama-cpp@one", "modelyard-llama-cpp@uno", "modelyard-llama-cpp@two"
 
 
-def converge(instances: list[dict[str, Any]] | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
+def converge(
+    instances: list[dict[str, Any]] | None = None, **variables: Any
+) -> subprocess.CompletedProcess[str]:
     """Run the scenario's playbook, with other instances than those of its inventory."""
     if instances is not None:
         variables["wanted_instances"] = instances
@@ -44,11 +47,14 @@ def serves(host: Any, name: str, place: str) -> bool:
     key = f"$(cat /etc/modelyard/credentials/llama-cpp@{name}/current/API_KEY)"
     body = json.dumps({"messages": [{"role": "user", "content": "say something"}], "max_tokens": 1})
     header = f'-H "Authorization: Bearer {key}"'
-    return bool(host.run(f"curl -gsf -m 60 {header} -d '{body}' http://{place}/v1/chat/completions").rc == 0)
+    return bool(
+        host.run(f"curl -gsf -m 60 {header} -d '{body}' http://{place}/v1/chat/completions").rc == 0
+    )
 
 
 def place(name: str, address: str, in_url: str, port: int) -> tuple[str, ...]:
-    """What says in an instance where it listens: to its checks, to preflight and on its command line."""
+    """What says in an instance where it listens: to its checks, to preflight and on its command
+    line."""
     return f"{in_url}:{port}", f'"listen": ["{address}"]', f'"port": {port}', f"{name}_place"
 
 
@@ -56,24 +62,34 @@ def place(name: str, address: str, in_url: str, port: int) -> tuple[str, ...]:
 def instances(host: Any) -> dict[str, dict[str, Any]]:
     """The scenario's instances by name, and `uno`: the first one, renamed on its port."""
     found = {instance["model"]: instance for instance in host.ansible.get_variables()["instances"]}
-    uno = replaced(found["one"], ("llama-cpp@one", "llama-cpp@uno"), ('"model": "one"', '"model": "uno"'))
+    uno = replaced(
+        found["one"], ("llama-cpp@one", "llama-cpp@uno"), ('"model": "one"', '"model": "uno"')
+    )
     return {**found, "uno": uno}
 
 
-def test_a_rename_that_fails_leaves_the_old_one_serving(host: Any, instances: dict[str, dict[str, Any]]) -> None:
-    """The new one offers another name than the plan says, so its checks never pass, however quickly it starts."""
+def test_a_rename_that_fails_leaves_the_old_one_serving(
+    host: Any, instances: dict[str, dict[str, Any]]
+) -> None:
+    """The new one offers another name than the plan says, so its checks never pass, however quickly
+    it starts."""
     two = started(host, TWO)
     bad = replaced(instances["uno"], ('"names": ["vendor/one"]', '"names": ["vendor/uno"]'))
     done = converge([bad, instances["two"]], ready_timeout_s=30)
     assert done.returncode != 0
-    assert "llama-cpp@one was stopped to make room and serves again; its checks pass." in output(done)
+    assert "llama-cpp@one was stopped to make room and serves again; its checks pass." in output(
+        done
+    )
     assert (state(host, ONE), state(host, UNO)) == ("active", "inactive")
     assert serves(host, "one", "127.0.0.1:8080")
     assert started(host, TWO) == two
 
 
-def test_one_that_fails_does_not_hold_up_another(host: Any, instances: dict[str, dict[str, Any]]) -> None:
-    """They are activated in one task, so that nothing of a failed change is left for the end of the play."""
+def test_one_that_fails_does_not_hold_up_another(
+    host: Any, instances: dict[str, dict[str, Any]]
+) -> None:
+    """They are activated in one task, so that nothing of a failed change is left for the end of the
+    play."""
     one, two = started(host, ONE), started(host, TWO)
     bad = replaced(instances["one"], ("one_place", "two_place"))
     good = replaced(instances["two"], ("two_model", "two_model + ['--threads', '1']"))

@@ -1,4 +1,5 @@
-"""llama-cpp-python's server on real hosts: what it answers, to whom, in which sandbox, and what a change touches."""
+"""llama-cpp-python's server on real hosts: what it answers, to whom, in which sandbox, and what a
+change touches."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ import pytest
 import testinfra
 from modelyard_playbook import ansible_playbook
 
-INSTANCES = {"one": ("http://127.0.0.1:8000", "vendor/one"), "two": ("http://127.0.0.1:8001", "two")}
+INSTANCES = {
+    "one": ("http://127.0.0.1:8000", "vendor/one"),
+    "two": ("http://127.0.0.1:8001", "two"),
+}
 MODELS = "/var/lib/modelyard/models"
 UNIT = "modelyard-llama-cpp-python@"
 
@@ -39,8 +43,11 @@ def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
     return ansible_playbook("converge.yml", "-e", json.dumps(variables))
 
 
-def request(name: str, path: str, body: dict[str, Any] | None = None, key: str | None = None) -> str:
-    """The command that asks with the own key, with `key`, or without one (empty); prints the text, then the status."""
+def request(
+    name: str, path: str, body: dict[str, Any] | None = None, key: str | None = None
+) -> str:
+    """The command that asks with the own key, with `key`, or without one (empty); prints the text,
+    then the status."""
     base, _ = INSTANCES[name]
     header = ""
     if key is None:
@@ -52,7 +59,9 @@ def request(name: str, path: str, body: dict[str, Any] | None = None, key: str |
     return f"curl -sSN -m 60 -w '\\n%{{http_code}}' {header} {data} {base}{path}"
 
 
-def ask(host: Any, name: str, path: str, body: dict[str, Any] | None = None, key: str | None = None) -> Any:
+def ask(
+    host: Any, name: str, path: str, body: dict[str, Any] | None = None, key: str | None = None
+) -> Any:
     """Return (status, text)."""
     text, _, status = host.run(request(name, path, body, key)).stdout.rpartition("\n")
     return int(status), text
@@ -72,16 +81,24 @@ def main_pid(host: Any, name: str) -> str:
 
 
 def started(host: Any, name: str) -> str:
-    return str(host.check_output(f"systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic {UNIT}{name}"))
+    return str(
+        host.check_output(
+            f"systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic {UNIT}{name}"
+        )
+    )
 
 
 def fingerprint(host: Any) -> dict[str, str]:
-    """Return what must not change when a run is refused: files, links, processes and when they started."""
+    """Return what must not change when a run is refused: files, links, processes and when they
+    started."""
     return {
         "files": host.check_output(
-            "find /opt/modelyard/services /etc/modelyard /etc/systemd/system -type f -exec sha256sum {} + | sort"
+            "find /opt/modelyard/services /etc/modelyard /etc/systemd/system -type f -exec"
+            " sha256sum {} + | sort"
         ),
-        "links": host.check_output("find /opt/modelyard/services /etc/modelyard -type l -printf '%p %l\n' | sort"),
+        "links": host.check_output(
+            "find /opt/modelyard/services /etc/modelyard -type l -printf '%p %l\n' | sort"
+        ),
         "models": host.check_output(f"find {MODELS} -name '*.gguf' -exec sha256sum {{}} + | sort"),
         **{name: started(host, name) for name in INSTANCES},
     }
@@ -99,7 +116,10 @@ def test_unit_runs_as_its_user_and_comes_back_at_boot(engine: Any, name: str) ->
     assert service.is_running
     assert service.is_enabled
     assert engine.file(f"/etc/systemd/system/modelyard.target.wants/{UNIT}{name}.service").exists
-    assert engine.check_output(f"ps -o user:32= -p {main_pid(engine, name)}") == "modelyard-llama-cpp-python"
+    assert (
+        engine.check_output(f"ps -o user:32= -p {main_pid(engine, name)}")
+        == "modelyard-llama-cpp-python"
+    )
 
 
 def test_sandbox_score(engine: Any, name: str) -> None:
@@ -109,7 +129,9 @@ def test_sandbox_score(engine: Any, name: str) -> None:
 
 def test_the_service_sees_its_model_and_nothing_else_of_a_home(engine: Any) -> None:
     pid = main_pid(engine, "one")
-    assert engine.check_output(f"ls /proc/{pid}/root/home /proc/{pid}/root/home/keeper").split() == [
+    assert engine.check_output(
+        f"ls /proc/{pid}/root/home /proc/{pid}/root/home/keeper"
+    ).split() == [
         f"/proc/{pid}/root/home:",
         "keeper",
         f"/proc/{pid}/root/home/keeper:",
@@ -146,12 +168,16 @@ def test_offers_the_served_name(engine: Any, name: str) -> None:
 def test_context_is_what_was_asked_for(engine: Any) -> None:
     # two has no context_length: it gets the model's own.
     for name, tokens in (("one", 512), ("two", 4096)):
-        status, text = ask(engine, name, "/v1/completions", {"prompt": "word " * 5000, "max_tokens": 1})
+        status, text = ask(
+            engine, name, "/v1/completions", {"prompt": "word " * 5000, "max_tokens": 1}
+        )
         assert status == 400, text
         assert f"maximum context length is {tokens} tokens" in text
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/v1/embeddings", "/extras/tokenize"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/chat/completions", "/v1/embeddings", "/extras/tokenize"]
+)
 @pytest.mark.parametrize("key", ["", "wrong"])
 def test_nothing_without_the_key(engine: Any, name: str, path: str, key: str) -> None:
     bodies = {
@@ -163,7 +189,8 @@ def test_nothing_without_the_key(engine: Any, name: str, path: str, key: str) ->
 
 
 def test_another_request_does_not_cut_off_a_stream(engine: Any) -> None:
-    """One request at a time: the second waits. As the server is delivered, it would end the first with [DONE]."""
+    """One request at a time: the second waits. As the server is delivered, it would end the first
+    with [DONE]."""
     # A token that ends the answer early is ruled out.
     body = chat("two", stream=True, max_tokens=600, logit_bias={"2": -100})
     command = (
@@ -189,7 +216,9 @@ def test_keys_are_nowhere_but_in_their_credentials_and_the_service(engine: Any) 
         "unit files": f"cat /etc/systemd/system/{UNIT}*",
         "systemctl show": f"systemctl show '{UNIT}*'",
         "command lines": "cat /proc/[0-9]*/cmdline | tr '\\0' ' '",
-        "environments": f"cat $(ls -d /proc/[0-9]*/environ | grep -Ev '/({others})/') | tr '\\0' ' '",
+        "environments": (
+            f"cat $(ls -d /proc/[0-9]*/environ | grep -Ev '/({others})/') | tr '\\0' ' '"
+        ),
         "journal": "journalctl --no-pager -o cat",
         "releases": "grep -ra . /opt/modelyard/services /var/lib/modelyard/activations",
     }
@@ -197,7 +226,8 @@ def test_keys_are_nowhere_but_in_their_credentials_and_the_service(engine: Any) 
     # Written so that the search does not find itself.
     search = "grep -ao 'planted-key-o[f]' | wc -l"
     found = {
-        place: engine.run(f"({command}) 2>/dev/null | {search}").stdout.strip() for place, command in places.items()
+        place: engine.run(f"({command}) 2>/dev/null | {search}").stdout.strip()
+        for place, command in places.items()
     }
     assert found == dict.fromkeys(places, "0")
     assert engine.run(f"{control} | {search}").stdout.strip() == "2"
@@ -206,11 +236,14 @@ def test_keys_are_nowhere_but_in_their_credentials_and_the_service(engine: Any) 
 
 
 def test_the_environment_is_whole(engine: Any, measured: Callable[[str], None]) -> None:
-    """All packages of the lock and no other, byte code compiled, libraries stripped and found beside each other."""
+    """All packages of the lock and no other, byte code compiled, libraries stripped and found
+    beside each other."""
     (store,) = engine.check_output("ls -d /opt/modelyard/store/llama-cpp-python-*").splitlines()
     log = engine.file(f"{store}/build.log").content_string
     assert "All installed packages are compatible" in log
-    libraries = engine.check_output(f"ls {store}/lib/python3*/site-packages/llama_cpp/lib/*.so").splitlines()
+    libraries = engine.check_output(
+        f"ls {store}/lib/python3*/site-packages/llama_cpp/lib/*.so"
+    ).splitlines()
     assert {path.rpartition("/")[2] for path in libraries} == {
         "libggml-base.so",
         "libggml-cpu.so",
@@ -220,9 +253,14 @@ def test_the_environment_is_whole(engine: Any, measured: Callable[[str], None]) 
     for library in libraries:
         assert "not found" not in engine.check_output(f"ldd {library}")
         assert engine.run(f"grep -ac '[.]symtab' {library}").stdout.strip() == "0"
-    assert engine.check_output(f"find {store} -name '__main__*.pyc' -path '*llama_cpp/server*'") != ""
+    assert (
+        engine.check_output(f"find {store} -name '__main__*.pyc' -path '*llama_cpp/server*'") != ""
+    )
     size = engine.check_output(f"du -sm {store}").split()[0]
-    measured(f"environment of llama-cpp-python: {size} MiB, {log.splitlines()[-1]} (now or in an earlier run)")
+    measured(
+        f"environment of llama-cpp-python: {size} MiB, {log.splitlines()[-1]} (now or in an earlier"
+        " run)"
+    )
 
 
 def test_a_second_host_gets_a_copy_that_serves_without_a_compiler(
@@ -255,7 +293,9 @@ def test_what_crashes_is_started_again(engine: Any) -> None:
     ],
     ids=["wrong checksum", "option the server does not know"],
 )
-def test_what_is_wrong_is_refused_and_changes_nothing(engine: Any, variables: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_refused_and_changes_nothing(
+    engine: Any, variables: dict[str, Any], message: str
+) -> None:
     before = fingerprint(engine)
     done = converge(**variables)
     assert done.returncode != 0
@@ -264,7 +304,8 @@ def test_what_is_wrong_is_refused_and_changes_nothing(engine: Any, variables: di
 
 
 def test_what_does_not_start_gives_way_to_its_predecessor(engine: Any) -> None:
-    """The server takes these options, and stumbles over them as it loads the model: the build leaves images out."""
+    """The server takes these options, and stumbles over them as it loads the model: the build
+    leaves images out."""
     one, two = started(engine, "one"), started(engine, "two")
     done = converge(one_arguments=["--chat_format", "mtmd", "--clip_model_path", "/nonexistent"])
     assert done.returncode != 0

@@ -32,7 +32,8 @@ return Object.fromEntries([...document.querySelectorAll("section")].map(one => [
 
 @contextmanager
 def opened(page: Path) -> Iterator[webdriver.Chrome]:
-    """The page, with its plots drawn. The tests run as root, which Chromium's own sandbox refuses."""
+    """The page, with its plots drawn. The tests run as root, which Chromium's own sandbox
+    refuses."""
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for argument in (
@@ -49,7 +50,9 @@ def opened(page: Path) -> Iterator[webdriver.Chrome]:
     try:
         driver.get(page.as_uri())
         WebDriverWait(driver, 120).until(
-            lambda one: one.execute_script("return document.documentElement.dataset.plots") == "drawn"
+            lambda one: (
+                one.execute_script("return document.documentElement.dataset.plots") == "drawn"
+            )
         )
         yield driver
     finally:
@@ -59,7 +62,11 @@ def opened(page: Path) -> Iterator[webdriver.Chrome]:
 def requests(driver: webdriver.Chrome) -> list[str]:
     """Everything that the page asked for, itself first."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+    return [
+        one["params"]["request"]["url"]
+        for one in messages
+        if one["method"] == "Network.requestWillBeSent"
+    ]
 
 
 def complaints(driver: webdriver.Chrome) -> list[Any]:
@@ -79,5 +86,7 @@ def save_picture(driver: webdriver.Chrome, path: Path) -> None:
     """Its head and the first sections, down to the fallbacks."""
     end = driver.execute_script("return document.getElementById('first-token').offsetTop")
     clip = {"x": 0, "y": 0, "width": 1120, "height": end, "scale": 1}
-    taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    taken = driver.execute_cdp_cmd(
+        "Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True}
+    )
     path.write_bytes(base64.b64decode(taken["data"]))

@@ -1,4 +1,5 @@
-"""What watches the stack, with everything real: who is asked, what is seen, what is told when something breaks."""
+"""What watches the stack, with everything real: who is asked, what is seen, what is told when
+something breaks."""
 
 from __future__ import annotations
 
@@ -28,7 +29,14 @@ KEY = "sk-planted-master-key"
 PLANTED = [KEY, "planted-redis-password", "planted-monitor-password", "planted-engine-key"]
 ENGINE_UNIT = "modelyard-llama-cpp@llama-cpp-native"
 ENGINES = {"llama-cpp@llama-cpp-native", "llama-cpp@stand-by"}
-OURS = ("prometheus", "alertmanager", "exporter@node", "exporter@host", "exporter@redis", "exporter@blackbox")
+OURS = (
+    "prometheus",
+    "alertmanager",
+    "exporter@node",
+    "exporter@host",
+    "exporter@redis",
+    "exporter@blackbox",
+)
 JOBS = {
     ("alertmanager", "watcher"),
     ("haproxy", "watcher"),
@@ -93,9 +101,14 @@ def test_everybody_is_asked_and_answers(series: Callable[[str], list[dict[str, A
 
 def test_all_rules_are_loaded_and_can_be_evaluated(ask: Callable[[str], Any]) -> None:
     loaded = {rule["name"]: rule for group in ask("rules")["groups"] for rule in group["rules"]}
-    assert loaded.keys() == {rule.get("alert") or rule["record"] for group in groups() for rule in group["rules"]}
+    assert loaded.keys() == {
+        rule.get("alert") or rule["record"] for group in groups() for rule in group["rules"]
+    }
     wait_until(
-        lambda: {rule["health"] for group in ask("rules")["groups"] for rule in group["rules"]} == {"ok"},
+        lambda: (
+            {rule["health"] for group in ask("rules")["groups"] for rule in group["rules"]}
+            == {"ok"}
+        ),
         "a rule cannot be evaluated",
     )
 
@@ -105,7 +118,9 @@ def test_prometheus_and_what_it_sends_to_listen_on_loopback(watcher: Any, engine
     own = watcher.ansible.get_variables()["ansible_host"]
     lines = [line.split()[3] for line in watcher.check_output("ss -Hltn").splitlines()]
     monitoring = {"9090", "9093", "9100", "9117", "9115", "9121", "8405"}
-    assert {line for line in lines if line.rsplit(":", 1)[1] in monitoring} == {f"127.0.0.1:{p}" for p in monitoring}
+    assert {line for line in lines if line.rsplit(":", 1)[1] in monitoring} == {
+        f"127.0.0.1:{p}" for p in monitoring
+    }
     for port in (9100, 9117, 8080):
         assert watcher.run(f"curl -s -o /dev/null -m 60 http://{address}:{port}/metrics").rc == 0
         # This machine is neither the gateway nor Prometheus.
@@ -121,7 +136,9 @@ def test_figures_of_real_traffic_are_there(
 ) -> None:
     with Traffic(door, KEY, "llama-cpp-native", rate=5) as traffic:
         for expression in (
-            'sum(rate(litellm_proxy_total_requests_metric_total{requested_model="llama-cpp-native"}[1m])) > 0',
+            (
+                'sum(rate(litellm_proxy_total_requests_metric_total{requested_model="llama-cpp-native"}[1m])) > 0'
+            ),
             'rate(haproxy_backend_http_responses_total{proxy="gateway",code="2xx"}[1m]) > 0',
             'rate(llamacpp:tokens_predicted_total{service="llama-cpp@llama-cpp-native"}[1m]) > 0',
             'modelyard_probe_success{service="llama-cpp@llama-cpp-native"} == 1',
@@ -133,7 +150,11 @@ def test_figures_of_real_traffic_are_there(
             wait_until(functools.partial(series, expression), f"nothing for {expression}")
     assert traffic.failures == []
     # Labels that a client could fill with anything are not kept.
-    labels = {name for one in series("litellm_proxy_total_requests_metric_total") for name in one["metric"]}
+    labels = {
+        name
+        for one in series("litellm_proxy_total_requests_metric_total")
+        for name in one["metric"]
+    }
     assert labels.isdisjoint({"user_agent", "end_user", "client_ip", "user"}), labels
     measured(f"{traffic.answered} requests and {traffic.streams} streams were watched")
 
@@ -149,7 +170,9 @@ def firing(ask: Callable[[str], Any]) -> set[tuple[str, str]]:
 def told(watcher: Any) -> set[str]:
     """What Alertmanager shows."""
     alerts = json.loads(watcher.check_output("curl -sS -m 20 http://127.0.0.1:9093/api/v2/alerts"))
-    return {alert["labels"]["alertname"] for alert in alerts if alert["status"]["state"] == "active"}
+    return {
+        alert["labels"]["alertname"] for alert in alerts if alert["status"]["state"] == "active"
+    }
 
 
 @pytest.fixture
@@ -162,11 +185,14 @@ def mended(watcher: Any, engine: Any) -> Iterator[None]:
 
 @pytest.fixture
 def short_windows(watcher: Any) -> Iterator[None]:
-    """The live rules with seconds for minutes: here an alert's way is tested, and promtool tests its times."""
+    """The live rules with seconds for minutes: here an alert's way is tested, and promtool tests
+    its times."""
     rules = "/opt/modelyard/services/prometheus/current/config/rules"
     shorter = "s/for: [12]m$/for: 10s/; s/[[]5m[]]/[1m]/; s/offset 5m/offset 1m/"
     reload = "systemctl kill --signal=HUP --kill-whom=main modelyard-prometheus"
-    watcher.check_output(f"cp -a {rules} /srv/rules && sed -i '{shorter}' {rules}/*.yml && {reload}")
+    watcher.check_output(
+        f"cp -a {rules} /srv/rules && sed -i '{shorter}' {rules}/*.yml && {reload}"
+    )
     yield
     watcher.check_output(f"cp -a /srv/rules/. {rules}/ && rm -r /srv/rules && {reload}")
 
@@ -180,12 +206,19 @@ def test_three_alerts_fire_and_clear(
     series: Callable[[str], list[dict[str, Any]]],
     measured: Callable[[str], None],
 ) -> None:
-    """An engine is killed, and the other one steps in. Then that one and Redis stop, too: nobody is left to answer."""
-    wanted = {("RedisDown", "redis"), ("TargetDown", "llama-cpp@llama-cpp-native"), ("ChainExhausted", "")}
+    """An engine is killed, and the other one steps in. Then that one and Redis stop, too: nobody is
+    left to answer."""
+    wanted = {
+        ("RedisDown", "redis"),
+        ("TargetDown", "llama-cpp@llama-cpp-native"),
+        ("ChainExhausted", ""),
+    }
     assert not firing(ask) & wanted
 
     def stepped_in() -> float:
-        counted = series('sum(litellm_deployment_successful_fallbacks_total{fallback_model="stand-by"})')
+        counted = series(
+            'sum(litellm_deployment_successful_fallbacks_total{fallback_model="stand-by"})'
+        )
         return sum(float(one["value"][1]) for one in counted)
 
     before, started = stepped_in(), time.monotonic()
@@ -197,7 +230,10 @@ def test_three_alerts_fire_and_clear(
     engine.check_output("systemctl stop modelyard-llama-cpp@stand-by")
     with Traffic(door, KEY, "llama-cpp-native", rate=2, max_s=420) as traffic:
         wait_until(lambda: firing(ask) >= wanted, f"{wanted} did not fire", 400)
-    measured(f"three alerts fired {time.monotonic() - started:.0f} s after the first fault, with short windows")
+    measured(
+        f"three alerts fired {time.monotonic() - started:.0f} s after the first fault, with short"
+        " windows"
+    )
     assert traffic.answered == 0
     wait_until(lambda: {name for name, _ in wanted} <= told(watcher), "Alertmanager was not told")
     # Those of the dashboards that have a value only now; molecule/engines evaluates all others.
@@ -207,7 +243,9 @@ def test_three_alerts_fire_and_clear(
     watcher.check_output("systemctl start modelyard-redis")
     engine.check_output(f"systemctl start {ENGINE_UNIT} modelyard-llama-cpp@stand-by")
     lasting = {("ChainExhausted", "")}
-    wait_until(lambda: not firing(ask) & (wanted - lasting), f"{wanted - lasting} did not clear", 300)
+    wait_until(
+        lambda: not firing(ask) & (wanted - lasting), f"{wanted - lasting} did not clear", 300
+    )
     with Traffic(door, KEY, "llama-cpp-native", rate=2, max_s=90) as traffic:
         wait_until(lambda: not firing(ask) & lasting, f"{lasting} did not clear", 600)
     assert traffic.answered > 0
@@ -220,9 +258,14 @@ def test_the_report_shows_the_outage(tmp_path: Path, measured: Callable[[str], N
     started = time.monotonic()
     # In a picture the outage is to be seen, not all that was before it.
     hours = 0.3 if picture else 0.7
-    made = ansible_playbook("../../playbooks/report.yml", "-e", f"hours={hours}", "-e", f"to={page}")
+    made = ansible_playbook(
+        "../../playbooks/report.yml", "-e", f"hours={hours}", "-e", f"to={page}"
+    )
     assert made.returncode == 0, made.stdout + made.stderr
-    measured(f"the report was made in {time.monotonic() - started:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
+    measured(
+        f"the report was made in {time.monotonic() - started:.1f} s,"
+        f" {page.stat().st_size / 1e6:.1f} MB"
+    )
     assert page.as_uri() in made.stdout
     assert [secret for secret in PLANTED if secret in page.read_text(encoding="utf-8")] == []
     if not shutil.which("chromedriver"):
@@ -233,11 +276,20 @@ def test_the_report_shows_the_outage(tmp_path: Path, measured: Callable[[str], N
         drawn, tables = report_page.drawn(browser), report_page.tables(browser)
         if picture:
             report_page.save_picture(browser, Path(picture))
-    assert drawn.keys() == {"availability", "providers", "fallbacks", "first-token", "tokens", "errors", "alerts"}
+    assert drawn.keys() == {
+        "availability",
+        "providers",
+        "fallbacks",
+        "first-token",
+        "tokens",
+        "errors",
+        "alerts",
+    }
     assert 0 not in drawn.values(), drawn
     name, asked, answered, instead, nobody, availability = tables["availability"][0]
     measured(
-        f"{name}: asked for {asked}, answered {answered} ({instead} by a fallback), nobody {nobody}: {availability}"
+        f"{name}: asked for {asked}, answered {answered} ({instead} by a fallback), nobody"
+        f" {nobody}: {availability}"
     )
     assert name == "llama-cpp-native"
     figures = [int(cell.replace(",", "")) for cell in (asked, answered, nobody, instead)]
@@ -253,13 +305,21 @@ def test_the_report_shows_the_outage(tmp_path: Path, measured: Callable[[str], N
 
 
 def test_secrets_are_nowhere_but_in_their_credentials(watcher: Any, engine: Any) -> None:
-    places = "/opt/modelyard /etc/systemd/system /var/lib/modelyard/prometheus /var/lib/modelyard/alertmanager"
+    places = (
+        "/opt/modelyard /etc/systemd/system /var/lib/modelyard/prometheus"
+        " /var/lib/modelyard/alertmanager"
+    )
     for one in (watcher, engine):
         for secret in PLANTED:
             assert one.run(f"grep -rlF {secret} {places} 2>/dev/null").stdout == ""
             # The search does not find itself: its own argument is broken by the bracket.
             pattern = f"{secret[:-1]}[{secret[-1]}]"
-            assert one.run(f"cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '{pattern}'").stdout.strip() == "0"
+            assert (
+                one.run(
+                    f"cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '{pattern}'"
+                ).stdout.strip()
+                == "0"
+            )
             assert one.run(f"journalctl --no-pager | grep -c '{pattern}'").stdout.strip() == "0"
 
 
@@ -285,5 +345,10 @@ def test_without_monitoring_it_goes_and_what_it_measured_stays(watcher: Any, eng
 @pytest.mark.full
 def test_without_monitoring_a_second_run_changes_nothing() -> None:
     again = site("-e", json.dumps({"llm_monitoring": False}))
-    changes = re.findall(r"^(\S+)\s*:.*changed=(\d+)", again.stdout.partition("PLAY RECAP")[2], re.MULTILINE)
-    assert (again.returncode, sorted(changes)) == (0, [("engine", "0"), ("watcher", "0")]), again.stdout
+    changes = re.findall(
+        r"^(\S+)\s*:.*changed=(\d+)", again.stdout.partition("PLAY RECAP")[2], re.MULTILINE
+    )
+    assert (again.returncode, sorted(changes)) == (
+        0,
+        [("engine", "0"), ("watcher", "0")],
+    ), again.stdout

@@ -1,4 +1,5 @@
-"""An engine that does not exist: site.yml runs it and takes it away. It is one module, one registry entry, one role.
+"""An engine that does not exist: site.yml runs it and takes it away. It is one module, one registry
+entry, one role.
 
 What the core makes of such a module is in tests/unit/test_registry.py.
 """
@@ -118,7 +119,8 @@ http.server.ThreadingHTTPServer((given.host, given.port), Handler).serve_forever
 
 ROLE = {
     "files/server.py": SERVER,
-    "tasks/main.yml": """\
+    "tasks/main.yml": (
+        """\
 ---
 - name: Run the instances
   ansible.builtin.import_role:
@@ -138,15 +140,19 @@ ROLE = {
     tasks_from: retire.yml
   vars:
     engine_role: book_shelf
-""",
-    "tasks/preflight.yml": """\
+"""
+    ),
+    "tasks/preflight.yml": (
+        """\
 ---
 - name: Check the version
   ansible.builtin.assert:
     that: engine_plan.version is version('2.1', '>=')
     quiet: true
-""",
-    "tasks/install.yml": """\
+"""
+    ),
+    "tasks/install.yml": (
+        """\
 ---
 - name: Install Shelf
   modelyard_artifact:
@@ -158,13 +164,16 @@ ROLE = {
       #!/bin/sh
       cp "$SOURCES/server.py" "$DEST"
   register: __book_shelf_artifact
-""",
-    "templates/modelyard-book-shelf.service.j2": """\
+"""
+    ),
+    "templates/modelyard-book-shelf.service.j2": (
+        """\
 {% extends 'engine.j2' %}
 {% block process %}
 TimeoutStopSec=5
 {% endblock %}
-""",
+"""
+    ),
 }
 
 WANTED: dict[str, Any] = {
@@ -193,7 +202,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this tree that has the engine."""
     copy = tmp_path_factory.mktemp("clone")
     for name in ("src", "plugins", "roles", "playbooks", "group_vars"):
-        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name in ("site.yml", "ansible.cfg"):
         shutil.copy(ROOT / name, copy)
     (copy / "src/modelyard/engines/shelf.py").write_text(MODULE, encoding="utf-8")
@@ -215,7 +226,14 @@ def site(clone: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Run the copy's site.yml for the scenario's hosts."""
     environment = {"ANSIBLE_CONFIG": str(clone / "ansible.cfg"), "PYTHONPATH": str(clone / "src")}
     command = ["ansible-playbook", "site.yml", "-e", json.dumps(variables)]
-    return subprocess.run(command, cwd=clone, env=os.environ | environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        cwd=clone,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def watched(host: Any, limit_s: float) -> bool:
@@ -234,7 +252,9 @@ def test_a_new_engine_is_deployed_watched_and_retired(clone: Path, host: Any) ->
     assert "once" in chat(door, KEY, "novels")
     assert chat(door, KEY, "novels", stream=True).rstrip().endswith("data: [DONE]")
     assert host.service(UNIT).is_running
-    score = host.check_output(f"systemd-analyze security {UNIT} | tail -1 | grep -oE '[0-9]+\\.[0-9]+'")
+    score = host.check_output(
+        f"systemd-analyze security {UNIT} | tail -1 | grep -oE '[0-9]+\\.[0-9]+'"
+    )
     assert float(score) <= 1.6
     assert watched(host, 120)
     again = site(clone, llm_overrides_shelf=WANTED)

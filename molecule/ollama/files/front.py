@@ -1,8 +1,9 @@
 """What Ollama expects in front of a registry: layers come from another host name.
 
-Not a stand-in: behind it is Debian's docker-registry, which took the models from a real `ollama push`. On port 5001 are
-the manifests, and redirects for the layers; on port 5002 the layers, from the registry's own files. For the tests it
-notes what was asked for, and while /run/front.cut exists it hangs up after so many bytes of a layer.
+Not a stand-in: behind it is Debian's docker-registry, which took the models from a real `ollama
+push`. On port 5001 are the manifests, and redirects for the layers; on port 5002 the layers, from
+the registry's own files. For the tests it notes what was asked for, and while /run/front.cut exists
+it hangs up after so many bytes of a layer.
 """
 
 import http.client
@@ -52,13 +53,19 @@ class Registry(Quiet):
             self.end_headers()
         elif layer:
             # By address, which is another host name than the one of the request.
-            self.answer(307, {"Location": f"http://{self.connection.getsockname()[0]}:5002{self.path}"})
+            self.answer(
+                307, {"Location": f"http://{self.connection.getsockname()[0]}:5002{self.path}"}
+            )
         else:
             registry = http.client.HTTPConnection("127.0.0.1", 5000, timeout=20)
-            registry.request("GET", self.path, headers={"Accept": self.headers.get("Accept", "*/*")})
+            registry.request(
+                "GET", self.path, headers={"Accept": self.headers.get("Accept", "*/*")}
+            )
             response = registry.getresponse()
             body = response.read()
-            self.answer(response.status, {"Content-Type": response.getheader("Content-Type", "")}, body)
+            self.answer(
+                response.status, {"Content-Type": response.getheader("Content-Type", "")}, body
+            )
 
 
 class Layers(Quiet):
@@ -73,7 +80,10 @@ class Layers(Quiet):
             handle.seek(first)
             body = handle.read(last - first + 1)
         with open(SEEN, "a", encoding="utf-8") as seen:
-            seen.write(json.dumps({"layer": self.path[-64:], "first": first, "last": last, "size": size}) + "\n")
+            seen.write(
+                json.dumps({"layer": self.path[-64:], "first": first, "last": last, "size": size})
+                + "\n"
+            )
         self.send_response(206 if wanted else 200)
         self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
         self.send_header("Content-Length", str(len(body)))

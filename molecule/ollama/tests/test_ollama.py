@@ -1,7 +1,8 @@
-"""Ollama on a real host: what it answers, in which sandbox, where its models come from, and what an accident costs.
+"""Ollama on a real host: what it answers, in which sandbox, where its models come from, and what an
+accident costs.
 
-The server is the real one, built from source by Go for the CPU, not the official archive; no GPU was met. Where it
-could not be built, every test here is skipped.
+The server is the real one, built from source by Go for the CPU, not the official archive; no GPU
+was met. Where it could not be built, every test here is skipped.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def hub() -> Any:
     return testinfra.get_host("ansible://hub")
 
 
-def ask(host: Any, path: str, body: dict[str, Any] | None = None, headers: str = "", method: str = "") -> Any:
+def ask(
+    host: Any, path: str, body: dict[str, Any] | None = None, headers: str = "", method: str = ""
+) -> Any:
     """Return (status, text) of a request to the server."""
     data = f"-d '{json.dumps(body)}'" if body else ""
     verb = f"-X {method}" if method else ""
@@ -56,17 +59,29 @@ def converge(*arguments: str, **variables: Any) -> subprocess.CompletedProcess[s
 
 
 def have(*models: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Have these models beside the scenario's own, with the module that the role uses, as root on the host."""
+    """Have these models beside the scenario's own, with the module that the role uses, as root on
+    the host."""
     own = [
         {"served_name": "tiny"},
-        {"served_name": "tiny:second", "context_length": 512, "parameters": {"temperature": 0.5, "stop": [".", "!"]}},
+        {
+            "served_name": "tiny:second",
+            "context_length": 512,
+            "parameters": {"temperature": 0.5, "stop": [".", "!"]},
+        },
         {"served_name": "own", "context_length": 256},
     ]
-    record = json.loads(host_of("ollama").file("/var/lib/modelyard/ollama/local.json").content_string)
+    record = json.loads(
+        host_of("ollama").file("/var/lib/modelyard/ollama/local.json").content_string
+    )
     arguments = {
         "url": URL,
         "models": own + list(models),
-        "files": {"own": {"path": "/srv/lab/models/tiny-3.gguf", "fingerprint": record["own:latest"]["file"]}},
+        "files": {
+            "own": {
+                "path": "/srv/lab/models/tiny-3.gguf",
+                "fingerprint": record["own:latest"]["file"],
+            }
+        },
         "models_path": "/srv/models",
         "record": "/var/lib/modelyard/ollama/local.json",
         "registry": "hub:5001",
@@ -95,7 +110,11 @@ def names(host: Any) -> set[str]:
 def loaded(host: Any) -> dict[str, str]:
     """Return {model: when it expires} of what is loaded."""
     status, text = ask(host, "/api/ps")
-    return {entry["name"]: entry["expires_at"] for entry in json.loads(text)["models"]} if status == 200 else {}
+    return (
+        {entry["name"]: entry["expires_at"] for entry in json.loads(text)["models"]}
+        if status == 200
+        else {}
+    )
 
 
 def pid(host: Any) -> str:
@@ -125,7 +144,9 @@ def test_listens_where_it_was_told(host: Any) -> None:
 
 
 def test_models_belong_to_the_service_alone(host: Any) -> None:
-    assert host.check_output("stat -c '%U %a' /srv/models /var/lib/modelyard/ollama/local").splitlines() == [
+    assert host.check_output(
+        "stat -c '%U %a' /srv/models /var/lib/modelyard/ollama/local"
+    ).splitlines() == [
         "modelyard-ollama 700",
         "modelyard-ollama 700",
     ]
@@ -136,7 +157,11 @@ def test_models_belong_to_the_service_alone(host: Any) -> None:
 def test_models_are_there_and_answer(host: Any) -> None:
     assert names(host) == {"tiny:latest", "tiny:second", "own:latest"}
     for name in ("tiny", "tiny:second", "own"):
-        question = {"model": name, "messages": [{"role": "user", "content": "say something"}], "max_tokens": 4}
+        question = {
+            "model": name,
+            "messages": [{"role": "user", "content": "say something"}],
+            "max_tokens": 4,
+        }
         status, text = ask(host, "/v1/chat/completions", question)
         assert status == 200, text
         assert json.loads(text)["choices"][0]["message"]["content"], text
@@ -146,12 +171,17 @@ def test_parameters_of_models(host: Any) -> None:
     found = {}
     for name in ("tiny", "tiny:second", "own"):
         shown = json.loads(ask(host, "/api/show", {"model": name})[1])
-        found[name] = sorted(" ".join(line.split()) for line in shown.get("parameters", "").splitlines())
+        found[name] = sorted(
+            " ".join(line.split()) for line in shown.get("parameters", "").splitlines()
+        )
     # As it is in the registry: stops that belong to its template.
     assert found["tiny"] == ['stop "<|im_end|>"', 'stop "<|im_start|>"']
     assert found["tiny:second"] == ["num_ctx 512", 'stop "!"', 'stop "."', "temperature 0.5"]
     assert found["own"] == ["num_ctx 256", *found["tiny"]]
-    loaded_now = {entry["name"]: entry["context_length"] for entry in json.loads(ask(host, "/api/ps")[1])["models"]}
+    loaded_now = {
+        entry["name"]: entry["context_length"]
+        for entry in json.loads(ask(host, "/api/ps")[1])["models"]
+    }
     assert loaded_now["tiny:latest"] == 1024  # the server's default, which the settings set
 
 
@@ -168,14 +198,19 @@ def test_a_crash_is_repaired_and_the_model_is_loaded_again(host: Any) -> None:
     assert loaded(host)["tiny:latest"] > "2100"  # for good
     before = pid(host)
     host.check_output(f"kill -9 {before}")
-    wait_until(lambda: host.service(UNIT).is_running and pid(host) not in ("0", before), "a restart by systemd")
+    wait_until(
+        lambda: host.service(UNIT).is_running and pid(host) not in ("0", before),
+        "a restart by systemd",
+    )
     wait_until(lambda: loaded(host).get("tiny:latest", "") > "2100", "the preload after a crash")
     assert names(host) == {"tiny:latest", "tiny:second", "own:latest"}
 
 
 def test_the_command_works_for_the_admin(host: Any) -> None:
     assert host.check_output("ollama --version").splitlines() == ["ollama version is 0.17.4"]
-    listed = {line.split()[0] for line in host.check_output("HOME=/root ollama list").splitlines()[1:]}
+    listed = {
+        line.split()[0] for line in host.check_output("HOME=/root ollama list").splitlines()[1:]
+    }
     assert listed == names(host)
 
 
@@ -192,7 +227,8 @@ def test_the_checksum_that_was_published_is_recorded(host: Any) -> None:
         ({"archive_sha256": "0" * 64}, f"pinned is {'0' * 64}; either the file was changed"),
         pytest.param(
             {"version": "0.17.0"},
-            "Ollama 0.17.0 has known vulnerabilities: set llm_versions.ollama.version to 0.17.1 or newer",
+            "Ollama 0.17.0 has known vulnerabilities: set llm_versions.ollama.version to 0.17.1 or"
+            " newer",
             marks=pytest.mark.full,
         ),
     ],
@@ -201,12 +237,16 @@ def test_the_checksum_that_was_published_is_recorded(host: Any) -> None:
 def test_what_is_wrong_is_refused_and_the_former_release_serves(
     host: Any, variables: dict[str, Any], message: str
 ) -> None:
-    before = host.check_output(f"find /opt/modelyard /etc/systemd/system -printf '%p %s %l\\n' | sort; {started()}")
+    before = host.check_output(
+        f"find /opt/modelyard /etc/systemd/system -printf '%p %s %l\\n' | sort; {started()}"
+    )
     done = converge(**variables)
     assert done.returncode != 0
     assert message in " ".join((done.stdout + done.stderr).split())
     assert (
-        host.check_output(f"find /opt/modelyard /etc/systemd/system -printf '%p %s %l\\n' | sort; {started()}")
+        host.check_output(
+            f"find /opt/modelyard /etc/systemd/system -printf '%p %s %l\\n' | sort; {started()}"
+        )
         == before
     )
 
@@ -217,7 +257,8 @@ def started() -> str:
 
 @pytest.fixture
 def cut(hub: Any) -> Iterator[int]:
-    """The registry hangs up after so many bytes of a layer, until the test or its end repairs it."""
+    """The registry hangs up after so many bytes of a layer, until the test or its end repairs
+    it."""
     hub.check_output("rm -f /run/front.seen; echo 200000 > /run/front.cut")
     yield 200000
     hub.check_output("rm -f /run/front.cut")
@@ -225,7 +266,8 @@ def cut(hub: Any) -> Iterator[int]:
 
 def test_a_pull_that_is_cut_off_loses_nothing(host: Any, hub: Any, cut: int) -> None:
     slow = {"served_name": "slow"}
-    # The registry hangs up in the middle of the model; so does every further attempt, with no byte more.
+    # The registry hangs up in the middle of the model; so does every further attempt, with no byte
+    # more.
     failed = have(slow, attempts=1, stall_s=10)
     assert failed["failed"], failed
     kept = "0.2 MiB of 0.6 MiB are kept in the model store; run again to continue"
@@ -261,7 +303,9 @@ def test_a_registry_that_is_gone_is_named(hub: Any) -> None:
     finally:
         hub.check_output("systemctl start front")
     assert failed["failed"], failed
-    assert re.search(r"slow could not be pulled: .*connection refused\. run again to continue", failed["msg"]), failed
+    assert re.search(
+        r"slow could not be pulled: .*connection refused\. run again to continue", failed["msg"]
+    ), failed
 
 
 @pytest.mark.full
@@ -281,7 +325,8 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_pull(host: Any) -> None:
 
 @pytest.fixture(scope="module")
 def changed() -> Iterator[set[str]]:
-    """One run with another file for `own`, on a host that is said to have a GPU, where somebody has a command `ollama`.
+    """One run with another file for `own`, on a host that is said to have a GPU, where somebody has
+    a command `ollama`.
 
     What lay in the model store before is returned. The last test puts everything back.
     """
@@ -295,7 +340,9 @@ def changed() -> Iterator[set[str]]:
     host.run("grep -q mine /usr/local/bin/ollama && rm /usr/local/bin/ollama")
 
 
-def test_another_file_is_another_model_and_the_former_one_leaves_no_data(host: Any, changed: set[str]) -> None:
+def test_another_file_is_another_model_and_the_former_one_leaves_no_data(
+    host: Any, changed: set[str]
+) -> None:
     # The lab's first model is what `tiny` was pushed from, so its weights were there already.
     after = set(host.check_output(f"ls {BLOBS}").split())
     digest = host.check_output("sha256sum /srv/lab/models/tiny-3.gguf").split()[0]
@@ -304,8 +351,11 @@ def test_another_file_is_another_model_and_the_former_one_leaves_no_data(host: A
     assert not [name for name in after - changed if host.file(f"{BLOBS}/{name}").size > 4096]
 
 
-def test_gpu_flavour_of_the_unit(host: Any, changed: set[str], measured: Callable[[str], None]) -> None:
-    """No GPU was met: what is checked is that the unit shows NVIDIA's devices, is as closed as before, and starts."""
+def test_gpu_flavour_of_the_unit(
+    host: Any, changed: set[str], measured: Callable[[str], None]
+) -> None:
+    """No GPU was met: what is checked is that the unit shows NVIDIA's devices, is as closed as
+    before, and starts."""
     unit = host.file(f"/etc/systemd/system/{UNIT}.service").content_string
     assert "Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1\n" in unit
     assert "PrivateDevices=true" not in unit
@@ -339,7 +389,10 @@ def test_the_last_instance_can_go_and_come_back(host: Any, hub: Any) -> None:
     assert hub.run("cat /run/front.seen").rc != 0
     assert names(host) == {"tiny:latest", "tiny:second", "own:latest"}
     assert host.file("/usr/local/bin/ollama").exists
-    assert "CUDA_VISIBLE_DEVICES" not in host.file(f"/etc/systemd/system/{UNIT}.service").content_string
+    assert (
+        "CUDA_VISIBLE_DEVICES"
+        not in host.file(f"/etc/systemd/system/{UNIT}.service").content_string
+    )
 
 
 ADOPTED = "/usr/share/ollama/.ollama/models"
@@ -363,8 +416,12 @@ def test_the_store_of_an_ollama_that_was_here_before_is_adopted_where_it_is() ->
     (problem,) = ansible_module("adopted", "modelyard_preflight", looked)["problems"]
     assert "127.0.0.1 port 11434 is taken by ollama.service (program ollama, pid " in problem
     assert "`systemctl disable --now ollama.service`" in problem
-    assert "llm_providers.local.ollama.models_path adopts their directory (roles/ollama/README.md)" in problem
-    # Check mode knows whose the store is before there is a user of ours; that root made the directory says nothing.
+    assert (
+        "llm_providers.local.ollama.models_path adopts their directory (roles/ollama/README.md)"
+        in problem
+    )
+    # Check mode knows whose the store is before there is a user of ours; that root made the
+    # directory says nothing.
     host.check_output(f"chown root: {ADOPTED}")
     refused = converge("--check", **target)
     assert refused.returncode != 0
@@ -384,10 +441,14 @@ def test_the_store_of_an_ollama_that_was_here_before_is_adopted_where_it_is() ->
     answers(host)
     assert loaded(host)["kept:latest"] > "2100"
     again = converge(**target)
-    assert re.search(r"^adopted\s.* changed=0 .* failed=0 ", again.stdout, re.MULTILINE), again.stdout
+    assert re.search(r"^adopted\s.* changed=0 .* failed=0 ", again.stdout, re.MULTILINE), (
+        again.stdout
+    )
 
     # The way back.
-    host.check_output(f"systemctl stop {UNIT} && chown -R ollama:ollama {ADOPTED}/ && systemctl start ollama")
+    host.check_output(
+        f"systemctl stop {UNIT} && chown -R ollama:ollama {ADOPTED}/ && systemctl start ollama"
+    )
     wait_until(lambda: ask(host, "/api/version")[0] == 200, "a start of the other Ollama")
     answers(host)
     assert host.check_output(files) == before
@@ -395,7 +456,11 @@ def test_the_store_of_an_ollama_that_was_here_before_is_adopted_where_it_is() ->
 
 def answers(host: Any) -> None:
     """Ask the model of the host `adopted`."""
-    question = {"model": "kept", "messages": [{"role": "user", "content": "say something"}], "max_tokens": 4}
+    question = {
+        "model": "kept",
+        "messages": [{"role": "user", "content": "say something"}],
+        "max_tokens": 4,
+    }
     status, text = ask(host, "/v1/chat/completions", question)
     assert status == 200, text
     assert json.loads(text)["choices"][0]["message"]["content"], text

@@ -1,4 +1,5 @@
-"""A stand-in for targets: metrics for those who know the token, and a prober that tells what it was asked."""
+"""A stand-in for targets: metrics for those who know the token, and a prober that tells what it was
+asked."""
 
 from __future__ import annotations
 
@@ -9,14 +10,19 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class StandIn(BaseHTTPRequestHandler):
-    """Knows the token's SHA-256 only, so that the token is in no file and no argument of its own."""
+    """Knows the token's SHA-256 only, so that the token is in no file and no argument of its
+    own."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         asked = {name: values[0] for name, values in parse_qs(url.query).items()}
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if url.path == "/probe":
-            self.answer(200, f'stand_in_probe{{asked="{asked["target"]}",by="{asked["module"]}"}} 1\nprobe_success 1\n')
+            self.answer(
+                200,
+                f'stand_in_probe{{asked="{asked["target"]}",by="{asked["module"]}"}}'
+                " 1\nprobe_success 1\n",
+            )
         elif url.path == "/metrics" and hashlib.sha256(token.encode()).hexdigest() == sys.argv[1]:
             self.answer(200, 'stand_in_answers 1\nstand_in_says{service="redis"} 1\n')
         else:

@@ -26,7 +26,9 @@ TWO = {"host": "engine-1", "instance": "engine-1", "service": "llama-cpp@two"}
 def ask(host: Any, path: str) -> Any:
     """Return the data of an answer of the API, waiting for a server that is only just starting."""
     return json.loads(
-        host.check_output(f"curl -sSf -m 30 --retry 60 --retry-all-errors --retry-delay 1 '{URL}{path}'")
+        host.check_output(
+            f"curl -sSf -m 30 --retry 60 --retry-all-errors --retry-delay 1 '{URL}{path}'"
+        )
     )["data"]
 
 
@@ -35,7 +37,8 @@ def query(host: Any, expression: str) -> list[dict[str, Any]]:
 
 
 def eventually(seen: Callable[[], Any], wanted: Any) -> None:
-    """Wait until what is seen is what is wanted: a scrape can be late, or fail once, on a busy machine."""
+    """Wait until what is seen is what is wanted: a scrape can be late, or fail once, on a busy
+    machine."""
     deadline = time.monotonic() + 180
     while (found := seen()) != wanted and time.monotonic() < deadline:
         time.sleep(1)
@@ -63,9 +66,13 @@ def targets(host: Any) -> dict[tuple[str, str], dict[str, Any]]:
 
 def test_unit_runs_and_comes_back_at_boot(host: Any) -> None:
     service = host.service("modelyard-prometheus")
-    assert service.is_running, host.run("journalctl -u modelyard-prometheus -n 30 --no-pager").stdout
+    assert service.is_running, host.run(
+        "journalctl -u modelyard-prometheus -n 30 --no-pager"
+    ).stdout
     assert service.is_enabled
-    assert host.file("/etc/systemd/system/modelyard.target.wants/modelyard-prometheus.service").exists
+    assert host.file(
+        "/etc/systemd/system/modelyard.target.wants/modelyard-prometheus.service"
+    ).exists
 
 
 def test_sandbox_score(host: Any, measured: Any) -> None:
@@ -81,7 +88,11 @@ def test_packages_own_service_is_masked(host: Any) -> None:
 
 def test_listens_on_loopback_alone(host: Any) -> None:
     pid = host.check_output("systemctl show --value -p MainPID modelyard-prometheus")
-    sockets = [line.split() for line in host.check_output("ss -Hltunp").splitlines() if f"pid={pid}," in line]
+    sockets = [
+        line.split()
+        for line in host.check_output("ss -Hltunp").splitlines()
+        if f"pid={pid}," in line
+    ]
     assert [(socket[0], socket[4]) for socket in sockets] == [("tcp", "127.0.0.1:9090")]
 
 
@@ -116,12 +127,20 @@ def test_two_services_of_one_host_are_two_series(host: Any) -> None:
 
 def test_a_target_can_speak_of_another_service(host: Any) -> None:
     """Our own exporter does: of every service of its host."""
-    eventually(lambda: {entry["metric"]["service"] for entry in query(host, "stand_in_says")}, {"redis"})
+    eventually(
+        lambda: {entry["metric"]["service"] for entry in query(host, "stand_in_says")}, {"redis"}
+    )
 
 
 def test_a_probe_asks_the_prober_about_the_url(host: Any) -> None:
     url = "http://engine-2:11434/"
-    labels = {"job": "probe", "host": "engine-2", "instance": "engine-2", "service": "ollama@local", "target": url}
+    labels = {
+        "job": "probe",
+        "host": "engine-2",
+        "instance": "engine-2",
+        "service": "ollama@local",
+        "target": url,
+    }
     eventually(
         lambda: [entry["metric"] for entry in query(host, "stand_in_probe")],
         [{"__name__": "stand_in_probe", **labels, "asked": url, "by": "answers"}],
@@ -136,7 +155,8 @@ def test_what_is_kept_is_bounded(host: Any) -> None:
         "storage.tsdb.retention.size": "2GiB",
     }
     assert {name: flags[name] for name in wanted} == wanted
-    # The one figure that Prometheus tells in bytes, so that GB and GiB cannot be mistaken for each other.
+    # The one figure that Prometheus tells in bytes, so that GB and GiB cannot be mistaken for each
+    # other.
     limit = "prometheus_tsdb_retention_limit_bytes"
     eventually(lambda: [entry["value"][1] for entry in query(host, limit)], [str(2 * 2**30)])
 
@@ -153,22 +173,30 @@ def test_nobody_rules_it_over_http(host: Any) -> None:
 
 
 def test_no_page_of_a_browser_may_read_it(host: Any) -> None:
-    headers = host.check_output(f"curl -sSi -m 30 -H 'Origin: http://somewhere.example' '{URL}/api/v1/query?query=up'")
+    headers = host.check_output(
+        f"curl -sSi -m 30 -H 'Origin: http://somewhere.example' '{URL}/api/v1/query?query=up'"
+    )
     assert " 200 OK" in headers
     assert "access-control-allow-origin" not in headers.lower()
 
 
 def test_rules_of_the_role_are_loaded_and_evaluated(host: Any) -> None:
     assert RULES
-    written = {path.name: yaml.safe_load(path.read_text(encoding="utf-8"))["groups"] for path in RULES}
+    written = {
+        path.name: yaml.safe_load(path.read_text(encoding="utf-8"))["groups"] for path in RULES
+    }
 
     def loaded() -> dict[tuple[str, str], set[str]]:
         groups = ask(host, "/api/v1/rules")["groups"]
         return {
-            (Path(group["file"]).name, group["name"]): {rule["health"] for rule in group["rules"]} for group in groups
+            (Path(group["file"]).name, group["name"]): {rule["health"] for rule in group["rules"]}
+            for group in groups
         }
 
-    eventually(loaded, {(file, group["name"]): {"ok"} for file, groups in written.items() for group in groups})
+    eventually(
+        loaded,
+        {(file, group["name"]): {"ok"} for file, groups in written.items() for group in groups},
+    )
 
 
 def test_live_rules_pass_their_own_tests(host: Any) -> None:
@@ -176,9 +204,15 @@ def test_live_rules_pass_their_own_tests(host: Any) -> None:
     assert RULE_TESTS
     # Arranged as in the tree, because a test names its rules by a relative path.
     live = "/opt/modelyard/services/prometheus/current/config/rules"
-    host.check_output("rm -rf /tmp/tree && mkdir -p /tmp/tree/tests/monitoring /tmp/tree/roles/prometheus/files")
+    host.check_output(
+        "rm -rf /tmp/tree && mkdir -p /tmp/tree/tests/monitoring /tmp/tree/roles/prometheus/files"
+    )
     host.check_output(f"ln -s {live} /tmp/tree/roles/prometheus/files/rules")
-    arguments = {"src": str(RULE_TESTS[0].parent), "dest": "/tmp/tree/tests/monitoring/", "mode": "0644"}
+    arguments = {
+        "src": str(RULE_TESTS[0].parent),
+        "dest": "/tmp/tree/tests/monitoring/",
+        "mode": "0644",
+    }
     copied = host.ansible("ansible.builtin.copy", json.dumps(arguments), check=False)
     assert copied["changed"], copied
     names = " ".join(path.name for path in RULE_TESTS)
@@ -207,7 +241,9 @@ def test_samples_survive(host: Any, verb: str) -> None:
 
 
 REFUSED = {
-    "scrape": {"scrape": [{"job": "url", "targets": [{"address": "http://127.0.0.1:9090", "labels": {}}]}]},
+    "scrape": {
+        "scrape": [{"job": "url", "targets": [{"address": "http://127.0.0.1:9090", "labels": {}}]}]
+    },
     "rules": {"__prometheus_rules": [str(SCENARIO / "files/wrong_rules.yml")]},
 }
 
@@ -219,9 +255,10 @@ def test_what_is_wrong_is_refused_before_the_switch(host: Any, what: str) -> Non
     def state() -> str:
         return str(
             host.check_output(
-                "find /opt/modelyard /etc/modelyard /etc/systemd/system -type f -exec sha256sum {} + | sort;"
-                "find /opt/modelyard /etc/modelyard -type l -printf '%p %l\n' | sort;"
-                "systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic modelyard-prometheus"
+                "find /opt/modelyard /etc/modelyard /etc/systemd/system -type f -exec sha256sum {}"
+                " + | sort;find /opt/modelyard /etc/modelyard -type l -printf '%p %l\n' |"
+                " sort;systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic"
+                " modelyard-prometheus"
             )
         )
 

@@ -53,12 +53,19 @@ def test_target_stops_and_starts_everything(host: Any) -> None:
 def test_preflight_lets_our_own_service_keep_its_port(host: Any) -> None:
     port = host.ansible.get_variables()["listen_port"]
     looked = preflight(host, {"services": [{**PLANNED, "port": port}]})
-    assert (looked.get("failed", False), looked["changed"], looked["problems"]) == (False, False, [])
+    assert (looked.get("failed", False), looked["changed"], looked["problems"]) == (
+        False,
+        False,
+        [],
+    )
 
 
 def test_preflight_names_who_is_in_the_way(host: Any) -> None:
     stock = bool(host.ansible.get_variables().get("stock_redis_was_there"))
-    planned = [{**PLANNED, "port": 6379, "unit": "modelyard-other.service"}, {**PLANNED, "port": 22}]
+    planned = [
+        {**PLANNED, "port": 6379, "unit": "modelyard-other.service"},
+        {**PLANNED, "port": 22},
+    ]
     looked = preflight(host, {"services": planned, "free_mib": {"/opt": 2**40}})
     assert "nothing was changed" in looked["msg"]
     disk, redis, ssh = looked["problems"]

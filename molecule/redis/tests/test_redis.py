@@ -59,15 +59,17 @@ FORBIDDEN = [
     "EVAL \"return redis.call('GET', 'other:key')\" 0",
     "EVAL \"return redis.call('CONFIG', 'GET', 'dir')\" 0",
 ]
-# The shape of LiteLLM's rate limiter: count within a window, give the key its life on the first call.
+# The shape of LiteLLM's rate limiter: count within a window, give the key its life on the first
+# call.
 LIMITER = (
     "local n = redis.call('INCRBYFLOAT', KEYS[1], ARGV[1]) "
     "if redis.call('TTL', KEYS[1]) == -1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end return n"
 )
 # And of its limit of parallel requests: a sorted set of leases.
 LEASES = (
-    "local now = redis.call('TIME')[1] redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60) "
-    "if redis.call('ZCARD', KEYS[1]) < 1 then redis.call('ZADD', KEYS[1], now, ARGV[1]) return 1 end return 0"
+    "local now = redis.call('TIME')[1] redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60) if"
+    " redis.call('ZCARD', KEYS[1]) < 1 then redis.call('ZADD', KEYS[1], now, ARGV[1]) return 1 end"
+    " return 0"
 )
 
 
@@ -110,8 +112,14 @@ def test_listens_on_loopback_alone(host: Any, port: int) -> None:
 
 def test_nobody_gets_in_without_the_password(host: Any, port: int) -> None:
     assert "NOAUTH" in host.run(f"redis-cli -p {port} PING").stdout
-    assert "WRONGPASS" in host.run(f"REDISCLI_AUTH=x redis-cli -p {port} --user gateway PING 2>&1").stdout
-    assert "WRONGPASS" in host.run(f"REDISCLI_AUTH= redis-cli -p {port} --user default --pass '' PING 2>&1").stdout
+    assert (
+        "WRONGPASS"
+        in host.run(f"REDISCLI_AUTH=x redis-cli -p {port} --user gateway PING 2>&1").stdout
+    )
+    assert (
+        "WRONGPASS"
+        in host.run(f"REDISCLI_AUTH= redis-cli -p {port} --user default --pass '' PING 2>&1").stdout
+    )
 
 
 def test_gateway_can_do_what_it_needs(gateway: Any) -> None:
@@ -121,7 +129,9 @@ def test_gateway_can_do_what_it_needs(gateway: Any) -> None:
 
 
 def test_gateways_scripts_run(gateway: Any) -> None:
-    assert gateway(f'EVAL "{LIMITER}" 1 litellm:t:window 1.5 60', "TTL litellm:t:window") == "1.5\n60"
+    assert (
+        gateway(f'EVAL "{LIMITER}" 1 litellm:t:window 1.5 60', "TTL litellm:t:window") == "1.5\n60"
+    )
     assert gateway(*[f'EVAL "{LEASES}" 1 litellm:t:leases x'] * 2) == "1\n0"
     digest = hashlib.sha1(LIMITER.encode()).hexdigest()
     loaded = gateway(f'SCRIPT LOAD "{LIMITER}"', f"EVALSHA {digest} 1 litellm:t:window 1 60")
@@ -132,7 +142,9 @@ def test_gateways_scripts_run(gateway: Any) -> None:
 def test_gateway_can_do_nothing_else(gateway: Any) -> None:
     answers = {command: gateway(command) for command in FORBIDDEN}
     not_refused = {
-        command: answer for command, answer in answers.items() if not any(words in answer for words in REFUSALS)
+        command: answer
+        for command, answer in answers.items()
+        if not any(words in answer for words in REFUSALS)
     }
     assert not_refused == {}
 
@@ -141,14 +153,22 @@ def test_who_measures_reads_figures_and_no_keys(host: Any, gateway: Any, port: i
     """The user exists where it has a password."""
     credential = PASSWORD_FILE.replace("GATEWAY", "MONITOR")
     if not host.file(credential).exists:
-        answer = host.run(f"REDISCLI_AUTH=$(cat {PASSWORD_FILE}) redis-cli -p {port} --user monitor PING 2>&1").stdout
+        answer = host.run(
+            f"REDISCLI_AUTH=$(cat {PASSWORD_FILE}) redis-cli -p {port} --user monitor PING 2>&1"
+        ).stdout
         assert "WRONGPASS" in answer
         return
     gateway("SET litellm:t:seen 1")
     client = f"REDISCLI_AUTH=$(cat {credential}) redis-cli -p {port} --user monitor"
     assert "used_memory:" in host.check_output(f"{client} INFO")
     assert host.check_output(f"{client} SLOWLOG LEN").isdigit()
-    for command in [*FORBIDDEN, "GET litellm:t:seen", "SET litellm:t:seen 2", "SLOWLOG GET", "SLOWLOG RESET"]:
+    for command in [
+        *FORBIDDEN,
+        "GET litellm:t:seen",
+        "SET litellm:t:seen 2",
+        "SLOWLOG GET",
+        "SLOWLOG RESET",
+    ]:
         answer = host.run(f"{client} {command}").stdout
         assert any(words in answer for words in REFUSALS), (command, answer)
     assert gateway("GET litellm:t:seen", "DEL litellm:t:seen") == "1\n1"
@@ -169,7 +189,9 @@ def test_what_survives_a_restart_is_what_was_asked_for(host: Any, gateway: Any) 
         host.run("sleep 1.5; systemctl kill --signal=KILL modelyard-redis")
     else:
         host.run("systemctl restart modelyard-redis")
-    host.run("for i in $(seq 50); do systemctl is-active -q modelyard-redis && break; sleep 0.1; done")
+    host.run(
+        "for i in $(seq 50); do systemctl is-active -q modelyard-redis && break; sleep 0.1; done"
+    )
     assert gateway("GET litellm:t:kept") == ("" if persistence == "none" else "yes")
     gateway("DEL litellm:t:kept")
     assert f"aof_enabled:{int(persistence == 'aof')}" in gateway("INFO persistence")
@@ -187,7 +209,8 @@ def test_packages_own_service(host: Any) -> None:
 
 
 def test_password_is_nowhere_but_in_its_credential(host: Any) -> None:
-    # The search runs on the host, so that the password does not travel into a log of this test either.
+    # The search runs on the host, so that the password does not travel into a log of this test
+    # either.
     script = f"""
         secret=$(cat {PASSWORD_FILE})
         ( systemctl restart modelyard-redis; touch /tmp/restarted ) &

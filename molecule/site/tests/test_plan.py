@@ -28,7 +28,8 @@ def override(**values: Any) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def unreachable(host: Any, seconds: int) -> Iterator[None]:
-    """Drop all that a host answers to this machine. It ends that by itself: nobody could log in to do it."""
+    """Drop all that a host answers to this machine. It ends that by itself: nobody could log in to
+    do it."""
     here = host.check_output("echo $SSH_CONNECTION").split()[0]
     away = f"ip route add blackhole {here}; sleep {seconds}; ip route del blackhole {here}"
     host.check_output(f"systemd-run --quiet sh -c 'sleep 1; {away}'")
@@ -41,7 +42,9 @@ def unreachable(host: Any, seconds: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--check",)])
-def test_what_was_applied_changes_nothing(arguments: tuple[str, ...], measured: Callable[[str], None]) -> None:
+def test_what_was_applied_changes_nothing(
+    arguments: tuple[str, ...], measured: Callable[[str], None]
+) -> None:
     started = time.monotonic()
     text = changes(*arguments)
     measured(f"plan of two hosts took {time.monotonic() - started:.1f} s")
@@ -93,4 +96,6 @@ def test_host_that_does_not_answer(
     assert "  gateway: nothing, 4 services as planned\n" in text
     assert f"  engine: live releases are not known ({reason}" in text
     assert seconds < 25, seconds
-    measured(f"plan with a host that does not answer on a {connection} connection took {seconds:.1f} s")
+    measured(
+        f"plan with a host that does not answer on a {connection} connection took {seconds:.1f} s"
+    )

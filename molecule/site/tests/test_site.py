@@ -1,4 +1,5 @@
-"""The whole pipeline on two hosts, with real servers: a gateway with a stand-by engine, and the engine it prefers."""
+"""The whole pipeline on two hosts, with real servers: a gateway with a stand-by engine, and the
+engine it prefers."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def test_chat_and_stream(door: str) -> None:
 
 
 def test_what_listens_where(gateway: Any, engine: Any) -> None:
-    """The engine is reached from the other host, so it has its own address and no other; the rest stays on loopback."""
+    """The engine is reached from the other host, so it has its own address and no other; the rest
+    stays on loopback."""
     address = engine.ansible.get_variables()["ansible_host"]
     assert listening(engine) == {f"{address}:8080"}
     assert listening(gateway) - {"127.0.0.1:4001", "127.0.0.1:4002"} == {
@@ -88,10 +90,14 @@ def test_what_listens_where(gateway: Any, engine: Any) -> None:
 
 def listening(host: Any) -> set[str]:
     lines = host.check_output("ss -Hltn").splitlines()
-    return {line.split()[3] for line in lines if not line.split()[3].endswith((":22", ":53", ":5355"))}
+    return {
+        line.split()[3] for line in lines if not line.split()[3].endswith((":22", ":53", ":5355"))
+    }
 
 
-def test_engine_killed_then_the_next_step_answers(door: str, engine: Any, measured: Callable[[str], None]) -> None:
+def test_engine_killed_then_the_next_step_answers(
+    door: str, engine: Any, measured: Callable[[str], None]
+) -> None:
     with stopped(engine, ENGINE_UNIT):
         started = time.monotonic()
         assert answered_by(door, PREFERRED) == STAND_BY
@@ -100,8 +106,11 @@ def test_engine_killed_then_the_next_step_answers(door: str, engine: Any, measur
         started = time.monotonic()
         assert answered_by(door, PREFERRED) == STAND_BY
         later = time.monotonic() - started
-    measured(f"refused engine: first request {first * 1000:.0f} ms, cooled down {later * 1000:.0f} ms")
-    # Every worker of the gateway remembers for itself how long it sends nobody there, and any of them may answer.
+    measured(
+        f"refused engine: first request {first * 1000:.0f} ms, cooled down {later * 1000:.0f} ms"
+    )
+    # Every worker of the gateway remembers for itself how long it sends nobody there, and any of
+    # them may answer.
     wait_until(
         lambda: all(answered_by(door, PREFERRED) == PREFERRED for _ in range(8)),
         "the engine did not come back into the route",
@@ -116,8 +125,11 @@ def test_redis_killed_then_the_gateway_still_answers(door: str, gateway: Any) ->
 
 
 @pytest.mark.full
-def test_repeated_questions_are_answered_from_redis_if_wanted(door: str, measured: Callable[[str], None]) -> None:
-    """Off by default. Streams are kept too; the gateway's own checks never take such an answer for a live engine."""
+def test_repeated_questions_are_answered_from_redis_if_wanted(
+    door: str, measured: Callable[[str], None]
+) -> None:
+    """Off by default. Streams are kept too; the gateway's own checks never take such an answer for
+    a live engine."""
 
     def answers(**extra: Any) -> list[str]:
         return [chat(door, KEY, PREFERRED, **extra) for _ in range(2)]
@@ -139,7 +151,9 @@ def test_repeated_questions_are_answered_from_redis_if_wanted(door: str, measure
 def spoken(stream: str) -> str:
     """What a stream of events says."""
     events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
-    return "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
+    return "".join(
+        choice["delta"].get("content") or "" for event in events for choice in event["choices"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +173,8 @@ def test_a_change_of_the_gateway_costs_no_request(
     assert traffic.answered > 30, traffic.answered
     assert traffic.streams > 3, traffic.streams
     measured(
-        f"{traffic.answered} requests and {traffic.streams} streams while site.yml changed the gateway, none failed"
+        f"{traffic.answered} requests and {traffic.streams} streams while site.yml changed the"
+        " gateway, none failed"
     )
 
 
@@ -183,14 +198,15 @@ def started_units(snapshot: str) -> list[str]:
 
 
 def state(host: Any) -> str:
-    """Everything of ours on a host that a refused run must leave alone: files by content and time, units by start."""
+    """Everything of ours on a host that a refused run must leave alone: files by content and time,
+    units by start."""
     return str(
         host.check_output(
-            "find /etc/modelyard /etc/systemd/system /opt/modelyard/services -type f"
-            " -printf '%T@ %p\\n' -exec sha256sum {} + | sort;"
-            "find /opt/modelyard /etc/modelyard -type l -printf '%p %l\\n' | sort;"
-            "for u in $(systemctl list-units --plain --no-legend 'modelyard-*' | cut -d' ' -f1); do"
-            "  echo unit $u $(systemctl show --value -p ActiveEnterTimestampMonotonic -p MainPID $u); done"
+            "find /etc/modelyard /etc/systemd/system /opt/modelyard/services -type f -printf '%T@"
+            " %p\\n' -exec sha256sum {} + | sort;find /opt/modelyard /etc/modelyard -type l -printf"
+            " '%p %l\\n' | sort;for u in $(systemctl list-units --plain --no-legend 'modelyard-*' |"
+            " cut -d' ' -f1); do  echo unit $u $(systemctl show --value -p"
+            " ActiveEnterTimestampMonotonic -p MainPID $u); done"
         )
     )
 
@@ -217,7 +233,11 @@ def test_a_bad_catalogue_changes_nothing(
     # A port clash needs both engines on one host.
     models = [{"name": PREFERRED, "hosts": ["gateway"]}] if "providers" in changes else []
     if models:
-        changes = {"providers": {"llama_cpp_native": {**changes["providers"]["llama_cpp_native"], "models": models}}}
+        changes = {
+            "providers": {
+                "llama_cpp_native": {**changes["providers"]["llama_cpp_native"], "models": models}
+            }
+        }
     before = state(gateway), state(engine)
     refused = site(*override(**changes), *arguments)
     assert refused.returncode != 0
@@ -233,18 +253,28 @@ def test_planted_secrets_are_nowhere_but_in_their_credentials(
     for secret in PLANTED:
         assert secret not in said.stdout + said.stderr, "a secret was printed"
     for host in (gateway, engine):
-        places = "/etc /opt/modelyard/services /var/lib/modelyard /var/log /run/systemd/transient /tmp /var/tmp /root"
+        places = (
+            "/etc /opt/modelyard/services /var/lib/modelyard /var/log /run/systemd/transient /tmp"
+            " /var/tmp /root"
+        )
         for secret in PLANTED:
             found = host.run(f"grep -rIl -e {secret} {places} 2>/dev/null").stdout.split()
-            assert [path for path in found if not path.startswith("/etc/modelyard/credentials/")] == []
-            for text in ("ps axww -o args", "journalctl --no-pager", "systemctl show 'modelyard-*' --all"):
+            assert [
+                path for path in found if not path.startswith("/etc/modelyard/credentials/")
+            ] == []
+            for text in (
+                "ps axww -o args",
+                "journalctl --no-pager",
+                "systemctl show 'modelyard-*' --all",
+            ):
                 assert secret not in host.check_output(text), f"{secret} in {text}"
     planted = gateway.check_output("grep -rIl -e planted /etc/modelyard/credentials").split()
     assert len(planted) >= 4, "the search must be able to find what it looks for"
 
 
 def test_smoke_shows_what_is_broken_and_finishes(gateway: Any) -> None:
-    """With everything stopped, every check of a running part fails, none hangs, and the exit status says so."""
+    """With everything stopped, every check of a running part fails, none hangs, and the exit status
+    says so."""
     # The target alone would not wait for its parts.
     gateway.check_output("systemctl stop modelyard.target 'modelyard-*.service'")
     try:
@@ -255,7 +285,9 @@ def test_smoke_shows_what_is_broken_and_finishes(gateway: Any) -> None:
         gateway.check_output("systemctl start modelyard.target")
     assert smoke.returncode != 0
     (counts,) = re.findall(
-        r"^\s*(\d+) ok, (\d+) failed, (\d+) skipped$", smoke.stdout.split("fatal: [gateway]")[1], re.MULTILINE
+        r"^\s*(\d+) ok, (\d+) failed, (\d+) skipped$",
+        smoke.stdout.split("fatal: [gateway]")[1],
+        re.MULTILINE,
     )[:1]
     assert int(counts[0]) == 0
     assert int(counts[1]) >= 10
@@ -266,7 +298,9 @@ def test_smoke_shows_what_is_broken_and_finishes(gateway: Any) -> None:
 def test_smoke_passes_again(door: str, measured: Callable[[str], None]) -> None:
     wait_until(
         lambda: (
-            subprocess.run(["curl", "-sf", f"{door}/health/readiness"], capture_output=True, check=False).returncode
+            subprocess.run(
+                ["curl", "-sf", f"{door}/health/readiness"], capture_output=True, check=False
+            ).returncode
             == 0
         ),
         "not ready",

@@ -1,6 +1,8 @@
-"""vLLM's build for processors on a real host: what it answers, to whom, in which sandbox, and what a change touches.
+"""vLLM's build for processors on a real host: what it answers, to whom, in which sandbox, and what
+a change touches.
 
-The hub of models is a stand-in (hub.py); no GPU is here, so the unit for GPUs is only rendered and scored.
+The hub of models is a stand-in (hub.py); no GPU is here, so the unit for GPUs is only rendered and
+scored.
 """
 
 from __future__ import annotations
@@ -19,14 +21,21 @@ UNIT = "modelyard-vllm@tiny"
 GPU = "vllm@gpu"
 BASE = "http://127.0.0.1:8001"
 MODELS = "/var/lib/modelyard/models/hf/vendor--tiny-llama"
-GOOD, DAMAGED = "0123456789abcdef0123456789abcdef01234567", "76543210fedcba9876543210fedcba9876543210"
+GOOD, DAMAGED = (
+    "0123456789abcdef0123456789abcdef01234567",
+    "76543210fedcba9876543210fedcba9876543210",
+)
 
 
-def ask(host: Any, path: str, body: dict[str, Any] | None = None, key: str | None = None) -> tuple[int, str]:
+def ask(
+    host: Any, path: str, body: dict[str, Any] | None = None, key: str | None = None
+) -> tuple[int, str]:
     """Return (status, text) of a request with the own key, or with `key`, or without (empty)."""
     header = ""
     if key is None:
-        header = '-H "Authorization: Bearer $(cat /etc/modelyard/credentials/vllm@tiny/current/API_KEY)"'
+        header = (
+            '-H "Authorization: Bearer $(cat /etc/modelyard/credentials/vllm@tiny/current/API_KEY)"'
+        )
     elif key:
         header = f'-H "Authorization: Bearer {key}"'
     data = f"-H 'Content-Type: application/json' -d '{json.dumps(body)}'" if body else ""
@@ -36,7 +45,12 @@ def ask(host: Any, path: str, body: dict[str, Any] | None = None, key: str | Non
 
 
 def chat(model: str = "vendor/tiny", **more: Any) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": "say something"}], "max_tokens": 4, **more}
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": "say something"}],
+        "max_tokens": 4,
+        **more,
+    }
 
 
 def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
@@ -45,14 +59,22 @@ def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
 
 
 def fingerprint(host: Any) -> dict[str, str]:
-    """Return what must not change when a run is refused: files, links, the process and when it started."""
+    """Return what must not change when a run is refused: files, links, the process and when it
+    started."""
     return {
         "files": host.check_output(
-            "find /opt/modelyard/services /etc/modelyard /etc/systemd/system -type f -exec sha256sum {} + | sort"
+            "find /opt/modelyard/services /etc/modelyard /etc/systemd/system -type f -exec"
+            " sha256sum {} + | sort"
         ),
-        "links": host.check_output("find /opt/modelyard /etc/modelyard -maxdepth 4 -type l -printf '%p %l\n' | sort"),
-        "models": host.check_output("find /var/lib/modelyard/models -name '*.safetensors' -exec sha256sum {} + | sort"),
-        "process": host.check_output(f"systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic {UNIT}"),
+        "links": host.check_output(
+            "find /opt/modelyard /etc/modelyard -maxdepth 4 -type l -printf '%p %l\n' | sort"
+        ),
+        "models": host.check_output(
+            "find /var/lib/modelyard/models -name '*.safetensors' -exec sha256sum {} + | sort"
+        ),
+        "process": host.check_output(
+            f"systemctl show -p MainPID,ActiveState,ActiveEnterTimestampMonotonic {UNIT}"
+        ),
     }
 
 
@@ -61,7 +83,9 @@ def test_the_environment_says_how_long_it_took(host: Any, measured: Callable[[st
     found = re.findall(r"^(installed|built) in \d+ s$", log, re.MULTILINE)
     assert found == ["installed", "built"]
     size = host.check_output("du -sh /opt/modelyard/store/vllm-* | cut -f1")
-    measured(f"vLLM's environment, {size}: {log.strip().splitlines()[-1]}; from then on it is copied")
+    measured(
+        f"vLLM's environment, {size}: {log.strip().splitlines()[-1]}; from then on it is copied"
+    )
 
 
 def main_pid(host: Any) -> str:
@@ -100,8 +124,12 @@ def test_sandbox_score_of_the_unit_for_gpus(host: Any, measured: Callable[[str],
     assert done.returncode == 0, done.stdout + done.stderr
     unit = f"/run/modelyard-{GPU}.service"
     host.run(f"cat > {unit} <<'END'\n{new_file(done, f'{GPU}: modelyard-{GPU}.service')}\nEND")
-    found = score(host.run(f"systemd-analyze security --no-pager --offline=true {unit} | tail -1").stdout)
-    measured(f"systemd-analyze security, vLLM's unit for GPUs (rendered, never started here): {found}")
+    found = score(
+        host.run(f"systemd-analyze security --no-pager --offline=true {unit} | tail -1").stdout
+    )
+    measured(
+        f"systemd-analyze security, vLLM's unit for GPUs (rendered, never started here): {found}"
+    )
     assert found <= 3.0
     text = host.file(unit).content_string
     for line in (
@@ -136,7 +164,9 @@ def test_answers(host: Any, model: str) -> None:
 def test_the_adapter_changes_the_answers(host: Any) -> None:
     said = {}
     for model in ("vendor/tiny", "tuned"):
-        _, text = ask(host, "/v1/chat/completions", chat(model, temperature=0, max_tokens=32, ignore_eos=True))
+        _, text = ask(
+            host, "/v1/chat/completions", chat(model, temperature=0, max_tokens=32, ignore_eos=True)
+        )
         said[model] = json.loads(text)["choices"][0]["message"]["content"]
     assert said["vendor/tiny"] != said["tuned"]
 
@@ -163,7 +193,15 @@ def test_nothing_without_the_key(host: Any, path: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/invocations", "/tokenize", "/generative_scoring", "/inference/v1/generate", "/docs", "/openapi.json"]
+    "path",
+    [
+        "/invocations",
+        "/tokenize",
+        "/generative_scoring",
+        "/inference/v1/generate",
+        "/docs",
+        "/openapi.json",
+    ],
 )
 def test_what_the_key_does_not_guard_is_closed(host: Any, path: str) -> None:
     """vLLM 0.32.0 itself answers a chat at /invocations without a key."""
@@ -175,7 +213,9 @@ def test_health_and_metrics_are_open(host: Any) -> None:
     assert ask(host, "/health", key="")[0] == 200
     status, text = ask(host, "/metrics", key="")
     assert status == 200
-    assert re.search(r"^vllm:generation_tokens_total\{.*model_name=\"vendor/tiny\"", text, re.MULTILINE)
+    assert re.search(
+        r"^vllm:generation_tokens_total\{.*model_name=\"vendor/tiny\"", text, re.MULTILINE
+    )
 
 
 def test_keys_are_nowhere_but_where_they_belong(host: Any) -> None:
@@ -184,22 +224,36 @@ def test_keys_are_nowhere_but_where_they_belong(host: Any) -> None:
         "properties": f"systemctl show {UNIT}",
         "command lines": "cat /proc/[0-9]*/cmdline | tr '\\0' ' '",
         "journal": "journalctl --no-pager -o cat",
-        "releases": "grep -ra . /opt/modelyard/services /var/lib/modelyard/activations /var/lib/modelyard/vllm",
+        "releases": (
+            "grep -ra . /opt/modelyard/services /var/lib/modelyard/activations"
+            " /var/lib/modelyard/vllm"
+        ),
     }
     # Written so that the search does not find itself.
     search = "grep -ao 'planted-key-o[f]' | wc -l"
-    found = {place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip() for place, command in places.items()}
+    found = {
+        place: host.run(f"({command}) 2>/dev/null | {search}").stdout.strip()
+        for place, command in places.items()
+    }
     assert found == dict.fromkeys(places, "0")
     # vLLM reads its key from the environment, which only root and the service itself can look into.
     assert (
-        host.run(f"cat /proc/{main_pid(host)}/environ | tr '\\0' '\\n' | grep -c ^VLLM_API_KEY=").stdout.strip() == "1"
+        host.run(
+            f"cat /proc/{main_pid(host)}/environ | tr '\\0' '\\n' | grep -c ^VLLM_API_KEY="
+        ).stdout.strip()
+        == "1"
     )
     assert host.run(f"stat -c %a /proc/{main_pid(host)}/environ").stdout.strip() == "400"
 
 
 def test_it_reports_nothing_to_anybody(host: Any) -> None:
     environment = host.check_output(f"tr '\\0' '\\n' < /proc/{main_pid(host)}/environ").splitlines()
-    wanted = {"VLLM_NO_USAGE_STATS=1", "DO_NOT_TRACK=1", "HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1"}
+    wanted = {
+        "VLLM_NO_USAGE_STATS=1",
+        "DO_NOT_TRACK=1",
+        "HF_HUB_OFFLINE=1",
+        "TRANSFORMERS_OFFLINE=1",
+    }
     assert wanted <= set(environment)
     # Where it reports, it writes down what.
     assert host.run("find /var/lib/modelyard/vllm -name 'usage_stats*'").stdout == ""
@@ -210,7 +264,11 @@ def test_it_reports_nothing_to_anybody(host: Any) -> None:
 
 
 def test_the_model_was_fetched_whole(host: Any) -> None:
-    assert sorted(host.check_output(f"ls {MODELS}").split()) == [GOOD, f"{GOOD}.lock", f"{GOOD}.verified"]
+    assert sorted(host.check_output(f"ls {MODELS}").split()) == [
+        GOOD,
+        f"{GOOD}.lock",
+        f"{GOOD}.verified",
+    ]
     assert "model.safetensors" in host.check_output(f"ls {MODELS}/{GOOD}").split()
 
 
@@ -221,7 +279,10 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
             {"arguments": ["--enforce-eager", "--no-such-option"]},
             "vllm: error: unrecognized arguments: --no-such-option",
         ),
-        ({"arguments": ["--trust-remote-code"]}, "--trust-remote-code would run code that comes with a model"),
+        (
+            {"arguments": ["--trust-remote-code"]},
+            "--trust-remote-code would run code that comes with a model",
+        ),
         # vLLM understands abbreviations.
         ({"arguments": ["--trust-rem"]}, "--trust-remote-code runs code that comes with a model"),
         pytest.param(
@@ -231,7 +292,8 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
         ),
         pytest.param(
             {"version": "0.14.0"},
-            "vLLM 0.14.0 has known vulnerabilities: set llm_versions.vllm.version to 0.14.1 or newer",
+            "vLLM 0.14.0 has known vulnerabilities: set llm_versions.vllm.version to 0.14.1 or"
+            " newer",
             marks=pytest.mark.full,
         ),
         ({"backend": "cuda"}, "an NVIDIA GPU (nvidia-smi"),
@@ -245,7 +307,9 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
         "no GPU",
     ],
 )
-def test_what_is_wrong_is_refused_and_changes_nothing(host: Any, variables: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_refused_and_changes_nothing(
+    host: Any, variables: dict[str, Any], message: str
+) -> None:
     before = fingerprint(host)
     done = converge(**variables)
     assert done.returncode != 0
@@ -261,7 +325,9 @@ def test_an_engine_that_died_is_started_again(host: Any, measured: Callable[[str
     """The process that computes is killed, not the one that listens: that ends by itself then."""
     former = main_pid(host)
     killed = time.monotonic()
-    host.check_output(f"kill -9 {host.check_output('pgrep -u modelyard-vllm -f ^VLLM::EngineCore')}")
+    host.check_output(
+        f"kill -9 {host.check_output('pgrep -u modelyard-vllm -f ^VLLM::EngineCore')}"
+    )
     # It imports 2 GB of Python four times.
     while main_pid(host) in (former, "0") or ask(host, "/v1/chat/completions", chat())[0] != 200:
         assert time.monotonic() - killed < 900, "it is not back"
@@ -275,7 +341,10 @@ def test_an_instance_that_is_no_longer_wanted_goes(host: Any) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert not host.service(UNIT).is_running
     # Its releases stay for a week.
-    for gone in (f"/etc/systemd/system/{UNIT}.service", "/opt/modelyard/services/vllm@tiny/current"):
+    for gone in (
+        f"/etc/systemd/system/{UNIT}.service",
+        "/opt/modelyard/services/vllm@tiny/current",
+    ):
         assert not host.file(gone).exists, gone
     # Models are large: they go only when asked.
     assert host.file(f"{MODELS}/{GOOD}/model.safetensors").exists

@@ -2,10 +2,10 @@
 
 usage: exporter.py CONFIG [--check]
 
-Its parts are asked at every scrape: the services (live release, last activation, drift, restarts), the GPUs as
-nvidia-smi tells of them, their errors in the kernel's log, and the latest probes, which run in the background: one
-streamed request per model. A part that fails or hangs is told by `modelyard_exporter_part_up`; the others answer all
-the same, in bounded time.
+Its parts are asked at every scrape: the services (live release, last activation, drift, restarts),
+the GPUs as nvidia-smi tells of them, their errors in the kernel's log, and the latest probes, which
+run in the background: one streamed request per model. A part that fails or hangs is told by
+`modelyard_exporter_part_up`; the others answer all the same, in bounded time.
 
 One file, standard library only, because it runs with the host's own Python (3.9 and later).
 """
@@ -46,14 +46,23 @@ PROBE_TOKENS = 32
 WELL = "all is well again"
 
 METRICS = {
-    "modelyard_exporter_part_up": ("gauge", "Whether a part of this exporter could tell all that it should."),
+    "modelyard_exporter_part_up": (
+        "gauge",
+        "Whether a part of this exporter could tell all that it should.",
+    ),
     "modelyard_release_info": ("gauge", "The live release of a service."),
-    "modelyard_release_live_since_seconds": ("gauge", "Unix time at which the live release became the live one."),
+    "modelyard_release_live_since_seconds": (
+        "gauge",
+        "Unix time at which the live release became the live one.",
+    ),
     "modelyard_activation_last_success": (
         "gauge",
         "Whether the last activation brought the release that it was to bring.",
     ),
-    "modelyard_activation_last_timestamp_seconds": ("gauge", "Unix time at which the last activation ended."),
+    "modelyard_activation_last_timestamp_seconds": (
+        "gauge",
+        "Unix time at which the last activation ended.",
+    ),
     "modelyard_unit_active": ("gauge", "Whether a unit of the live release is active."),
     "modelyard_unit_restarts_total": (
         "counter",
@@ -61,23 +70,47 @@ METRICS = {
     ),
     "modelyard_unit_drift": (
         "gauge",
-        "Whether what is there differs from the live release: the installed unit, the running process or the files.",
+        (
+            "Whether what is there differs from the live release: the installed unit, the running"
+            " process or the files."
+        ),
     ),
     "modelyard_gpu_info": ("gauge", "A GPU and the version of its driver."),
     "modelyard_gpu_memory_total_bytes": ("gauge", "Memory of the GPU."),
     "modelyard_gpu_memory_used_bytes": ("gauge", "Memory of the GPU that is in use."),
-    "modelyard_gpu_utilization_ratio": ("gauge", "Share of the last moment in which the GPU computed."),
+    "modelyard_gpu_utilization_ratio": (
+        "gauge",
+        "Share of the last moment in which the GPU computed.",
+    ),
     "modelyard_gpu_temperature_celsius": ("gauge", "Temperature of the GPU."),
     "modelyard_gpu_power_watts": ("gauge", "Power that the GPU draws."),
     "modelyard_gpu_power_limit_watts": ("gauge", "Power that the GPU may draw."),
-    "modelyard_gpu_ecc_errors_total": ("counter", "Errors of the GPU's memory since its driver was loaded."),
-    "modelyard_gpu_xid_errors_total": ("counter", "Errors (XID) of the GPU in the kernel's log of this boot."),
-    "modelyard_gpu_last_xid": ("gauge", "Number of the GPU's last XID error in this boot, 0 if there was none."),
+    "modelyard_gpu_ecc_errors_total": (
+        "counter",
+        "Errors of the GPU's memory since its driver was loaded.",
+    ),
+    "modelyard_gpu_xid_errors_total": (
+        "counter",
+        "Errors (XID) of the GPU in the kernel's log of this boot.",
+    ),
+    "modelyard_gpu_last_xid": (
+        "gauge",
+        "Number of the GPU's last XID error in this boot, 0 if there was none.",
+    ),
     "modelyard_probe_success": ("gauge", "Whether the last probe of a model got its whole answer."),
-    "modelyard_probe_skipped": ("gauge", "Whether the last probe was left out because the model is not loaded."),
+    "modelyard_probe_skipped": (
+        "gauge",
+        "Whether the last probe was left out because the model is not loaded.",
+    ),
     "modelyard_probe_timestamp_seconds": ("gauge", "Unix time at which the last probe began."),
-    "modelyard_probe_time_to_first_token_seconds": ("gauge", "Time from the last probe's request to its first token."),
-    "modelyard_probe_tokens_per_second": ("gauge", "Tokens per second of the last probe, after the first one."),
+    "modelyard_probe_time_to_first_token_seconds": (
+        "gauge",
+        "Time from the last probe's request to its first token.",
+    ),
+    "modelyard_probe_tokens_per_second": (
+        "gauge",
+        "Tokens per second of the last probe, after the first one.",
+    ),
 }
 
 
@@ -99,7 +132,9 @@ class Samples:
     def add(self, name: str, value: float, /, **labels: str) -> None:
         """Add a sample. A label without a value is the same as none."""
         shown = ",".join(f'{key}="{escape(text)}"' for key, text in labels.items() if text)
-        self.lines[name].append(f"{name}{{{shown}}} {float(value)!r}" if shown else f"{name} {float(value)!r}")
+        self.lines[name].append(
+            f"{name}{{{shown}}} {float(value)!r}" if shown else f"{name} {float(value)!r}"
+        )
 
     def extend(self, other: Samples) -> None:
         """Take over the samples of another one."""
@@ -146,11 +181,14 @@ def read(path: str) -> str | None:
         return None
 
 
-# Services -----------------------------------------------------------------------------------------------------------
+# Services
+# ------------------------------------------------------------------------------------------
 
 
 class Release:
-    """The live release of a service, as its manifest describes it (plugins/module_utils/modelyard_services.py)."""
+    """The live release of a service, as its manifest describes it
+    (plugins/module_utils/modelyard_services.py).
+    """
 
     def __init__(self, service: str) -> None:
         root = os.path.join(SERVICES, service)
@@ -172,17 +210,23 @@ class Release:
         """Replace the placeholders of a file or a unit."""
         values = {
             "RELEASE": self.path,
-            "CREDENTIALS": os.path.join(CREDENTIALS, self.service, self.manifest["generation"] or "none"),
+            "CREDENTIALS": os.path.join(
+                CREDENTIALS, self.service, self.manifest["generation"] or "none"
+            ),
         }
         if slot:
             values.update(SLOT=slot, PORT=str(self.manifest["activation"]["slots"][slot]))
         for name, value in values.items():
-            # Put together here, because this file is a release's, too, and would be filled in itself.
+            # Put together here, because this file is a release's, too, and would be filled in
+            # itself.
             text = text.replace("@" + name + "@", value)
         return text
 
     def units(self) -> dict[str, str]:
-        """Return {unit: content}. Of a service with slots those that are installed, all of them if none is."""
+        """Return {unit: content}.
+
+        Of a service with slots those that are installed, all of them if none is.
+        """
         if self.strategy != "slots":
             return {name: self.fill(content) for name, content in self.manifest["units"].items()}
         found = {
@@ -190,7 +234,11 @@ class Release:
             for name, content in self.manifest["units"].items()
             for slot in self.manifest["activation"]["slots"]
         }
-        installed = {name: content for name, content in found.items() if os.path.exists(os.path.join(UNITS, name))}
+        installed = {
+            name: content
+            for name, content in found.items()
+            if os.path.exists(os.path.join(UNITS, name))
+        }
         return installed or found
 
     def edited(self) -> bool:
@@ -209,12 +257,17 @@ def unit_states(units: list[str]) -> dict[str, dict[str, str]]:
     status, shown = run("systemctl", "show", f"--property={properties}", "--", *units)
     if status:
         raise PartError(f"systemctl show: {shown.strip()}")
-    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.strip().split("\n\n")]
+    blocks = [
+        dict(line.split("=", 1) for line in block.splitlines())
+        for block in shown.strip().split("\n\n")
+    ]
     return {block["Id"]: block for block in blocks}
 
 
 def process_release(pid: str) -> str | None:
-    """Return the release that a process was started from, empty if it names none, None if it is gone."""
+    """Return the release that a process was started from, empty if it names none, None if it is
+    gone.
+    """
     try:
         with open(os.path.join(PROC, pid, "environ"), encoding="utf-8", errors="replace") as handle:
             variables = handle.read().split("\0")
@@ -225,11 +278,16 @@ def process_release(pid: str) -> str | None:
 
 
 def collect_services(samples: Samples) -> None:
-    """Tell of every service that is live. What is wrong with one does not keep the others from being told."""
+    """Tell of every service that is live.
+
+    What is wrong with one does not keep the others from being told.
+    """
     problems = []
     releases = []
     for service in sorted(os.listdir(SERVICES)):
-        live, staged = (os.path.lexists(os.path.join(SERVICES, service, link)) for link in ("current", "staged"))
+        live, staged = (
+            os.path.lexists(os.path.join(SERVICES, service, link)) for link in ("current", "staged")
+        )
         try:
             if live or staged:  # else it left the plan
                 collect_activation(samples, service)
@@ -253,7 +311,11 @@ def collect_activation(samples: Samples, service: str) -> None:
     report = read(path)
     if report is not None:
         ended = os.stat(path).st_mtime
-        samples.add("modelyard_activation_last_success", not json.loads(report).get("failed"), service=service)
+        samples.add(
+            "modelyard_activation_last_success",
+            not json.loads(report).get("failed"),
+            service=service,
+        )
         samples.add("modelyard_activation_last_timestamp_seconds", ended, service=service)
 
 
@@ -263,26 +325,34 @@ def collect_release(samples: Samples, release: Release, states: dict[str, dict[s
     samples.add("modelyard_release_info", 1, **name, release=release.id, version=release.version)
     samples.add("modelyard_release_live_since_seconds", release.since, **name)
     units = release.units()
-    samples.add("modelyard_unit_drift", release.edited(), **name, unit=next(iter(units)), what="files")
+    samples.add(
+        "modelyard_unit_drift", release.edited(), **name, unit=next(iter(units)), what="files"
+    )
     for unit, content in units.items():
         state = states[unit]
         active = state["ActiveState"] in ("active", "reloading")
         samples.add("modelyard_unit_active", active, **name, unit=unit)
-        samples.add("modelyard_unit_restarts_total", int(state["NRestarts"] or 0), **name, unit=unit)
+        samples.add(
+            "modelyard_unit_restarts_total", int(state["NRestarts"] or 0), **name, unit=unit
+        )
         differs = read(os.path.join(UNITS, unit)) != content or state["UnitFileState"] != "enabled"
         samples.add("modelyard_unit_drift", differs, **name, unit=unit, what="unit")
         # A reload keeps the environment of the first start, and a unit without a process has none.
         if active and release.strategy != "reload" and state["MainPID"] != "0":
             running = process_release(state["MainPID"])
             if running is not None:
-                samples.add("modelyard_unit_drift", running != release.id, **name, unit=unit, what="process")
+                samples.add(
+                    "modelyard_unit_drift", running != release.id, **name, unit=unit, what="process"
+                )
 
 
-# GPUs ---------------------------------------------------------------------------------------------------------------
+# GPUs
+# ------------------------------------------------------------------------------------------
 
 
 class Gpus:
-    """The NVIDIA GPUs: what nvidia-smi says now, and what the kernel's log has said of them since the boot.
+    """The NVIDIA GPUs: what nvidia-smi says now, and what the kernel's log has said of them since
+    the boot.
 
     These are two parts, but a line of the log names a GPU only by its place on the PCI bus.
     """
@@ -316,13 +386,17 @@ class Gpus:
     XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)")
 
     def __init__(self) -> None:
-        self.known: dict[str, dict[str, str]] = {}  # labels by that place, also of a GPU that is gone by now
+        self.known: dict[
+            str, dict[str, str]
+        ] = {}  # labels by that place, also of a GPU that is gone by now
         self.xids: dict[str, list[int]] = {}
         self.cursor = ""
 
     def collect(self, samples: Samples) -> None:
         """Tell what nvidia-smi says. Its complaints stand between the lines of the GPUs."""
-        status, said = run("nvidia-smi", f"--query-gpu={','.join(self.FIELDS)}", "--format=csv,noheader,nounits")
+        status, said = run(
+            "nvidia-smi", f"--query-gpu={','.join(self.FIELDS)}", "--format=csv,noheader,nounits"
+        )
         complaints = []
         for line in said.splitlines():
             cells = [cell.strip() for cell in line.split(", ")]
@@ -334,10 +408,14 @@ class Gpus:
             self.known[bus_place(place)] = labels
             samples.add("modelyard_gpu_info", 1, **labels, driver_version=driver)
             for column, (metric, factor, more) in enumerate(self.VALUES, start=5):
-                with contextlib.suppress(ValueError):  # `[N/A]` and its like: this GPU does not tell
+                with contextlib.suppress(
+                    ValueError
+                ):  # `[N/A]` and its like: this GPU does not tell
                     samples.add(metric, float(cells[column]) * factor, **labels, **more)
         if status:
-            raise PartError(f"nvidia-smi: {' '.join(filter(None, complaints))} (exit status {status})")
+            raise PartError(
+                f"nvidia-smi: {' '.join(filter(None, complaints))} (exit status {status})"
+            )
 
     def collect_xids(self, samples: Samples) -> None:
         """Tell the errors in the kernel's log, also while nvidia-smi hangs in the driver."""
@@ -372,11 +450,14 @@ def bus_place(text: str) -> str:
     return f"{domain[-4:]:0>4}:{rest}"
 
 
-# Probes -------------------------------------------------------------------------------------------------------------
+# Probes
+# ------------------------------------------------------------------------------------------
 
 
 class Prober:
-    """Asks every model from time to time, one after the other, and remembers what the last answer was like."""
+    """Asks every model from time to time, one after the other, and remembers what the last answer
+    was like.
+    """
 
     def __init__(self, probes: list[dict[str, Any]], interval_s: float) -> None:
         self.probes = probes
@@ -426,10 +507,16 @@ class Prober:
         return result
 
 
-def send(url: str, body: dict[str, Any] | None, key: str) -> tuple[http.client.HTTPConnection, Iterator[bytes]]:
-    """Send a request; return its connection, to be closed, and the lines of an answer with status 200."""
+def send(
+    url: str, body: dict[str, Any] | None, key: str
+) -> tuple[http.client.HTTPConnection, Iterator[bytes]]:
+    """Send a request; return its connection, to be closed, and the lines of an answer with status
+    200.
+    """
     parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PROBE_TIMEOUT_S)
+    connection = http.client.HTTPConnection(
+        parts.hostname or "", parts.port, timeout=PROBE_TIMEOUT_S
+    )
     headers = {"Content-Type": "application/json", "User-Agent": "modelyard-exporter"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -438,7 +525,9 @@ def send(url: str, body: dict[str, Any] | None, key: str) -> tuple[http.client.H
         connection.request("GET" if body is None else "POST", parts.path or "/", payload, headers)
         response = connection.getresponse()
         if response.status != 200:
-            raise PartError(f"answered {response.status}: {response.read(200).decode('utf-8', 'replace')}")
+            raise PartError(
+                f"answered {response.status}: {response.read(200).decode('utf-8', 'replace')}"
+            )
         return connection, iter(response)
     except BaseException:
         connection.close()
@@ -454,15 +543,20 @@ def is_loaded(probe: dict[str, Any]) -> bool:
         models = json.loads(b"".join(lines))["models"]
     finally:
         connection.close()
-    wanted = probe["model"] if ":" in probe["model"].rpartition("/")[2] else f"{probe['model']}:latest"
+    wanted = (
+        probe["model"] if ":" in probe["model"].rpartition("/")[2] else f"{probe['model']}:latest"
+    )
     return any(wanted in (model.get("name"), model.get("model")) for model in models)
 
 
 def ask(probe: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Stream one answer; return the time to its first token and the tokens per second after it, where there are any."""
+    """Stream one answer; return the time to its first token and the tokens per second after it,
+    where there are any.
+    """
     question = {
         "model": probe["model"],
-        # Never asked before: what the engine remembers of a question would make it look faster than it is.
+        # Never asked before: what the engine remembers of a question would make it look faster than
+        # it is.
         "messages": [{"role": "user", "content": f"Tell me about the number {time.time_ns()}."}],
         "max_tokens": PROBE_TOKENS,
         "stream": True,
@@ -471,7 +565,9 @@ def ask(probe: dict[str, Any]) -> tuple[float | None, float | None]:
     }
     key = ""
     if probe.get("credential"):
-        with open(os.path.join(os.environ["CREDENTIALS_DIRECTORY"], probe["credential"]), encoding="utf-8") as handle:
+        with open(
+            os.path.join(os.environ["CREDENTIALS_DIRECTORY"], probe["credential"]), encoding="utf-8"
+        ) as handle:
             key = handle.read().strip()
     started = time.monotonic()
     connection, lines = send(probe["url"], question, key)
@@ -485,7 +581,9 @@ def ask(probe: dict[str, Any]) -> tuple[float | None, float | None]:
 
 
 def measure(lines: Iterator[bytes], started: float) -> tuple[float | None, float | None, int]:
-    """Read a stream to its end; return when its first and its last token came, and how many there were."""
+    """Read a stream to its end; return when its first and its last token came, and how many there
+    were.
+    """
     first = last = None
     pieces = 0
     told = None
@@ -509,7 +607,8 @@ def measure(lines: Iterator[bytes], started: float) -> tuple[float | None, float
     raise PartError("the stream ended without [DONE]")
 
 
-# The exporter -------------------------------------------------------------------------------------------------------
+# The exporter
+# ------------------------------------------------------------------------------------------
 
 
 def log(message: str) -> None:
@@ -518,7 +617,8 @@ def log(message: str) -> None:
 
 
 class Part:
-    """One part, asked in a thread of its own: what hangs can be waited for no longer, but it cannot be stopped.
+    """One part, asked in a thread of its own: what hangs can be waited for no longer, but it cannot
+    be stopped.
 
     As long as it hangs it is not asked again, so nothing piles up.
     """
@@ -639,7 +739,10 @@ def main() -> None:
         config = json.load(handle)
     for probe in config["probes"]:
         if urllib.parse.urlsplit(probe["url"]).scheme != "http":
-            sys.exit(f"the probe of {probe['model']} has no address that begins with http://: {probe['url']}")
+            sys.exit(
+                f"the probe of {probe['model']} has no address that begins with http://:"
+                f" {probe['url']}"
+            )
     if "--check" not in sys.argv[2:]:
         Server(config["listen"], int(config["port"]), Exporter(config)).serve_forever()
 

@@ -1,4 +1,6 @@
-"""Read a command line as the server does, and stop before a model is loaded: what it does not know is refused here."""
+"""Read a command line as the server does, and stop before a model is loaded: what it does not know
+is refused here.
+"""
 
 import argparse
 

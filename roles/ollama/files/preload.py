@@ -3,8 +3,8 @@
 
 usage: preload.py [--wait] URL MODEL...
 
-The server's unit runs it after every start. Without `--wait` it goes on in the background, because the unit is up
-while its models load, and a model that is not there yet is only noted.
+The server's unit runs it after every start. Without `--wait` it goes on in the background, because
+the unit is up while its models load, and a model that is not there yet is only noted.
 """
 
 import http.client
@@ -24,7 +24,9 @@ def ask(url, method, path, body=None, timeout=5.0):
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
     try:
-        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+        connection.request(
+            method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"}
+        )
         response = connection.getresponse()
         return response.status, response.read().decode("utf-8", "replace")
     finally:
@@ -45,7 +47,10 @@ def wait_until_ready(url):
 
 
 def load(url, model):
-    """Load a model for good; returns what went wrong, or an empty text. A request without a question only loads."""
+    """Load a model for good; returns what went wrong, or an empty text.
+
+    A request without a question only loads.
+    """
     body = {"model": model, "keep_alive": -1}
     try:
         status, answer = ask(url, "POST", "/api/generate", body, LOAD_S)

@@ -1,4 +1,5 @@
-"""vLLM asks for its key below a few paths only; some others answer without one, /invocations even with a chat.
+"""vLLM asks for its key below a few paths only; some others answer without one, /invocations even
+with a chat.
 
 This middleware leaves what the key guards, and what the gateway and Prometheus read without a key.
 """
@@ -21,5 +22,11 @@ class Guard:
         elif kind == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 404,
+                    "headers": [(b"content-length", b"0")],
+                }
+            )
             await send({"type": "http.response.body", "body": b""})

@@ -1,1 +1,3 @@
-"""What a user may write: the schema, one module per section; overrides; where each value stands; what is wrong."""
+"""What a user may write: the schema, one module per section; overrides; where each value stands;
+what is wrong.
+"""

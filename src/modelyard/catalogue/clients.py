@@ -23,8 +23,8 @@ class Client(Strict):
     secret: SecretName = Field(examples=["CHAT_KEY"])
     """Name of the secret that holds its key, never the key itself. Generated if it is not defined.
     Hosts only get a hash, so one that you choose must have 24 characters or more."""
-    models: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct), Unique] | None = Field(
-        None, examples=[["chat", "qwen2.5-coder:7b"]]
+    models: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct), Unique] | None = (
+        Field(None, examples=[["chat", "qwen2.5-coder:7b"]])
     )
     """Names it may ask for: models, aliases and capabilities. Their fallbacks may answer, too.
     Default: all."""

@@ -1,4 +1,6 @@
-"""A JSON Schema for editors of variables files, made from the schema: docs/catalogue.schema.json."""
+"""A JSON Schema for editors of variables files, made from the schema:
+docs/catalogue.schema.json.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ Node = dict[str, Any]
 
 REF = "#/definitions/"
 TEMPLATE = r"\{[{%]"
-"""Any value may be a template of variables in the inventory; what comes out of it only the compiler can check."""
+"""Any value may be a template of variables in the inventory; what comes out of it only the compiler
+can check."""
 
 QUOTED = {
     "integer": "write a whole number, without quotes",
@@ -39,13 +42,16 @@ ANNOTATIONS = ("description", "default", "examples")
 class RunVariables(Strict):
     """What a user may set for a run, most of it on the command line: `-e llm_graph=graph.md`."""
 
-    secrets: dict[str, str] | None = Field(None, examples=[{"OPENAI_API_KEY": "{{ vault_openai_api_key }}"}])
-    """Secrets by name; keep them in a vault. A name that is not here is looked up in the environment, then in
-    `.credentials/` beside the inventory."""
+    secrets: dict[str, str] | None = Field(
+        None, examples=[{"OPENAI_API_KEY": "{{ vault_openai_api_key }}"}]
+    )
+    """Secrets by name; keep them in a vault. A name that is not here is looked up in the
+    environment, then in `.credentials/` beside the inventory."""
     allow_removal: bool = Field(False, examples=[True])
     """Lets `site.yml` remove public names that are live. Without it such a plan is refused."""
     environment: Literal["production", "staging", "lab"] = Field("production", examples=["staging"])
-    """What the inventory is for. `playbooks/drill.yml` breaks things on `staging` and `lab` without asking twice."""
+    """What the inventory is for. `playbooks/drill.yml` breaks things on `staging` and `lab` without
+    asking twice."""
     report: str | None = Field(None, examples=["/tmp/report.json"])
     """A file on the controller that gets all diagnostics as JSON."""
     graph: str | None = Field(None, examples=["graph.md"])
@@ -57,7 +63,7 @@ ROOTS: tuple[type[BaseModel], ...] = (Catalogue, HostVariables, RunVariables)
 """Their keys, with llm_ before them, are the variables; llm_overrides is made from the first."""
 
 
-# -- the schema's definitions ------------------------------------------------------------------------------
+# -- the schema's definitions ----------------------------------------------------------------------
 
 
 class _Generator(GenerateJsonSchema):
@@ -69,7 +75,9 @@ class _Generator(GenerateJsonSchema):
 
 
 def definitions() -> dict[str, Node]:
-    """Every object by the name of its class, in one form: one `type` (or list of types), `enum`, `$ref` or `anyOf`."""
+    """Every object by the name of its class, in one form: one `type` (or list of types), `enum`,
+    `$ref` or `anyOf`.
+    """
     found: dict[str, Node] = {}
     for root in ROOTS:
         schema = root.model_json_schema(ref_template=f"{REF}{{model}}", schema_generator=_Generator)
@@ -106,7 +114,9 @@ def _normal(node: Node) -> Node:
 
 
 def _one_of(alternatives: list[Node], around: Node) -> Node:
-    """Alternatives as one node where that means the same: each constraint is about one type only."""
+    """Alternatives as one node where that means the same: each constraint is about one type
+    only.
+    """
     null = {"type": "null"} in alternatives
     others = [alternative for alternative in alternatives if alternative != {"type": "null"}]
     if len(others) == 1 and "enum" in others[0]:
@@ -135,29 +145,41 @@ def target(node: Node) -> str | None:
     return None
 
 
-# -- for editors -------------------------------------------------------------------------------------------
+# -- for editors -----------------------------------------------------------------------------------
 
 
 def variables_schema() -> Node:
-    """A JSON Schema (draft 7, which all editors know) for a file of variables, like those in `group_vars`.
+    """A JSON Schema (draft 7, which all editors know) for a file of variables, like those in
+    `group_vars`.
 
-    Variables that do not begin with `llm_` are left alone. It says what the schema says of each key; what needs two
-    keys or the inventory, only the compiler says.
+    Variables that do not begin with `llm_` are left alone. It says what the schema says of each
+    key; what needs two keys or the inventory, only the compiler says.
     """
     found = definitions()
     overrides = _Overrides(found).definition("Catalogue", ())
-    found["CatalogueOverride"]["description"] = "Merged over the catalogue key by key, models by name; null removes."
-    properties = {f"llm_{key}": node for root in ROOTS for key, node in found.pop(root.__name__)["properties"].items()}
+    found["CatalogueOverride"]["description"] = (
+        "Merged over the catalogue key by key, models by name; null removes."
+    )
+    properties = {
+        f"llm_{key}": node
+        for root in ROOTS
+        for key, node in found.pop(root.__name__)["properties"].items()
+    }
     # False is off, true is on with nothing else said.
     properties["llm_monitoring"]["anyOf"].append({"type": "boolean"})
     properties["llm_overrides"] = overrides
     known = "|".join(sorted(name.removeprefix("llm_") for name in properties))
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "description": "Variables of Modelyard. Made by scripts/docs.py from src/modelyard/catalogue.",
+        "description": (
+            "Variables of Modelyard. Made by scripts/docs.py from src/modelyard/catalogue."
+        ),
         "type": ["object", "null"],
         "properties": {name: _templated(node) for name, node in properties.items()},
-        "patternProperties": {"^llm_overrides_": overrides, f"^llm_(?!({known})$|overrides_)": False},
+        "patternProperties": {
+            "^llm_overrides_": overrides,
+            f"^llm_(?!({known})$|overrides_)": False,
+        },
         "definitions": {
             **{name: _templated(node) for name, node in found.items()},
             "Template": {"type": "string", "pattern": TEMPLATE},
@@ -166,13 +188,17 @@ def variables_schema() -> Node:
 
 
 class _Overrides:
-    """What overrides may say (`modelyard.catalogue.overrides`): every key may be left out, and `null` removes it."""
+    """What overrides may say (`modelyard.catalogue.overrides`): every key may be left out, and
+    `null` removes it.
+    """
 
     def __init__(self, found: dict[str, Node]) -> None:
         self.found = found
 
     def definition(self, name: str, path: Path) -> Node:
-        """A reference to the override's form of a definition, which is made if it does not exist yet."""
+        """A reference to the override's form of a definition, which is made if it does not exist
+        yet.
+        """
         made = f"{name}Override"
         if made not in self.found:
             self.found[made] = {}  # keeps its place before what it refers to
@@ -180,7 +206,9 @@ class _Overrides:
             self.found[made] |= {
                 "description": base["description"],
                 "type": ["object", "null"],
-                "properties": {key: self.key(name, key, (*path, key)) for key in base["properties"]},
+                "properties": {
+                    key: self.key(name, key, (*path, key)) for key in base["properties"]
+                },
                 "additionalProperties": False,
             }
         return {"$ref": f"{REF}{made}"}
@@ -191,7 +219,12 @@ class _Overrides:
         if path == ("providers", "*", "models"):
             return self.models(node, path)
         if isinstance(node.get("additionalProperties"), dict):
-            return _nullable({**node, "additionalProperties": self.value(node["additionalProperties"], (*path, "*"))})
+            return _nullable(
+                {
+                    **node,
+                    "additionalProperties": self.value(node["additionalProperties"], (*path, "*")),
+                }
+            )
         if target(node) is None and _is_nullable(node):
             return {"$ref": f"{REF}{owner}/properties/{key}"}
         return {**self.value(node, path), **notes}
@@ -215,7 +248,11 @@ class _Overrides:
 
 
 def _is_nullable(node: Node) -> bool:
-    return "null" in types(node) or None in node.get("enum", ()) or {"type": "null"} in node.get("anyOf", ())
+    return (
+        "null" in types(node)
+        or None in node.get("enum", ())
+        or {"type": "null"} in node.get("anyOf", ())
+    )
 
 
 def _nullable(node: Node) -> Node:
@@ -236,7 +273,9 @@ def _templated(node: Node) -> Node:
         out["description"] += f" Unit: {out.pop('unit')}."
     out.pop("kind", None)
     if "propertyNames" in out:
-        out["propertyNames"] = {key: value for key, value in out["propertyNames"].items() if key != "kind"}
+        out["propertyNames"] = {
+            key: value for key, value in out["propertyNames"].items() if key != "kind"
+        }
     if "properties" in out:
         out["properties"] = {key: _templated(child) for key, child in out["properties"].items()}
     for key in ("items", "additionalProperties"):
@@ -252,7 +291,11 @@ def _templated(node: Node) -> Node:
         if "pattern" in out:
             out["pattern"] = f"{out['pattern']}|{TEMPLATE}"
     elif kinds and kinds != ["null"]:
-        out |= {"type": [*kinds, "string"], "pattern": TEMPLATE, "patternErrorMessage": QUOTED[kinds[0]]}
+        out |= {
+            "type": [*kinds, "string"],
+            "pattern": TEMPLATE,
+            "patternErrorMessage": QUOTED[kinds[0]],
+        }
     return out
 
 

@@ -36,8 +36,8 @@ class FrontEndTimeouts(Strict):
     header_s: Positive = Field(10, examples=[10], json_schema_extra=unit("seconds"))
     """The headers of a request must be complete within this time."""
     idle_s: Positive = Field(60, examples=[60], json_schema_extra=unit("seconds"))
-    """A client may be idle this long while it sends a large body, while it reads an answer, and between two requests
-    of a connection."""
+    """A client may be idle this long while it sends a large body, while it reads an answer, and
+    between two requests of a connection."""
 
 
 class SwitchTimeouts(Strict):
@@ -56,8 +56,8 @@ class Timeouts(SwitchTimeouts, FrontEndTimeouts):
     """One attempt may take this long. Long, because a long answer of a slow local model is not a
     failure."""
     stream_s: Seconds = Field(120, examples=[120], json_schema_extra=unit("seconds"))
-    """A stream may be silent this long, the wait for its first token included. Then the next step of the chain
-    answers."""
+    """A stream may be silent this long, the wait for its first token included. Then the next step
+    of the chain answers."""
 
 
 class BodyLimits(Strict):
@@ -77,12 +77,16 @@ class FrontEndLimits(BodyLimits):
 class GuardLimits(BodyLimits):
     """What one request and one worker may take."""
 
-    body_mib: Annotated[int, Field(ge=1, le=1024)] = Field(32, examples=[64], json_schema_extra=unit("MiB"))
+    body_mib: Annotated[int, Field(ge=1, le=1024)] = Field(
+        32, examples=[64], json_schema_extra=unit("MiB")
+    )
     """The largest body of a request. Images and audio are included, a third larger than their
     files."""
-    worker_mib: Annotated[int, Field(ge=600, le=65536)] = Field(1200, examples=[2000], json_schema_extra=unit("MiB"))
-    """A worker that has more memory finishes its requests and is replaced. The unit of a slot may have twice as much
-    for each of its workers."""
+    worker_mib: Annotated[int, Field(ge=600, le=65536)] = Field(
+        1200, examples=[2000], json_schema_extra=unit("MiB")
+    )
+    """A worker that has more memory finishes its requests and is replaced. The unit of a slot may
+    have twice as much for each of its workers."""
 
 
 class Limits(GuardLimits, FrontEndLimits):
@@ -93,8 +97,9 @@ class Cache(Strict):
     """Whether repeated requests may be answered from Redis."""
 
     enabled: bool = Field(False, examples=[True])
-    """`true`: the same request of the same client within `ttl_s` gets the same answer, from memory. Off, because
-    someone who asks again in a chat wants another answer. Needs a host in `llm_redis`."""
+    """`true`: the same request of the same client within `ttl_s` gets the same answer, from memory.
+    Off, because someone who asks again in a chat wants another answer. Needs a host in
+    `llm_redis`."""
     ttl_s: Positive = Field(600, examples=[600], json_schema_extra=unit("seconds"))
     """An answer is kept this long."""
 
@@ -104,7 +109,9 @@ class Redis(Strict):
 
     port: Port = Field(6379, examples=[6379])
     """Its port. Choose another one if the host already has a Redis."""
-    maxmemory_mib: Annotated[int, Field(ge=16)] = Field(256, examples=[256], json_schema_extra=unit("MiB"))
+    maxmemory_mib: Annotated[int, Field(ge=16)] = Field(
+        256, examples=[256], json_schema_extra=unit("MiB")
+    )
     """It holds counters, some kilobytes each, and cached answers if `cache` is on."""
     maxmemory_policy: Literal[
         "noeviction",
@@ -125,18 +132,19 @@ class Redis(Strict):
 class Gateway(Strict):
     """The gateway (LiteLLM) and its front end (HAProxy)."""
 
-    listen: Annotated[list[IPAddress], Field(min_length=1), AfterValidator(listen_addresses), Unique] = Field(
-        ["127.0.0.1"], examples=[["192.0.2.10"]]
-    )
-    """IP addresses the front end listens on, on every host of `llm_gateway`. By default only its own host reaches it.
-    It has no TLS yet: clients on a network, with an address of the host there, have to trust that network."""
+    listen: Annotated[
+        list[IPAddress], Field(min_length=1), AfterValidator(listen_addresses), Unique
+    ] = Field(["127.0.0.1"], examples=[["192.0.2.10"]])
+    """IP addresses the front end listens on, on every host of `llm_gateway`. By default only its
+    own host reaches it. It has no TLS yet: clients on a network, with an address of the host there,
+    have to trust that network."""
     port: Port = Field(4000, examples=[4000])
     """The front end's port: LiteLLM's own default."""
     slots: Slots = Field(Slots(), examples=[{"blue": 4001, "green": 4002}])
     """Ports behind the front end."""
     workers: Annotated[int, Field(ge=1, le=64)] = Field(2, examples=[4])
-    """Processes per gateway. One answers about 100 requests a second on one core and takes 400 MiB. Two, so that one
-    that is busy or dies leaves another."""
+    """Processes per gateway. One answers about 100 requests a second on one core and takes 400 MiB.
+    Two, so that one that is busy or dies leaves another."""
     timeouts: Timeouts = Field(Timeouts(), examples=[{"request_s": 300}])
     """Time-outs of the gateway and its front end."""
     limits: Limits = Field(Limits(), examples=[{"body_mib": 64}])

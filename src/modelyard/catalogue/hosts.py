@@ -30,5 +30,5 @@ class HostVariables(Strict):
     address: IPAddress | None = Field(None, examples=["192.0.2.11", "2001:db8::11"])
     """The address at which other hosts reach it, without a port. Default: `ansible_host`."""
     gpus: list[Gpu] | None = Field(None, examples=[[{"memory_mib": 24576}]])
-    """Its GPUs in the order of their indexes, so that a plan that cannot fit is refused before anything is contacted.
-    Default: not known, nothing is checked."""
+    """Its GPUs in the order of their indexes, so that a plan that cannot fit is refused before
+    anything is contacted. Default: not known, nothing is checked."""

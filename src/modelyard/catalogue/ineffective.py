@@ -1,4 +1,6 @@
-"""Variables that are set somewhere and have no effect: Ansible lets one place win, and says nothing of the others."""
+"""Variables that are set somewhere and have no effect: Ansible lets one place win, and says nothing
+of the others.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ HOST_VARIABLES = ("llm_address", "llm_gpus")
 class Ineffective:
     """A place that sets `variable` for a `kind` (group or host) of this `name`, without effect.
 
-    `host` is the first host of the stack that this place is meant for, `winner` the place whose value that host
-    has. Without a host the place is meant for no host of the stack; without a winner Ansible does not read it.
+    `host` is the first host of the stack that this place is meant for, `winner` the place whose
+    value that host has. Without a host the place is meant for no host of the stack; without a
+    winner Ansible does not read it.
     """
 
     variable: str
@@ -30,15 +33,22 @@ class Ineffective:
     winner: Origin | None = None
 
 
-def check_effect(places: Iterable[Ineffective], groups: Mapping[str, Sequence[str]]) -> list[Diagnostic]:
-    """One `variable-without-effect` per place. `groups` are all groups of the inventory, with their hosts."""
+def check_effect(
+    places: Iterable[Ineffective], groups: Mapping[str, Sequence[str]]
+) -> list[Diagnostic]:
+    """One `variable-without-effect` per place. `groups` are all groups of the inventory, with their
+    hosts.
+    """
     hosts = {host for members in groups.values() for host in members}
     found: list[Diagnostic] = []
     for place in places:
         known = sorted(groups if place.kind == "group" else hosts)
         subject = f"{place.variable} of {place.kind} {place.name}"
         if place.winner is not None:
-            message, hint = f"{subject} has no effect: {place.winner} wins for {place.host}", _instead(place.variable)
+            message, hint = (
+                f"{subject} has no effect: {place.winner} wins for {place.host}",
+                _instead(place.variable),
+            )
         elif place.host is not None:
             message = f"{subject} has no effect: Ansible does not read this file"
             hint = f"there is also a directory {place.name}/: move the file into it"
@@ -48,15 +58,25 @@ def check_effect(places: Iterable[Ineffective], groups: Mapping[str, Sequence[st
         elif place.variable in HOST_VARIABLES and place.kind == "group" and not groups[place.name]:
             continue
         else:
-            message, hint = f"{subject} applies to no host of {STACK}", _for_the_stack(place.variable)
-        found.append(Diagnostic("variable-without-effect", "error", message, (place.variable,), place.origin, hint))
+            message, hint = (
+                f"{subject} applies to no host of {STACK}",
+                _for_the_stack(place.variable),
+            )
+        found.append(
+            Diagnostic(
+                "variable-without-effect", "error", message, (place.variable,), place.origin, hint
+            )
+        )
     return found
 
 
 def _instead(variable: str) -> str:
     section = variable.removeprefix("llm_")
     if section in SECTIONS:
-        return f"put your values into group_vars/{STACK}/ of the inventory, as llm_overrides: {{{section}: ...}}"
+        return (
+            f"put your values into group_vars/{STACK}/ of the inventory, as llm_overrides:"
+            f" {{{section}: ...}}"
+        )
     if is_override(variable):
         return "give each its own name, such as llm_overrides_site; all llm_overrides_* are merged"
     return "keep one of the two"

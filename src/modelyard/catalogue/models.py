@@ -44,7 +44,9 @@ def only_for(key: str) -> str:
 
 
 class ModelSource(Strict):
-    """Where a model's files come from: a `path` on the host, a `url` with its `sha256`, or a `repo` of Hugging Face."""
+    """Where a model's files come from: a `path` on the host, a `url` with its `sha256`, or a `repo`
+    of Hugging Face.
+    """
 
     path: AbsolutePath | None = Field(
         None,
@@ -54,7 +56,10 @@ class ModelSource(Strict):
     url: HttpUrl | None = Field(
         None,
         examples=["https://example.org/qwen.gguf"],
-        description=f"Where the host fetches the file from, once. Not for {DIRECTORIES}, whose models are directories.",
+        description=(
+            f"Where the host fetches the file from, once. Not for {DIRECTORIES}, whose models are"
+            " directories."
+        ),
     )
     repo: Repository | None = Field(None, examples=["Qwen/Qwen2.5-Coder-7B-Instruct-GGUF"])
     """A repository of Hugging Face, at `llm_versions.hugging_face.endpoint`."""
@@ -63,11 +68,13 @@ class ModelSource(Strict):
     file: FileName | None = Field(
         None,
         examples=["qwen2.5-coder-7b-instruct-q4_k_m.gguf"],
-        description=f"The GGUF file in `repo`. Not for {DIRECTORIES}, which takes the whole repository.",
+        description=(
+            f"The GGUF file in `repo`. Not for {DIRECTORIES}, which takes the whole repository."
+        ),
     )
     sha256: Sha256 | None = Field(None, examples=[SHA256_EXAMPLE])
-    """Checksum of the file, as `sha256sum` prints it. A `url` must have one; for a `repo` the one it publishes is
-    taken by default."""
+    """Checksum of the file, as `sha256sum` prints it. A `url` must have one; for a `repo` the one
+    it publishes is taken by default."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -83,7 +90,9 @@ class ModelSource(Strict):
 
 
 class Price(Strict):
-    """What tokens cost. Without it the gateway takes its own list, which knows cloud models only."""
+    """What tokens cost. Without it the gateway takes its own list, which knows cloud models
+    only.
+    """
 
     input: UsDollars = Field(examples=[0.15], json_schema_extra=unit("USD per million tokens"))
     """Tokens of the request."""
@@ -99,73 +108,96 @@ class Model(Strict):
     served_name: Name | None = Field(
         None,
         examples=["qwen2.5-coder-7b-instruct"],
-        description=f"What the engine calls it, if different ({PULLING}: the tag). The engine is started with it and "
-        "the gateway asks for it. Default: `name`.",
+        description=(
+            f"What the engine calls it, if different ({PULLING}: the tag). The engine is started"
+            " with it and the gateway asks for it. Default: `name`."
+        ),
     )
     source: ModelSource | None = Field(
         None,
         examples=[{"path": "/srv/models/qwen.gguf"}],
-        description=f"The model's files. {types_of(lambda engine: not engine.pulls)} on hosts of ours need it. "
-        f"{PULLING} pulls the tag `served_name` without it, and makes the model from this GGUF file with it.",
+        description=(
+            f"The model's files. {types_of(lambda engine: not engine.pulls)} on hosts of ours need"
+            f" it. {PULLING} pulls the tag `served_name` without it, and makes the model from this"
+            " GGUF file with it."
+        ),
     )
     mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
     """The kind of requests it answers. A chain holds models of one mode."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
-    """The context window. An engine of ours is started with it (default: the model's own); for a model that runs
-    elsewhere it is what that model takes. `plan` warns where it shrinks along a chain."""
+    """The context window. An engine of ours is started with it (default: the model's own); for a
+    model that runs elsewhere it is what that model takes. `plan` warns where it shrinks along a
+    chain."""
     quantization: OptionText | None = Field(
         None,
         examples=["awq"],
-        description=f"{only_for('quantization')} only: how the weights are quantized. Default: what the model itself "
-        "says.",
+        description=(
+            f"{only_for('quantization')} only: how the weights are quantized. Default: what the"
+            " model itself says."
+        ),
     )
     options: dict[OptionName, OptionText | int | float | bool] = Field(
         {},
         examples=[{"threads": 8, "batch-size": 512}],
-        description="Flags of the engine without dashes. `true` is a flag without value, `false` leaves it out. For "
-        f"{types_of(lambda engine: not engine.vector)}: parameters of the model, such as `temperature` and `num-gpu`.",
+        description=(
+            "Flags of the engine without dashes. `true` is a flag without value, `false` leaves it"
+            f" out. For {types_of(lambda engine: not engine.vector)}: parameters of the model, such"
+            " as `temperature` and `num-gpu`."
+        ),
     )
     adapter_of: Name | None = Field(
         None,
         examples=["qwen-coder"],
-        description=f"{only_for('adapter_of')} only: this is a LoRA adapter (its `source`) of that model of the same "
-        "provider. One process serves both, each by its name.",
+        description=(
+            f"{only_for('adapter_of')} only: this is a LoRA adapter (its `source`) of that model of"
+            " the same provider. One process serves both, each by its name."
+        ),
     )
     preload: bool = Field(
         False,
         examples=[True],
-        description=f"{only_for('preload')} only: it is loaded when the server starts and stays loaded.",
+        description=(
+            f"{only_for('preload')} only: it is loaded when the server starts and stays loaded."
+        ),
     )
     tags: list[Tag] = Field([], examples=[["eu"]])
-    """A request with one of these tags (header `x-litellm-tags`) goes to the deployments that have it. Others take a
-    deployment without tags if there is one."""
-    gpus: Annotated[list[GpuId], Field(min_length=1), AfterValidator(distinct), Unique] | None = Field(
-        None, examples=[[0], ["GPU-5d2b7c3e-0000-0000-0000-000000000000"]]
+    """A request with one of these tags (header `x-litellm-tags`) goes to the deployments that have
+    it. Others take a deployment without tags if there is one."""
+    gpus: Annotated[list[GpuId], Field(min_length=1), AfterValidator(distinct), Unique] | None = (
+        Field(None, examples=[[0], ["GPU-5d2b7c3e-0000-0000-0000-000000000000"]])
     )
-    """GPUs of the host by index or UUID. Default: the first of `llm_gpus` with room for `vram_mib`; without that the
-    engine's own choice."""
+    """GPUs of the host by index or UUID. Default: the first of `llm_gpus` with room for `vram_mib`;
+    without that the engine's own choice."""
     vram_mib: Positive | None = Field(None, examples=[6144], json_schema_extra=unit("MiB"))
-    """GPU memory it needs. More than the GPUs have is refused. On several GPUs each holds an equal share. Default:
-    estimated from the header of a GGUF file that is on the host."""
+    """GPU memory it needs. More than the GPUs have is refused. On several GPUs each holds an equal
+    share. Default: estimated from the header of a GGUF file that is on the host."""
     weight: Positive | None = Field(None, examples=[3])
     """Only where two providers share one public name: the share of requests each gets."""
     rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
-    """Requests the gateway lets through to each deployment. The next step of the chain takes the rest."""
-    tpm: Positive | None = Field(None, examples=[100000], json_schema_extra=unit("tokens per minute"))
+    """Requests the gateway lets through to each deployment. The next step of the chain takes the
+    rest."""
+    tpm: Positive | None = Field(
+        None, examples=[100000], json_schema_extra=unit("tokens per minute")
+    )
     """Tokens the gateway lets through to each deployment, counted after the answer."""
     price: Price | None = Field(None, examples=[{"input": 0.15, "output": 0.6}])
     """What tokens cost, for the gateway's metrics."""
     timeout: Seconds | None = Field(None, examples=[120], json_schema_extra=unit("seconds"))
     """One attempt may take this long. Default: the provider's `timeout`."""
     stream_timeout: Seconds | None = Field(None, examples=[60], json_schema_extra=unit("seconds"))
-    """A stream may be silent this long, the wait for its first token included. Default: the provider's
-    `stream_timeout`."""
-    hosts: Annotated[list[str], AfterValidator(distinct), Unique] | None = Field(None, examples=[["gpu1"]])
+    """A stream may be silent this long, the wait for its first token included. Default: the
+    provider's `stream_timeout`."""
+    hosts: Annotated[list[str], AfterValidator(distinct), Unique] | None = Field(
+        None, examples=[["gpu1"]]
+    )
     """Serve it on these hosts of the group only. Default: on all."""
     port: Port | None = Field(
         None,
         examples=[8081],
-        description=f"{only_for('port')} run one process per model: all but one on a host need a port of their own.",
+        description=(
+            f"{only_for('port')} run one process per model: all but one on a host need a port of"
+            " their own."
+        ),
     )
 
     @property

@@ -23,7 +23,9 @@ class PrometheusSettings(Strict):
 
     port: Port = Field(9090, examples=[9090])
     """Its port, on loopback of the host of `llm_monitoring`."""
-    scrape_interval_s: Annotated[int, Field(ge=10, le=30)] = Field(15, examples=[15], json_schema_extra=unit("seconds"))
+    scrape_interval_s: Annotated[int, Field(ge=10, le=30)] = Field(
+        15, examples=[15], json_schema_extra=unit("seconds")
+    )
     """How often targets are scraped. At least as long as a scrape may take (10 s); alerts need two
     minutes of data."""
     retention_days: Positive = Field(30, examples=[90], json_schema_extra=unit("days"))
@@ -36,7 +38,8 @@ class Webhook(Strict):
     """The webhook that receives alerts."""
 
     url: HttpUrl = Field(examples=["https://alerts.example.org/modelyard"])
-    """The address. It can be read in the configuration on the host, so it must not be a key itself."""
+    """The address. It can be read in the configuration on the host, so it must not be a key
+    itself."""
     token_env: SecretName | None = Field(None, examples=["ALERT_TOKEN"])
     """Name of the secret that is sent as bearer token."""
 
@@ -67,11 +70,19 @@ class AlertmanagerSettings(Strict):
 
     port: Port = Field(9093, examples=[9093])
     """Its port, on loopback of the host of `llm_monitoring`."""
-    webhook: Webhook | None = Field(None, examples=[{"url": "https://alerts.example.org/modelyard"}])
+    webhook: Webhook | None = Field(
+        None, examples=[{"url": "https://alerts.example.org/modelyard"}]
+    )
     """Alerts are posted there as JSON."""
     email: Email | None = Field(
         None,
-        examples=[{"to": "ops@example.org", "sender": "modelyard@example.org", "smarthost": "mail.example.org:587"}],
+        examples=[
+            {
+                "to": "ops@example.org",
+                "sender": "modelyard@example.org",
+                "smarthost": "mail.example.org:587",
+            }
+        ],
     )
     """Alerts are mailed."""
 
@@ -106,7 +117,9 @@ def _probe_interval(seconds: int) -> int:
 
 
 class Monitoring(Strict):
-    """Prometheus, Alertmanager and Grafana on the host of `llm_monitoring`, and exporters on all."""
+    """Prometheus, Alertmanager and Grafana on the host of `llm_monitoring`, and exporters on
+    all.
+    """
 
     prometheus: PrometheusSettings = Field(PrometheusSettings(), examples=[{"retention_days": 90}])
     """Keeps the metrics."""

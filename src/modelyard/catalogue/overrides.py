@@ -1,9 +1,10 @@
 """Overrides: change three lines of the shipped catalogue without copying it.
 
-Every `llm_overrides_*` variable in name order, then `llm_overrides`, then what was switched, each in the catalogue's
-shape (`providers`, `routing`, `gateway`, `clients`, `monitoring`, `versions`), is merged over the catalogue key by key.
-Models are found by their name. `null` removes. A value that is one of several shapes is replaced whole: half of the
-old shape beside half of the new one would never be valid.
+Every `llm_overrides_*` variable in name order, then `llm_overrides`, then what was switched, each
+in the catalogue's shape (`providers`, `routing`, `gateway`, `clients`, `monitoring`, `versions`),
+is merged over the catalogue key by key. Models are found by their name. `null` removes. A value
+that is one of several shapes is replaced whole: half of the old shape beside half of the new one
+would never be valid.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from modelyard.catalogue.sourcemap import Merged, Origin, Path, Probe, is_list
 from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line
 
 SWITCHED = "llm_overrides_switched"
-"""What `playbooks/switch_model.yml` writes into the inventory. It comes last: who switches a model means it,
-whatever the files say."""
+"""What `playbooks/switch_model.yml` writes into the inventory. It comes last: who switches a model
+means it, whatever the files say."""
 
 SECTIONS = ("providers", "routing", "gateway", "clients", "monitoring", "versions")
 
@@ -35,8 +36,12 @@ def as_override(path: Path, value: str) -> str:
 
 
 def is_atomic(path: Path) -> bool:
-    """True where an override replaces the value whole: one entry of any kind of fallbacks, one source."""
-    return path[-1] == "source" or (len(path) == 3 and path[0] == "routing" and str(path[1]).endswith("fallbacks"))
+    """True where an override replaces the value whole: one entry of any kind of fallbacks, one
+    source.
+    """
+    return path[-1] == "source" or (
+        len(path) == 3 and path[0] == "routing" and str(path[1]).endswith("fallbacks")
+    )
 
 
 class _Merge:
@@ -46,7 +51,9 @@ class _Merge:
         self.diagnostics: list[Diagnostic] = []
         self.removed: dict[str, Origin | None] = {}
 
-    def mapping(self, base: Mapping[Any, Any], over: Mapping[Any, Any], path: Path, around: Origin | None) -> Merged:
+    def mapping(
+        self, base: Mapping[Any, Any], over: Mapping[Any, Any], path: Path, around: Origin | None
+    ) -> Merged:
         out = Merged(base, self.probe(base) or around)
         for key, value in over.items():
             here = self.probe(key) or self.probe(value) or around
@@ -73,13 +80,22 @@ class _Merge:
         return out
 
     def models(self, base: Any, over: Any, path: Path, around: Origin | None) -> list[Any]:
-        """Merge models by name. `over` is a list of models, or a mapping NAME: model (null removes it)."""
+        """Merge models by name. `over` is a list of models, or a mapping NAME: model (null removes
+        it).
+        """
         out: list[Any] = list(base)
         if isinstance(over, Mapping):
-            entries = [(key, value, self.probe(key) or self.probe(value) or around) for key, value in over.items()]
+            entries = [
+                (key, value, self.probe(key) or self.probe(value) or around)
+                for key, value in over.items()
+            ]
         else:
             entries = [
-                (item.get("name") if isinstance(item, Mapping) else None, item, self.probe(item) or around)
+                (
+                    item.get("name") if isinstance(item, Mapping) else None,
+                    item,
+                    self.probe(item) or around,
+                )
                 for item in over
             ]
         for name, entry, here in entries:
@@ -87,7 +103,9 @@ class _Merge:
             index = names.index(name) if name is not None and name in names else None
             if entry is None:
                 if index is None:
-                    self._removes_nothing(name, [n for n in names if isinstance(n, str)], (*path, name), here)
+                    self._removes_nothing(
+                        name, [n for n in names if isinstance(n, str)], (*path, name), here
+                    )
                 else:
                     self.removed[str(name)] = here
                     del out[index]
@@ -122,7 +140,11 @@ def _public_names(value: Any, path: Path) -> list[str]:
         return [str(path[2])]
     if path[0] == "providers" and len(path) in (2, 3):
         models: Any = value.get("models") if isinstance(value, Mapping) else value
-        return [str(model.get("name")) for model in models if isinstance(model, Mapping)] if is_list(models) else []
+        return (
+            [str(model.get("name")) for model in models if isinstance(model, Mapping)]
+            if is_list(models)
+            else []
+        )
     return []
 
 
@@ -131,12 +153,14 @@ def apply_overrides(
 ) -> tuple[Mapping[str, Any], dict[str, Origin | None], list[Diagnostic]]:
     """Merge `overrides` (variable name: value) over `catalogue` (section: value).
 
-    Returns the merged catalogue, the public names that were removed with the places that did it, and what is wrong
-    with the overrides themselves. Inputs are not changed.
+    Returns the merged catalogue, the public names that were removed with the places that did it,
+    and what is wrong with the overrides themselves. Inputs are not changed.
     """
     diagnostics: list[Diagnostic] = []
     removed: dict[str, Origin | None] = {}
-    for name in sorted(overrides, key=lambda name: (name == SWITCHED, name == "llm_overrides", name)):
+    for name in sorted(
+        overrides, key=lambda name: (name == SWITCHED, name == "llm_overrides", name)
+    ):
         over = overrides[name]
         if over is None:
             continue
@@ -145,7 +169,9 @@ def apply_overrides(
             if isinstance(over, str) and not getattr(probe(over), "file", None):
                 hint = on_command_line(name)
             diagnostics.append(
-                Diagnostic("invalid-value", "error", f"{name} is not a mapping", (name,), probe(over), hint)
+                Diagnostic(
+                    "invalid-value", "error", f"{name} is not a mapping", (name,), probe(over), hint
+                )
             )
             continue
         merge = _Merge(name, probe)
@@ -159,7 +185,8 @@ def apply_overrides(
                         f'unknown key "{key}" in {name}',
                         (name, str(key)),
                         probe(key) or probe(value) or probe(over),
-                        did_you_mean(str(key), SECTIONS) or f"the keys of an override are {', '.join(SECTIONS)}",
+                        did_you_mean(str(key), SECTIONS)
+                        or f"the keys of an override are {', '.join(SECTIONS)}",
                     )
                 )
         catalogue = merge.mapping(catalogue, known, (), probe(over))

@@ -38,7 +38,8 @@ ON_DEMAND = types_of(lambda engine: engine.on_demand)
 READY = ", ".join(f"{engine.ready_timeout_s} ({engine.title})" for engine in ENGINES)
 
 MODEL_MARGIN_MIB = 1024
-"""What stays free on the disk beside a model that is fetched, unless the provider says otherwise."""
+"""What stays free on the disk beside a model that is fetched, unless the provider says
+otherwise."""
 
 WITH_FLAVOURS = types_of(lambda engine: engine.flavour is not None)
 
@@ -53,35 +54,44 @@ class _Placed(Strict):
     flavour: Flavour | None = Field(
         None,
         examples=[FLAVOURS[0]],
-        description=f"{WITH_FLAVOURS} only: which of its servers. "
-        f"{', '.join(f'`{e.flavour}` is {e.title}' for e in ENGINES if e.flavour)}. Default: `{FLAVOURS[0]}`.",
+        description=(
+            f"{WITH_FLAVOURS} only: which of its servers."
+            f" {', '.join(f'`{e.flavour}` is {e.title}' for e in ENGINES if e.flavour)}. Default:"
+            f" `{FLAVOURS[0]}`."
+        ),
     )
     status: Literal["active", "disabled"] = Field("active", examples=["disabled"])
     """A disabled provider is left out, and listed as left out."""
     group: GroupName | None = Field(None, examples=["llm_gpus"])
-    """The inventory group this bundle deploys to: every host in it serves every model. Exactly one of `group` and
-    `base_url`. An empty group leaves the provider out; a group the inventory does not define is refused."""
+    """The inventory group this bundle deploys to: every host in it serves every model. Exactly one
+    of `group` and `base_url`. An empty group leaves the provider out; a group the inventory does
+    not define is refused."""
     base_url: BaseUrl | None = Field(
         None,
         examples=["https://api.example.org/v1"],
-        description="The address of something that runs elsewhere, without credentials. For "
-        f"{types_of(bool)} `/v1` is added if it has no path.",
+        description=(
+            "The address of something that runs elsewhere, without credentials. For "
+            f"{types_of(bool)} `/v1` is added if it has no path."
+        ),
     )
     port: Port | None = Field(None, examples=[8080])
     """What the engine listens on. Needed with `group`."""
     api_key_env: SecretName | None = Field(
         None,
         examples=["OPENAI_API_KEY"],
-        description="Name of the secret that holds the key, never the key itself. Cloud types need it; engines we "
-        "deploy get a generated one (`<PROVIDER>_API_KEY`) unless this names another. An "
-        f"{types_of(lambda engine: not engine.keyed)} of ours has none: it knows no keys.",
+        description=(
+            "Name of the secret that holds the key, never the key itself. Cloud types need it;"
+            " engines we deploy get a generated one (`<PROVIDER>_API_KEY`) unless this names"
+            f" another. An {types_of(lambda engine: not engine.keyed)} of ours has none: it knows"
+            " no keys."
+        ),
     )
     when_secret_missing: Literal["error", "skip"] = Field("error", examples=["skip"])
     """`skip` leaves the provider out while its secret is not defined, and says so."""
     exclusive_group: Identifier | None = Field(None, examples=["gpu"])
-    """Of the providers with this word one may be active on a host (where one takes a whole GPU, say). Starting one
-    stops the other. `playbooks/switch_model.yml` changes which; the fallbacks of the others answer
-    for them."""
+    """Of the providers with this word one may be active on a host (where one takes a whole GPU,
+    say). Starting one stops the other. `playbooks/switch_model.yml` changes which; the fallbacks of
+    the others answer for them."""
     active: Name | None = Field(None, examples=["qwen-coder"])
     """Of its models only this one runs; the fallbacks of the others answer for them.
     `playbooks/switch_model.yml` changes it. Default: all run."""
@@ -100,7 +110,9 @@ else:
                 Field(
                     None,
                     examples=[engine.settings_example],
-                    description=f"`{engine.provider_type}` with a `group` only: how the server runs.",
+                    description=(
+                        f"`{engine.provider_type}` with a `group` only: how the server runs."
+                    ),
                 ),
             )
             for engine in ENGINES
@@ -118,23 +130,29 @@ class Provider(_WithSections):
         None,
         examples=[300],
         json_schema_extra=unit("seconds"),
-        description="A stream may be silent this long, the wait for its first token included. Default: "
-        f"`llm_gateway.timeouts.stream_s`, at least 300 for {ON_DEMAND}, which reads a cold model from disk first; "
-        "never more than the model's `timeout`.",
+        description=(
+            "A stream may be silent this long, the wait for its first token included. Default:"
+            f" `llm_gateway.timeouts.stream_s`, at least 300 for {ON_DEMAND}, which reads a cold"
+            " model from disk first; never more than the model's `timeout`."
+        ),
     )
     ready_timeout_s: Positive | None = Field(
         None,
         examples=[1200],
         json_schema_extra=unit("seconds"),
-        description="With a `group` only: a process may take this long until it is ready, before the "
-        f"former release is restored. Default: {READY}.",
+        description=(
+            "With a `group` only: a process may take this long until it is ready, before the "
+            f"former release is restored. Default: {READY}."
+        ),
     )
     model_margin_mib: Positive | None = Field(
         None,
         examples=[4096],
         json_schema_extra=unit("MiB"),
-        description="With a `group` only: what must stay free on the disk beside a model that is "
-        f"fetched. Default: {MODEL_MARGIN_MIB}.",
+        description=(
+            "With a `group` only: what must stay free on the disk beside a model that is "
+            f"fetched. Default: {MODEL_MARGIN_MIB}."
+        ),
     )
     models: list[Model] = Field([], examples=[[{"name": "qwen2.5-coder:7b"}]])
     """What it serves, by public name."""
@@ -162,7 +180,9 @@ class Provider(_WithSections):
         if (self.group is None) == (self.base_url is None):
             raise ValueError("a provider needs exactly one of group and base_url")
         if self.group is not None and self.type not in TYPES:
-            raise ValueError(f"{self.type} is not deployed by Modelyard: it needs base_url, not group")
+            raise ValueError(
+                f"{self.type} is not deployed by Modelyard: it needs base_url, not group"
+            )
         if self.group is not None and self.port is None:
             raise ValueError("a provider with a group needs a port")
         if self.base_url is not None:
@@ -180,20 +200,27 @@ class Provider(_WithSections):
             raise ValueError(f"only {WITH_FLAVOURS.replace('`', '')} has flavours")
         for section in self._sections:
             if section != self.type:
-                raise ValueError(f"the key {section} has no effect on a provider of type {self.type}")
+                raise ValueError(
+                    f"the key {section} has no effect on a provider of type {self.type}"
+                )
         if engine is not None and self.group is not None:
             if not engine.keyed and self.api_key_env is not None:
                 raise ValueError(
-                    f"{engine.title} checks no keys: api_key_env has no effect on one that Modelyard deploys"
+                    f"{engine.title} checks no keys: api_key_env has no effect on one that"
+                    " Modelyard deploys"
                 )
             if engine.per_provider and self.active is not None:
-                raise ValueError(f"one {engine.title} serves all its models, so active has no effect")
+                raise ValueError(
+                    f"one {engine.title} serves all its models, so active has no effect"
+                )
         return self
 
     @model_validator(mode="after")
     def _its_key(self) -> Self:
         if self.type in CLOUD_TYPES and self.api_key_env is None:
-            raise ValueError(f"{self.type} needs api_key_env, the name of the secret that holds its key")
+            raise ValueError(
+                f"{self.type} needs api_key_env, the name of the secret that holds its key"
+            )
         if self.api_key_env is None and self.when_secret_missing == "skip":
             raise ValueError("when_secret_missing has no effect without api_key_env")
         return self

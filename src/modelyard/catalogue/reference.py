@@ -74,7 +74,10 @@ llm_overrides:
 """
 
 CHAPTERS: dict[type[BaseModel], list[str]] = {
-    HostVariables: ["## Variables of a host\n", "In `host_vars`, or beside the host in the inventory.\n"],
+    HostVariables: [
+        "## Variables of a host\n",
+        "In `host_vars`, or beside the host in the inventory.\n",
+    ],
     RunVariables: [
         "## Secrets, and settings of a run\n",
         "Settings are given on the command line: `-e llm_graph=a.md`.\n",
@@ -88,7 +91,9 @@ def catalogue_text() -> str:
 
 
 class _Chapters:
-    """One section per object, named by the path at which it first stands; other places link to it."""
+    """One section per object, named by the path at which it first stands; other places link to
+    it.
+    """
 
     def __init__(self, found: Mapping[str, Node]) -> None:
         self.found = found
@@ -137,11 +142,21 @@ class _Chapters:
 
     def item(self, key: str, node: Node, *, required: bool) -> str:
         kind = self.kind(node) + (f", in {node['unit']}" if "unit" in node else "")
-        presence = "required" if required else f"default `{flow(node['default'])}`" if "default" in node else "optional"
+        presence = (
+            "required"
+            if required
+            else f"default `{flow(node['default'])}`"
+            if "default" in node
+            else "optional"
+        )
         description = node.get("description") or self.found[str(target(node))]["description"]
         examples = " or ".join(f"`{key}: {flow(example)}`" for example in node["examples"])
         return "\n".join(
-            [f"- **`{key}`** ({kind}; {presence})\\", *_wrapped(f"{description}\\"), f"  Example: {examples}\n"]
+            [
+                f"- **`{key}`** ({kind}; {presence})\\",
+                *_wrapped(f"{description}\\"),
+                f"  Example: {examples}\n",
+            ]
         )
 
     def kind(self, node: Node, plural: str = "") -> str:
@@ -176,7 +191,9 @@ def anchor(heading: str) -> str:
 
 def flow(value: Any) -> str:
     """A value as one line of YAML."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True)
+    text: str = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
+    )
     return text.removesuffix("...\n").strip()
 
 
@@ -193,7 +210,9 @@ def _either(words: list[str]) -> str:
 def _range(node: Node) -> str:
     low, high = node.get("minimum"), node.get("maximum")
     if "exclusiveMinimum" in node:
-        return f" above {node['exclusiveMinimum']}" + (f" and at most {high}" if high is not None else "")
+        return f" above {node['exclusiveMinimum']}" + (
+            f" and at most {high}" if high is not None else ""
+        )
     if low is not None and high is not None:
         return f" from {low} to {high}"
     return f" of at least {low}" if low is not None else ""
@@ -210,5 +229,10 @@ def _kinds(nodes: list[Any]) -> Iterator[tuple[str, str]]:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(
-        text, 118, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        text,
+        118,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )

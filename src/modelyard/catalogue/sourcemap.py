@@ -1,8 +1,9 @@
 """Where each value of the catalogue was written.
 
-The trees that come in carry their origins on the objects themselves (ansible-core tags every string, number,
-mapping and key). How to read such a tag is the caller's business: it hands in a `Probe`. Origins are looked
-up only when a diagnostic needs one, which keeps a large valid catalogue cheap.
+The trees that come in carry their origins on the objects themselves (ansible-core tags every
+string, number, mapping and key). How to read such a tag is the caller's business: it hands in a
+`Probe`. Origins are looked up only when a diagnostic needs one, which keeps a large valid catalogue
+cheap.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A place in a file (1-based `line` and `column`), or the `description` of a source without lines.
+    """A place in a file (1-based `line` and `column`), or the `description` of a source without
+    lines.
 
     What was `encrypted` there must not be shown.
     """
@@ -47,7 +49,9 @@ def no_origin(_value: object) -> Origin | None:
 
 
 class Merged(dict[Any, Any]):
-    """A mapping made by merging, which remembers where it began, and where the keys that an override set came from."""
+    """A mapping made by merging, which remembers where it began, and where the keys that an
+    override set came from.
+    """
 
     __slots__ = ("origin", "origins")
 
@@ -66,17 +70,20 @@ def is_list(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SourceMap:
-    """Answers where a path of `tree` was written, and where names that are no longer in it were `removed`."""
+    """Answers where a path of `tree` was written, and where names that are no longer in it were
+    `removed`.
+    """
 
     tree: Any
     probe: Probe = no_origin
     removed: Mapping[str, Origin | None] = field(default_factory=dict)
 
     def origin(self, path: Path, *, key: bool = False) -> Origin | None:
-        """The origin of the value at `path`; of its key where the value is a container or `key` is true.
+        """The origin of the value at `path`; of its key where the value is a container or `key` is
+        true.
 
-        A value without origin (a boolean, null) has that of its key, else of the nearest thing around it.
-        A path that does not exist has the origin of the part of it that does.
+        A value without origin (a boolean, null) has that of its key, else of the nearest thing
+        around it. A path that does not exist has the origin of the part of it that does.
         """
         node: Any = self.tree
         nearest: Origin | None = None
@@ -89,7 +96,9 @@ class SourceMap:
                 if recorded:
                     key_origin, value_origin = recorded
                 else:
-                    key_origin = self.probe(next(candidate for candidate in node if candidate == step))
+                    key_origin = self.probe(
+                        next(candidate for candidate in node if candidate == step)
+                    )
                     value_origin = self.probe(child)
             elif is_list(node) and isinstance(step, int) and 0 <= step < len(node):
                 child = node[step]
@@ -98,7 +107,9 @@ class SourceMap:
                 return nearest
             last = depth == len(path) - 1
             wants_value = last and not key and not isinstance(child, Mapping) and not is_list(child)
-            first, second = (value_origin, key_origin) if wants_value else (key_origin, value_origin)
+            first, second = (
+                (value_origin, key_origin) if wants_value else (key_origin, value_origin)
+            )
             nearest = first or second or nearest
             node = child
         return nearest

@@ -1,7 +1,8 @@
-"""Variables and groups that look like Modelyard's and are not: nothing would read them, or a role would, unchecked.
+"""Variables and groups that look like Modelyard's and are not: nothing would read them, or a role
+would, unchecked.
 
-The catalogue is the only place for settings. A variable of a role, set in an inventory, would be neither validated
-nor shown by `plan`; and a misspelt one would be ignored.
+The catalogue is the only place for settings. A variable of a role, set in an inventory, would be
+neither validated nor shown by `plan`; and a misspelt one would be ignored.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ GATEWAY_ROLES = ("litellm", "haproxy")
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A variable that an inventory or the command line sets, and whose name does not begin with `llm_`."""
+    """A variable that an inventory or the command line sets, and whose name does not begin with
+    `llm_`.
+    """
 
     name: str
     value: object
@@ -56,9 +59,11 @@ class Variable:
 
 
 def settings(role: str) -> dict[str, Path]:
-    """The keys of the catalogue that a role's settings are in, by what a variable is called behind `ROLE_`.
+    """The keys of the catalogue that a role's settings are in, by what a variable is called behind
+    `ROLE_`.
 
-    A path is as an override has it; `NAME` stands for a provider. Of keys with one name the first counts.
+    A path is as an override has it; `NAME` stands for a provider. Of keys with one name the first
+    counts.
     """
     found: dict[str, Path] = {}
     for suffix, path in _settings(role):
@@ -97,9 +102,14 @@ def _leaves(shape: type[BaseModel], path: Path) -> Iterator[Path]:
 
 
 def roles_of(names: Iterable[str], roles: Iterable[str]) -> dict[str, str]:
-    """The role whose prefix each name has, by name; of several roles the one with the longest name."""
+    """The role whose prefix each name has, by name; of several roles the one with the longest
+    name.
+    """
     longest_first = sorted(roles, key=len, reverse=True)
-    found = {name: [role for role in longest_first if _folded(name).startswith(f"{role}_")] for name in names}
+    found = {
+        name: [role for role in longest_first if _folded(name).startswith(f"{role}_")]
+        for name in names
+    }
     return {name: candidates[0] for name, candidates in found.items() if candidates}
 
 
@@ -121,12 +131,16 @@ def check_strays(
             hint = _of_a_role(variable, roles[name], declared.get(roles[name], frozenset()))
         if hint:
             message = f"unknown variable {name}"
-            found.append(Diagnostic("unknown-variable", "error", message, (name,), variable.origin, hint))
+            found.append(
+                Diagnostic("unknown-variable", "error", message, (name,), variable.origin, hint)
+            )
     return found
 
 
 def _misplaced(variable: Variable) -> str:
-    """How to write a section of the catalogue that is a variable of its own; empty if this is none."""
+    """How to write a section of the catalogue that is a variable of its own; empty if this is
+    none.
+    """
     name, value = variable.name, variable.value
     if name == "overrides" and _mostly(value, SECTIONS):
         return "write it as llm_overrides: {...}"
@@ -160,7 +174,9 @@ def _misspelt(name: str, known: Sequence[str]) -> str:
 
 
 def _of_a_role(variable: Variable, role: str, declared: frozenset[str]) -> str:
-    """Where a setting of a role belongs; empty if the variable has nothing to do with the role but its prefix."""
+    """Where a setting of a role belongs; empty if the variable has nothing to do with the role but
+    its prefix.
+    """
     suffix = _folded(variable.name).removeprefix(f"{role}_")
     keys = settings(role)
     own = {one.removeprefix(f"{role}_") for one in declared if one.startswith(f"{role}_")}
@@ -175,9 +191,13 @@ def _of_a_role(variable: Variable, role: str, declared: frozenset[str]) -> str:
 
 
 def _override(path: Path, value: object) -> str:
-    """The override that writes a value, if that is a number or a word: other text may hold a secret."""
+    """The override that writes a value, if that is a number or a word: other text may hold a
+    secret.
+    """
     text = "..."
-    if isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"[a-z]{1,16}", value)):
+    if isinstance(value, int | float) or (
+        isinstance(value, str) and re.fullmatch(r"[a-z]{1,16}", value)
+    ):
         text = json.dumps(value).strip('"')
     for key in reversed(path):
         text = f"{{{key}: {text}}}"
@@ -196,7 +216,8 @@ def _nearest(name: str, candidates: Iterable[str], least: float) -> str:
 
 
 def check_groups(groups: Mapping[str, Sequence[str]], used: Iterable[str]) -> list[Diagnostic]:
-    """One `unknown-group` per group that looks like one of ours and whose hosts that one does not have.
+    """One `unknown-group` per group that looks like one of ours and whose hosts that one does not
+    have.
 
     `groups` are all groups of the inventory with their hosts, `used` those that providers name.
     """
@@ -206,8 +227,16 @@ def check_groups(groups: Mapping[str, Sequence[str]], used: Iterable[str]) -> li
     for name, hosts in groups.items():
         near = "" if name in mine else _nearest(_folded(name), ours, 0.85)
         # A group with a qualified name may be a part of ours, or have some purpose of its own.
-        if not near or name.startswith(f"{near}_") or (hosts and {*hosts} <= {*groups.get(near, ())}):
+        if (
+            not near
+            or name.startswith(f"{near}_")
+            or (hosts and {*hosts} <= {*groups.get(near, ())})
+        ):
             continue
         message = f"group {name} of the inventory is not a group of Modelyard"
-        found.append(Diagnostic("unknown-group", "error", message, hint=f'did you mean "{near}"? If not, rename it'))
+        found.append(
+            Diagnostic(
+                "unknown-group", "error", message, hint=f'did you mean "{near}"? If not, rename it'
+            )
+        )
     return found

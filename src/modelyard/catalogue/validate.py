@@ -1,7 +1,7 @@
 """From a merged tree to a `Catalogue`: the schema's complaints in words, with their places.
 
-What the schema refuses is cut out and the rest is validated again, so that a typo in one provider does not
-hide what is wrong with the routing.
+What the schema refuses is cut out and the rest is validated again, so that a typo in one provider
+does not hide what is wrong with the routing.
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ HINTS = {
 }
 
 
-def validate(tree: dict[str, Any], source: SourceMap) -> tuple[Catalogue | None, list[Diagnostic], frozenset[Path]]:
+def validate(
+    tree: dict[str, Any], source: SourceMap
+) -> tuple[Catalogue | None, list[Diagnostic], frozenset[Path]]:
     """Validate `tree` (plain data, sections by name). It is changed: what is refused is cut out.
 
-    Returns a catalogue of what is sound (None if not even that much is left), everything that is wrong, and
-    the paths of the mappings something was cut out of: what else looks wrong in there may be a consequence.
+    Returns a catalogue of what is sound (None if not even that much is left), everything that is
+    wrong, and the paths of the mappings something was cut out of: what else looks wrong in there
+    may be a consequence.
     """
     diagnostics: list[Diagnostic] = []
     broken: frozenset[Path] = frozenset()
@@ -63,7 +66,8 @@ def validate(tree: dict[str, Any], source: SourceMap) -> tuple[Catalogue | None,
             first = False
         places = {_cut(_locate(problem["loc"], tree), tree) for problem in problems}
         broken = broken or frozenset(place if _is_model(place) else place[:-1] for place in places)
-        # The longest first, and the last element of a list first: cutting one must not move another.
+        # The longest first, and the last element of a list first: cutting one must not move
+        # another.
         for place in sorted(places, key=_depth_first, reverse=True):
             if not place:
                 return None, diagnostics, broken
@@ -104,7 +108,9 @@ def _has(node: Any, part: str | int) -> bool:
 
 
 def _cut(path: Path, tree: Any) -> Path:
-    """What to cut out because of a problem at `path`: never one element of a list of values, but the list."""
+    """What to cut out because of a problem at `path`: never one element of a list of values, but
+    the list.
+    """
     node: Any = tree
     for depth, part in enumerate(path):
         if isinstance(node, list) and not _is_model(path[: depth + 1]):
@@ -123,7 +129,9 @@ def _delete(tree: Any, path: Path) -> None:
         del node[path[-1]]
 
 
-def _describe(problems: list[Any], tree: Any, source: SourceMap, root: type[BaseModel]) -> list[Diagnostic]:
+def _describe(
+    problems: list[Any], tree: Any, source: SourceMap, root: type[BaseModel]
+) -> list[Diagnostic]:
     diagnostics: list[Diagnostic] = []
     branches: dict[Path, list[str]] = {}
     for problem in problems:
@@ -209,7 +217,9 @@ def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) ->
         hint = HINTS.get(kinds[0], "") if wants_text or isinstance(value, str) else ""
     origin = source.origin(place)
     if len(place) == 1 and isinstance(value, str) and not (origin and origin.file):
-        hint = on_command_line(f"llm_{place[0]}", value.lower() if value.lower() in ("true", "false") else "{...}")
+        hint = on_command_line(
+            f"llm_{place[0]}", value.lower() if value.lower() in ("true", "false") else "{...}"
+        )
     return Diagnostic(
         "invalid-value",
         "error",
@@ -236,12 +246,15 @@ def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
     hint = f"add {key}"
     if len(place) == 2 and place[0] == "providers":
         # A typo in an override's provider name makes a new, incomplete provider.
-        near = did_you_mean(str(place[1]), [str(name) for name in tree["providers"] if name != place[1]])
+        near = did_you_mean(
+            str(place[1]), [str(name) for name in tree["providers"] if name != place[1]]
+        )
         hint = f"add {key}; or {near}" if near else hint
     return Diagnostic(
         "missing-key",
         "error",
-        f'"{key}" is missing' + (f" in {_subject(place, tree)}" if place else f": define llm_{key}"),
+        f'"{key}" is missing'
+        + (f" in {_subject(place, tree)}" if place else f": define llm_{key}"),
         variable_path((*place, key)),
         source.origin(place, key=True),
         hint,
@@ -249,7 +262,9 @@ def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
 
 
 def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
-    allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) or [problem["ctx"]["expected"].lower()]
+    allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) or [
+        problem["ctx"]["expected"].lower()
+    ]
     return Diagnostic(
         "unknown-value",
         "error",

@@ -31,15 +31,20 @@ class LitellmVersion(FromIndex):
     version: Version = Field(
         examples=["1.106.2"],
         description=(
-            f"roles/litellm/files/locks needs a lock file with hashes of this version. {refused_below(floor)}"
+            "roles/litellm/files/locks needs a lock file with hashes of this version."
+            f" {refused_below(floor)}"
         ),
     )
 
 
 class GrafanaArchive(Archive):
-    """Where Grafana's archive comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
+    """Where Grafana's archive comes from; exactly one of `url` and `path`. `{version}` stands for
+    the version.
+    """
 
-    url: HttpUrl | None = Field(None, examples=["https://example.org/grafana-{version}.linux-amd64.tar.gz"])
+    url: HttpUrl | None = Field(
+        None, examples=["https://example.org/grafana-{version}.linux-amd64.tar.gz"]
+    )
     """An address the controller fetches from: the project's own, or a mirror."""
     path: AbsolutePath | None = Field(None, examples=["/srv/grafana.linux-amd64.tar.gz"])
     """A file on the controller."""
@@ -50,7 +55,9 @@ class GrafanaVersion(Release):
 
     version: Version = Field(examples=["12.3.0"])
     """Names it in the store."""
-    source: GrafanaArchive = Field(examples=[{"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": SHA256_EXAMPLE}])
+    source: GrafanaArchive = Field(
+        examples=[{"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": SHA256_EXAMPLE}]
+    )
     """Its archive."""
 
 
@@ -91,11 +98,16 @@ class Versions(_EngineVersions):
     grafana: GrafanaVersion | None = Field(
         None,
         examples=[
-            {"version": "12.3.0", "source": {"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": SHA256_EXAMPLE}}
+            {
+                "version": "12.3.0",
+                "source": {"path": "/srv/grafana.linux-amd64.tar.gz", "sha256": SHA256_EXAMPLE},
+            }
         ],
     )
     """Grafana. Without it dashboards are left out."""
-    hugging_face: HuggingFace = Field(HuggingFace(), examples=[{"endpoint": "https://hub.example.org"}])
+    hugging_face: HuggingFace = Field(
+        HuggingFace(), examples=[{"endpoint": "https://hub.example.org"}]
+    )
     """Where `source: {repo: ...}` is fetched from."""
 
     def uses_gpus(self, engine: Engine) -> bool:
@@ -104,7 +116,9 @@ class Versions(_EngineVersions):
         return not (isinstance(entry, Accelerated) and entry.backend == "cpu")
 
     def of(self, component: str) -> Release | None:
-        """The entry of a component that has a version; None if it has none here, or if there is no such component."""
+        """The entry of a component that has a version; None if it has none here, or if there is no
+        such component.
+        """
         entry = getattr(self, component, None)
         return entry if isinstance(entry, Release) else None
 
@@ -118,6 +132,8 @@ COMPONENTS: dict[str, type[Release]] = {
 
 
 def below_floor(component: str, version: str) -> str:
-    """The oldest version of a component without known holes, if `version` is older; else an empty string."""
+    """The oldest version of a component without known holes, if `version` is older; else an empty
+    string.
+    """
     kind = COMPONENTS.get(component)
     return too_old(version, kind.floor) if kind else ""

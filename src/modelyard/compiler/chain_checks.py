@@ -32,7 +32,9 @@ class ChainChecks:
         for section in SECTIONS:
             self.check_cycles(section)
 
-    def add(self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False) -> None:
+    def add(
+        self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False
+    ) -> None:
         """Add an error at `path` below `llm_routing`; at the key itself with `key`."""
         self.report.error(code, message, ("routing", *path), hint, key=key)
 
@@ -56,12 +58,21 @@ class ChainChecks:
                 )
             elif target not in self.declared and target not in self.routing.capabilities:
                 why, hint = self.unknown(target, self.names, path, "null")
-                self.add("unknown-alias-target", f'alias "{alias}" points at "{target}", {why}', path, hint)
+                self.add(
+                    "unknown-alias-target",
+                    f'alias "{alias}" points at "{target}", {why}',
+                    path,
+                    hint,
+                )
             else:
                 self.deployable(target, f'alias "{alias}"', path)
         for capability, entry in self.routing.capabilities.items():
             path = ("capabilities", capability)
-            if capability in self.declared or capability in self.routing.aliases or capability in RESERVED:
+            if (
+                capability in self.declared
+                or capability in self.routing.aliases
+                or capability in RESERVED
+            ):
                 self.add(
                     "shadowed-name",
                     f'capability "{capability}" is also the name of something else',
@@ -69,7 +80,9 @@ class ChainChecks:
                     "rename it",
                     key=True,
                 )
-            self.check_steps(entry.models, f'capability "{capability}"', (*path, "models"), models_only=True)
+            self.check_steps(
+                entry.models, f'capability "{capability}"', (*path, "models"), models_only=True
+            )
             modes = {name: self.models[name].mode for name in entry.models if name in self.models}
             if len(set(modes.values())) > 1:
                 self.add(
@@ -82,7 +95,9 @@ class ChainChecks:
         for section in SECTIONS:
             for model, chain in self.chains.of(section).items():
                 self.check_chain(section, model, chain)
-        self.check_steps(self.routing.default_fallbacks, "default_fallbacks", ("default_fallbacks",))
+        self.check_steps(
+            self.routing.default_fallbacks, "default_fallbacks", ("default_fallbacks",)
+        )
 
     def check_chain(self, section: Section, model: str, chain: Chain) -> None:
         path: Path = (section, model)
@@ -117,24 +132,43 @@ class ChainChecks:
         self.check_steps(chain.chain, f'the chain of "{model}"', (*path, "chain"), own=model)
 
     def check_steps(
-        self, steps: list[str], subject: str, path: Path, *, own: str | None = None, models_only: bool = False
+        self,
+        steps: list[str],
+        subject: str,
+        path: Path,
+        *,
+        own: str | None = None,
+        models_only: bool = False,
     ) -> None:
         seen: set[str] = set()
         for position, step in enumerate(steps):
             at: Path = (*path, position)
             if own is not None and own in self.chains.expand(step):
-                self.add("chain-self", f'{subject} contains "{own}" itself (step "{step}")', at, "remove this step")
+                self.add(
+                    "chain-self",
+                    f'{subject} contains "{own}" itself (step "{step}")',
+                    at,
+                    "remove this step",
+                )
             elif step in seen:
-                self.add("chain-duplicate", f'{subject} has a duplicate entry "{step}"', at, "remove one of them")
+                self.add(
+                    "chain-duplicate",
+                    f'{subject} has a duplicate entry "{step}"',
+                    at,
+                    "remove one of them",
+                )
             elif step not in self.declared and (
-                models_only or (step not in self.routing.aliases and step not in self.routing.capabilities)
+                models_only
+                or (step not in self.routing.aliases and step not in self.routing.capabilities)
             ):
                 near = self.declared if models_only else self.names
                 rest = [step for step in steps if step not in self.report.source.removed]
                 if rest or len(path) < 3:
                     why, hint = self.unknown(step, near, path, json.dumps(rest))
                 else:
-                    why, hint = self.unknown(step, near, path[:2], "null" if models_only else "{terminal: true}")
+                    why, hint = self.unknown(
+                        step, near, path[:2], "null" if models_only else "{terminal: true}"
+                    )
                 self.add("unknown-model", f'{subject} names "{step}", {why}', at, hint)
             else:
                 self.deployable(step, subject, at)
@@ -142,7 +176,9 @@ class ChainChecks:
             seen.add(step)
 
     def unknown(self, name: str, near: Iterable[str], path: Path, instead: str) -> tuple[str, str]:
-        """Why nothing declares `name`, and the hint. An override that writes `instead` at `path` does without it."""
+        """Why nothing declares `name`, and the hint. An override that writes `instead` at `path`
+        does without it.
+        """
         if name not in self.report.source.removed:
             return "which no provider declares", did_you_mean(name, near)
         place = self.report.source.removed[name] or "an unknown place"

@@ -15,16 +15,22 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 class Chains:
-    """The routing of a catalogue. `declared` are all model names written anywhere, refused ones too."""
+    """The routing of a catalogue. `declared` are all model names written anywhere, refused ones
+    too.
+    """
 
     def __init__(self, catalogue: Catalogue, declared: frozenset[str]) -> None:
         self.routing = catalogue.routing
         # A disabled alternative may have the name of the one that is on: that one counts.
-        providers = sorted(catalogue.providers.values(), key=lambda provider: provider.status == "active")
+        providers = sorted(
+            catalogue.providers.values(), key=lambda provider: provider.status == "active"
+        )
         self.models = {model.name: model for provider in providers for model in provider.models}
         self.declared = declared | self.models.keys()
         """Model names, those of refused models too: a typo elsewhere must not make them unknown."""
-        self.names = sorted(self.declared | self.routing.aliases.keys() | self.routing.capabilities.keys())
+        self.names = sorted(
+            self.declared | self.routing.aliases.keys() | self.routing.capabilities.keys()
+        )
 
     def of(self, section: Section) -> Mapping[str, Chain]:
         """The chains of one section, as written."""
@@ -44,11 +50,17 @@ class Chains:
         return [name for step in (chain.chain or [] if chain else []) for name in self.expand(step)]
 
     def defaults(self, model: str) -> list[str]:
-        """The chain of a model without an entry: the default one, or the part of it behind the model itself."""
+        """The chain of a model without an entry: the default one, or the part of it behind the
+        model itself.
+        """
         known = self.models.get(model)
         steps = [name for step in self.routing.default_fallbacks for name in self.expand(step)]
         behind = steps[steps.index(model) + 1 :] if model in steps else steps
-        return [name for name in behind if known and name in self.models and self.models[name].mode == known.mode]
+        return [
+            name
+            for name in behind
+            if known and name in self.models and self.models[name].mode == known.mode
+        ]
 
     def next(self, section: Section, model: str) -> list[str]:
         """The models behind `model`, the default chain included."""

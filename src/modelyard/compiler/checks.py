@@ -15,7 +15,8 @@ from modelyard.engines import ROLES
 from modelyard.names import GATEWAY, MONITORING, REDIS, STACK
 
 REMEMBERED = 80
-"""Deployments with which a gateway without Redis still remembers failures: measured, 80 work and 100 do not."""
+"""Deployments with which a gateway without Redis still remembers failures: measured, 80 work and
+100 do not."""
 
 
 def check_secrets(model: Catalogue, secrets: frozenset[str], report: Report) -> None:
@@ -34,8 +35,13 @@ def check_secrets(model: Catalogue, secrets: frozenset[str], report: Report) -> 
             wanted.append((settings.email.password_env, "e-mail for alerts needs", path))
     for name, what, path in wanted:
         if name is not None and name not in secrets:
-            hint = did_you_mean(name, secrets) or f"export {name}, define it in llm_secrets, or remove {path[-1]}"
-            report.error("secret-undefined", f"{what} secret {name}, which is not defined", path, hint)
+            hint = (
+                did_you_mean(name, secrets)
+                or f"export {name}, define it in llm_secrets, or remove {path[-1]}"
+            )
+            report.error(
+                "secret-undefined", f"{what} secret {name}, which is not defined", path, hint
+            )
 
 
 def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, report: Report) -> None:
@@ -58,7 +64,8 @@ def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, repo
         if seconds > timeouts.door_s:
             report.error(
                 "invalid-value",
-                f"an attempt may take {seconds:g} s, but the front end gives up after {timeouts.door_s} s",
+                f"an attempt may take {seconds:g} s, but the front end gives up after"
+                f" {timeouts.door_s} s",
                 path,
                 "raise llm_gateway.timeouts.door_s, or lower this",
             )
@@ -74,22 +81,35 @@ def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, repor
     clients = [name for name, client in model.clients.items() if client.rpm]
     warnings: list[tuple[Path, str]] = []
     if processes > 1 and clients:
-        message = f'each of the gateway\'s {processes} processes counts rpm of client "{clients[0]}" on its own, '
+        message = (
+            f'each of the gateway\'s {processes} processes counts rpm of client "{clients[0]}" on'
+            " its own, "
+        )
         warnings.append((("clients", clients[0], "rpm"), f"{message}so the limit is multiplied"))
     if processes > 1 and limited:
         key = "rpm" if limited[0].model.rpm else "tpm"
-        message = f'each of the gateway\'s {processes} processes counts {key} of "{limited[0].model.name}" on its own, '
+        message = (
+            f"each of the gateway's {processes} processes counts {key} of"
+            f' "{limited[0].model.name}" on its own, '
+        )
         warnings.append(((*limited[0].path, key), f"{message}so the limit is multiplied"))
     if len(members) >= REMEMBERED:
-        message = f"with {len(members)} deployments the gateway forgets failures before it can act on them, "
+        message = (
+            f"with {len(members)} deployments the gateway forgets failures before it can act on"
+            " them, "
+        )
         warnings.append((("providers",), f"{message}so failed deployments keep getting requests"))
     for path, message in warnings:
         hint = f"put a host into {REDIS}"
         report.warning("redis-advised", message, path, hint, key=True)
 
 
-def check_stack(model: Catalogue, stack: Sequence[str], inventory: Inventory, report: Report) -> None:
-    """Hosts of our groups that are outside the top group: they would be compiled for, but never reached."""
+def check_stack(
+    model: Catalogue, stack: Sequence[str], inventory: Inventory, report: Report
+) -> None:
+    """Hosts of our groups that are outside the top group: they would be compiled for, but never
+    reached.
+    """
     members = set(stack)
     groups: dict[str, Path] = {GATEWAY: (), REDIS: (), MONITORING: ()}
     for name, provider in model.providers.items():
@@ -104,12 +124,19 @@ def check_stack(model: Catalogue, stack: Sequence[str], inventory: Inventory, re
 
 
 def check_versions(
-    model: Catalogue, resolved: Resolved, locks: Mapping[str, frozenset[str]], report: Report, *, sound: bool
+    model: Catalogue,
+    resolved: Resolved,
+    locks: Mapping[str, frozenset[str]],
+    report: Report,
+    *,
+    sound: bool,
 ) -> None:
-    """Versions that are too old, cannot be checked, or are not said of an engine that is deployed."""
+    """Versions that are too old, cannot be checked, or are not said of an engine that is
+    deployed.
+    """
     if model.versions is None:
         if sound:
-            message = "llm_versions is not set, so no version is pinned"
+            message = "llm_versions is not defined, so no version is pinned"
             report.error("missing-key", message, ("versions",), "see group_vars/all/versions.yml")
         return
     deployed = {member.engine.role for member in resolved.all() if member.host}
@@ -124,10 +151,16 @@ def check_versions(
         version, path = entry.version, (*path, "version")
         known = locks.get(component)
         if least := below_floor(component, version):
-            message = f"{component} {version} is below {least}, the minimum version without known vulnerabilities"
+            message = (
+                f"{component} {version} is below {least}, the minimum version without known"
+                " vulnerabilities"
+            )
             report.error("version-unsafe", message, path, f"use {least} or newer")
         elif known is not None and version not in known:
             message = f"{component} {version} has no lock file, so its packages cannot be verified"
             listed = ", ".join(sorted(known)) or "none"
-            hint = f"versions with a lock file: {listed}; roles/{component}/README.md explains how to add one"
+            hint = (
+                f"versions with a lock file: {listed}; roles/{component}/README.md explains how to"
+                " add one"
+            )
             report.error("version-without-lock", message, path, hint)

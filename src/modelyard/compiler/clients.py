@@ -12,12 +12,16 @@ from modelyard.names import OWN_SECRETS, SHORTEST_CLIENT_KEY, engine_secret
 
 
 def check_clients(
-    catalogue: Catalogue, public: Collection[str], resolved: Resolved, short: Collection[str], report: Report
+    catalogue: Catalogue,
+    public: Collection[str],
+    resolved: Resolved,
+    short: Collection[str],
+    report: Report,
 ) -> None:
     """Names that do not exist, secrets that are used elsewhere.
 
-    `public` are all names that clients can ask for, those of refused models too, `short` the secrets that are defined
-    and too short.
+    `public` are all names that clients can ask for, those of refused models too, `short` the
+    secrets that are defined and too short.
     """
     owners = dict(other_secrets(catalogue))
     for name, client in catalogue.clients.items():
@@ -33,7 +37,8 @@ def check_clients(
         elif client.secret in short:
             report.error(
                 "secret-too-short",
-                f'{client.secret}, the key of client "{name}", has fewer than {SHORTEST_CLIENT_KEY} characters',
+                f'{client.secret}, the key of client "{name}", has fewer than {SHORTEST_CLIENT_KEY}'
+                " characters",
                 (*path, "secret"),
                 "hosts store its hash, from which a short key could be guessed; delete it where "
                 "it is defined, and one is generated",

@@ -1,8 +1,9 @@
 """The gateway's document (LiteLLM's config.yaml as data), with its invariants asserted.
 
-Why it looks like this, all measured with the pinned release: flat chains and `max_fallbacks: 1`, because
-nested chains are not walked in the order they are written; no retries, because the next step is the retry;
-`allowed_fails: 1`, because with more than that a group of one is never left alone while it is down.
+Why it looks like this, all measured with the pinned release: flat chains and `max_fallbacks: 1`,
+because nested chains are not walked in the order they are written; no retries, because the next
+step is the retry; `allowed_fails: 1`, because with more than that a group of one is never left
+alone while it is down.
 """
 
 from __future__ import annotations
@@ -16,11 +17,19 @@ from modelyard.catalogue.gateway import Gateway
 from modelyard.compiler.chains import SECTIONS, Section
 from modelyard.compiler.resolve import Deployment
 from modelyard.compiler.routes import Route
-from modelyard.names import GATEWAY_USER, LOOPBACK, MASTER_KEY, REDIS_NAMESPACE, REDIS_PASSWORD, url_host
+from modelyard.names import (
+    GATEWAY_USER,
+    LOOPBACK,
+    MASTER_KEY,
+    REDIS_NAMESPACE,
+    REDIS_PASSWORD,
+    url_host,
+)
 
 PARALLEL_WITH_LIMITS = 1000
-"""`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or 6/1000 of
-tpm) as the number of requests allowed at once and answers 429 at the next one, without a queue."""
+"""`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or
+6/1000 of tpm) as the number of requests allowed at once and answers 429 at the next one, without a
+queue."""
 
 
 COLD_LOAD_S = 300
@@ -28,7 +37,8 @@ COLD_LOAD_S = 300
 from a disk that reads 200 MB/s take 200 s, and a model that is being read is not a dead backend."""
 
 CACHED_CALLS = ("acompletion", "atext_completion", "aembedding", "aresponses")
-"""What answers are kept of: requests in JSON. Of a form the guard does not see enough to tell two apart."""
+"""What answers are kept of: requests in JSON. Of a form the guard does not see enough to tell two
+apart."""
 
 PASSED = (
     "audio",
@@ -48,8 +58,8 @@ PASSED = (
     "verbosity",
     "web_search_options",
 )
-"""Fields that the gateway refuses or drops on some paths where it does not know the model. Whether a model has them is
-the engine's to say."""
+"""Fields that the gateway refuses or drops on some paths where it does not know the model. Whether
+a model has them is the engine's to say."""
 
 UNTAGGED = "default"
 """The gateway's own tag for deployments that take requests whose tag no deployment has."""
@@ -76,7 +86,9 @@ def api_base(deployment: Deployment, view: View) -> str:
 
 
 def timeouts(deployment: Deployment, gateway: Gateway) -> tuple[float, float]:
-    """Seconds an attempt may take and a stream may be silent: the model's, else the provider's, else the gateway's."""
+    """Seconds an attempt may take and a stream may be silent: the model's, else the provider's,
+    else the gateway's.
+    """
     model, provider = deployment.model, deployment.provider
     timeout = model.timeout or provider.timeout or gateway.timeouts.request_s
     silence = gateway.timeouts.stream_s
@@ -86,7 +98,13 @@ def timeouts(deployment: Deployment, gateway: Gateway) -> tuple[float, float]:
 
 
 def emit_deployment(
-    deployment: Deployment, view: View, gateway: Gateway, *, weighted: bool, last: bool, tags: Sequence[str]
+    deployment: Deployment,
+    view: View,
+    gateway: Gateway,
+    *,
+    weighted: bool,
+    last: bool,
+    tags: Sequence[str],
 ) -> dict[str, Any]:
     """One entry of `model_list`. `last`: it has no fallback, so it is never cooled down."""
     model = deployment.model
@@ -103,8 +121,9 @@ def emit_deployment(
     if prefix == "openai":
         params["allowed_openai_params"] = list(PASSED)
     if deployment.provider.engine and deployment.provider.engine.closes_connections:
-        # llama-server gives every connection a thread for as long as it is kept, and closes it under the next request:
-        # measured with 20 requests a second beside one stream, 3 of 500 failed and streams were 20 times slower.
+        # llama-server gives every connection a thread for as long as it is kept, and closes it
+        # under the next request: measured with 20 requests a second beside one stream, 3 of 500
+        # failed and streams were 20 times slower.
         params["extra_headers"] = {"Connection": "close"}
     if last:
         # Otherwise two transient errors would refuse every request for half a minute, without a
@@ -131,12 +150,13 @@ def emit_deployment(
 def emit_tags(members: Sequence[Deployment]) -> list[list[str]]:
     """The tags of each of one name's deployments, once any model has some.
 
-    A name none of whose deployments is untagged would refuse a request with another tag (401), even as a step of a
-    chain; so all of them take it then.
+    A name none of whose deployments is untagged would refuse a request with another tag (401), even
+    as a step of a chain; so all of them take it then.
     """
     tagged = all(member.model.tags for member in members)
     return [
-        [*member.model.tags, UNTAGGED] if tagged or not member.model.tags else member.model.tags for member in members
+        [*member.model.tags, UNTAGGED] if tagged or not member.model.tags else member.model.tags
+        for member in members
     ]
 
 
@@ -158,8 +178,9 @@ LABELS_OF_CLIENTS = (
     "user_agent",
     "user_email",
 )
-"""Labels that the gateway's metrics do without: clients choose some of their values, so Prometheus would get a new
-series from whoever sends another `User-Agent`; the others are people, or always empty without a database."""
+"""Labels that the gateway's metrics do without: clients choose some of their values, so Prometheus
+would get a new series from whoever sends another `User-Agent`; the others are people, or always
+empty without a database."""
 
 
 def last_steps(routes: Sequence[Route]) -> set[str]:
@@ -168,12 +189,20 @@ def last_steps(routes: Sequence[Route]) -> set[str]:
 
 
 def is_never_cooled(members: Sequence[Deployment], lasts: Collection[str]) -> bool:
-    """Whether the gateway never cools down the deployments of one name: the last step of a chain, on its own."""
+    """Whether the gateway never cools down the deployments of one name: the last step of a chain,
+    on its own.
+    """
     return len(members) == 1 and members[0].model.name in lasts
 
 
 def emit_router_settings(
-    routes: Sequence[Route], gateway: Gateway, view: View, redis_port: int, *, tagged: bool, limited: bool
+    routes: Sequence[Route],
+    gateway: Gateway,
+    view: View,
+    redis_port: int,
+    *,
+    tagged: bool,
+    limited: bool,
 ) -> dict[str, Any]:
     """The chains, and how the gateway tries their steps."""
     router: dict[str, Any] = {
@@ -185,7 +214,8 @@ def emit_router_settings(
         "fallbacks": emit_chains(routes, "fallbacks"),
     }
     for section in SECTIONS[1:]:
-        # For all names or for none: once the section is there, the gateway uses nothing else for these errors.
+        # For all names or for none: once the section is there, the gateway uses nothing else for
+        # these errors.
         if any(route.tried(section) != route.attempts for route in routes):
             router[section] = emit_chains(routes, section)
     if tagged:
@@ -201,7 +231,9 @@ def emit_router_settings(
                 "group_name": route.name,
                 "models": list(route.attempts[: route.heads]),
                 "routing_strategy": "priority",
-                "model_priorities": {name: rank for rank, name in enumerate(route.attempts[: route.heads], start=1)},
+                "model_priorities": {
+                    name: rank for rank, name in enumerate(route.attempts[: route.heads], start=1)
+                },
             }
             for route in capabilities
         ]
@@ -250,23 +282,29 @@ def emit_document(
     view: View,
     redis_port: int,
 ) -> dict[str, Any]:
-    """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an invariant."""
+    """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an
+    invariant.
+    """
     model_list: list[dict[str, Any]] = []
     lasts = last_steps(routes)
     everything = [member for members in deployments.values() for member in members]
     any_tags = any(member.model.tags for member in everything)
     any_limits = any(member.model.rpm or member.model.tpm for member in everything)
     for members in deployments.values():
-        # One entry with a weight and one without: the gateway would never choose the latter. And where there
-        # are limits but no weights it takes the limits for weights.
-        weighted = len(members) > 1 and any(m.model.weight or m.model.rpm or m.model.tpm for m in members)
+        # One entry with a weight and one without: the gateway would never choose the latter. And
+        # where there are limits but no weights it takes the limits for weights.
+        weighted = len(members) > 1 and any(
+            m.model.weight or m.model.rpm or m.model.tpm for m in members
+        )
         last = is_never_cooled(members, lasts)
         tags = emit_tags(members) if any_tags else [[]] * len(members)
         model_list.extend(
             emit_deployment(member, view, gateway, weighted=weighted, last=last, tags=own)
             for member, own in zip(members, tags, strict=True)
         )
-    router = emit_router_settings(routes, gateway, view, redis_port, tagged=any_tags, limited=any_limits)
+    router = emit_router_settings(
+        routes, gateway, view, redis_port, tagged=any_tags, limited=any_limits
+    )
     settings = emit_library_settings(gateway, view, redis_port)
     general: dict[str, Any] = {
         "master_key": f"os.environ/{MASTER_KEY}",
@@ -286,17 +324,21 @@ def emit_document(
 
 
 def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) -> None:
-    """What must hold for every document ever emitted, whatever the catalogue. Raises AssertionError.
+    """What must hold for every document ever emitted, whatever the catalogue. Raises
+    AssertionError.
 
-    Ids are unique; every name used exists; no chain repeats a name or contains its own head; what can be
-    called is exactly the public names; weights and tags stand at all of a name's deployments or at none; a limit per
-    minute is not one on parallel requests; no key stands in the document itself.
+    Ids are unique; every name used exists; no chain repeats a name or contains its own head; what
+    can be called is exactly the public names; weights and tags stand at all of a name's deployments
+    or at none; a limit per minute is not one on parallel requests; no key stands in the document
+    itself.
     """
     entries = document["model_list"]
     router = document["router_settings"]
     ids = [entry["model_info"]["id"] for entry in entries]
     if len(ids) != len(set(ids)):
-        raise AssertionError(f"duplicate deployment ids: {sorted({i for i in ids if ids.count(i) > 1})}")
+        raise AssertionError(
+            f"duplicate deployment ids: {sorted({i for i in ids if ids.count(i) > 1})}"
+        )
     models = {entry["model_name"] for entry in entries}
     groups = {group["group_name"]: group["models"] for group in router.get("routing_groups", [])}
     aliases = router.get("model_group_alias", {})
@@ -308,9 +350,15 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
             raise AssertionError(f"alias {alias} points at {target}, which is not in model_list")
     callable_names = [*models, *groups, *aliases]
     if sorted(callable_names) != sorted(public_names):
-        raise AssertionError(f"callable are {sorted(callable_names)}, public are {sorted(public_names)}")
+        raise AssertionError(
+            f"callable are {sorted(callable_names)}, public are {sorted(public_names)}"
+        )
     _assert_chains(router, set(callable_names), models)
-    taggable = {entry["model_name"] for entry in entries if UNTAGGED in entry["litellm_params"].get("tags", ())}
+    taggable = {
+        entry["model_name"]
+        for entry in entries
+        if UNTAGGED in entry["litellm_params"].get("tags", ())
+    }
     if router.get("enable_tag_filtering") and taggable != models:
         raise AssertionError(f"a request with a tag is refused by {sorted(models - taggable)}")
     _assert_entries(entries)
@@ -324,9 +372,13 @@ def _assert_chains(router: Mapping[str, Any], names: set[str], models: set[str])
         for entry in router.get(section, []):
             for head, chain in entry.items():
                 if head not in names or not chain or len(chain) != len(set(chain)) or head in chain:
-                    raise AssertionError(f"chain of {head} is empty, repeats a step or contains itself: {chain}")
+                    raise AssertionError(
+                        f"chain of {head} is empty, repeats a step or contains itself: {chain}"
+                    )
                 if not set(chain) <= models:
-                    raise AssertionError(f"chain of {head} leaves model_list: {sorted(set(chain) - models)}")
+                    raise AssertionError(
+                        f"chain of {head} leaves model_list: {sorted(set(chain) - models)}"
+                    )
 
 
 def _assert_entries(entries: Sequence[Mapping[str, Any]]) -> None:
@@ -335,9 +387,13 @@ def _assert_entries(entries: Sequence[Mapping[str, Any]]) -> None:
         if params["api_key"] != "none" and not params["api_key"].startswith("os.environ/"):
             raise AssertionError(f"{entry['model_info']['id']} contains a key")
         if ("rpm" in params or "tpm" in params) and "max_parallel_requests" not in params:
-            raise AssertionError(f"{entry['model_info']['id']} has a limit that limits parallel requests too")
+            raise AssertionError(
+                f"{entry['model_info']['id']} has a limit that limits parallel requests too"
+            )
     weighted: dict[str, bool] = {}
     for entry in entries:
         name, has_weight = entry["model_name"], "weight" in entry["litellm_params"]
         if weighted.setdefault(name, has_weight) != has_weight:
-            raise AssertionError(f"some deployments of {name} have no weight, so they would get no requests")
+            raise AssertionError(
+                f"some deployments of {name} have no weight, so they would get no requests"
+            )

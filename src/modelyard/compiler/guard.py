@@ -30,15 +30,21 @@ def emit_rules(
         "password_env": REDIS_PASSWORD,
         "namespace": REDIS_NAMESPACE,
     }
-    health = {deployment.id: url for deployment in everything if (url := health_url(deployment, view))}
+    health = {
+        deployment.id: url for deployment in everything if (url := health_url(deployment, view))
+    }
     addresses = {urlsplit(api_base(deployment, view)).netloc for deployment in everything}
     return {
         "public_names": [route.name for route in routes],
         # Of a capability, one model that may read more is enough.
-        "text_only": [route.name for route in routes if blind.issuperset(route.attempts[: route.heads])],
+        "text_only": [
+            route.name for route in routes if blind.issuperset(route.attempts[: route.heads])
+        ],
         "cached": gateway.cache.enabled,
         # Sorted, so that the order of the classes is not a change of the release.
-        "limits": dict(sorted(gateway.limits.model_dump(include=set(GuardLimits.model_fields)).items())),
+        "limits": dict(
+            sorted(gateway.limits.model_dump(include=set(GuardLimits.model_fields)).items())
+        ),
         "health": health,
         "hidden": sorted(addresses | {deployment.id for deployment in everything}),
         "redis": redis if view.redis_address is not None else None,
@@ -46,10 +52,14 @@ def emit_rules(
 
 
 def reads_text_only(deployment: Deployment) -> bool:
-    """Whether a model is known to read nothing but text. Of what runs elsewhere nothing is known."""
+    """Whether a model is known to read nothing but text. Of what runs elsewhere nothing is
+    known.
+    """
     if deployment.provider.group is None or deployment.engine.sight is None:
         return False
-    return not any(option.lower().startswith(deployment.engine.sight) for option in deployment.base.options)
+    return not any(
+        option.lower().startswith(deployment.engine.sight) for option in deployment.base.options
+    )
 
 
 def health_url(deployment: Deployment, view: View) -> str | None:

@@ -23,7 +23,8 @@ OTHER_VARIABLES = (
     "llm_report",
     "llm_graph",
 )
-"""llm_* variables that are not part of the catalogue: overrides, a host's address and GPUs, and settings of a run."""
+"""llm_* variables that are not part of the catalogue: overrides, a host's address and GPUs, and
+settings of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,12 @@ class Host:
 class Inventory:
     """A snapshot of an inventory.
 
-    `secrets` are the names of the secrets that are defined somewhere, `short` those that are too short for a client's
-    key, `ineffective` the places that set a variable without effect, `locks` by role the versions
-    whose packages can be checked (a role that is missing: not known).
-    `others` are the variables that the inventory and the command line set beside `llm_*`, `role_variables` by role
-    those that it takes (roles that could be meant by one of `others`).
-    `away` are providers that get no requests for now, as if none of their models ran.
+    `secrets` are the names of the secrets that are defined somewhere, `short` those that are too
+    short for a client's key, `ineffective` the places that set a variable without effect, `locks`
+    by role the versions whose packages can be checked (a role that is missing: not known). `others`
+    are the variables that the inventory and the command line set beside `llm_*`, `role_variables`
+    by role those that it takes (roles that could be meant by one of `others`). `away` are providers
+    that get no requests for now, as if none of their models ran.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -68,8 +69,12 @@ class Findings:
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
-    def refuse(self, code: str, message: str, path: Path = (), origin: Origin | None = None, hint: str = "") -> None:
-        """Add an error about something else than a place in the catalogue; `path` begins with a variable."""
+    def refuse(
+        self, code: str, message: str, path: Path = (), origin: Origin | None = None, hint: str = ""
+    ) -> None:
+        """Add an error about something else than a place in the catalogue; `path` begins with a
+        variable.
+        """
         self.diagnostics.append(Diagnostic(code, "error", message, path, origin, hint))
 
     @property

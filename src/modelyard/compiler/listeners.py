@@ -1,4 +1,6 @@
-"""Everything that listens on a host, for preflight and the firewall, and whether two listeners want one port."""
+"""Everything that listens on a host, for preflight and the firewall, and whether two listeners want
+one port.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class EngineServices:
     def of(self, deployment: Deployment) -> str:
         """Return the service whose process serves a deployment."""
         engine = deployment.engine
-        return self.named(engine, deployment.provider_name if engine.per_provider else deployment.base.name)
+        return self.named(
+            engine, deployment.provider_name if engine.per_provider else deployment.base.name
+        )
 
     def named(self, engine: Engine, name: str) -> str:
         """Return the service of the instance that is named after a model or a provider."""
@@ -48,7 +52,9 @@ class EngineServices:
 
 
 def instance_names(name: str, provider: Provider) -> list[str]:
-    """Return what a provider's instances are named after: its models, or where one process serves all, itself."""
+    """Return what a provider's instances are named after: its models, or where one process serves
+    all, itself.
+    """
     if provider.engine and provider.engine.per_provider:
         return [name]
     return [model.name for model in provider.models if not model.adapter_of]
@@ -58,8 +64,9 @@ def instance_names(name: str, provider: Provider) -> list[str]:
 class Listener:
     """A port on some addresses of a host.
 
-    `what` is its name in messages, `role` the one whose callers may connect, `path` where the port is set. Of an engine
-    `deployments` are what is served there, and `model` is the path of the model whose process it is, if there is one.
+    `what` is its name in messages, `role` the one whose callers may connect, `path` where the port
+    is set. Of an engine `deployments` are what is served there, and `model` is the path of the
+    model whose process it is, if there is one.
     """
 
     service: str
@@ -73,7 +80,11 @@ class Listener:
 
 
 def listeners(
-    host: str, catalogue: Catalogue, topology: Topology, services: EngineServices, deployments: Sequence[Deployment]
+    host: str,
+    catalogue: Catalogue,
+    topology: Topology,
+    services: EngineServices,
+    deployments: Sequence[Deployment],
 ) -> list[Listener]:
     """Return everything that listens on a host. `deployments` are those of its engines."""
     return [
@@ -87,7 +98,9 @@ def listeners(
 def _of_redis(gateway: Gateway, host: str, topology: Topology) -> Iterator[Listener]:
     if host == topology.redis:
         path = ("gateway", "redis", "port")
-        yield Listener("redis", "redis", "redis", topology.redis_listen(host), gateway.redis.port, path)
+        yield Listener(
+            "redis", "redis", "redis", topology.redis_listen(host), gateway.redis.port, path
+        )
 
 
 def _of_engines(
@@ -118,7 +131,9 @@ def _of_gateway(gateway: Gateway, host: str, topology: Topology) -> Iterator[Lis
     for slot, port in gateway.slots.model_dump().items():
         path = ("gateway", "slots", slot)
         yield Listener(f"litellm@{slot}", "litellm", f"gateway slot {slot}", [LOOPBACK], port, path)
-    yield Listener("haproxy", "haproxy", "the front end", gateway.listen, gateway.port, ("gateway", "port"))
+    yield Listener(
+        "haproxy", "haproxy", "the front end", gateway.listen, gateway.port, ("gateway", "port")
+    )
 
 
 def _of_monitoring(catalogue: Catalogue, host: str, topology: Topology) -> Iterator[Listener]:
@@ -139,7 +154,11 @@ def _of_monitoring(catalogue: Catalogue, host: str, topology: Topology) -> Itera
 
 def exporter_hosts(kind: str, topology: Topology) -> Sequence[str | None]:
     """Return the hosts that have the metrics of a kind; `gateway` are those of the front end."""
-    where = {"gateway": topology.gateways, "redis": (topology.redis,), "blackbox": (topology.monitoring,)}
+    where = {
+        "gateway": topology.gateways,
+        "redis": (topology.redis,),
+        "blackbox": (topology.monitoring,),
+    }
     return where.get(kind, topology.hosts)
 
 
@@ -160,34 +179,53 @@ class _Clash:
 
     def tell(self, report: Report) -> None:
         more = f" and {len(self.hosts) - 1} more" if len(self.hosts) > 1 else ""
-        message = f"{self.one} and {self.other.what} both use port {self.other.port} on {self.hosts[0]}{more}"
+        message = (
+            f"{self.one} and {self.other.what} both use port {self.other.port} on"
+            f" {self.hosts[0]}{more}"
+        )
         own_ports = types_of(lambda engine: not engine.per_provider, "or").replace("`", "")
-        hint = self.hint or f"give one of them another port; a model of {own_ports} can have its own port"
+        hint = (
+            self.hint
+            or f"give one of them another port; a model of {own_ports} can have its own port"
+        )
         report.error("port-clash", message, self.other.path, hint)
 
 
 def check_ports(
-    catalogue: Catalogue, resolved: Resolved, topology: Topology, report: Report, broken: frozenset[Path]
+    catalogue: Catalogue,
+    resolved: Resolved,
+    topology: Topology,
+    report: Report,
+    broken: frozenset[Path],
 ) -> None:
-    """Report two listeners on one host and port, whatever their addresses: logs could not tell them apart."""
+    """Report two listeners on one host and port, whatever their addresses: logs could not tell them
+    apart.
+    """
     by_host: dict[str, list[Deployment]] = {}
     for deployment in resolved.all():
         # An adapter is served by the process of its base model.
-        if deployment.host is not None and deployment.path not in broken and deployment.model.adapter_of is None:
+        if (
+            deployment.host is not None
+            and deployment.path not in broken
+            and deployment.model.adapter_of is None
+        ):
             by_host.setdefault(deployment.host, []).append(deployment)
     services = EngineServices(catalogue)
     clashes: dict[tuple[str, str, int], _Clash] = {}
     for host in topology.hosts:
         # A model is easier to move than what is there once, so it is the second of two.
         wanted = sorted(
-            listeners(host, catalogue, topology, services, by_host.get(host, [])), key=lambda one: one.role in ROLES
+            listeners(host, catalogue, topology, services, by_host.get(host, [])),
+            key=lambda one: one.role in ROLES,
         )
         _find_clashes(host, wanted, clashes)
     for clash in clashes.values():
         clash.tell(report)
 
 
-def _find_clashes(host: str, wanted: Sequence[Listener], clashes: dict[tuple[str, str, int], _Clash]) -> None:
+def _find_clashes(
+    host: str, wanted: Sequence[Listener], clashes: dict[tuple[str, str, int], _Clash]
+) -> None:
     """Add the clashes of one host to `clashes`."""
     taken = {one.port for one in wanted}
     owner: dict[int, Listener] = {}

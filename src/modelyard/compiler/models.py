@@ -1,4 +1,6 @@
-"""Keys of a model that need something else to make sense: its provider, its engine, the model it belongs to."""
+"""Keys of a model that need something else to make sense: its provider, its engine, the model it
+belongs to.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantizat
 """Keys that a LoRA adapter shares with the model it belongs to."""
 
 
-def check_model(name: str, provider: Provider, model: Model, at: Path, sound: bool, error: Any) -> None:
+def check_model(
+    name: str, provider: Provider, model: Model, at: Path, sound: bool, error: Any
+) -> None:
     """Keys that need something else to make sense."""
     written = model.model_fields_set
     if provider.group is None:
@@ -45,7 +49,11 @@ def check_model(name: str, provider: Provider, model: Model, at: Path, sound: bo
         _check_adapter(name, provider, model, at, error)
     _check_source(name, provider.type, engine, model, at, sound, error)
     called = "served_name" if model.served_name else "name"
-    texts = {called: [model.served], "options": model.options.values(), "quantization": [model.quantization]}
+    texts = {
+        called: [model.served],
+        "options": model.options.values(),
+        "quantization": [model.quantization],
+    }
     for key, values in texts.items():
         for word in PLACEHOLDERS:
             if any(word in str(value) for value in values):
@@ -60,7 +68,8 @@ def check_model(name: str, provider: Provider, model: Model, at: Path, sound: bo
         if option in reserved:
             error(
                 "invalid-value",
-                f'option "{option}" of "{model.name}" is set by the unit, or reaches outside its sandbox',
+                f'option "{option}" of "{model.name}" is set by the unit, or reaches outside its'
+                " sandbox",
                 (*at, "options", option),
                 "use the model's own keys: port, source, served_name, context_length, quantization",
                 key=True,
@@ -72,22 +81,27 @@ def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error:
     if model.adapter_of not in bases:
         error(
             "unknown-model",
-            f'"{model.name}" is an adapter of "{model.adapter_of}", which is not another model of "{name}"',
+            f'"{model.name}" is an adapter of "{model.adapter_of}", which is not another model of'
+            f' "{name}"',
             (*at, "adapter_of"),
-            did_you_mean(str(model.adapter_of), bases) or f"models of {name}: {listing(bases) or 'none'}",
+            did_you_mean(str(model.adapter_of), bases)
+            or f"models of {name}: {listing(bases) or 'none'}",
         )
     for key in BASE_MODELS:
         if getattr(model, key):
             error(
                 "invalid-value",
-                f'{key} has no effect on "{model.name}": an adapter uses that of "{model.adapter_of}"',
+                f'{key} has no effect on "{model.name}": an adapter uses that of'
+                f' "{model.adapter_of}"',
                 (*at, key),
                 "remove it",
                 key=True,
             )
 
 
-def _check_source(name: str, kind: str, engine: Engine, model: Model, at: Path, sound: bool, error: Any) -> None:
+def _check_source(
+    name: str, kind: str, engine: Engine, model: Model, at: Path, sound: bool, error: Any
+) -> None:
     """A GGUF file or a directory, as the engine takes it."""
     source, directory = model.source, engine.takes == "directory"
     if source is None:
@@ -96,19 +110,36 @@ def _check_source(name: str, kind: str, engine: Engine, model: Model, at: Path, 
                 "missing-key",
                 f'model "{model.name}" of provider "{name}" has no source',
                 at,
-                "add source: {path: /...} or source: {repo: OWNER/NAME, revision: COMMIT}"
-                if directory
-                else "add source: {path: /...} or source: {url: ..., sha256: ...}",
+                (
+                    "add source: {path: /...} or source: {repo: OWNER/NAME, revision: COMMIT}"
+                    if directory
+                    else "add source: {path: /...} or source: {url: ..., sha256: ...}"
+                ),
             )
         return
     problem = ""
     if directory and source.url is not None:
-        problem, hint = f"{engine.title} needs a directory, not a single file", "name a path or a repo"
+        problem, hint = (
+            f"{engine.title} needs a directory, not a single file",
+            "name a path or a repo",
+        )
     elif directory and source.file is not None:
-        problem, hint = f"{engine.title} fetches the whole repository, not a single file", "remove file"
+        problem, hint = (
+            f"{engine.title} fetches the whole repository, not a single file",
+            "remove file",
+        )
     elif directory and source.sha256 is not None:
         problem, hint = "a directory has no checksum", "remove sha256"
     elif not directory and source.repo is not None and source.file is None:
-        problem, hint = f"{kind} needs one file of the repository", "add file, the name of a .gguf file in it"
+        problem, hint = (
+            f"{kind} needs one file of the repository",
+            "add file, the name of a .gguf file in it",
+        )
     if problem:
-        error("invalid-value", f'the source of "{model.name}": {problem}', (*at, "source"), hint, key=True)
+        error(
+            "invalid-value",
+            f'the source of "{model.name}": {problem}',
+            (*at, "source"),
+            hint,
+            key=True,
+        )

@@ -1,4 +1,6 @@
-"""Places the models of all hosts on the GPUs that the inventory declares (gpu/fit.py has the algorithm)."""
+"""Places the models of all hosts on the GPUs that the inventory declares (gpu/fit.py has the
+algorithm).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from modelyard.gpu.fit import Card, Memory, Part, Process, Refusal, largest, pla
 
 @dataclass(slots=True)
 class Load:
-    """One declared GPU, and the models on it with the MiB each takes there (None if not declared)."""
+    """One declared GPU, and the models on it with the MiB each takes there (None if not
+    declared).
+    """
 
     index: int
     gpu: Gpu
@@ -24,7 +28,9 @@ class Load:
 
 @dataclass(slots=True)
 class Placement:
-    """The GPUs of each host that declares some, and the GPUs (index or UUID) of each deployment by its id."""
+    """The GPUs of each host that declares some, and the GPUs (index or UUID) of each deployment by
+    its id.
+    """
 
     loads: dict[str, list[Load]] = field(default_factory=dict)
     gpus: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
@@ -36,7 +42,8 @@ def place_on_gpus(
     versions: Versions | None,
     report: Report,
 ) -> Placement:
-    """Place the models of every host of ours; on hosts that declare no GPUs only `gpus` as written is passed on.
+    """Place the models of every host of ours; on hosts that declare no GPUs only `gpus` as written
+    is passed on.
 
     A model whose engine is built for CPUs (`versions`) is not placed.
     """
@@ -49,7 +56,9 @@ def place_on_gpus(
         elif member.host is not None:
             # An adapter lives in the process of its base model.
             of = "" if member.engine.per_provider else member.base.name
-            by_host.setdefault(member.host, {}).setdefault((member.provider_name, of), []).append(member)
+            by_host.setdefault(member.host, {}).setdefault((member.provider_name, of), []).append(
+                member
+            )
     for host in dict.fromkeys([*declared, *by_host]):
         served = list(by_host.get(host, {}).values())
         processes = [_process(members) for members in served]
@@ -61,7 +70,10 @@ def place_on_gpus(
                 for index, (gpu, card) in enumerate(zip(declared[host], cards, strict=True))
             ]
         else:
-            placed, refusals = {index: process.gpus for index, process in enumerate(processes) if process.gpus}, []
+            placed, refusals = (
+                {index: process.gpus for index, process in enumerate(processes) if process.gpus},
+                [],
+            )
         for index, gpus in placed.items():
             out.gpus.update({member.id: gpus for member in served[index]})
         for refusal in refusals:
@@ -86,7 +98,11 @@ def _warn(member: Deployment, report: Report) -> None:
 
 def _process(members: Sequence[Deployment]) -> Process:
     provider = members[0].provider
-    parts = [Part(member.model.name, member.model.vram_mib) for member in members if member.model.adapter_of is None]
+    parts = [
+        Part(member.model.name, member.model.vram_mib)
+        for member in members
+        if member.model.adapter_of is None
+    ]
     if (at_once := members[0].engine.at_once(provider.settings)) is not None:
         parts = list(largest(parts, at_once))
     gpus = dict.fromkeys(gpu for member in members for gpu in member.model.gpus or ())
@@ -97,7 +113,9 @@ def _declared_card(index: int, gpu: Gpu) -> Card:
     # A MIG instance is found by its UUID alone.
     mig = gpu.uuid is not None and gpu.uuid.startswith("MIG-")
     names = (index, gpu.uuid) if gpu.uuid is not None else (index,)
-    return Card(gpu.uuid if mig and gpu.uuid else index, f"GPU {index}", names, Memory(gpu.memory_mib))
+    return Card(
+        gpu.uuid if mig and gpu.uuid else index, f"GPU {index}", names, Memory(gpu.memory_mib)
+    )
 
 
 def _tell(refusal: Refusal, members: Sequence[Deployment], report: Report) -> None:
@@ -116,6 +134,8 @@ def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
     for diagnostic in diagnostics:
         by_place.setdefault((diagnostic.code, diagnostic.path), []).append(diagnostic)
     return [
-        replace(same[0], message=f"{same[0].message} (and so on {len(same) - 1} more)") if len(same) > 1 else same[0]
+        replace(same[0], message=f"{same[0].message} (and so on {len(same) - 1} more)")
+        if len(same) > 1
+        else same[0]
         for same in by_place.values()
     ]

@@ -35,13 +35,20 @@ class Deployment:
 
     @property
     def base(self) -> Model:
-        """The model whose process serves this one: itself, or what it is an adapter of (if that exists)."""
-        return next((model for model in self.provider.models if model.name == self.model.adapter_of), self.model)
+        """The model whose process serves this one: itself, or what it is an adapter of (if that
+        exists).
+        """
+        return next(
+            (model for model in self.provider.models if model.name == self.model.adapter_of),
+            self.model,
+        )
 
     @property
     def engine(self) -> Engine:
         """What serves it. Only of a provider whose type is an engine's."""
-        assert self.provider.engine is not None, "callers ask only about deployments with a host or an engine"
+        assert self.provider.engine is not None, (
+            "callers ask only about deployments with a host or an engine"
+        )
         return self.provider.engine
 
     @property
@@ -58,7 +65,9 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something left out on purpose: a provider, or a model of it. `reason` is a sentence for the user."""
+    """Something left out on purpose: a provider, or a model of it. `reason` is a sentence for the
+    user.
+    """
 
     kind: str
     name: str
@@ -130,7 +139,13 @@ class _Resolver:
         report: Report,
         sound: bool,
     ) -> None:
-        self.groups, self.secrets, self.away, self.report, self.sound = groups, secrets, away, report, sound
+        self.groups, self.secrets, self.away, self.report, self.sound = (
+            groups,
+            secrets,
+            away,
+            report,
+            sound,
+        )
         self.out = Resolved()
         self.index = _model_indices(report.source.tree)
         self.running = _running(catalogue, groups)
@@ -171,13 +186,19 @@ class _Resolver:
             self.model(name, provider, model, at, hosts, reason)
 
     def left_out(self, name: str, provider: Provider, hosts: Sequence[str]) -> str:
-        """Why a provider is left out; empty if it is not. A secret that it lacks may be an error instead."""
+        """Why a provider is left out; empty if it is not. A secret that it lacks may be an error
+        instead.
+        """
         secret, at = provider.api_key_env, ("providers", name, "api_key_env")
         rival = self.running.get(provider.exclusive_group or "")
         if name in self.away:
             return "its model is being switched"
         if provider.status == "disabled":
-            return f'"{rival}" is active in {provider.exclusive_group}' if rival else "status: disabled"
+            return (
+                f'"{rival}" is active in {provider.exclusive_group}'
+                if rival
+                else "status: disabled"
+            )
         if provider.group is not None and not hosts:
             return f"no host in group {provider.group}"
         if secret in OWN_SECRETS:
@@ -202,11 +223,17 @@ class _Resolver:
             )
         return ""
 
-    def model(self, name: str, provider: Provider, model: Model, at: Path, hosts: list[str], reason: str) -> None:
+    def model(
+        self, name: str, provider: Provider, model: Model, at: Path, hosts: list[str], reason: str
+    ) -> None:
         """Place one model, or note why it is not there: `reason` is that of its provider."""
         check_model(name, provider, model, at, self.sound, self.report.error)
         asleep = reason
-        if not reason and provider.active is not None and (model.adapter_of or model.name) != provider.active:
+        if (
+            not reason
+            and provider.active is not None
+            and (model.adapter_of or model.name) != provider.active
+        ):
             asleep = f'"{provider.active}" is the active model of "{name}"'
             self.out.left_out.append(LeftOut("model", model.name, asleep, (model.name,), at))
         # An alternative that is switched off may have the name of the one that is on.
@@ -223,12 +250,18 @@ class _Resolver:
             self.out.disabled.discard(model.name)
 
     def absent(self, name: str, provider: Provider, model: str, asleep: str, *, own: bool) -> None:
-        """Note a public name whose model does not run. `own`: it is the model that is left out, not its provider."""
+        """Note a public name whose model does not run. `own`: it is the model that is left out, not
+        its provider.
+        """
         if model in self.out.deployments:
             return
         self.out.absent[model] = f'provider "{name}": {asleep}'
         disabled = provider.status == "disabled"
-        if own or name in self.away or (disabled and self.running.get(provider.exclusive_group or "")):
+        if (
+            own
+            or name in self.away
+            or (disabled and self.running.get(provider.exclusive_group or ""))
+        ):
             self.inactive[model] = None
         elif disabled:
             self.out.disabled.add(model)
@@ -242,7 +275,8 @@ class _Resolver:
         if model.weight is None or other_model.weight is None:
             self.report.error(
                 "duplicate-model",
-                f'"{model.name}" is also a model of "{other}" ({self.report.source.origin(other_path) or "?"})',
+                f'"{model.name}" is also a model of "{other}"'
+                f" ({self.report.source.origin(other_path) or '?'})",
                 (*at, "name"),
                 "rename one, or give both a weight to share the requests for this name",
             )
@@ -260,13 +294,23 @@ def is_keyed(provider: Provider) -> bool:
     return provider.group is not None and provider.engine is not None and provider.engine.keyed
 
 
-def _check_weights(catalogue: Catalogue, index: Mapping[tuple[str, str], int], report: Report) -> None:
+def _check_weights(
+    catalogue: Catalogue, index: Mapping[tuple[str, str], int], report: Report
+) -> None:
     """Weights of names that no second provider serves, not even a disabled one."""
-    served = Counter(model.name for provider in catalogue.providers.values() for model in provider.models)
+    served = Counter(
+        model.name for provider in catalogue.providers.values() for model in provider.models
+    )
     for name, provider in catalogue.providers.items():
         for model in provider.models:
             if model.weight is not None and served[model.name] == 1:
-                path: Path = ("providers", name, "models", index.get((name, model.name), 0), "weight")
+                path: Path = (
+                    "providers",
+                    name,
+                    "models",
+                    index.get((name, model.name), 0),
+                    "weight",
+                )
                 report.warning(
                     "no-effect",
                     f'only "{name}" serves "{model.name}", so its weight has no effect',
@@ -280,7 +324,11 @@ def _running(catalogue: Catalogue, groups: Mapping[str, Sequence[str]]) -> dict[
     """By exclusive group, the first provider that is active and has a host."""
     running: dict[str, str] = {}
     for name, provider in catalogue.providers.items():
-        if provider.exclusive_group is not None and provider.status == "active" and groups.get(provider.group or ""):
+        if (
+            provider.exclusive_group is not None
+            and provider.status == "active"
+            and groups.get(provider.group or "")
+        ):
             running.setdefault(provider.exclusive_group, name)
     return running
 
@@ -288,7 +336,11 @@ def _running(catalogue: Catalogue, groups: Mapping[str, Sequence[str]]) -> dict[
 def _check_exclusive(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], error: Any) -> None:
     owner: dict[tuple[str, str], str] = {}
     for name, provider in catalogue.providers.items():
-        if provider.exclusive_group is None or provider.group is None or provider.status == "disabled":
+        if (
+            provider.exclusive_group is None
+            or provider.group is None
+            or provider.status == "disabled"
+        ):
             continue
         for host in dict.fromkeys(groups.get(provider.group, ())):
             other = owner.setdefault((provider.exclusive_group, host), name)
@@ -302,7 +354,9 @@ def _check_exclusive(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], 
                 )
 
 
-def _hosts(name: str, provider: Provider, groups: Mapping[str, Sequence[str]], error: Any) -> list[str]:
+def _hosts(
+    name: str, provider: Provider, groups: Mapping[str, Sequence[str]], error: Any
+) -> list[str]:
     if provider.group is None:
         return []
     if provider.group not in groups:
@@ -310,7 +364,8 @@ def _hosts(name: str, provider: Provider, groups: Mapping[str, Sequence[str]], e
         define = f"define it in the inventory; it may be empty: {provider.group}: {{}}"
         error(
             "unknown-group",
-            f'provider "{name}" names group "{provider.group}", which the inventory does not define',
+            f'provider "{name}" names group "{provider.group}", which the inventory does not'
+            " define",
             ("providers", name, "group"),
             f"{near} Or {define}" if near else define,
         )
@@ -319,7 +374,13 @@ def _hosts(name: str, provider: Provider, groups: Mapping[str, Sequence[str]], e
 
 
 def _place(
-    name: str, provider: Provider, model: Model, hosts: list[str], secret: str | None, at: Path, error: Any
+    name: str,
+    provider: Provider,
+    model: Model,
+    hosts: list[str],
+    secret: str | None,
+    at: Path,
+    error: Any,
 ) -> list[Deployment]:
     if provider.group is None:
         return [Deployment(name, provider, model, None, secret, at)]
@@ -347,7 +408,9 @@ def _place(
 
 
 def _model_indices(tree: Any) -> dict[tuple[str, str], int]:
-    """Where each model stands in the tree as it was written (refused ones are cut out of the catalogue)."""
+    """Where each model stands in the tree as it was written (refused ones are cut out of the
+    catalogue).
+    """
     indices: dict[tuple[str, str], int] = {}
     providers = tree.get("providers")
     if isinstance(providers, Mapping):

@@ -1,4 +1,6 @@
-"""Warnings about routes: names without a fallback, fallbacks with less context, single points of failure."""
+"""Warnings about routes: names without a fallback, fallbacks with less context, single points of
+failure.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from modelyard.diagnostics import Report, listing
 
 
 class RouteChecks:
-    """What can be said once everything has its place. Only a chain that lost every step is an error."""
+    """What can be said once everything has its place. Only a chain that lost every step is an
+    error.
+    """
 
     def __init__(self, router: Router, gateways: frozenset[str], report: Report) -> None:
         self.router = router
@@ -22,7 +26,14 @@ class RouteChecks:
         self.report = report
 
     def add(
-        self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False, warning: bool = False
+        self,
+        code: str,
+        message: str,
+        path: Path,
+        hint: str = "",
+        *,
+        key: bool = False,
+        warning: bool = False,
     ) -> None:
         """Add a diagnostic at `path` below `llm_routing`; at the key itself with `key`."""
         tell = self.report.warning if warning else self.report.error
@@ -36,7 +47,10 @@ class RouteChecks:
             self.check_windows(route)
         self.check_single_points(models)
         public = {route.name for route in routes}
-        for section, names in (("capabilities", self.routing.capabilities), ("aliases", self.routing.aliases)):
+        for section, names in (
+            ("capabilities", self.routing.capabilities),
+            ("aliases", self.routing.aliases),
+        ):
             for name in names:
                 if name not in public:
                     self.add(
@@ -81,7 +95,9 @@ class RouteChecks:
             smaller = [
                 f'"{name}" ({length})'
                 for name in route.tried(section)[1:]
-                if window is not None and (length := self.models[name].context_length) is not None and length < window
+                if window is not None
+                and (length := self.models[name].context_length) is not None
+                and length < window
             ]
             if smaller and route.name in self.chains.of(section):
                 self.add(
@@ -89,7 +105,8 @@ class RouteChecks:
                     f'the chain of "{route.name}" ({window} tokens) has steps with a smaller '
                     f"context: {listing(smaller)}",
                     (section, route.name),
-                    "they refuse long conversations: raise context_length, or choose steps with at least as much",
+                    "they refuse long conversations: raise context_length, or choose steps with at"
+                    " least as much",
                     key=True,
                     warning=True,
                 )
@@ -100,7 +117,11 @@ class RouteChecks:
         # Where there is but one provider, no chain can do better.
         choice = len({deployment.provider_name for deployment in self.resolved.all()}) > 1
         for route in routes:
-            members = [deployment for name in route.attempts for deployment in self.resolved.deployments[name]]
+            members = [
+                deployment
+                for name in route.attempts
+                for deployment in self.resolved.deployments[name]
+            ]
             if len(route.attempts) == 1:
                 continue  # No fallback, which is reported elsewhere or intended.
             hosts = {deployment.host for deployment in members}
@@ -114,7 +135,8 @@ class RouteChecks:
             chains = "chain" if len(names) == 1 else "chains"
             self.add(
                 "single-point-of-failure",
-                f"every step of the {chains} of {listing(names)} is on {place}: if it fails, all of them fail",
+                f"every step of the {chains} of {listing(names)} is on {place}: if it fails, all of"
+                " them fail",
                 ("fallbacks", names[0]),
                 "add a step on another host or provider",
                 key=True,

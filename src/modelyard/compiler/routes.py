@@ -1,7 +1,7 @@
 """Which models answer for a public name, fallbacks included, in which order.
 
-Chains are expanded here, depth first, into one flat list per public name: the gateway only ever gets flat
-lists (nested ones it would walk neither depth first nor to the end).
+Chains are expanded here, depth first, into one flat list per public name: the gateway only ever
+gets flat lists (nested ones it would walk neither depth first nor to the end).
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Route:
     def behind(self, section: Section) -> tuple[str, ...]:
         """What the gateway has to be told: who is tried after the name itself has failed.
 
-        On ordinary errors it tries all heads by itself; on the others it leaves the group after the first.
+        On ordinary errors it tries all heads by itself; on the others it leaves the group after the
+        first.
         """
         return self.tried(section)[self.heads if section == "fallbacks" else 1 :]
 
@@ -61,9 +62,9 @@ class Router:
     def order(self, section: Section, heads: list[str]) -> dict[str, None]:
         """`heads`, then their fallbacks.
 
-        On an error with chains of its own, each head is followed by its chain of that kind before the next head is
-        tried: a model that takes longer requests goes before a sibling that may not. Heads without
-        one keep their ordinary chain.
+        On an error with chains of its own, each head is followed by its chain of that kind before
+        the next head is tried: a model that takes longer requests goes before a sibling that may
+        not. Heads without one keep their ordinary chain.
         """
         order: dict[str, None] = {}
         for head in heads:
@@ -76,7 +77,9 @@ class Router:
         return order
 
     def live(self, section: Section, heads: list[str]) -> tuple[str, ...]:
-        return tuple(step for step in self.order(section, heads) if step in self.resolved.deployments)
+        return tuple(
+            step for step in self.order(section, heads) if step in self.resolved.deployments
+        )
 
     def route(self, name: str, kind: Kind, heads: list[str], target: str | None) -> Route:
         return Route(
@@ -96,17 +99,23 @@ class Router:
 
     def stand_in(self, name: str) -> Route | None:
         """The route of a name whose model is switched off: the first of its chain answers. None if
-        none is left."""
+        none is left.
+        """
         attempts = self.live("fallbacks", [name])
         if not attempts:
             return None
-        long, refused = (tuple(dict.fromkeys((attempts[0], *self.live(section, [name])))) for section in SECTIONS[1:])
+        long, refused = (
+            tuple(dict.fromkeys((attempts[0], *self.live(section, [name]))))
+            for section in SECTIONS[1:]
+        )
         dropped = self.route(name, "model", [name], None).dropped
         return Route(name, "inactive", attempts, 1, dropped, long, refused)
 
     def build(self) -> list[Route]:
         routes = [self.route(name, "model", [name], None) for name in self.resolved.deployments]
-        stand_ins = {name: route for name in self.resolved.inactive if (route := self.stand_in(name))}
+        stand_ins = {
+            name: route for name in self.resolved.inactive if (route := self.stand_in(name))
+        }
         routes += stand_ins.values()
         for name in self.chains.routing.capabilities:
             routes.append(self.route(name, "capability", self.chains.expand(name), None))

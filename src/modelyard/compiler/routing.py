@@ -23,7 +23,8 @@ def build_routes(
     *,
     sound: bool,
 ) -> tuple[Route, ...]:
-    """Check the routing and expand it: models, then aliases and capabilities, in the catalogue's order.
+    """Check the routing and expand it: models, then aliases and capabilities, in the catalogue's
+    order.
 
     `declared` are all model names written anywhere, refused ones too. With `sound` false (something
     was refused before), what is merely absent is not reported.
@@ -54,5 +55,11 @@ def declared_names(tree: Mapping[str, Any]) -> frozenset[str]:
 def public_names(tree: Mapping[str, Any]) -> frozenset[str]:
     """Every name written in the tree that clients can ask for: models, aliases and capabilities."""
     routing = tree.get("routing")
-    sections = [routing.get(key) for key in ("aliases", "capabilities")] if isinstance(routing, Mapping) else []
-    return declared_names(tree).union(*(map(str, section) for section in sections if isinstance(section, Mapping)))
+    sections = (
+        [routing.get(key) for key in ("aliases", "capabilities")]
+        if isinstance(routing, Mapping)
+        else []
+    )
+    return declared_names(tree).union(
+        *(map(str, section) for section in sections if isinstance(section, Mapping))
+    )

@@ -24,12 +24,16 @@ class Topology:
     monitoring: str | None = None
 
     def callers(self, host: str) -> list[str]:
-        """Other hosts that call an engine of this one: gateways, and the Prometheus that watches it."""
+        """Other hosts that call an engine of this one: gateways, and the Prometheus that watches
+        it.
+        """
         watching = () if self.monitoring is None else (self.monitoring,)
         return [caller for caller in dict.fromkeys((*self.gateways, *watching)) if caller != host]
 
     def engine_address(self, host: str) -> str:
-        """The one address an engine listens on and is called at. llama-server listens on a single one."""
+        """The one address an engine listens on and is called at. llama-server listens on a single
+        one.
+        """
         return self.addresses[host] if self.callers(host) else LOOPBACK
 
     def metrics_address(self, host: str) -> str:
@@ -51,12 +55,16 @@ class Topology:
         )
 
 
-def build_topology(inventory: Inventory, stack: Sequence[str], out: Findings, *, watched: bool) -> Topology:
+def build_topology(
+    inventory: Inventory, stack: Sequence[str], out: Findings, *, watched: bool
+) -> Topology:
     gateways = tuple(dict.fromkeys(inventory.groups.get(GATEWAY, ())))
     redis = list(dict.fromkeys(inventory.groups.get(REDIS, ())))
     monitoring = list(dict.fromkeys(inventory.groups.get(MONITORING, ()))) if watched else []
     if not gateways:
-        near = did_you_mean(GATEWAY, [group for group in inventory.groups if group.startswith("llm_")])
+        near = did_you_mean(
+            GATEWAY, [group for group in inventory.groups if group.startswith("llm_")]
+        )
         known = GATEWAY in inventory.groups
         out.refuse(
             "no-gateway",
@@ -72,7 +80,8 @@ def build_topology(inventory: Inventory, stack: Sequence[str], out: Findings, *,
     if len(monitoring) > 1:
         out.refuse(
             "too-many-monitoring",
-            f"group {MONITORING} has {listing(monitoring)}: one Prometheus monitors the whole inventory",
+            f"group {MONITORING} has {listing(monitoring)}: one Prometheus monitors the whole"
+            " inventory",
             hint="leave one host in it, or none",
         )
     addresses: dict[str, str] = {}
@@ -82,18 +91,26 @@ def build_topology(inventory: Inventory, stack: Sequence[str], out: Findings, *,
         if own is not None and not (isinstance(own, str) and is_own_address(str(own))):
             out.refuse(
                 "address-unusable",
-                f"llm_address of {name} is not an IP address that other hosts can reach: {plain(own)!r}",
+                f"llm_address of {name} is not an IP address that other hosts can reach:"
+                f" {plain(own)!r}",
                 ("llm_address",),
                 inventory.probe(own),
-                "set it to the host's IP address in the network that the hosts share, without a port",
+                "set it to the host's IP address in the network that the hosts share, without a"
+                " port",
             )
         addresses[name] = str.__str__(own) if isinstance(own, str) else str.__str__(host.address)
     return Topology(
-        tuple(stack), gateways, redis[0] if redis else None, addresses, monitoring[0] if monitoring else None
+        tuple(stack),
+        gateways,
+        redis[0] if redis else None,
+        addresses,
+        monitoring[0] if monitoring else None,
     )
 
 
-def check_addresses(topology: Topology, resolved: Resolved, inventory: Inventory, out: Findings) -> None:
+def check_addresses(
+    topology: Topology, resolved: Resolved, inventory: Inventory, out: Findings
+) -> None:
     """Addresses that other hosts need: of what is called, and of the gateways that are let in."""
     needed: dict[str, str] = {}
     for deployment in resolved.all():
@@ -108,18 +125,24 @@ def check_addresses(topology: Topology, resolved: Resolved, inventory: Inventory
             problems.setdefault(host, f"{what} on {host} is called by the gateway on {others[0]}")
             for caller in others:
                 problems.setdefault(
-                    caller, f"the firewall admits the gateway on {caller} to {what} on {host} by its address"
+                    caller,
+                    f"the firewall admits the gateway on {caller} to {what} on {host} by its"
+                    " address",
                 )
     watching = topology.monitoring
     for host in topology.hosts if watching is not None else ():
         if host != watching:
             problems.setdefault(host, f"the Prometheus on {watching} scrapes {host}")
             problems.setdefault(
-                str(watching), f"the firewall admits the Prometheus on {watching} to {host} by its address"
+                str(watching),
+                f"the firewall admits the Prometheus on {watching} to {host} by its address",
             )
     for host, problem in problems.items():
         address = topology.addresses[host]
-        if not is_own_address(address) and inventory.hosts[host].variables.get("llm_address") is None:
+        if (
+            not is_own_address(address)
+            and inventory.hosts[host].variables.get("llm_address") is None
+        ):
             out.refuse(
                 "address-unusable",
                 f'{problem}, but "{address}" is not an IP address that other hosts can reach',

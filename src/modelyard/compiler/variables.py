@@ -26,7 +26,10 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
         for variable, (reason, origin) in host.unreadable.items():
             unreadable.setdefault((variable, reason), (origin, []))[1].append(name)
     for variable, origin in unknown.items():
-        hint = did_you_mean(variable, known) or f"known variables: {', '.join(known)} and llm_overrides_*"
+        hint = (
+            did_you_mean(variable, known)
+            or f"known variables: {', '.join(known)} and llm_overrides_*"
+        )
         out.refuse("unknown-variable", f"unknown variable {variable}", (variable,), origin, hint)
     for (variable, reason), (origin, hosts) in unreadable.items():
         out.refuse(
@@ -34,7 +37,8 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
             f"{variable} cannot be read for {listing(hosts)}: {reason}",
             (variable,),
             origin,
-            "the catalogue is compiled before any host is contacted: it cannot use facts or registered variables",
+            "the catalogue is compiled before any host is contacted: it cannot use facts or"
+            " registered variables",
         )
     given = inventory.hosts[stack[0]].variables.get("llm_secrets")
     if given is not None and not isinstance(given, Mapping):
@@ -53,7 +57,9 @@ def _check_same(inventory: Inventory, stack: Sequence[str], out: Findings) -> No
     first = inventory.hosts[first_name]
     compared = [*CATALOGUE_VARIABLES]
     for name in stack:
-        compared += sorted(v for v in inventory.hosts[name].variables if is_override(v) and v not in compared)
+        compared += sorted(
+            v for v in inventory.hosts[name].variables if is_override(v) and v not in compared
+        )
     for variable in compared:
         mine = first.variables.get(variable)
         mine_plain: Any = plain(mine)

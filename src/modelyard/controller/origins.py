@@ -1,7 +1,8 @@
 """Reads the origin that ansible-core (2.19 and newer) leaves on values.
 
-The tag is internal to ansible-core, so this is the only place that knows it, and it imports nothing: where
-the tag looks different one day, values have no origin, and diagnostics name the catalogue path alone.
+The tag is internal to ansible-core, so this is the only place that knows it, and it imports
+nothing: where the tag looks different one day, values have no origin, and diagnostics name the
+catalogue path alone.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Finds the places of an inventory that set a variable, and those of `llm_*` variables without
 effect.
 
-Of several places that set one variable Ansible takes one, and says nothing about the others. Its rules are not
-repeated here: a place has an effect if the value that Ansible chose for a host is the very value written there.
+Of several places that set one variable Ansible takes one, and says nothing about the others. Its
+rules are not repeated here: a place has an effect if the value that Ansible chose for a host is the
+very value written there.
 
-Ansible's inventory and loader are reached through internals of `hostvars`. Where these look different one day,
-nothing is found, and the compiler goes on without this check.
+Ansible's inventory and loader are reached through internals of `hostvars`. Where these look
+different one day, nothing is found, and the compiler goes on without this check.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Place:
 
 
 def places_of(hostvars: Any) -> list[Place]:
-    """Every place of the inventory that sets a variable. `hostvars` is Ansible's variable of that name."""
+    """Every place of the inventory that sets a variable. `hostvars` is Ansible's variable of that
+    name.
+    """
     return list(_places(hostvars))
 
 
@@ -64,13 +67,15 @@ def declared(roles: Path, role: str) -> frozenset[str]:
 
 
 def ineffective(
-    places: Iterable[Place], groups: Mapping[str, Sequence[str]], values: Mapping[str, Mapping[str, object]]
+    places: Iterable[Place],
+    groups: Mapping[str, Sequence[str]],
+    values: Mapping[str, Mapping[str, object]],
 ) -> list[Ineffective]:
     """Every place whose value no host of the stack has.
 
-    `groups` are the hosts of each group, and `values` what Ansible chose:
-    the `llm_*` variables of each host of the stack, untemplated. A place that loses to no other place, but to `-e`
-    or a fact, is not reported: the user who sets those knows.
+    `groups` are the hosts of each group, and `values` what Ansible chose: the `llm_*` variables of
+    each host of the stack, untemplated. A place that loses to no other place, but to `-e` or a
+    fact, is not reported: the user who sets those knows.
     """
     by_variable: dict[str, list[Place]] = {}
     for place in places:
@@ -85,11 +90,20 @@ def ineffective(
             if place.shipped or any(_is_from(place, value) for value in reached):
                 continue
             host = next((host for host in members if host in values), None)
-            winner = next((other for other in rivals if reached and _is_from(other, reached[0])), None)
+            winner = next(
+                (other for other in rivals if reached and _is_from(other, reached[0])), None
+            )
             if winner is None and host is not None and variable in values[host]:
                 continue
             found.append(
-                Ineffective(variable, place.origin, place.kind, place.name, host, winner.origin if winner else None)
+                Ineffective(
+                    variable,
+                    place.origin,
+                    place.kind,
+                    place.name,
+                    host,
+                    winner.origin if winner else None,
+                )
             )
     return found
 
@@ -112,19 +126,31 @@ def _places(hostvars: Any) -> Iterator[Place]:
         yield from _of(host.vars, "host", host.name)
     playbooks = os.path.realpath(loader.get_basedir())
     sources = [source for source in getattr(inventory, "_sources", ()) if os.path.exists(source)]
-    bases = [os.path.realpath(source if os.path.isdir(source) else os.path.dirname(source)) for source in sources]
+    bases = [
+        os.path.realpath(source if os.path.isdir(source) else os.path.dirname(source))
+        for source in sources
+    ]
     complete = len(sources) == 1 and _is_complete(sources[0])
     for base in dict.fromkeys((playbooks, *bases)):
         for kind, known in (("group", inventory.groups), ("host", inventory.hosts)):
-            for name, file in _files(loader, os.path.join(base, f"{kind}_vars"), known, complete and base in bases):
+            for name, file in _files(
+                loader, os.path.join(base, f"{kind}_vars"), known, complete and base in bases
+            ):
                 content = loader.load_from_file(file, unsafe=True, trusted_as_template=True)
-                yield from _of(content, kind, name, Origin(shorten(file)), shipped=base == playbooks and name == "all")
+                yield from _of(
+                    content,
+                    kind,
+                    name,
+                    Origin(shorten(file)),
+                    shipped=base == playbooks and name == "all",
+                )
 
 
 def _is_complete(source: str) -> bool:
     """True if a group or host that this inventory does not know is a mistake.
 
-    What lies beside an inventory file may be for others too, and programs and plugins know other hosts tomorrow.
+    What lies beside an inventory file may be for others too, and programs and plugins know other
+    hosts tomorrow.
     """
     if not os.path.isdir(source):
         return False
@@ -136,8 +162,12 @@ def _is_complete(source: str) -> bool:
     return True
 
 
-def _files(loader: Any, directory: str, known: Container[str], others: bool) -> Iterator[tuple[str, str]]:
-    """Names of groups or hosts with their files; with `others`, names that the inventory does not know too."""
+def _files(
+    loader: Any, directory: str, known: Container[str], others: bool
+) -> Iterator[tuple[str, str]]:
+    """Names of groups or hosts with their files; with `others`, names that the inventory does not
+    know too.
+    """
     for entry in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
         path = os.path.join(directory, entry)
         stem, extension = os.path.splitext(entry)
@@ -147,7 +177,16 @@ def _files(loader: Any, directory: str, known: Container[str], others: bool) -> 
             yield stem, path
 
 
-def _of(content: object, kind: str, name: str, file: Origin | None = None, *, shipped: bool = False) -> Iterator[Place]:
+def _of(
+    content: object, kind: str, name: str, file: Origin | None = None, *, shipped: bool = False
+) -> Iterator[Place]:
     for variable, value in content.items() if isinstance(content, Mapping) else ():
         origin = ansible_origin(variable) or ansible_origin(value) or file
-        yield Place(variable, value, origin, kind, name, shipped and variable.removeprefix("llm_") in SECTIONS)
+        yield Place(
+            variable,
+            value,
+            origin,
+            kind,
+            name,
+            shipped and variable.removeprefix("llm_") in SECTIONS,
+        )

@@ -1,7 +1,7 @@
 """Where the value of a secret comes from.
 
-Not part of the compiler, which knows names of secrets only: this module reads the environment and the disk, and writes
-what it generates.
+Not part of the compiler, which knows names of secrets only: this module reads the environment and
+the disk, and writes what it generates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class SecretError(Exception):
 
 
 def find(name: str, given: Mapping[str, Any], store: Path) -> str | None:
-    """Return a secret from `given` (the variable llm_secrets), else the environment, else its file in `store`.
+    """Return a secret from `given` (the variable llm_secrets), else the environment, else its file
+    in `store`.
 
     None where it is not defined; an empty text if its file is empty.
     """
@@ -34,14 +35,17 @@ def find(name: str, given: Mapping[str, Any], store: Path) -> str | None:
 
 
 def resolve(name: str, given: Mapping[str, Any], store: Path, *, write: bool) -> tuple[str, bool]:
-    """Return the value of a secret and whether it was generated now. Raises SecretError if it is empty.
+    """Return the value of a secret and whether it was generated now. Raises SecretError if it is
+    empty.
 
-    Check mode writes nothing (`write=False`): a secret that would be generated is a different one each time, which
-    reports the change that a real run would make.
+    Check mode writes nothing (`write=False`): a secret that would be generated is a different one
+    each time, which reports the change that a real run would make.
     """
     value = find(name, given, store)
     if value == "":
-        raise SecretError(f"secret {name} is empty: {store / name}; delete the file, and a new one is generated")
+        raise SecretError(
+            f"secret {name} is empty: {store / name}; delete the file, and a new one is generated"
+        )
     if value is not None:
         return value, False
     value = _fresh()
@@ -56,12 +60,15 @@ def resolve(name: str, given: Mapping[str, Any], store: Path, *, write: bool) ->
 
 
 def is_given(name: str, given: Mapping[str, Any]) -> bool:
-    """Return whether the user says what a secret is, in `given` (the variable llm_secrets) or the environment."""
+    """Return whether the user says what a secret is, in `given` (the variable llm_secrets) or the
+    environment.
+    """
     return bool(given.get(name) or os.environ.get(name))
 
 
 def begin_rotation(name: str, given: Mapping[str, Any], store: Path, *, write: bool) -> bool:
-    """Give a secret a new value, and keep the one it had under its former name. Returns whether anything changes.
+    """Give a secret a new value, and keep the one it had under its former name. Returns whether
+    anything changes.
 
     Where that was begun already nothing changes: an interrupted rotation continues with the same
     value. Raises SecretError if the secret is none of ours to generate, and the user has not done
@@ -87,7 +94,9 @@ def begin_rotation(name: str, given: Mapping[str, Any], store: Path, *, write: b
     return True
 
 
-def end_rotation(name: str, given: Mapping[str, Any], store: Path, *, back: bool = False, write: bool) -> bool:
+def end_rotation(
+    name: str, given: Mapping[str, Any], store: Path, *, back: bool = False, write: bool
+) -> bool:
     """Forget the former value of a secret, or put it back. Returns whether anything changes.
 
     Raises SecretError if the former value is the user's to remove, or to put back.

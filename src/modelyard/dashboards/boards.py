@@ -20,8 +20,13 @@ def texts() -> dict[str, str]:
 
 
 def text(one: Dashboard) -> str:
-    """A dashboard as JSON with a line for each panel, so that a diff shows which of them changed."""
+    """A dashboard as JSON with a line for each panel, so that a diff shows which of them
+    changed.
+    """
     content = json.loads(JSONEncoder(sort_keys=True).encode(one))
     panels = ",\n  ".join(json.dumps(panel, ensure_ascii=False) for panel in content.pop("panels"))
-    head = "".join(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)},\n" for key, value in content.items())
+    head = "".join(
+        f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)},\n"
+        for key, value in content.items()
+    )
     return f'{{\n{head} "panels": [\n  {panels}\n ]\n}}\n'

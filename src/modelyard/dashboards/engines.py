@@ -19,9 +19,15 @@ ENGINES = board(
                 "s",
                 {"{{instance}} {{model}}": "modelyard_probe_time_to_first_token_seconds"},
                 steps=above(5, "orange"),
-                description="The host's exporter queries each model periodically, bypassing the gateway.",
+                description=(
+                    "The host's exporter queries each model periodically, bypassing the gateway."
+                ),
             ),
-            series("Tokens per second", "none", {"{{instance}} {{model}}": "modelyard_probe_tokens_per_second"}),
+            series(
+                "Tokens per second",
+                "none",
+                {"{{instance}} {{model}}": "modelyard_probe_tokens_per_second"},
+            ),
             states(
                 "Answered",
                 {"{{instance}} {{model}}": "modelyard_probe_success"},
@@ -32,10 +38,18 @@ ENGINES = board(
             series(
                 "Requests",
                 "none",
-                {f"{ON} running": "vllm:num_requests_running", f"{ON} waiting": "vllm:num_requests_waiting"},
+                {
+                    f"{ON} running": "vllm:num_requests_running",
+                    f"{ON} waiting": "vllm:num_requests_waiting",
+                },
                 steps=above(5, "orange"),
             ),
-            series("KV cache in use", "percentunit", {ON: "vllm:kv_cache_usage_perc"}, steps=above(0.95)),
+            series(
+                "KV cache in use",
+                "percentunit",
+                {ON: "vllm:kv_cache_usage_perc"},
+                steps=above(0.95),
+            ),
             series(
                 "Preempted requests",
                 "none",
@@ -46,8 +60,10 @@ ENGINES = board(
                 "Prompt cache hit rate",
                 "percentunit",
                 {
-                    ON: f"{rate('vllm:prefix_cache_hits_total', 'instance', 'service')}"
-                    f" / ({rate('vllm:prefix_cache_queries_total', 'instance', 'service')} > 0)"
+                    ON: (
+                        f"{rate('vllm:prefix_cache_hits_total', 'instance', 'service')}"
+                        f" / ({rate('vllm:prefix_cache_queries_total', 'instance', 'service')} > 0)"
+                    )
                 },
             ),
         ],
@@ -75,7 +91,10 @@ ENGINES = board(
             series(
                 "Busy slots and waiting requests",
                 "none",
-                {f"{ON} running": "llamacpp:requests_processing", f"{ON} waiting": "llamacpp:requests_deferred"},
+                {
+                    f"{ON} running": "llamacpp:requests_processing",
+                    f"{ON} waiting": "llamacpp:requests_deferred",
+                },
                 steps=above(1, "orange"),
             ),
             series(
@@ -90,9 +109,11 @@ ENGINES = board(
                 "Prompt cache hit rate",
                 "percentunit",
                 {
-                    ON: f"{rate('llamacpp:prompt_tokens_cached_total', 'instance', 'service')}"
-                    f" / ({rate('llamacpp:prompt_tokens_cached_total', 'instance', 'service')}"
-                    f" + {rate('llamacpp:prompt_tokens_total', 'instance', 'service')} > 0)"
+                    ON: (
+                        f"{rate('llamacpp:prompt_tokens_cached_total', 'instance', 'service')}"
+                        f" / ({rate('llamacpp:prompt_tokens_cached_total', 'instance', 'service')}"
+                        f" + {rate('llamacpp:prompt_tokens_total', 'instance', 'service')} > 0)"
+                    )
                 },
             ),
         ],
@@ -115,11 +136,19 @@ GPUS = board(
             series("Memory in use, bytes", "bytes", {GPU: "modelyard_gpu_memory_used_bytes"}),
         ],
         "Heat": [
-            series("Temperature", "celsius", {GPU: "modelyard_gpu_temperature_celsius"}, steps=above(87)),
+            series(
+                "Temperature",
+                "celsius",
+                {GPU: "modelyard_gpu_temperature_celsius"},
+                steps=above(87),
+            ),
             series(
                 "Power",
                 "watt",
-                {GPU: "modelyard_gpu_power_watts", f"{GPU} limit": "modelyard_gpu_power_limit_watts"},
+                {
+                    GPU: "modelyard_gpu_power_watts",
+                    f"{GPU} limit": "modelyard_gpu_power_limit_watts",
+                },
             ),
         ],
         "Errors": [
@@ -141,7 +170,13 @@ GPUS = board(
                 "GPUs",
                 "none",
                 "modelyard_gpu_info",
-                {"instance": "Host", "index": "Number", "name": "Name", "driver_version": "Driver", "uuid": "UUID"},
+                {
+                    "instance": "Host",
+                    "index": "Number",
+                    "name": "Name",
+                    "driver_version": "Driver",
+                    "uuid": "UUID",
+                },
             ),
         ],
     },

@@ -1,7 +1,8 @@
-"""Expressions of Prometheus that dashboards, rules and the report have in common: each is written here once.
+"""Expressions of Prometheus that dashboards, rules and the report have in common: each is written
+here once.
 
-Pure text. A counter can be looked at in several ways (per second, how much it grew), so what is made of counters takes
-that way as a function.
+Pure text. A counter can be looked at in several ways (per second, how much it grew), so what is
+made of counters takes that way as a function.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ DOOR_ERRORS = 'haproxy_frontend_http_responses_total{proxy="public",code="5xx"}'
 GATEWAY_ERRORS = 'haproxy_server_http_responses_total{proxy="gateway",code="5xx"}'
 
 RELEASE = "(topk by (instance, service) (1, timestamp(modelyard_release_info)) ^ 0)"
-"""1, labelled with the live release of each service. After a restart of Prometheus the former one stays for minutes."""
+"""1, labelled with the live release of each service. After a restart of Prometheus the former one
+stays for minutes."""
 
 
 def per_second(window: str = WINDOW) -> Way:
@@ -41,15 +43,19 @@ def per_second(window: str = WINDOW) -> Way:
 
 
 def grown(window: str) -> Way:
-    """How much a counter grew in a window, exactly where that is known, so that windows side by side add up.
+    """How much a counter grew in a window, exactly where that is known, so that windows side by
+    side add up.
 
-    What was missed for some minutes counts in the window in which it is seen. Of a counter that began anew in the
-    window it is what `increase` estimates. One that was not there when the window began, although its target
-    answered, began at zero: `increase` alone would leave out what it first showed.
+    What was missed for some minutes counts in the window in which it is seen. Of a counter that
+    began anew in the window it is what `increase` estimates. One that was not there when the window
+    began, although its target answered, began at zero: `increase` alone would leave out what it
+    first showed.
     """
 
     def way(counter: str) -> str:
-        now, before = (f"last_over_time({counter}[{MISSED}]{offset})" for offset in ("", f" offset {window}"))
+        now, before = (
+            f"last_over_time({counter}[{MISSED}]{offset})" for offset in ("", f" offset {window}")
+        )
         watched = f"on (job, instance) (max_over_time(up[{MISSED}] offset {window}) == 1)"
         known = f"(({now} - {before}) >= 0 or {now} unless {before} and {watched})"
         return f"({known} and resets({counter}[{window}]) == 0 or increase({counter}[{window}]))"
@@ -73,7 +79,9 @@ def _by(labels: Sequence[str]) -> str:
 
 
 def asked(way: Way) -> str:
-    """What was asked for by a name. The gateway counts a request that a fallback answered under the fallback's name."""
+    """What was asked for by a name. The gateway counts a request that a fallback answered under the
+    fallback's name.
+    """
     stepped_in = f"sum by (fallback_model) ({way(TAKEN)})"
     return (
         f"sum by (requested_model) ({way(TOTAL)} or {way(TAKEN)}"
@@ -83,17 +91,22 @@ def asked(way: Way) -> str:
 
 def unanswered(way: Way) -> str:
     """Requests that were not answered: a provider failed (its name before a dot) or all are cooled
-    down (RouterRateLimitError)."""
+    down (RouterRateLimitError).
+    """
     kinds = 'exception_class=~".+[.].+|RouterRateLimitError", exception_status!~"400|404|413|422"'
     return f"sum by (requested_model) ({way(f'{FAILED}{{{kinds}}}')})"
 
 
 def by_provider(way: Way) -> str:
     """Answers by who gave them. The name of a deployment is PROVIDER/HOST/MODEL."""
-    return f'sum by (provider) (label_replace({way(ANSWERS)}, "provider", "$1", "model_id", "([^/]*)/.*"))'
+    return (
+        f'sum by (provider) (label_replace({way(ANSWERS)}, "provider", "$1", "model_id",'
+        ' "([^/]*)/.*"))'
+    )
 
 
 def refused(way: Way) -> str:
     """Requests without a ready gateway, so that the front end itself answered 503. They belong to
-    no name."""
+    no name.
+    """
     return f"{summed(way, DOOR_ERRORS)} - {summed(way, GATEWAY_ERRORS)}"

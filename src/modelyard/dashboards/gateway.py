@@ -21,7 +21,8 @@ from modelyard.dashboards.expressions import (
 from modelyard.dashboards.parts import above, below, board, in_range, number, rate, series, states
 
 UP = {0: ("down", "red"), 1: ("up", "green")}
-# After a restart of Prometheus, which a change of targets brings, one that is gone would be down for five minutes.
+# After a restart of Prometheus, which a change of targets brings, one that is gone would be down
+# for five minutes.
 TARGET, PROBE = "last_over_time(up[1m])", "last_over_time(probe_success[1m])"
 # Without a deployment's name: none was called, because all are cooled down or the request was
 # invalid.
@@ -42,7 +43,12 @@ OVERVIEW = board(
                 f"sum({TARGET} == bool 0) + (sum({PROBE} == bool 0) or vector(0))",
                 steps=above(1),
             ),
-            number("Alerts", "none", 'count(ALERTS{alertstate="firing"}) or vector(0)', steps=above(1, "orange")),
+            number(
+                "Alerts",
+                "none",
+                'count(ALERTS{alertstate="firing"}) or vector(0)',
+                steps=above(1, "orange"),
+            ),
             number("Answers per second", "reqps", rate(DOOR)),
             number(
                 "Answers without error",
@@ -55,21 +61,38 @@ OVERVIEW = board(
             number("First token, p95", "s", quantile(0.95, TTFT), steps=above(5, "orange")),
         ],
         "Answers": [
-            series("Answers of the front end", "reqps", {"{{code}}": rate(DOOR, "code")}, stack=True),
+            series(
+                "Answers of the front end", "reqps", {"{{code}}": rate(DOOR, "code")}, stack=True
+            ),
             series(
                 "Availability of each name",
                 "percentunit",
                 {"{{requested_model}}": ANSWERED},
                 steps=below(0.98),
-                description="Share of the requests for a name that were answered; invalid requests do not count.",
+                description=(
+                    "Share of the requests for a name that were answered; invalid requests do not"
+                    " count."
+                ),
             ),
-            series("Time to first token, p95", "s", {"{{requested_model}}": quantile(0.95, TTFT, "requested_model")}),
+            series(
+                "Time to first token, p95",
+                "s",
+                {"{{requested_model}}": quantile(0.95, TTFT, "requested_model")},
+            ),
         ],
         "Services": [
-            states("Targets", {"{{instance}} {{service}}": TARGET, "{{instance}} {{service}} (probe)": PROBE}, UP),
+            states(
+                "Targets",
+                {"{{instance}} {{service}}": TARGET, "{{instance}} {{service}} (probe)": PROBE},
+                UP,
+            ),
             states(
                 "Alerts",
-                {"{{alertname}} {{instance}} {{service}}{{model_id}}": 'ALERTS{alertstate="firing"}'},
+                {
+                    "{{alertname}} {{instance}} {{service}}{{model_id}}": (
+                        'ALERTS{alertstate="firing"}'
+                    )
+                },
                 {1: ("firing", "red")},
             ),
         ],
@@ -82,15 +105,22 @@ ROUTING = board(
     "Providers that answer, fallbacks, and cooled-down deployments.",
     {
         "Answers": [
-            series("Answers by provider", "reqps", {"{{provider}}": by_provider(per_second())}, stack=True),
+            series(
+                "Answers by provider",
+                "reqps",
+                {"{{provider}}": by_provider(per_second())},
+                stack=True,
+            ),
             series(
                 "Attempts per request",
                 "none",
                 {
-                    "attempts": f"({rate(ANSWERS)}"
-                    f" + ({rate(FAILURES)} or vector(0))"
-                    f" + ({rate(NOT_TAKEN)} or vector(0)))"
-                    f" / ({rate(TOTAL)} > 0)"
+                    "attempts": (
+                        f"({rate(ANSWERS)}"
+                        f" + ({rate(FAILURES)} or vector(0))"
+                        f" + ({rate(NOT_TAKEN)} or vector(0)))"
+                        f" / ({rate(TOTAL)} > 0)"
+                    )
                 },
                 steps=above(1.2, "orange"),
                 description="1: the first attempt answered. Cooled-down deployments are not tried.",
@@ -106,18 +136,30 @@ ROUTING = board(
             series(
                 "Fallbacks taken",
                 "reqps",
-                {"{{requested_model}} → {{fallback_model}}": rate(TAKEN, "requested_model", "fallback_model")},
+                {
+                    "{{requested_model}} → {{fallback_model}}": rate(
+                        TAKEN, "requested_model", "fallback_model"
+                    )
+                },
             ),
             series(
                 "Fallbacks that failed",
                 "reqps",
-                {"{{requested_model}} → {{fallback_model}}": rate(NOT_TAKEN, "requested_model", "fallback_model")},
+                {
+                    "{{requested_model}} → {{fallback_model}}": rate(
+                        NOT_TAKEN, "requested_model", "fallback_model"
+                    )
+                },
                 description="A step of a chain that failed or was cooled down.",
             ),
             series(
                 "Requests that failed",
                 "reqps",
-                {"{{requested_model}} {{exception_class}}": rate(FAILED, "requested_model", "exception_class")},
+                {
+                    "{{requested_model}} {{exception_class}}": rate(
+                        FAILED, "requested_model", "exception_class"
+                    )
+                },
                 description="RouterRateLimitError: the whole chain is cooled down.",
             ),
         ],
@@ -125,8 +167,15 @@ ROUTING = board(
             states(
                 "State of deployments",
                 {"{{model_id}}": "max by (model_id) (litellm_deployment_state)"},
-                {0: ("answers", "green"), 1: ("failed last time", "orange"), 2: ("cooled down", "red")},
-                description="The worst state that a worker saw at its last request; it stays until the next one.",
+                {
+                    0: ("answers", "green"),
+                    1: ("failed last time", "orange"),
+                    2: ("cooled down", "red"),
+                },
+                description=(
+                    "The worst state that a worker saw at its last request; it stays until the next"
+                    " one."
+                ),
             ),
             series(
                 "Cool-downs",
@@ -135,27 +184,41 @@ ROUTING = board(
             ),
         ],
         "Time to first token": [
-            series(f"p{int(share * 100)}", "s", {"{{requested_model}}": quantile(share, TTFT, "requested_model")})
+            series(
+                f"p{int(share * 100)}",
+                "s",
+                {"{{requested_model}}": quantile(share, TTFT, "requested_model")},
+            )
             for share in (0.5, 0.95, 0.99)
         ],
         "The gateway itself": [
             series(
                 "Overhead",
                 "s",
-                {f"p{int(q * 100)}": quantile(q, "litellm_overhead_latency_metric") for q in (0.5, 0.95, 0.99)},
+                {
+                    f"p{int(q * 100)}": quantile(q, "litellm_overhead_latency_metric")
+                    for q in (0.5, 0.95, 0.99)
+                },
                 steps=above(0.25),
                 description="Latency that the gateway adds.",
             ),
             series(
                 "Wait before processing",
                 "s",
-                {f"p{int(q * 100)}": quantile(q, "litellm_request_queue_time_seconds") for q in (0.5, 0.95, 0.99)},
+                {
+                    f"p{int(q * 100)}": quantile(q, "litellm_request_queue_time_seconds")
+                    for q in (0.5, 0.95, 0.99)
+                },
                 steps=above(1),
             ),
             series(
                 "Whole answer, p95",
                 "s",
-                {"{{requested_model}}": quantile(0.95, "litellm_request_total_latency_metric", "requested_model")},
+                {
+                    "{{requested_model}}": quantile(
+                        0.95, "litellm_request_total_latency_metric", "requested_model"
+                    )
+                },
             ),
         ],
     },
@@ -190,7 +253,11 @@ TOKENS = board(
             series(
                 "Cost per hour",
                 "currencyUSD",
-                {"{{requested_model}}": f"3600 * {rate('litellm_spend_metric_total', 'requested_model')}"},
+                {
+                    "{{requested_model}}": (
+                        f"3600 * {rate('litellm_spend_metric_total', 'requested_model')}"
+                    )
+                },
                 stack=True,
             ),
         ],
@@ -205,29 +272,46 @@ TOKENS = board(
             series(
                 "Cost per hour",
                 "currencyUSD",
-                {"{{api_key_alias}}": f"3600 * {rate('litellm_spend_metric_total', 'api_key_alias')}"},
+                {
+                    "{{api_key_alias}}": (
+                        f"3600 * {rate('litellm_spend_metric_total', 'api_key_alias')}"
+                    )
+                },
                 stack=True,
             ),
             series(
                 "Refused",
                 "reqps",
-                {"{{api_key_alias}} {{status_code}}": rate(REFUSED, "api_key_alias", "status_code")},
+                {
+                    "{{api_key_alias}} {{status_code}}": rate(
+                        REFUSED, "api_key_alias", "status_code"
+                    )
+                },
                 stack=True,
-                description="429: more than the client's limit. Without a name: no key, a wrong one, or the master's.",
+                description=(
+                    "429: more than the client's limit. Without a name: no key, a wrong one, or the"
+                    " master's."
+                ),
             ),
         ],
         "Speed": [
             series(
                 "Time per token of an answer, p95",
                 "s",
-                {"{{model_group}}": quantile(0.95, "litellm_deployment_latency_per_output_token", "model_group")},
+                {
+                    "{{model_group}}": quantile(
+                        0.95, "litellm_deployment_latency_per_output_token", "model_group"
+                    )
+                },
             ),
             series(
                 "Tokens per request",
                 "short",
                 {
-                    "{{requested_model}}": f"{rate('litellm_total_tokens_metric_total', 'requested_model')}"
-                    f" / ({rate('litellm_requests_metric_total', 'requested_model')} > 0)"
+                    "{{requested_model}}": (
+                        f"{rate('litellm_total_tokens_metric_total', 'requested_model')}"
+                        f" / ({rate('litellm_requests_metric_total', 'requested_model')} > 0)"
+                    )
                 },
             ),
         ],

@@ -32,7 +32,10 @@ REDIS = board(
             series(
                 "Memory",
                 "bytes",
-                {f"{HOST} in use": "redis_memory_used_bytes", f"{HOST} limit": "redis_memory_max_bytes"},
+                {
+                    f"{HOST} in use": "redis_memory_used_bytes",
+                    f"{HOST} limit": "redis_memory_max_bytes",
+                },
             ),
             series("Commands", "ops", {HOST: rate("redis_commands_processed_total", "instance")}),
             series(
@@ -50,7 +53,10 @@ REDIS = board(
                 "Redis hit rate",
                 "percentunit",
                 {
-                    HOST: f"{FOUND} / ({FOUND} + {rate('redis_keyspace_misses_total', 'instance')} > 0)",
+                    HOST: (
+                        f"{FOUND} / ({FOUND} + {rate('redis_keyspace_misses_total', 'instance')}"
+                        " > 0)"
+                    ),
                 },
                 description="Counters, cool-downs and cached answers together.",
             ),
@@ -81,13 +87,23 @@ HOSTS = board(
             series(
                 "CPU in use",
                 "percentunit",
-                {HOST: '1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[$__rate_interval]))'},
+                {
+                    HOST: (
+                        "1 - avg by (instance)"
+                        ' (rate(node_cpu_seconds_total{mode="idle"}[$__rate_interval]))'
+                    )
+                },
                 steps=above(0.9, "orange"),
             ),
             series(
                 "Load per CPU",
                 "none",
-                {HOST: 'node_load5 / on (instance) count by (instance) (node_cpu_seconds_total{mode="idle"})'},
+                {
+                    HOST: (
+                        "node_load5 / on (instance) count by (instance)"
+                        ' (node_cpu_seconds_total{mode="idle"})'
+                    )
+                },
                 steps=above(2, "orange"),
             ),
             series(
@@ -101,7 +117,11 @@ HOSTS = board(
             series(
                 "Free space",
                 "percentunit",
-                {f"{HOST} {{{{mountpoint}}}}": f"node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes"},
+                {
+                    f"{HOST} {{{{mountpoint}}}}": (
+                        f"node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes"
+                    )
+                },
                 steps=below(0.1),
             ),
             series(
@@ -123,12 +143,18 @@ HOSTS = board(
                 "Network",
                 "Bps",
                 {
-                    f"{HOST} in": rate('node_network_receive_bytes_total{device!="lo"}', "instance"),
-                    f"{HOST} out": rate('node_network_transmit_bytes_total{device!="lo"}', "instance"),
+                    f"{HOST} in": rate(
+                        'node_network_receive_bytes_total{device!="lo"}', "instance"
+                    ),
+                    f"{HOST} out": rate(
+                        'node_network_transmit_bytes_total{device!="lo"}', "instance"
+                    ),
                 },
             ),
             series("Open connections", "none", {HOST: "node_netstat_Tcp_CurrEstab"}),
-            series("Since the last start", "s", {HOST: "node_time_seconds - node_boot_time_seconds"}),
+            series(
+                "Since the last start", "s", {HOST: "node_time_seconds - node_boot_time_seconds"}
+            ),
         ],
     },
 )
@@ -175,7 +201,11 @@ RELEASES = board(
             series(
                 "Restarts by systemd",
                 "none",
-                {"{{instance}} {{unit}}": "increase(modelyard_unit_restarts_total[$__rate_interval])"},
+                {
+                    "{{instance}} {{unit}}": (
+                        "increase(modelyard_unit_restarts_total[$__rate_interval])"
+                    )
+                },
                 steps=above(1, "orange"),
             ),
         ],

@@ -1,4 +1,6 @@
-"""What dashboards are made of: panels with queries, legends, units and thresholds, in rows that fill the width."""
+"""What dashboards are made of: panels with queries, legends, units and thresholds, in rows that
+fill the width.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TypeVar
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import (
+    common,
+    dashboard,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
@@ -32,7 +42,7 @@ States = Mapping[int, tuple[str, str]]
 PLAIN: Steps = [(None, "green")]
 
 
-# -- expressions -------------------------------------------------------------------------------------------
+# -- expressions -----------------------------------------------------------------------------------
 
 
 def rate(metric: str, *by: str) -> str:
@@ -45,7 +55,7 @@ def in_range(metric: str, *by: str) -> str:
     return summed(lambda counter: f"increase({counter}[$__range])", metric, *by)
 
 
-# -- thresholds --------------------------------------------------------------------------------------------
+# -- thresholds ------------------------------------------------------------------------------------
 
 
 def above(value: float, colour: str = "red") -> Steps:
@@ -64,7 +74,7 @@ def _thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
     return dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(made)
 
 
-# -- panels ------------------------------------------------------------------------------------------------
+# -- panels ----------------------------------------------------------------------------------------
 
 
 def _common(panel: P, title: str, unit: str, queries: Queries, steps: Steps, description: str) -> P:
@@ -72,7 +82,13 @@ def _common(panel: P, title: str, unit: str, queries: Queries, steps: Steps, des
     if description:
         panel = panel.description(description)
     for letter, (legend, expression) in zip("ABCDEF", queries.items(), strict=False):
-        query = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(letter).datasource(DATASOURCE)
+        query = (
+            prometheus.Dataquery()
+            .expr(expression)
+            .legend_format(legend)
+            .ref_id(letter)
+            .datasource(DATASOURCE)
+        )
         if isinstance(panel, table.Panel):
             query = query.format(PromQueryFormat.TABLE).instant()
         else:
@@ -82,13 +98,28 @@ def _common(panel: P, title: str, unit: str, queries: Queries, steps: Steps, des
 
 
 def series(
-    title: str, unit: str, queries: Queries, *, steps: Steps = PLAIN, stack: bool = False, description: str = ""
+    title: str,
+    unit: str,
+    queries: Queries,
+    *,
+    steps: Steps = PLAIN,
+    stack: bool = False,
+    description: str = "",
 ) -> timeseries.Panel:
     """Lines over time. Thresholds are drawn; what is stacked starts at zero."""
     panel = _common(timeseries.Panel(), title, unit, queries, steps, description)
-    panel = panel.min(0).line_width(1).fill_opacity(60 if stack else 8).show_points(options.VisibilityMode.NEVER)
+    panel = (
+        panel.min(0)
+        .line_width(1)
+        .fill_opacity(60 if stack else 8)
+        .show_points(options.VisibilityMode.NEVER)
+    )
     legend = common.VizLegendOptions().display_mode(options.LegendDisplayMode.TABLE)
-    legend = legend.placement(options.LegendPlacement.BOTTOM).calcs(["lastNotNull", "max"]).show_legend(True)
+    legend = (
+        legend.placement(options.LegendPlacement.BOTTOM)
+        .calcs(["lastNotNull", "max"])
+        .show_legend(True)
+    )
     tooltip = common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI)
     panel = panel.legend(legend).tooltip(tooltip.sort(options.SortOrder.DESCENDING))
     if unit == "percentunit":
@@ -102,18 +133,33 @@ def series(
 
 
 def number(
-    title: str, unit: str, expression: str, *, steps: Steps = PLAIN, legend: str = "", description: str = ""
+    title: str,
+    unit: str,
+    expression: str,
+    *,
+    steps: Steps = PLAIN,
+    legend: str = "",
+    description: str = "",
 ) -> stat.Panel:
     """One number, or one per legend."""
     panel = _common(stat.Panel(), title, unit, {legend or title: expression}, steps, description)
-    colour = options.BigValueColorMode.BACKGROUND if len(steps) > 1 else options.BigValueColorMode.VALUE
+    colour = (
+        options.BigValueColorMode.BACKGROUND if len(steps) > 1 else options.BigValueColorMode.VALUE
+    )
     reduced = common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
-    return panel.color_mode(colour).graph_mode(options.BigValueGraphMode.NONE).reduce_options(reduced)
+    return (
+        panel.color_mode(colour).graph_mode(options.BigValueGraphMode.NONE).reduce_options(reduced)
+    )
 
 
-def states(title: str, queries: Queries, meaning: States, *, description: str = "") -> statetimeline.Panel:
+def states(
+    title: str, queries: Queries, meaning: States, *, description: str = ""
+) -> statetimeline.Panel:
     """What state each thing was in over time."""
-    steps: Steps = [(None, "text"), *((float(value), colour) for value, (_, colour) in sorted(meaning.items()))]
+    steps: Steps = [
+        (None, "text"),
+        *((float(value), colour) for value, (_, colour) in sorted(meaning.items())),
+    ]
     panel = _common(statetimeline.Panel(), title, "none", queries, steps, description)
     results = {
         str(value): model.ValueMappingResult(text=text, color=colour, index=place)
@@ -130,20 +176,32 @@ def listing(
     chosen = {
         "include": {"names": list(columns)},
     }
-    order = {"indexByName": {name: place for place, name in enumerate(columns)}, "renameByName": dict(columns)}
-    panel = panel.with_transformation(model.DataTransformerConfig("filterFieldsByName", options=chosen))
+    order = {
+        "indexByName": {name: place for place, name in enumerate(columns)},
+        "renameByName": dict(columns),
+    }
+    panel = panel.with_transformation(
+        model.DataTransformerConfig("filterFieldsByName", options=chosen)
+    )
     return panel.with_transformation(model.DataTransformerConfig("organize", options=order))
 
 
-# -- dashboards --------------------------------------------------------------------------------------------
+# -- dashboards ------------------------------------------------------------------------------------
 
 
 class Annotations(model.AnnotationQuery):
     """Events from Prometheus, with what the typed model has no fields for."""
 
-    def __init__(self, name: str, colour: str, expression: str, title: str, text: str, *, at_value: bool) -> None:
+    def __init__(
+        self, name: str, colour: str, expression: str, title: str, text: str, *, at_value: bool
+    ) -> None:
         super().__init__(name=name, datasource=DATASOURCE, icon_color=colour, expr=expression)
-        self.more = {"titleFormat": title, "textFormat": text, "step": "60s", "useValueForTime": at_value}
+        self.more = {
+            "titleFormat": title,
+            "textFormat": text,
+            "step": "60s",
+            "useValueForTime": at_value,
+        }
 
     def to_json(self) -> dict[str, object]:
         """As Grafana wants it."""
@@ -153,7 +211,8 @@ class Annotations(model.AnnotationQuery):
 CHANGES = Annotations(
     "Changes",
     "blue",
-    f"modelyard_release_live_since_seconds * 1000 * on (instance, service) group_left (release, version) {RELEASE}",
+    "modelyard_release_live_since_seconds * 1000 * on (instance, service) group_left (release,"
+    f" version) {RELEASE}",
     "{{service}} on {{instance}}",
     "release {{release}} {{version}}",
     at_value=True,
@@ -168,7 +227,9 @@ ALERTS = Annotations(
 )
 
 
-def board(slug: str, title: str, description: str, rows: Mapping[str, Sequence[Panel]]) -> model.Dashboard:
+def board(
+    slug: str, title: str, description: str, rows: Mapping[str, Sequence[Panel]]
+) -> model.Dashboard:
     """A dashboard; the panels of a row share its width."""
     builder = (
         dashboard.Dashboard(f"Modelyard: {title}")
@@ -184,7 +245,9 @@ def board(slug: str, title: str, description: str, rows: Mapping[str, Sequence[P
     )
     ids, y = count(1), 0
     for name, panels in rows.items():
-        builder = builder.with_row(dashboard.Row(name).id(next(ids)).grid_pos(_place(0, y, WIDTH, 1)))
+        builder = builder.with_row(
+            dashboard.Row(name).id(next(ids)).grid_pos(_place(0, y, WIDTH, 1))
+        )
         y += 1
         height = 4 if all(isinstance(panel, stat.Panel) for panel in panels) else 8
         for place, panel in enumerate(panels):

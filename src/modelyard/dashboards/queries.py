@@ -1,4 +1,6 @@
-"""Every query of the generated dashboards, for those who evaluate them; needs nothing but the files."""
+"""Every query of the generated dashboards, for those who evaluate them; needs nothing but the
+files.
+"""
 
 from __future__ import annotations
 

@@ -1,23 +1,29 @@
 """What an engine is: everything that the rest of the core knows of one.
 
-A new engine is one module in this package that ends in `ENGINE = ...`, and one line in `__init__.py`.
+A new engine is one module in this package that ends in `ENGINE = ...`, and one line in
+`__init__.py`.
 
-The command line is made here, from `Engine.vector`, and nowhere else. A plan's instance has it in these keys:
+The command line is made here, from `Engine.vector`, and nowhere else. A plan's instance has it in
+these keys:
 
-    argv             the words after the program. Some are placeholders for what only the host knows; a placeholder is
+    argv             the words after the program. Some are placeholders for what only the host
+    knows; a placeholder is
                      always a whole word, and a role puts words in its place:
-                       @MODEL@     one word: the path of the model's file or directory
-                       @ADAPTERS@  for each entry of `adapters` one word NAME=PATH, in their order
-                       @GPU@       the words of `gpu_argv` if the instance was given GPUs (by the plan's `gpus`, else
+                       @MODEL@     one word: the path of the model's file or directory @ADAPTERS@
+                       for each entry of `adapters` one word NAME=PATH, in their order @GPU@
+                       the words of `gpu_argv` if the instance was given GPUs (by the plan's `gpus`,
+                       else
                                    by preflight's `placed`), else none
-                       @KEY_FILE@  one word: the path of the file with the API key, `${CREDENTIALS_DIRECTORY}/API_KEY`
+                       @KEY_FILE@  one word: the path of the file with the API key,
+                       `${CREDENTIALS_DIRECTORY}/API_KEY`
                                    in a unit, which systemd fills in: it is not to be escaped
-    gpu_argv         what stands for @GPU@
-    gpu_checks       checks that an instance has in addition to `checks` if it was given GPUs
-    arguments        of `argv` the words that the catalogue's `options` say, for people: `plan` compares them
-    environment      variables of the process by name, for an engine that is not told by words
+    gpu_argv         what stands for @GPU@ gpu_checks       checks that an instance has in addition
+    to `checks` if it was given GPUs arguments        of `argv` the words that the catalogue's
+    `options` say, for people: `plan` compares them environment      variables of the process by
+    name, for an engine that is not told by words
 
-Every word but the one of @KEY_FILE@ is plain text, to be quoted as the place demands where it is written.
+Every word but the one of @KEY_FILE@ is plain text, to be quoted as the place demands where it is
+written.
 """
 
 from __future__ import annotations
@@ -34,7 +40,8 @@ if TYPE_CHECKING:
     from modelyard.catalogue.models import Model
 
 DERIVED = ("argv", "gpu_argv", "gpu_checks", "environment")
-"""Keys of an instance that follow from its others: what differs in them alone is this bundle's doing, not a user's."""
+"""Keys of an instance that follow from its others: what differs in them alone is this bundle's
+doing, not a user's."""
 
 MODEL, ADAPTERS, GPU, KEY_FILE = "@MODEL@", "@ADAPTERS@", "@GPU@", "@KEY_FILE@"
 PLACEHOLDERS = (MODEL, ADAPTERS, GPU, KEY_FILE)
@@ -46,19 +53,22 @@ Backend = Literal["auto", "cuda", "cpu"]
 
 
 class Accelerated(Release):
-    """The entry in `llm_versions` of an engine that has a build for NVIDIA GPUs, and one without."""
+    """The entry in `llm_versions` of an engine that has a build for NVIDIA GPUs, and one
+    without.
+    """
 
     backend: Backend = Field("auto", examples=["cpu"])
-    """`cuda`: for NVIDIA GPUs; hosts without one are refused. `cpu`: without GPUs, wherever it runs:
-    its models are then not placed on GPUs. `auto`: each host gets the build that suits it."""
+    """`cuda`: for NVIDIA GPUs; hosts without one are refused. `cpu`: without GPUs, wherever it
+    runs: its models are then not placed on GPUs. `auto`: each host gets the build that suits it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
     """One process of an engine on one host.
 
-    `name` is what it is named after: a provider, or the public name of a model. `models` are those it serves, that
-    of the process first and its adapters after it. `settings` is the provider's section for the engine, if it has one.
+    `name` is what it is named after: a provider, or the public name of a model. `models` are those
+    it serves, that of the process first and its adapters after it. `settings` is the provider's
+    section for the engine, if it has one.
     """
 
     service: str
@@ -75,7 +85,11 @@ class Process:
 
     @property
     def adapters(self) -> list[Model]:
-        return [model for model in self.models if model.adapter_of is not None and model.source is not None]
+        return [
+            model
+            for model in self.models
+            if model.adapter_of is not None and model.source is not None
+        ]
 
     @property
     def options(self) -> Mapping[str, Option]:
@@ -89,9 +103,10 @@ Value = Option | Sequence[str] | None
 class Flag:
     """A flag of an engine, by its long name without dashes, as `options` of the catalogue names it.
 
-    The value is a word or what makes one (several, for a list) of a process; True is a flag alone, and without a value
-    (None, False) it is left out. `default`: a user's option of this name has its way. Others are the unit's: a user may
-    not set them. `gpu`: only a process that was given GPUs gets it.
+    The value is a word or what makes one (several, for a list) of a process; True is a flag alone,
+    and without a value (None, False) it is left out. `default`: a user's option of this name has
+    its way. Others are the unit's: a user may not set them. `gpu`: only a process that was given
+    GPUs gets it.
     """
 
     name: str
@@ -114,14 +129,18 @@ class Metrics(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What the blackbox exporter asks an engine without metrics, and its module that says what counts as an answer."""
+    """What the blackbox exporter asks an engine without metrics, and its module that says what
+    counts as an answer.
+    """
 
     path: str
     module: Literal["http_2xx", "http_401_is_up"]
 
 
 class Foreign(NamedTuple):
-    """The same program as its own installer sets it up: its unit, its port, and the process's name."""
+    """The same program as its own installer sets it up: its unit, its port, and the process's
+    name.
+    """
 
     unit: str
     port: int
@@ -130,15 +149,17 @@ class Foreign(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """One kind of server that is deployed by a role of this bundle. Facts are fields; what has to be computed is a
-    method, which an engine's module may override."""
+    """One kind of server that is deployed by a role of this bundle. Facts are fields; what has to
+    be computed is a method, which an engine's module may override.
+    """
 
     title: str
     """Its name in a sentence."""
     provider_type: str
     """`type` of the providers that it serves."""
     flavour: str | None = None
-    """`flavour` of these, if several engines have the type. The first one registered is the type's default."""
+    """`flavour` of these, if several engines have the type. The first one registered is the type's
+    default."""
     role: str
     """The Ansible role. Services are named after it: ROLE@INSTANCE, with `-` for `_`."""
     version: type[Release]
@@ -148,14 +169,15 @@ class Engine:
     """A section of the provider for it, whose key is the type."""
     settings_example: Mapping[str, Any] = field(default_factory=dict)
     ready_timeout_s: int = 600
-    """Seconds a process may take until it is ready, unless the provider says otherwise. Large models
-    take minutes to load from a disk."""
+    """Seconds a process may take until it is ready, unless the provider says otherwise. Large
+    models take minutes to load from a disk."""
     former: Mapping[str, str] = field(default_factory=dict)
     """What keys of its entry in `llm_versions` were called when they were variables of its role."""
     locked: bool = False
     """The role installs Python packages, from locks in its files/locks."""
     per_provider: bool = False
-    """One process serves all models of a provider; else every model has one of its own, and a port."""
+    """One process serves all models of a provider; else every model has one of its own, and a
+    port."""
     takes: Literal["file", "directory"] = "file"
     """What a model's `source` is."""
     pulls: bool = False
@@ -172,8 +194,8 @@ class Engine:
     underscores: bool = False
     """Its flags are written with underscores, and `true` and `false` are values of theirs."""
     unsafe: frozenset[str] = frozenset()
-    """Options that a user may not set beside those of `vector`: other names of these, and what reaches outside the
-    sandbox or shows a secret."""
+    """Options that a user may not set beside those of `vector`: other names of these, and what
+    reaches outside the sandbox or shows a secret."""
     on_demand: bool = False
     """A model is loaded on the first request, unless it has `preload`."""
     loaded_path: str | None = None
@@ -183,16 +205,20 @@ class Engine:
     models_timeout_s: int | None = None
     """Seconds that /v1/models may take, if that is longer than other checks wait."""
     sight: tuple[str, ...] | None = None
-    """How the options begin that let a model read more than text. None: its models may read more without any."""
+    """How the options begin that let a model read more than text. None: its models may read more
+    without any."""
     closes_connections: bool = False
     """The gateway has to open a new connection for every request."""
     contexts: tuple[tuple[int, int], ...] = ()
-    """Its own default context: (MiB of all its GPUs, tokens), the largest memory first. Without any, the model's."""
+    """Its own default context: (MiB of all its GPUs, tokens), the largest memory first. Without
+    any, the model's."""
     foreign: Foreign | None = None
 
     @property
     def name(self) -> str:
-        """E.g. `vllm`, or with a flavour `TYPE (FLAVOUR)`: how it is called in messages about the catalogue."""
+        """E.g. `vllm`, or with a flavour `TYPE (FLAVOUR)`: how it is called in messages about the
+        catalogue.
+        """
         return f"{self.provider_type} ({self.flavour})" if self.flavour else self.provider_type
 
     @property
@@ -205,7 +231,7 @@ class Engine:
         """Options that a user may not set."""
         return frozenset(flag.name for flag in self.vector if not flag.default) | self.unsafe
 
-    # -- what a process is started with ------------------------------------------------------------------
+    # -- what a process is started with ------------------------------------------------------------
 
     def words(self, name: str, value: Value) -> list[str]:
         """One flag as words of a command line."""
@@ -236,7 +262,12 @@ class Engine:
 
     def gpu_argv(self, process: Process) -> list[str]:
         """The words in place of @GPU@."""
-        return [word for flag in self.vector if flag.gpu for word in self.words(flag.name, flag.of(process))]
+        return [
+            word
+            for flag in self.vector
+            if flag.gpu
+            for word in self.words(flag.name, flag.of(process))
+        ]
 
     def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
         """What is checked in addition where it was given GPUs."""
@@ -255,14 +286,16 @@ class Engine:
             "gpu_checks": self.gpu_checks(process),
         }
 
-    # -- what it needs, and how it answers ---------------------------------------------------------------
+    # -- what it needs, and how it answers ---------------------------------------------------------
 
     def at_once(self, settings: Any) -> int | None:
         """How many of its models a process holds at once; None for all of them."""
         return None
 
     def context(self, model: Model, settings: Any) -> int | None:
-        """Tokens of context that a process keeps for a model; None if that is not known from the catalogue."""
+        """Tokens of context that a process keeps for a model; None if that is not known from the
+        catalogue.
+        """
         return model.context_length
 
     def unestimated(self, model: Model) -> str | None:

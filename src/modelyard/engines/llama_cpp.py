@@ -27,7 +27,8 @@ from modelyard.kinds import (
 )
 
 SIGHT = ("mm", "clip")
-"""How the options begin that give a model eyes or ears: `mmproj`, and `clip_model_path` of the server in Python."""
+"""How the options begin that give a model eyes or ears: `mmproj`, and `clip_model_path` of the
+server in Python."""
 
 LAYERS = ("n-gpu-layers", "gpu-layers")
 """The option that says how many layers are on GPUs, by its two names."""
@@ -52,7 +53,9 @@ class LlamaCppVersion(LlamaCppBuild):
 
     version: Version = Field(examples=["0.3.36"])
     """Names the build in the store."""
-    source: SourceArchive = Field(examples=[{"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE}])
+    source: SourceArchive = Field(
+        examples=[{"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE}]
+    )
     """What it is built from."""
 
 
@@ -62,7 +65,9 @@ def layers_given(process: Process) -> bool:
 
 
 def gpu_check(process: Process, layers: str, options: str) -> dict[str, Any]:
-    """The check that a process computes on its GPUs. `layers`: all of them are to be there, or some."""
+    """The check that a process computes on its GPUs. `layers`: all of them are to be there, or
+    some.
+    """
     unit = f"modelyard-{process.service}.service"
     return {
         "name": f"{process.service} uses its GPUs",
@@ -104,15 +109,20 @@ ENGINE = LlamaCpp(
         Flag("port", lambda process: process.port),
         Flag("ctx-size", lambda process: process.model.context_length),
         # By default it silently keeps on the CPU what does not fit.
-        Flag("n-gpu-layers", lambda process: None if layers_given(process) else "all", default=True, gpu=True),
+        Flag(
+            "n-gpu-layers",
+            lambda process: None if layers_given(process) else "all",
+            default=True,
+            gpu=True,
+        ),
         OPTIONS,
         Flag("metrics"),
         Flag("offline"),
         Flag("api-key-file", KEY_FILE),
     ),
     unsafe=frozenset(
-        "m a c api-key no-metrics hf-repo hf-file model-url mu ssl-key-file ssl-cert-file slot-save-path "
-        "log-file".split()
+        "m a c api-key no-metrics hf-repo hf-file model-url mu ssl-key-file ssl-cert-file"
+        " slot-save-path log-file".split()
     ),
     sight=SIGHT,
     closes_connections=True,

@@ -13,7 +13,8 @@ from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version
 
 class LockedArchive(Strict):
     """Where an archive comes from whose checksum is in a lock file; exactly one of `url` and
-    `path`."""
+    `path`.
+    """
 
     url: HttpUrl | None = Field(None, examples=["https://example.org/source.tar.gz"])
     """An address the controller fetches from."""
@@ -41,7 +42,13 @@ class LlamaCppPython(Engine):
     """What llama-cpp-python does its own way."""
 
     def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
-        return [gpu_check(process, "some" if "n-gpu-layers" in process.options else "all", "n_gpu_layers or verbose")]
+        return [
+            gpu_check(
+                process,
+                "some" if "n-gpu-layers" in process.options else "all",
+                "n_gpu_layers or verbose",
+            )
+        ]
 
 
 ENGINE = LlamaCppPython(
@@ -57,10 +64,11 @@ ENGINE = LlamaCppPython(
     underscores=True,
     # The first three: the server's own defaults would hurt. Later words win.
     vector=(
-        # Any other request, even one for the list of models, ends a running stream half-way with [DONE].
+        # Any other request, even one for the list of models, ends a running stream half-way with
+        # [DONE].
         Flag("interrupt-requests", "false", default=True),
-        # It keeps a row of numbers, one per word of the vocabulary, for every token of the context (20 GB for 32,768
-        # tokens and 152,064 words). Only answers with `logprobs` want that.
+        # It keeps a row of numbers, one per word of the vocabulary, for every token of the context
+        # (20 GB for 32,768 tokens and 152,064 words). Only answers with `logprobs` want that.
         Flag("logits-all", "false", default=True),
         # It is not allowed in the sandbox, and says so each time.
         Flag("use-mlock", "false", default=True),
@@ -73,7 +81,9 @@ ENGINE = LlamaCppPython(
         Flag("host", lambda process: process.address),
         Flag("port", lambda process: process.port),
     ),
-    unsafe=frozenset("api-key config-file hf-model-repo-id ssl-keyfile ssl-certfile root-path".split()),
+    unsafe=frozenset(
+        "api-key config-file hf-model-repo-id ssl-keyfile ssl-certfile root-path".split()
+    ),
     # It answers one request after the other, this one too.
     models_timeout_s=60,
     sight=SIGHT,

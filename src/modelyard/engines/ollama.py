@@ -32,21 +32,24 @@ class OllamaSettings(Strict):
     """How an Ollama of ours runs."""
 
     models_path: AbsolutePath | None = Field(None, examples=["/srv/ollama/models"])
-    """Where it keeps its models. The store of an Ollama that was there before can be adopted (roles/ollama/README.md).
-    Default: below /var/lib/modelyard/ollama."""
+    """Where it keeps its models. The store of an Ollama that was there before can be adopted
+    (roles/ollama/README.md). Default: below /var/lib/modelyard/ollama."""
     keep_alive: Duration = Field("30m", examples=["24h"])
-    """A model stays loaded this long after its last request. A cold one makes the next request wait for the disk."""
+    """A model stays loaded this long after its last request. A cold one makes the next request wait
+    for the disk."""
     num_parallel: Positive | None = Field(None, examples=[2])
-    """Requests a model answers at once; each takes memory for a context of its own. Default: Ollama's own choice."""
+    """Requests a model answers at once; each takes memory for a context of its own. Default:
+    Ollama's own choice."""
     max_loaded_models: Positive | None = Field(None, examples=[2])
-    """Models that are loaded at once. Default: Ollama's own choice, by memory. The GPUs are planned for this many of
-    the largest (one by default)."""
+    """Models that are loaded at once. Default: Ollama's own choice, by memory. The GPUs are planned
+    for this many of the largest (one by default)."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
     """Context of models that do not say `context_length`. Default: Ollama's own."""
     flash_attention: bool = Field(True, examples=[False])
     """Less memory for long contexts."""
     origins: list[WebOrigin] = Field([], examples=[["https://chat.example.org"]])
-    """Web pages that may call it from a browser, beside those of this machine. The gateway needs none."""
+    """Web pages that may call it from a browser, beside those of this machine. The gateway needs
+    none."""
     registry: HostPort | None = Field(None, examples=["registry.example.org:5000"])
     """Where models are pulled from, if not from Ollama's own registry."""
     insecure_registry: bool = Field(False, examples=[True])
@@ -60,9 +63,13 @@ class OllamaSettings(Strict):
 
 
 class OllamaArchive(Archive):
-    """Where Ollama's archive comes from; exactly one of `url` and `path`. `{version}` stands for the version."""
+    """Where Ollama's archive comes from; exactly one of `url` and `path`. `{version}` stands for
+    the version.
+    """
 
-    url: HttpUrl | None = Field(None, examples=["https://example.org/v{version}/ollama-linux-amd64.tar.zst"])
+    url: HttpUrl | None = Field(
+        None, examples=["https://example.org/v{version}/ollama-linux-amd64.tar.zst"]
+    )
     """An address the controller fetches from: the project's own, or a mirror."""
     path: AbsolutePath | None = Field(None, examples=["/srv/ollama-linux-amd64.tar.zst"])
     """A file on the controller."""
@@ -73,7 +80,9 @@ class OllamaVersion(Release):
 
     floor = (0, 17, 1)
     version: Version = Field(examples=["0.17.4"], description=refused_below(floor))
-    source: OllamaArchive = Field(examples=[{"path": "/srv/ollama-linux-amd64.tar.zst", "sha256": SHA256_EXAMPLE}])
+    source: OllamaArchive = Field(
+        examples=[{"path": "/srv/ollama-linux-amd64.tar.zst", "sha256": SHA256_EXAMPLE}]
+    )
     """Its archive."""
 
     def build(self) -> dict[str, Any]:
@@ -96,8 +105,11 @@ class Ollama(Engine):
         home = f"/var/lib/modelyard/{process.service.replace('@', '/')}"
         values = {
             "OLLAMA_HOST": f"{url_host(process.address)}:{process.port}",
-            # Where the server sees the models: another place of theirs is shown to it below its home.
-            "OLLAMA_MODELS": f"{home}/{'models' if settings.models_path is None else 'models_path'}",
+            # Where the server sees the models: another place of theirs is shown to it below its
+            # home.
+            "OLLAMA_MODELS": (
+                f"{home}/{'models' if settings.models_path is None else 'models_path'}"
+            ),
             "OLLAMA_KEEP_ALIVE": settings.keep_alive,
             "OLLAMA_FLASH_ATTENTION": int(settings.flash_attention),
             "OLLAMA_NUM_PARALLEL": settings.num_parallel,
@@ -111,17 +123,24 @@ class Ollama(Engine):
         return settings.max_loaded_models or 1
 
     def context(self, model: Model, settings: OllamaSettings) -> int | None:
-        return (model.context_length or settings.context_length or 0) * (settings.num_parallel or 1) or None
+        return (model.context_length or settings.context_length or 0) * (
+            settings.num_parallel or 1
+        ) or None
 
     def unestimated(self, model: Model) -> str | None:
-        return None if model.source else "Ollama keeps its file; declare vram_mib to have it counted"
+        return (
+            None if model.source else "Ollama keeps its file; declare vram_mib to have it counted"
+        )
 
     def listed(self, served_name: str) -> str:
         return served_name if ":" in served_name else f"{served_name}:latest"
 
     def adoption(self, provider: str) -> str:
         setting = f"llm_providers.{provider}.ollama.models_path"
-        return f"Its models need not be pulled again: {setting} adopts their directory (roles/ollama/README.md)"
+        return (
+            f"Its models need not be pulled again: {setting} adopts their directory"
+            " (roles/ollama/README.md)"
+        )
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""vLLM: one process per model, which is a directory; LoRA adapters share the process of their model."""
+"""vLLM: one process per model, which is a directory; LoRA adapters share the process of their
+model.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ class VllmVersion(Accelerated, FromIndex):
     floor = (0, 14, 1)
     version: Version = Field(
         examples=["0.32.0"],
-        description=f"roles/vllm/files/locks needs lock files with hashes of this version. {refused_below(floor)}",
+        description=(
+            "roles/vllm/files/locks needs lock files with hashes of this version."
+            f" {refused_below(floor)}"
+        ),
     )
     backend: Backend = Field("cuda", examples=["cpu"])
     """`cuda`: vLLM's own build for NVIDIA GPUs; hosts without one are refused. `cpu`: a community's
@@ -56,7 +61,9 @@ class Vllm(Engine):
     """What vLLM does its own way."""
 
     def instance(self, process: Process) -> dict[str, Any]:
-        adapters = [{"name": model.served, "source": model.planned_source} for model in process.adapters]
+        adapters = [
+            {"name": model.served, "source": model.planned_source} for model in process.adapters
+        ]
         words = self.argv(process)
         return {
             **super().instance(process),
@@ -66,7 +73,10 @@ class Vllm(Engine):
         }
 
     def unestimated(self, model: Model) -> str | None:
-        return "vLLM reserves a share of the GPU that its options set; declare vram_mib to have it counted"
+        return (
+            "vLLM reserves a share of the GPU that its options set; declare vram_mib to have it"
+            " counted"
+        )
 
 
 ENGINE = Vllm(
@@ -97,11 +107,12 @@ ENGINE = Vllm(
         Flag("max-model-len", lambda process: process.model.context_length),
         Flag("enable-lora", lambda process: bool(process.adapters)),
         Flag("lora-modules", lambda process: [ADAPTERS] if process.adapters else None),
-        # Its key guards a few paths only (0.32.0); a file of the role, in the release, closes the rest.
+        # Its key guards a few paths only (0.32.0); a file of the role, in the release, closes the
+        # rest.
         Flag("middleware", "modelyard_guard.Guard"),
     ),
     unsafe=frozenset(
-        "uds api-key trust-remote-code revision code-revision tokenizer-revision hf-token download-dir ssl-keyfile "
-        "ssl-certfile ssl-ca-certs root-path config".split()
+        "uds api-key trust-remote-code revision code-revision tokenizer-revision hf-token"
+        " download-dir ssl-keyfile ssl-certfile ssl-ca-certs root-path config".split()
     ),
 )

@@ -1,1 +1,3 @@
-"""GPU memory: how much models need, where they fit, and which CUDA build a host gets. Pure: no files, no network."""
+"""GPU memory: how much models need, where they fit, and which CUDA build a host gets. Pure: no
+files, no network.
+"""

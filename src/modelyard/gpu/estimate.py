@@ -1,14 +1,21 @@
-"""How much GPU memory a model of a GGUF file needs: weights + cache for its context + what computing takes.
+"""How much GPU memory a model of a GGUF file needs: weights + cache for its context + what
+computing takes.
 
-Taken from llama.cpp's source (commit 0c1e570) and from logs that people published, not measured here on a GPU:
+Taken from llama.cpp's source (commit 0c1e570) and from logs that people published, not measured
+here on a GPU:
 
-    weights    All tensors but those that are only looked up; the reader leaves these out. (Of a Llama 3 8B of 4685
+    weights    All tensors but those that are only looked up; the reader leaves these out. (Of a
+    Llama 3 8B of 4685
                MiB 4403 are on the GPU, says its log.)
-    cache      Per layer: tokens x KV heads x (key + value length) x bytes per number (llama-kv-cache.cpp). A layer with
-               a sliding window keeps slots x window + micro-batch tokens (llama-kv-cache-iswa.cpp). Where a header does
-               not tell which layers have one, all count in full; so do recurrent layers (Mamba and its like).
-    computing  The buffer of a micro-batch: 512 x (vocabulary + embedding) numbers of 4 bytes (Llama 3 8B: 250.5 + 8
-               MiB, its log says 258.50), a mask of 512 x context numbers, and 512 MiB for CUDA itself.
+    cache      Per layer: tokens x KV heads x (key + value length) x bytes per number
+    (llama-kv-cache.cpp). A layer with
+               a sliding window keeps slots x window + micro-batch tokens (llama-kv-cache-iswa.cpp).
+               Where a header does not tell which layers have one, all count in full; so do
+               recurrent layers (Mamba and its like).
+    computing  The buffer of a micro-batch: 512 x (vocabulary + embedding) numbers of 4 bytes (Llama
+    3 8B: 250.5 + 8
+               MiB, its log says 258.50), a mask of 512 x context numbers, and 512 MiB for CUDA
+               itself.
 
 It is an estimate, and is shown as one.
 """
@@ -41,9 +48,19 @@ NUMBER_BYTES = {
 """Bytes per number of a cache, by `--cache-type-k` and `--cache-type-v`."""
 
 WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "cohere2": 4, "gpt-oss": 2, "llama4": 4}
-"""By architecture: every so many layers one sees the whole context, the others a window (load_swa_pattern)."""
+"""By architecture: every so many layers one sees the whole context, the others a window
+(load_swa_pattern)."""
 
-DECISIVE = ("device", "fit", "override-tensor", "cpu-moe", "n-cpu-moe", "no-kv-offload", "mmproj", "model-draft")
+DECISIVE = (
+    "device",
+    "fit",
+    "override-tensor",
+    "cpu-moe",
+    "n-cpu-moe",
+    "no-kv-offload",
+    "mmproj",
+    "model-draft",
+)
 """Options that change where a model lies, or add another one: then nothing is estimated."""
 
 
@@ -56,14 +73,21 @@ class Estimate:
 
 
 def estimate(
-    header: Mapping[str, Any], context_length: int | None, options: Mapping[str, Any], own_context: int | None = None
+    header: Mapping[str, Any],
+    context_length: int | None,
+    options: Mapping[str, Any],
+    own_context: int | None = None,
 ) -> Estimate:
-    """Estimate from what modelyard_gguf.read returned. `own_context` is the engine's own default, if it has one."""
+    """Estimate from what modelyard_gguf.read returned. `own_context` is the engine's own default,
+    if it has one.
+    """
     decisive = [option for option in DECISIVE if options.get(option)]
     layers, embedding = _count(header.get("layers")), _count(header.get("embedding"))
     offloaded = _offloaded(options, layers or 0)
     if decisive or not offloaded:
-        return Estimate(None, f"its option {(decisive or ['n-gpu-layers'])[0]} sets how much of it is on a GPU")
+        return Estimate(
+            None, f"its option {(decisive or ['n-gpu-layers'])[0]} sets how much of it is on a GPU"
+        )
     if (layers or 0) > MOST_LAYERS:
         layers = None
     known = _count(header.get("context_length"))
@@ -75,19 +99,26 @@ def estimate(
         return Estimate(None, "its header does not contain what the cache size depends on")
     micro_batch = _number(options.get("ubatch-size")) or MICRO_BATCH
     if shared := _count(header.get("shared_layers")):
-        per_layer[max(layers - shared, 0) :] = [0] * min(shared, layers)  # They read the cache of an earlier layer.
+        per_layer[max(layers - shared, 0) :] = [0] * min(
+            shared, layers
+        )  # They read the cache of an earlier layer.
     numbers = context * sum(per_layer)
     windowed = _windowed(header, layers)
     if windowed and not options.get("swa-full"):
         slots = _number(options.get("parallel")) or SLOTS
         kept = min(context, ceil((slots * int(header["window"]) + micro_batch) / 256) * 256)
-        numbers = sum((kept if window else context) * n for n, window in zip(per_layer, windowed, strict=True))
+        numbers = sum(
+            (kept if window else context) * n for n, window in zip(per_layer, windowed, strict=True)
+        )
     key, value = (_bytes_of(options.get(option)) for option in ("cache-type-k", "cache-type-v"))
     cache = ceil(numbers * (length[0] * key + length[1] * value) / MIB)
     weights = ceil(int(header["weights_bytes"]) / MIB)
     vocabulary = _count(header.get("vocabulary")) or 0
     computing = CUDA_MIB + ceil(micro_batch * 4 * (vocabulary + embedding + context) / MIB)
-    how = f"estimate: {weights} weights + {cache} cache for {context} tokens + {computing} for computing"
+    how = (
+        f"estimate: {weights} weights + {cache} cache for {context} tokens + {computing} for"
+        " computing"
+    )
     return Estimate(weights + cache + computing, how)
 
 
@@ -96,21 +127,33 @@ def _offloaded(options: Mapping[str, Any], layers: int) -> bool:
     for option in ("n-gpu-layers", "gpu-layers", "num-gpu"):
         if option in options:
             given = _number(options[option])
-            return str(options[option]) in ("all", "auto") or (given is not None and (given < 0 or given > layers))
+            return str(options[option]) in ("all", "auto") or (
+                given is not None and (given < 0 or given > layers)
+            )
     return True
 
 
 def _per_layer(heads: Any, layers: int) -> list[int]:
     """KV heads of every layer; empty if the header does not say it in a way that makes sense."""
-    counts = heads if isinstance(heads, Sequence) and not isinstance(heads, str) else [heads] * layers
-    return [int(count) for count in counts] if len(counts) == layers and all(map(_is_count, counts)) else []
+    counts = (
+        heads if isinstance(heads, Sequence) and not isinstance(heads, str) else [heads] * layers
+    )
+    return (
+        [int(count) for count in counts]
+        if len(counts) == layers and all(map(_is_count, counts))
+        else []
+    )
 
 
 def _head_length(header: Mapping[str, Any], embedding: int) -> tuple[int, int] | None:
     """Numbers per head of a key and of a value."""
     key, value = _count(header.get("key_length")), _count(header.get("value_length"))
     heads = header.get("heads")
-    most = max((int(n) for n in heads if _is_count(n)), default=0) if isinstance(heads, list) else _count(heads) or 0
+    most = (
+        max((int(n) for n in heads if _is_count(n)), default=0)
+        if isinstance(heads, list)
+        else _count(heads) or 0
+    )
     default = embedding // most if most else None
     key, value = key or default, value or default
     return (key, value) if key and value else None

@@ -1,8 +1,9 @@
 """Which GPU each process gets, and whether it fits.
 
-One algorithm, asked twice: by the compiler about the GPUs that an inventory declares, before anything is contacted
-(compiler/placement.py), and by preflight about those of the host (preflight.py). It imports nothing of the compiler,
-because preflight's action runs in a process of its own for every host.
+One algorithm, asked twice: by the compiler about the GPUs that an inventory declares, before
+anything is contacted (compiler/placement.py), and by preflight about those of the host
+(preflight.py). It imports nothing of the compiler, because preflight's action runs in a process of
+its own for every host.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-SPLIT_IT = "name several GPUs in gpus to split it, narrow its hosts, or choose a smaller model or context_length"
+SPLIT_IT = (
+    "name several GPUs in gpus to split it, narrow its hosts, or choose a smaller model or"
+    " context_length"
+)
 CHOOSE_OTHERS = "choose other gpus, a smaller model or quantization, or a shorter context_length"
 
 
@@ -25,7 +29,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process of an engine: the models it holds at once, and the GPUs it was given (empty: it takes one with room).
+    """One process of an engine: the models it holds at once, and the GPUs it was given (empty: it
+    takes one with room).
 
     `late`: it is placed after all others, because its need is not known in every run.
     """
@@ -54,7 +59,9 @@ class Process:
 
 @dataclass(slots=True)
 class Memory:
-    """The memory of one GPU (None: not known), and what is in it. MIG instances of one GPU instance share theirs."""
+    """The memory of one GPU (None: not known), and what is in it. MIG instances of one GPU instance
+    share theirs.
+    """
 
     mib: float | None
     ours: list[Part] = field(default_factory=list)
@@ -73,7 +80,9 @@ class Memory:
 
 @dataclass(slots=True)
 class Card:
-    """One GPU or MIG instance. `id` is what a process is given to find it by, `names` what people may call it."""
+    """One GPU or MIG instance. `id` is what a process is given to find it by, `names` what people
+    may call it.
+    """
 
     id: int | str
     label: str
@@ -86,7 +95,11 @@ class Card:
         if memory.free_mib is None:
             return f"the memory of {self.label} is not known"
         beside = [
-            *(f'"{part.model}" ({"about " if part.estimated else ""}{part.mib:g})' for part in memory.ours if part.mib),
+            *(
+                f'"{part.model}" ({"about " if part.estimated else ""}{part.mib:g})'
+                for part in memory.ours
+                if part.mib
+            ),
             *(f"{program} ({mib:g}, unmanaged)" for program, mib in memory.others),
         ]
         left = f"{self.label} has {max(memory.free_mib, 0):g} of {memory.mib:g} MiB left"
@@ -95,7 +108,9 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the process at an index cannot be placed. `position` is that of the GPU in its list which does not exist."""
+    """Why the process at an index cannot be placed. `position` is that of the GPU in its list which
+    does not exist.
+    """
 
     process: int
     code: str
@@ -110,9 +125,10 @@ def place(
     """Fill the GPUs. Return the GPUs of each process by its index (one without known need has
     none), and refusals.
 
-    First come the processes that were given GPUs, where each GPU holds an equal share, then first fit in their order.
-    What others use never decides where, only whether: a placement that followed it would change from run to run.
-    `lacks` is what to say of a host and a GPU that it does not have, e.g. `which does not declare it`.
+    First come the processes that were given GPUs, where each GPU holds an equal share, then first
+    fit in their order. What others use never decides where, only whether: a placement that followed
+    it would change from run to run. `lacks` is what to say of a host and a GPU that it does not
+    have, e.g. `which does not declare it`.
     """
     by_name = {name: card for card in cards for name in card.names}
     placed: dict[int, tuple[int | str, ...]] = {}
@@ -123,9 +139,14 @@ def place(
         if process.gpus:
             missing = next((at for at, gpu in enumerate(process.gpus) if gpu not in by_name), None)
             if missing is not None:
-                message = f"{process.describe()} is assigned GPU {process.gpus[missing]} of {host}, {lacks}"
+                message = (
+                    f"{process.describe()} is assigned GPU {process.gpus[missing]} of {host},"
+                    f" {lacks}"
+                )
                 there = ", ".join(_called(card) for card in cards) or "no GPU"
-                refusals.append(Refusal(index, "unknown-gpu", message, f"{host} has {there}", missing))
+                refusals.append(
+                    Refusal(index, "unknown-gpu", message, f"{host} has {there}", missing)
+                )
                 continue
             chosen = [by_name[gpu] for gpu in process.gpus]
         elif need is None:
@@ -142,7 +163,10 @@ def place(
         full = next((card for card in chosen if not _has_room(card.memory.free_mib, share)), None)
         if full is not None:
             where = "on each of its GPUs" if len(chosen) > 1 else f"on {full.label}"
-            message = f"{process.describe()} {process.need(share)} {where} of {host}, but {full.describe()}"
+            message = (
+                f"{process.describe()} {process.need(share)} {where} of {host}, but"
+                f" {full.describe()}"
+            )
             refusals.append(Refusal(index, "vram-exceeded", message, CHOOSE_OTHERS))
             continue
         placed[index] = process.gpus or (chosen[0].id,)

@@ -1,4 +1,5 @@
-"""Places the models of one host on the GPUs that it has, and says what does not fit: preflight's part of the core.
+"""Places the models of one host on the GPUs that it has, and says what does not fit: preflight's
+part of the core.
 
 It imports nothing of the compiler (see fit.py).
 """
@@ -45,10 +46,11 @@ def fit_on_host(
     declared: Sequence[Mapping[str, Any]],
     models: Sequence[Mapping[str, Any]],
 ) -> Fitted:
-    """Check and place. `engines` and `declared` are preflight's options, `facts` what modelyard_gpu_facts returns.
+    """Check and place. `engines` and `declared` are preflight's options, `facts` what
+    modelyard_gpu_facts returns.
 
-    `models` is what the host said of the files of models without `vram_mib`: each has `service`, `model`, and either
-    `header` or the `reason` why there is none.
+    `models` is what the host said of the files of models without `vram_mib`: each has `service`,
+    `model`, and either `header` or the `reason` why there is none.
     """
     out = Fitted()
     capable = [engine for engine in engines if engine.get("gpu", True)]
@@ -74,14 +76,18 @@ def fit_on_host(
         if one.card.memory.mib is None and one.card.memory.ours:
             names = ", ".join(f'"{part.model}"' for part in one.card.memory.ours)
             out.notices.append(
-                f"{one.card.label} does not report its memory (it shares the host's): not checked whether {names} fits"
+                f"{one.card.label} does not report its memory (it shares the host's): not checked"
+                f" whether {names} fits"
             )
     out.gpus = [_row(one) for one in found]
     return out
 
 
 def _parts(
-    capable: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]], found: Sequence[Found], out: Fitted
+    capable: Sequence[Mapping[str, Any]],
+    models: Sequence[Mapping[str, Any]],
+    found: Sequence[Found],
+    out: Fitted,
 ) -> dict[str, list[tuple[Part, bool, Mapping[str, Any]]]]:
     """By service, its models with the memory they need, and whether that is known in every run."""
     headers = {(model["service"], model["model"]): model for model in models}
@@ -92,7 +98,12 @@ def _parts(
             answer = _estimate(engine, headers.get((engine["service"], engine["model"]), {}), found)
             mib, late = answer.mib, "path" not in (engine.get("source") or {})
             out.estimates.append(
-                {"service": engine["service"], "model": engine["model"], "mib": mib, "how": answer.how}
+                {
+                    "service": engine["service"],
+                    "model": engine["model"],
+                    "mib": mib,
+                    "how": answer.how,
+                }
             )
         part = Part(engine["model"], mib, estimated=engine.get("vram_mib") is None)
         services.setdefault(engine["service"], []).append((part, late, engine))
@@ -102,7 +113,11 @@ def _parts(
 def _tell(refusals: Sequence[Refusal], processes: Sequence[Process], out: Fitted) -> None:
     """Say what does not fit: a problem, or a notice where the need is not known in every run."""
     for refusal in refusals:
-        text = f"{refusal.message}: {refusal.hint}" if refusal.code == "unknown-gpu" else refusal.message
+        text = (
+            f"{refusal.message}: {refusal.hint}"
+            if refusal.code == "unknown-gpu"
+            else refusal.message
+        )
         how = [
             f"{part.model}: {entry['how']}"
             for part in processes[refusal.process].parts
@@ -120,7 +135,9 @@ def _tell(refusals: Sequence[Refusal], processes: Sequence[Process], out: Fitted
 
 
 def find(facts: Mapping[str, Any]) -> list[Found]:
-    """The GPUs that can be used: of one with MIG on, its instances, those of one GPU instance with one memory."""
+    """The GPUs that can be used: of one with MIG on, its instances, those of one GPU instance with
+    one memory.
+    """
     found: list[Found] = []
     gpus: Sequence[Mapping[str, Any]] = facts.get("gpus") or []
     mig = any(gpu["mig_mode"] == "enabled" for gpu in gpus)
@@ -140,19 +157,29 @@ def find(facts: Mapping[str, Any]) -> list[Found]:
                 own = shared.setdefault(number, own)
             label = f"MIG {instance['profile']} of GPU {index}"
             found.append(
-                Found(Card(instance["uuid"], label, (instance["uuid"],), own), gpu["name"], instance["uuid"], None)
+                Found(
+                    Card(instance["uuid"], label, (instance["uuid"],), own),
+                    gpu["name"],
+                    instance["uuid"],
+                    None,
+                )
             )
     return found
 
 
-def disagreements(host: str, declared: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> list[str]:
+def disagreements(
+    host: str, declared: Sequence[Mapping[str, Any]], found: Sequence[Found]
+) -> list[str]:
     """How the GPUs of llm_gpus differ from those of the host: each names both."""
     if not declared:
         return []
     there = "; ".join(_described(one) for one in found)
     fix = f"Correct llm_gpus of {host}, or remove it to use the GPUs that the host reports"
     if len(declared) != len(found):
-        return [f"llm_gpus of {host} declares {_many(declared)}, the host has {len(found)}: {there}. {fix}"]
+        return [
+            f"llm_gpus of {host} declares {_many(declared)}, the host has {len(found)}: {there}."
+            f" {fix}"
+        ]
     by_uuid = {one.uuid: one for one in found}
     by_index = {one.index: one for one in found}
     problems = []
@@ -164,12 +191,22 @@ def disagreements(host: str, declared: Sequence[Mapping[str, Any]], found: Seque
             problems.append(f"{what}, which the host does not have. It has {there}. {fix}")
         elif uuid and one.index not in (None, index):
             problems.append(f"{what}, but on the host it is {_described(one)}. {fix}")
-        elif one.card.memory.mib is not None and abs(one.card.memory.mib - memory) > TOLERANCE * memory:
-            problems.append(f"{what} with {memory} MiB, but on the host it is {_described(one)}. {fix}")
+        elif (
+            one.card.memory.mib is not None
+            and abs(one.card.memory.mib - memory) > TOLERANCE * memory
+        ):
+            problems.append(
+                f"{what} with {memory} MiB, but on the host it is {_described(one)}. {fix}"
+            )
     return problems
 
 
-def _without(host: str, asking: Sequence[str], declared: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
+def _without(
+    host: str,
+    asking: Sequence[str],
+    declared: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> str:
     names = ", ".join(f'"{name}"' for name in asking)
     who = " and ".join(
         ([f"llm_gpus of {host} declares {_many(declared)}"] if declared else [])
@@ -177,33 +214,49 @@ def _without(host: str, asking: Sequence[str], declared: Sequence[Mapping[str, A
     )
     gpus = facts.get("gpus") or []
     reason = facts.get("reason") or (
-        f"MIG is enabled and has no instances (GPU {gpus[0]['index']})" if gpus else "nvidia-smi lists no GPU"
+        f"MIG is enabled and has no instances (GPU {gpus[0]['index']})"
+        if gpus
+        else "nvidia-smi lists no GPU"
     )
     fix = "Install or repair the NVIDIA driver, or move the models to a host that has GPUs"
     return f"{who}, but the host has no usable GPU: {reason}. {fix}"
 
 
-def _estimate(engine: Mapping[str, Any], model: Mapping[str, Any], found: Sequence[Found]) -> Estimate:
+def _estimate(
+    engine: Mapping[str, Any], model: Mapping[str, Any], found: Sequence[Found]
+) -> Estimate:
     if not model.get("header"):
         return Estimate(None, str(model.get("reason") or "its file is unknown"))
-    mine = [one for one in found if not engine.get("gpus") or set(engine["gpus"]) & set(one.card.names)]
-    default = own_context(engine.get("contexts") or (), sum(one.card.memory.mib or 0 for one in mine))
-    return estimate(model["header"], engine.get("context_length"), engine.get("options") or {}, default)
+    mine = [
+        one for one in found if not engine.get("gpus") or set(engine["gpus"]) & set(one.card.names)
+    ]
+    default = own_context(
+        engine.get("contexts") or (), sum(one.card.memory.mib or 0 for one in mine)
+    )
+    return estimate(
+        model["header"], engine.get("context_length"), engine.get("options") or {}, default
+    )
 
 
 def own_context(contexts: Sequence[Sequence[int]], total_mib: float) -> int | None:
-    """The context that an engine gives a model which does not say one; None if it is the model's."""
+    """The context that an engine gives a model which does not say one; None if it is the
+    model's.
+    """
     return next((tokens for least, tokens in contexts if total_mib >= least), None)
 
 
 def _process(members: Sequence[tuple[Part, bool, Mapping[str, Any]]]) -> Process:
-    """A need that is known in every run comes before one that is not: else the placement would change in the second."""
+    """A need that is known in every run comes before one that is not: else the placement would
+    change in the second.
+    """
     engine = members[0][2]
     firm = [part for part, late, _engine in members if part.mib is not None and not late]
     parts = firm or [part for part, _late, _engine in members]
     if engine.get("max_loaded"):
         parts = list(largest(parts, engine["max_loaded"]))
-    gpus = dict.fromkeys(gpu for _part, _late, engine in members for gpu in engine.get("gpus") or ())
+    gpus = dict.fromkeys(
+        gpu for _part, _late, engine in members for gpu in engine.get("gpus") or ()
+    )
     return Process(tuple(parts), tuple(gpus), late=not firm)
 
 
@@ -213,7 +266,11 @@ def _others(processes: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
     if not using:
         return []
     using.sort(key=lambda process: -process["memory_mib"])
-    names = list(dict.fromkeys(str(process["name"]).rpartition("/")[2] or f"pid {process['pid']}" for process in using))
+    names = list(
+        dict.fromkeys(
+            str(process["name"]).rpartition("/")[2] or f"pid {process['pid']}" for process in using
+        )
+    )
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return [(", ".join(names[:2]) + more, sum(process["memory_mib"] for process in using))]
 
@@ -233,6 +290,9 @@ def _row(one: Found) -> dict[str, Any]:
         "label": str(one.index) if one.index is not None else one.card.label,
         "name": one.name,
         "memory_mib": one.card.memory.mib,
-        "models": [{"name": p.model, "vram_mib": p.mib, "estimated": p.estimated} for p in one.card.memory.ours],
+        "models": [
+            {"name": p.model, "vram_mib": p.mib, "estimated": p.estimated}
+            for p in one.card.memory.ours
+        ],
         "others": list(one.card.memory.others),
     }

@@ -1,1 +1,3 @@
-"""What the playbooks beside `site.yml` decide, from plans and from what hosts say. Pure: no files, no network."""
+"""What the playbooks beside `site.yml` decide, from plans and from what hosts say. Pure: no files,
+no network.
+"""

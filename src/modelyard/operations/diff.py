@@ -1,4 +1,6 @@
-"""What a run would change: the compiled plans beside what is live on the hosts. Pure; who asks the hosts is Ansible."""
+"""What a run would change: the compiled plans beside what is live on the hosts. Pure; who asks the
+hosts is Ansible.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,17 @@ LONGEST_VALUE = 60
 """Characters of a value that are shown; the line is to be read, not copied."""
 
 Live = Mapping[str, Mapping[str, Any]]
-"""By service `{release, since, plan}`, and for the gateway `public_names`: what `modelyard_live` returns."""
+"""By service `{release, since, plan}`, and for the gateway `public_names`: what `modelyard_live`
+returns."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceChange:
-    """What would happen to one service. `left`: this version does not know it, and a run leaves it alone. `unclear`:
-    its release does not say what it was made from.
+    """What would happen to one service. `left`: this version does not know it, and a run leaves it
+    alone. `unclear`: its release does not say what it was made from.
 
-    `since` is when the live release was switched to (ISO 8601, UTC), empty for a service that is not there.
+    `since` is when the live release was switched to (ISO 8601, UTC), empty for a service that is
+    not there.
     """
 
     service: str
@@ -63,14 +67,19 @@ def observed(result: Mapping[str, Any]) -> Live | str:
 
     `unknown` is the task's own word, `msg` Ansible's if it ended the task.
     """
-    found: Live | str = result["services"] if "services" in result else str(result.get("unknown", result.get("msg")))
+    found: Live | str = (
+        result["services"]
+        if "services" in result
+        else str(result.get("unknown", result.get("msg")))
+    )
     return found
 
 
 def compare(plans: Mapping[str, HostPlan], live: Mapping[str, Live | str]) -> list[HostChanges]:
     """Return what a run would change on every host of `plans`.
 
-    `live` is by host what is there, or the reason why that is not known; a host it does not have was not asked.
+    `live` is by host what is there, or the reason why that is not known; a host it does not have
+    was not asked.
     """
     served = {name for plan in plans.values() if plan.litellm for name in plan.litellm.public_names}
     return [_host(host, plan, live.get(host, NOT_ASKED), served) for host, plan in plans.items()]
@@ -87,7 +96,9 @@ def _host(host: str, plan: HostPlan, live: Live | str, served: Set[str]) -> Host
         if service not in live:
             changes.append(ServiceChange(service, "add"))
         elif live[service]["plan"] is None:
-            reason = "cannot be compared: the live release was made by an older version of Modelyard"
+            reason = (
+                "cannot be compared: the live release was made by an older version of Modelyard"
+            )
             changes.append(ServiceChange(service, "unclear", (reason,), live[service]["since"]))
         elif found := differences(recorded(service, live[service]["plan"]), part):
             changes.append(ServiceChange(service, "change", tuple(found), live[service]["since"]))
@@ -107,7 +118,7 @@ def _host(host: str, plan: HostPlan, live: Live | str, served: Set[str]) -> Host
     )
 
 
-# -- one service -------------------------------------------------------------------------------------------
+# -- one service -----------------------------------------------------------------------------------
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -117,7 +128,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _keyed(value: Any) -> Any:
-    """`value` with the lists of the gateway's document that are sets by name as mappings, so that names are compared.
+    """`value` with the lists of the gateway's document that are sets by name as mappings, so that
+    names are compared.
 
     Deployments become model: id: deployment.
     """
@@ -171,7 +183,11 @@ def _model_changes(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) ->
         yield f"model {name} {'added' if new else 'removed'}"
         return
     for key in _both(old, new):
-        subject = f"model {name}" if old.keys() == new.keys() and len(new) == 1 else f"model {name}, deployment {key}"
+        subject = (
+            f"model {name}"
+            if old.keys() == new.keys() and len(new) == 1
+            else f"model {name}, deployment {key}"
+        )
         if key in old and key in new:
             yield from (f"{subject}: {line}" for line in _changes((), old[key], new[key]))
         else:

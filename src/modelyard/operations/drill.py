@@ -25,8 +25,8 @@ FAULTS: dict[str, tuple[Part, str]] = {
     "gateway-killed": ("gateway", 'systemctl kill --signal=KILL "$0"'),
     "door-reloaded": ("door", 'systemctl reload "$0"'),
 }
-"""By name, what is broken, and the shell's words for it; `$0` is the unit. What is stopped is started by the same
-words, so that it comes back whether the controller lives or not."""
+"""By name, what is broken, and the shell's words for it; `$0` is the unit. What is stopped is
+started by the same words, so that it comes back whether the controller lives or not."""
 
 
 class DrillError(Exception):
@@ -35,7 +35,9 @@ class DrillError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """A fault. `units` are by host what it is done to, `model` is the public name that is asked meanwhile."""
+    """A fault. `units` are by host what it is done to, `model` is the public name that is asked
+    meanwhile.
+    """
 
     fault: str
     model: str
@@ -51,13 +53,16 @@ def drill(
     environment: str,
     confirmed: bool,
 ) -> Drill:
-    """What `fault` means for these plans. `local_models` are the chat models that run on hosts of the inventory.
+    """What `fault` means for these plans. `local_models` are the chat models that run on hosts of
+    the inventory.
 
-    Raises DrillError: no such fault, no such model, nothing there to break, or an inventory that people depend on and
-    whose owner did not confirm.
+    Raises DrillError: no such fault, no such model, nothing there to break, or an inventory that
+    people depend on and whose owner did not confirm.
     """
     if fault not in FAULTS:
-        raise DrillError(f'Unknown fault "{fault}": {did_you_mean(fault, FAULTS) or listing(list(FAULTS))}')
+        raise DrillError(
+            f'Unknown fault "{fault}": {did_you_mean(fault, FAULTS) or listing(list(FAULTS))}'
+        )
     if environment not in ("staging", "lab") and not confirmed:
         raise DrillError(
             "This inventory is not marked as staging or lab (llm_environment), so users may "
@@ -65,7 +70,9 @@ def drill(
         )
     asked = model or next(iter(local_models), "")
     if asked not in local_models:
-        near = did_you_mean(asked, local_models) or (listing(local_models) if local_models else "there are none")
+        near = did_you_mean(asked, local_models) or (
+            listing(local_models) if local_models else "there are none"
+        )
         raise DrillError(f'"{asked}" is not a chat model on hosts of this inventory: {near}')
     part, shell = FAULTS[fault]
     units = {host: unit for host, plan in plans.items() if (unit := _unit(part, plan, asked))}

@@ -1,4 +1,6 @@
-"""What the hosts remember of their releases: as a table, and as the steps that lead back. Pure; who asks is Ansible."""
+"""What the hosts remember of their releases: as a table, and as the steps that lead back. Pure; who
+asks is Ansible.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ STAGES = ("ground", "engines", "gateway", "monitoring")
 """What is changed one after the other on all hosts, as site.yml does it."""
 
 SHORTEST_ID = 4
-"""Characters of a release's identity that are enough to name it, if no other one begins with them."""
+"""Characters of a release's identity that are enough to name it, if no other one begins with
+them."""
 
 
 class RollbackError(ValueError):
@@ -54,17 +57,32 @@ class Step:
 
 
 def way_back(histories: Mapping[str, History], service: str = "", release: str = "") -> list[Step]:
-    """The steps of a rollback, in the order of STAGES and as they were changed; engines that come back go first.
+    """The steps of a rollback, in the order of STAGES and as they were changed; engines that come
+    back go first.
 
-    `histories` is by host. Without `service` all that the latest run changed is undone, on every host; with it that
-    service goes to the release before, or to `release` (or what it begins with). Raises RollbackError.
+    `histories` is by host. Without `service` all that the latest run changed is undone, on every
+    host; with it that service goes to the release before, or to `release` (or what it begins with).
+    Raises RollbackError.
     """
     if release and not service:
-        raise RollbackError("release needs service, too: add -e service=NAME; playbooks/releases.yml lists them")
-    found = list(_to_release(histories, service, release) if service else _undo_latest_run(histories))
+        raise RollbackError(
+            "release needs service, too: add -e service=NAME; playbooks/releases.yml lists them"
+        )
+    found = list(
+        _to_release(histories, service, release) if service else _undo_latest_run(histories)
+    )
     steps = [step for step in found if step.release != step.live]
     order = {stage: place for place, stage in enumerate(STAGES)}
-    return sorted(steps, key=lambda step: (order[step.stage], step.release is None, step.host, step.at, step.service))
+    return sorted(
+        steps,
+        key=lambda step: (
+            order[step.stage],
+            step.release is None,
+            step.host,
+            step.at,
+            step.service,
+        ),
+    )
 
 
 def _to_release(histories: Mapping[str, History], service: str, release: str) -> Iterator[Step]:
@@ -75,9 +93,13 @@ def _to_release(histories: Mapping[str, History], service: str, release: str) ->
         raise RollbackError(f'no host has a service "{service}": {hint}')
     matching = {host: _matching(entry, release) for host, entry in having.items()}
     if not any(matching.values()):
-        there = "; ".join(f"{host}: {', '.join(_others(entry)) or 'none'}" for host, entry in having.items())
+        there = "; ".join(
+            f"{host}: {', '.join(_others(entry)) or 'none'}" for host, entry in having.items()
+        )
         wanted = (
-            f'has no release "{release}" of {service}' if release else f"has a release of {service} before this one"
+            f'has no release "{release}" of {service}'
+            if release
+            else f"has a release of {service} before this one"
         )
         raise RollbackError(f"no host {wanted}. Available: {there}")
     for host, identifier in matching.items():
@@ -90,7 +112,9 @@ def _matching(entry: Mapping[str, Any], release: str) -> str | None:
         previous = entry["previous"]
         return previous if previous in entry["there"] else None
     found = [
-        one for one in entry["there"] if one == release or (len(release) >= SHORTEST_ID and one.startswith(release))
+        one
+        for one in entry["there"]
+        if one == release or (len(release) >= SHORTEST_ID and one.startswith(release))
     ]
     if len(found) > 1:
         raise RollbackError(f'several releases begin with "{release}": {", ".join(found)}')
@@ -111,7 +135,8 @@ def _undo_latest_run(histories: Mapping[str, History]) -> Iterator[Step]:
         for history in histories.values()
         for service in history.values()
     ]
-    # A clock that was ahead once says that its run is the latest for ever, though others followed on the same service.
+    # A clock that was ahead once says that its run is the latest for ever, though others followed
+    # on the same service.
     followed = {run for service in changes for _at, run in service if run != service[-1][1]}
     latest = [service[-1] for service in changes if service]
     if not latest:
@@ -121,7 +146,9 @@ def _undo_latest_run(histories: Mapping[str, History]) -> Iterator[Step]:
     for host, history in histories.items():
         for name, service in history.items():
             done = [entry for entry in service["entries"] if entry["outcome"] != "failed"]
-            first = next((place for place, entry in enumerate(done) if entry.get("run") == run), None)
+            first = next(
+                (place for place, entry in enumerate(done) if entry.get("run") == run), None
+            )
             if first is None:
                 continue
             before = done[first - 1] if first else None
@@ -133,11 +160,13 @@ def _undo_latest_run(histories: Mapping[str, History]) -> Iterator[Step]:
         raise RollbackError("\n".join(["the latest run cannot be undone as a whole:", *gone]))
 
 
-# -- as text -----------------------------------------------------------------------------------------------
+# -- as text ---------------------------------------------------------------------------------------
 
 
 def render(results: Mapping[str, History | str], now: float) -> str:
-    """What is live on every host, and what can be gone back to. A host that could not be asked has a reason."""
+    """What is live on every host, and what can be gone back to. A host that could not be asked has
+    a reason.
+    """
     lines: list[str] = []
     for host, history in results.items():
         lines.append(f"Host {host}")
@@ -156,13 +185,21 @@ def _service(name: str, service: Mapping[str, Any], now: float) -> Iterator[str]
     good = {entry["release"]: entry for entry in entries if entry["outcome"] == "live"}
     live = service["live"]
     if live:
-        yield f"{name}  {live}  {_told(good[live], now) if live in good else 'live, since before there was a history'}"
+        yield (
+            f"{name}  {live} "
+            f" {_told(good[live], now) if live in good else 'live, since before there was a history'}"
+        )
     else:
-        retired = next((entry for entry in reversed(entries) if entry["outcome"] == "retired"), None)
+        retired = next(
+            (entry for entry in reversed(entries) if entry["outcome"] == "retired"), None
+        )
         yield f"{name}  {f'retired {_when(retired, now)}' if retired else 'never went live'}"
     if entries and entries[-1]["outcome"] == "failed":
         last = entries[-1]
-        yield f"    last change failed {_when(last, now)}: {last['release']}, {last.get('why', 'no reason given')}"
+        yield (
+            f"    last change failed {_when(last, now)}: {last['release']},"
+            f" {last.get('why', 'no reason given')}"
+        )
     for identifier in _others(service):
         if identifier in good:
             note = ", the one before" if identifier == service["previous"] else ""
@@ -170,7 +207,11 @@ def _service(name: str, service: Mapping[str, Any], now: float) -> Iterator[str]
 
 
 def _told(entry: Mapping[str, Any], now: float) -> str:
-    checks = f", {entry['checks']} checks passed in {entry['seconds']:g} s" if entry.get("checks") else ""
+    checks = (
+        f", {entry['checks']} checks passed in {entry['seconds']:g} s"
+        if entry.get("checks")
+        else ""
+    )
     return f"live {_when(entry, now)}{checks}"
 
 
@@ -178,7 +219,11 @@ def _when(entry: Mapping[str, Any], now: float) -> str:
     at = datetime.fromtimestamp(entry["at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
     by = f" by {entry['who']}" if entry.get("who") else ""
     what = f" ({entry['what']})" if entry.get("what") else ""
-    return f"since {at}, {_ago(now - entry['at'])}{by}{what}" if entry["outcome"] == "live" else f"{at}{by}{what}"
+    return (
+        f"since {at}, {_ago(now - entry['at'])}{by}{what}"
+        if entry["outcome"] == "live"
+        else f"{at}{by}{what}"
+    )
 
 
 def _ago(seconds: float) -> str:

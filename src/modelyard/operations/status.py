@@ -1,4 +1,6 @@
-"""How everything is: what the hosts say of themselves beside the compiled plans, as one screen and as JSON. Pure."""
+"""How everything is: what the hosts say of themselves beside the compiled plans, as one screen and
+as JSON. Pure.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +23,30 @@ def status(
 ) -> dict[str, Any]:
     """What is known of every host.
 
-    `plans` is None if the catalogue has errors. `live` and `found` are by host what modelyard_live and modelyard_status
-    returned, or why the host could not be asked. Returns `{ok, hosts: {HOST: {ok, unknown, services, engines,
-    failed_units}}}`; a service has `problems`, a list of text.
+    `plans` is None if the catalogue has errors. `live` and `found` are by host what modelyard_live
+    and modelyard_status returned, or why the host could not be asked. Returns `{ok, hosts: {HOST:
+    {ok, unknown, services, engines, failed_units}}}`; a service has `problems`, a list of text.
     """
     compared = {change.host: change for change in compare(plans or {}, live)}
     hosts: dict[str, Any] = {}
     for host, seen in found.items():
         if isinstance(seen, str):
-            hosts[host] = {"ok": False, "unknown": seen, "services": {}, "engines": [], "failed_units": []}
+            hosts[host] = {
+                "ok": False,
+                "unknown": seen,
+                "services": {},
+                "engines": [],
+                "failed_units": [],
+            }
             continue
         here = live.get(host, {})
         known: Live = {} if isinstance(here, str) else here
         services = {
-            name: {**service, "plan": NO_PLAN, "problems": list(_problems(service, known.get(name, {})))}
+            name: {
+                **service,
+                "plan": NO_PLAN,
+                "problems": list(_problems(service, known.get(name, {}))),
+            }
             for name, service in seen["services"].items()
         }
         if plans is not None and host in compared:
@@ -44,7 +56,9 @@ def status(
             for one in change.services:
                 services.setdefault(one.service, _absent())["plan"] = _PLAN[one.kind]
         engines = [dict(engine) for engine in seen["engines"]]
-        well = not any(service["problems"] or service["plan"] in _DIFFERS for service in services.values())
+        well = not any(
+            service["problems"] or service["plan"] in _DIFFERS for service in services.values()
+        )
         answers = not any(engine.get("problem") for engine in engines)
         hosts[host] = {
             "ok": well and answers and not seen["failed_units"],
@@ -79,12 +93,16 @@ def _problems(service: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[s
         yield f"{path} was edited by hand; site.yml restores it"
     plan = live.get("plan") or {}
     version = plan.get("version") or plan.get("build", {}).get("version")
-    component = service.get("unit", "").removeprefix("modelyard-").partition("@")[0].partition(".")[0]
+    component = (
+        service.get("unit", "").removeprefix("modelyard-").partition("@")[0].partition(".")[0]
+    )
     if version and (floor := below_floor(component.replace("-", "_"), str(version))):
-        yield f"version {version} is below {floor}, the minimum version without known vulnerabilities"
+        yield (
+            f"version {version} is below {floor}, the minimum version without known vulnerabilities"
+        )
 
 
-# -- as text -----------------------------------------------------------------------------------------------
+# -- as text ---------------------------------------------------------------------------------------
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -104,7 +122,9 @@ def _host(seen: Mapping[str, Any]) -> Iterator[str]:
     for name, service in seen["services"].items():
         since = service.get("since", "").replace("T", " ").removesuffix("Z")
         restarts = str(service["restarts"]) if service.get("restarts") else ""
-        rows.append((name, service["state"], service.get("release", ""), since, restarts, service["plan"]))
+        rows.append(
+            (name, service["state"], service.get("release", ""), since, restarts, service["plan"])
+        )
     yield from table(rows)
     yield from _engines(seen["engines"])
     for name, service in seen["services"].items():
@@ -123,7 +143,13 @@ def _engines(engines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         rows.append(
             (
                 engine["model"],
-                "not asked" if engine["skipped"] else "NO ANSWER" if first is None else f"{first:.3f} s",
+                (
+                    "not asked"
+                    if engine["skipped"]
+                    else "NO ANSWER"
+                    if first is None
+                    else f"{first:.3f} s"
+                ),
                 "" if rate is None else f"{rate:g}",
                 f"{engine['service']}" + (f" ({engine['skipped']})" if engine["skipped"] else ""),
             )

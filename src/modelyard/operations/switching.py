@@ -1,7 +1,8 @@
 """Choices that a playbook makes for the user: which model runs on a GPU, which version of a
 component runs.
 
-What has to be overridden for it, and what that makes of the plans. The catalogue itself is not touched.
+What has to be overridden for it, and what that makes of the plans. The catalogue itself is not
+touched.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from modelyard.names import MASTER_KEY, ROTATED, engine_secret
 from modelyard.plan.model import HostPlan
 
 UPGRADED = "llm_overrides_upgraded"
-"""What `playbooks/upgrade.yml` writes into the inventory. Unlike a switched model it does not win over `llm_overrides`:
-a version in the user's own overrides is to be changed there."""
+"""What `playbooks/upgrade.yml` writes into the inventory. Unlike a switched model it does not win
+over `llm_overrides`: a version in the user's own overrides is to be changed there."""
 
 PACKAGED = ("redis", "haproxy", "prometheus", "alertmanager")
 """Components that the distribution's package manager upgrades."""
@@ -52,9 +53,11 @@ class Switch:
 
 
 def switch(inventory: Inventory, provider: str, model: str) -> Switch:
-    """Let `model` of `provider` run, instead of the other models of the provider and of its exclusive group.
+    """Let `model` of `provider` run, instead of the other models of the provider and of its
+    exclusive group.
 
-    Raises SwitchError if the catalogue has errors, before or with the choice, or if the two names are not in it.
+    Raises SwitchError if the catalogue has errors, before or with the choice, or if the two names
+    are not in it.
     """
     former = _compiled(inventory, "The catalogue")
     assert former.catalogue is not None, "a catalogue without errors was compiled"
@@ -62,15 +65,25 @@ def switch(inventory: Inventory, provider: str, model: str) -> Switch:
     with_choice, chosen = _with(inventory, SWITCHED, {"providers": overrides})
     final = _compiled(with_choice, "With this choice the catalogue")
     away = _while_away(with_choice, affected, former)
-    hosts = tuple(dict.fromkeys(h for name in affected for h in _hosts(former.catalogue, inventory.groups, name)))
+    hosts = tuple(
+        dict.fromkeys(
+            h for name in affected for h in _hosts(former.catalogue, inventory.groups, name)
+        )
+    )
     uncovered = _uncovered(final, away, former)
-    watching = tuple(host for host, plan in final.hosts.items() if _watched(plan) != _watched(former.hosts.get(host)))
+    watching = tuple(
+        host
+        for host, plan in final.hosts.items()
+        if _watched(plan) != _watched(former.hosts.get(host))
+    )
     return Switch(chosen, hosts, final, away, final.hosts != former.hosts, uncovered, watching)
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """A version, and the plans with it. `hosts` are those whose plan it changes; none if it is the plan's already."""
+    """A version, and the plans with it. `hosts` are those whose plan it changes; none if it is the
+    plan's already.
+    """
 
     overrides: dict[str, Any]
     former: str
@@ -78,11 +91,15 @@ class Upgrade:
     hosts: tuple[str, ...]
 
 
-def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[str, Any] | None = None) -> Upgrade:
-    """Let `component` run in `version`, newer or older, from `source` where the catalogue's does not fit.
+def upgrade(
+    inventory: Inventory, component: str, version: str, source: Mapping[str, Any] | None = None
+) -> Upgrade:
+    """Let `component` run in `version`, newer or older, from `source` where the catalogue's does
+    not fit.
 
-    Raises SwitchError if the catalogue has errors, before or with that version (one below the security floor or without
-    a lock is one), if there is no such component, or if something in the inventory wins over the choice.
+    Raises SwitchError if the catalogue has errors, before or with that version (one below the
+    security floor or without a lock is one), if there is no such component, or if something in the
+    inventory wins over the choice.
     """
     before = _compiled(inventory, "The catalogue")
     assert before.catalogue is not None, "a catalogue without errors was compiled"
@@ -100,7 +117,8 @@ def upgrade(inventory: Inventory, component: str, version: str, source: Mapping[
         entry["source"] = dict(source)
     elif version != former.version and _is_pinned(former):
         raise SwitchError(
-            f"The checksum of {component} {former.version} is in the catalogue and fits no other version. Say where "
+            f"The checksum of {component} {former.version} is in the catalogue and fits no other"
+            " version. Say where "
             f"""the new one is: -e '{{"source": {{...}}}}' with the keys of llm_versions.{component}.source"""
         )
     chosen, overrides = _with(inventory, UPGRADED, {"versions": {component: entry}})
@@ -135,10 +153,16 @@ class Rotation:
 
 
 def rotation(inventory: Inventory, secret: str) -> Rotation:
-    """What it takes to give `secret` another value. Raises SwitchError if it is none that can be rotated."""
+    """What it takes to give `secret` another value. Raises SwitchError if it is none that can be
+    rotated.
+    """
     final = _compiled(inventory, "The catalogue")
     assert final.catalogue is not None, "a catalogue without errors was compiled"
-    engines = {engine_secret(name): name for name, provider in final.catalogue.providers.items() if is_keyed(provider)}
+    engines = {
+        engine_secret(name): name
+        for name, provider in final.catalogue.providers.items()
+        if is_keyed(provider)
+    }
     if secret in ROTATED:
         return Rotation("gateway" if secret == MASTER_KEY else "redis", (), final, final, ())
     if secret not in engines:
@@ -171,12 +195,17 @@ def _who_says(inventory: Inventory, component: str) -> list[str]:
     return sorted(found)
 
 
-def _with(inventory: Inventory, variable: str, more: Mapping[str, Any]) -> tuple[Inventory, dict[str, Any]]:
-    """The inventory with `more` in an override variable on every host, and what that variable is then."""
+def _with(
+    inventory: Inventory, variable: str, more: Mapping[str, Any]
+) -> tuple[Inventory, dict[str, Any]]:
+    """The inventory with `more` in an override variable on every host, and what that variable is
+    then.
+    """
     first = next(iter(inventory.hosts.values())).variables.get(variable)
     chosen = _merged(first if isinstance(first, Mapping) else {}, more)
     hosts = {
-        name: replace(host, variables={**host.variables, variable: chosen}) for name, host in inventory.hosts.items()
+        name: replace(host, variables={**host.variables, variable: chosen})
+        for name, host in inventory.hosts.items()
     }
     return replace(inventory, hosts=hosts), chosen
 
@@ -207,8 +236,11 @@ def _while_away(inventory: Inventory, providers: Sequence[str], former: Compiled
 
 def _uncovered(final: Compiled, away: Compiled, former: Compiled) -> tuple[str, ...]:
     """Public names that no model answers meanwhile: all of them, where the gateway stays as it
-    is."""
-    return tuple(name for name in final.public_names if away is former or name not in away.public_names)
+    is.
+    """
+    return tuple(
+        name for name in final.public_names if away is former or name not in away.public_names
+    )
 
 
 def _watched(plan: HostPlan | None) -> object:
@@ -232,7 +264,11 @@ def _choice(
     models = [entry.name for entry in provider.models if entry.adapter_of is None]
     engine = provider.engine
     if provider.group is None or engine is None or engine.per_provider:
-        why = f"one {engine.title} serves all its models" if engine and provider.group else "it runs elsewhere"
+        why = (
+            f"one {engine.title} serves all its models"
+            if engine and provider.group
+            else "it runs elsewhere"
+        )
         raise SwitchError(f'"{name}" has no model to switch: {why}')
     if not groups.get(provider.group):
         raise SwitchError(f'"{name}" is not deployed: no host is in group {provider.group}')
@@ -241,15 +277,19 @@ def _choice(
         raise SwitchError(f'"{model}" is not a model of provider "{name}": {near}')
     if provider.exclusive_group is None and provider.active is None:
         raise SwitchError(
-            f'All models of "{name}" run at the same time, so there is nothing to switch. Give the provider an '
-            "exclusive_group or an active model"
+            f'All models of "{name}" run at the same time, so there is nothing to switch. Give the'
+            " provider an exclusive_group or an active model"
         )
     overrides: dict[str, Any] = {name: {"status": "active"}}
     if len(models) > 1:
         overrides[name]["active"] = model
     affected = [name]
     for rival, entry in catalogue.providers.items():
-        if rival != name and provider.exclusive_group and entry.exclusive_group == provider.exclusive_group:
+        if (
+            rival != name
+            and provider.exclusive_group
+            and entry.exclusive_group == provider.exclusive_group
+        ):
             affected.append(rival)
             if entry.status == "active":
                 overrides[rival] = {"status": "disabled"}
@@ -261,5 +301,9 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(old)
     for key, value in new.items():
         before = out.get(key)
-        out[key] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+        out[key] = (
+            _merged(before, value)
+            if isinstance(before, Mapping) and isinstance(value, Mapping)
+            else value
+        )
     return out

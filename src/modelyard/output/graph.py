@@ -36,8 +36,12 @@ def render_mermaid(compiled: Compiled) -> str:
         lines.append(f'  subgraph p{number}["{_escape(place)}"]')
         lines += [f'    {nodes[model]}["{_escape(model)}"]' for model in models]
         lines.append("  end")
-    attempts = {name: [attempt["model"] for attempt in route["attempts"]] for name, route in routes.items()}
-    solid = _solid({name: attempts[name] for name, route in routes.items() if route["kind"] == "model"})
+    attempts = {
+        name: [attempt["model"] for attempt in route["attempts"]] for name, route in routes.items()
+    }
+    solid = _solid(
+        {name: attempts[name] for name, route in routes.items() if route["kind"] == "model"}
+    )
     for name, route in routes.items():
         if route["kind"] == "alias":
             lines.append(f"  {nodes[name]} -. alias .-> {nodes[route['target']]}")
@@ -56,15 +60,24 @@ def graph_file(compiled: Compiled, path: str) -> str:
     return f"{FENCE}mermaid\n{graph}{FENCE}\n" if path.endswith(".md") else graph
 
 
-def _arrows(nodes: Mapping[str, str], name: str, steps: Sequence[str], single: str, numbered: str) -> list[str]:
+def _arrows(
+    nodes: Mapping[str, str], name: str, steps: Sequence[str], single: str, numbered: str
+) -> list[str]:
     """The lines of the arrows from `name`; with several of them each has its number."""
-    arrows = [single] if len(steps) == 1 else [numbered.format(number) for number, _step in enumerate(steps, start=1)]
-    return [f"  {nodes[name]} {arrow} {nodes[step]}" for arrow, step in zip(arrows, steps, strict=True)]
+    arrows = (
+        [single]
+        if len(steps) == 1
+        else [numbered.format(number) for number, _step in enumerate(steps, start=1)]
+    )
+    return [
+        f"  {nodes[name]} {arrow} {nodes[step]}" for arrow, step in zip(arrows, steps, strict=True)
+    ]
 
 
 def _solid(attempts: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """By model, its direct fallbacks; without the models for which that would not give their
-    attempts."""
+    attempts.
+    """
     solid = {name: _stand_ins(name, attempts) for name in attempts}
     while wrong := [name for name in solid if _follow(name, solid, attempts) != attempts[name]]:
         for name in wrong:
@@ -83,7 +96,9 @@ def _stand_ins(name: str, attempts: Mapping[str, list[str]]) -> list[str]:
     return found
 
 
-def _follow(start: str, solid: Mapping[str, list[str]], attempts: Mapping[str, list[str]]) -> list[str]:
+def _follow(
+    start: str, solid: Mapping[str, list[str]], attempts: Mapping[str, list[str]]
+) -> list[str]:
     """The order of attempts that the arrows give."""
     order: dict[str, None] = {}
     stack = [start]
@@ -99,14 +114,23 @@ def _follow(start: str, solid: Mapping[str, list[str]], attempts: Mapping[str, l
 
 
 def _heads(order: list[str], attempts: Mapping[str, list[str]]) -> list[str]:
-    """The models a capability stands for: the shortest beginning of its attempts that explains all of them."""
+    """The models a capability stands for: the shortest beginning of its attempts that explains all
+    of them.
+    """
     for count in range(1, len(order)):
         heads = order[:count]
-        if list(dict.fromkeys([*heads, *(name for head in heads for name in attempts[head])])) == order:
+        if (
+            list(dict.fromkeys([*heads, *(name for head in heads for name in attempts[head])]))
+            == order
+        ):
             return heads
     return order
 
 
 def _escape(text: str) -> str:
-    """Text inside a quoted label: everything that could mean something to Mermaid or HTML as a character code."""
-    return "".join(char if char.isalnum() or char in " ._:/@-,()" else f"#{ord(char)};" for char in text)
+    """Text inside a quoted label: everything that could mean something to Mermaid or HTML as a
+    character code.
+    """
+    return "".join(
+        char if char.isalnum() or char in " ._:/@-,()" else f"#{ord(char)};" for char in text
+    )

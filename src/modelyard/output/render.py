@@ -24,8 +24,9 @@ def plural(count: int, word: str) -> str:
 def render_summary(compiled: Compiled) -> str:
     """Two or three lines: what is valid, and what is left out."""
     lines = [
-        f"The catalogue is valid: {plural(len(compiled.plans), 'host')}, "
-        f"{plural(len(compiled.public_names), 'public name')}, {plural(len(compiled.warnings), 'warning')}."
+        f"The catalogue is valid: {plural(len(compiled.plans), 'host')},"
+        f" {plural(len(compiled.public_names), 'public name')},"
+        f" {plural(len(compiled.warnings), 'warning')}."
     ]
     for entry in compiled.left_out:
         if entry["kind"] != "step":
@@ -37,7 +38,10 @@ def render_plan(compiled: Compiled) -> str:
     """What runs where, who answers for which name, and what is left out and why."""
     blocks = [_host(host, plan) for host, plan in compiled.hosts.items()]
     blocks.append(
-        ["Order of attempts for each public name", *(line for route in compiled.routes for line in _route(route))]
+        [
+            "Order of attempts for each public name",
+            *(line for route in compiled.routes for line in _route(route)),
+        ]
     )
     clients = [plan.litellm.clients for plan in compiled.hosts.values() if plan.litellm]
     if clients and clients[0]:
@@ -62,18 +66,23 @@ def render_changes(changes: Sequence[HostChanges]) -> str:
         if host.unknown:
             lines.append(f"  {host.host}: live releases are not known ({host.unknown})")
         elif not host.services and not host.names_added and not host.names_removed:
-            what = f"nothing, {plural(len(host.unchanged), 'service')} as planned" if host.unchanged else "nothing"
+            what = (
+                f"nothing, {plural(len(host.unchanged), 'service')} as planned"
+                if host.unchanged
+                else "nothing"
+            )
             lines.append(f"  {host.host}: {what}")
         else:
             lines += [f"  {host.host}", *(f"    {line}" for line in _changes(host))]
     if not all(host.unknown for host in changes):
         lines.append(
-            "Only the plans are compared; site.yml --check --diff compares files, packages and processes, too."
+            "Only the plans are compared; site.yml --check --diff compares files, packages and"
+            " processes, too."
         )
     return "\n".join(lines)
 
 
-# -- the plan ----------------------------------------------------------------------------------------------
+# -- the plan --------------------------------------------------------------------------------------
 
 
 def _host(host: str, plan: HostPlan) -> list[str]:
@@ -82,7 +91,11 @@ def _host(host: str, plan: HostPlan) -> list[str]:
             f"{url_host(service.address)}:{service.port}",
             service.unit.removesuffix(".service"),
             # All of them stand below; here they would be a line of many screens.
-            plural(len(service.models), "public name") if service.role == "haproxy" else ", ".join(service.models),
+            (
+                plural(len(service.models), "public name")
+                if service.role == "haproxy"
+                else ", ".join(service.models)
+            ),
             f"GPU {', '.join(map(str, service.gpus))}" if service.gpus else "",
         )
         for service in plan.services
@@ -98,7 +111,9 @@ def _route(route: Mapping[str, Any]) -> list[str]:
         (f"{number}. {attempt['model']}", f"{attempt['provider']} on {', '.join(attempt['where'])}")
         for number, attempt in enumerate(route["attempts"], start=1)
     ]
-    lines = table(attempts) + [f"-  {step['model']} is left out: {step['reason']}" for step in route["left_out"]]
+    lines = table(attempts) + [
+        f"-  {step['model']} is left out: {step['reason']}" for step in route["left_out"]
+    ]
     for what, names in (
         ("on a context-window error", route["context_window"]),
         ("on a content-policy error", route["content_policy"]),
@@ -114,13 +129,15 @@ def _client(name: str, client: Client) -> tuple[str, str, str]:
     return name, models, "" if client.rpm is None else f"{client.rpm} requests a minute"
 
 
-# -- changes -----------------------------------------------------------------------------------------------
+# -- changes ---------------------------------------------------------------------------------------
 
 
 def _changes(host: HostChanges) -> Iterator[str]:
     for change in host.services:
         since = f" (live since {change.since})" if change.since else ""
-        note = ": unknown to this version; site.yml leaves it running" if change.kind == "left" else ""
+        note = (
+            ": unknown to this version; site.yml leaves it running" if change.kind == "left" else ""
+        )
         yield f"{change.kind:<7}  {change.service}{since}{note}"
         for detail in change.details[:MOST_DETAILS]:
             yield f"           {detail}"
@@ -132,4 +149,6 @@ def _changes(host: HostChanges) -> Iterator[str]:
         yield f"new public names: {listing(host.names_added)}"
     if host.names_removed:
         yield f"public names to be removed: {listing(host.names_removed)}"
-        yield "  (requests for them fail; site.yml removes them only with -e llm_allow_removal=true)"
+        yield (
+            "  (requests for them fail; site.yml removes them only with -e llm_allow_removal=true)"
+        )

@@ -1,4 +1,5 @@
-"""Checks: what activation, smoke and `status` run on a host (plugins/module_utils/modelyard_checks.py).
+"""Checks: what activation, smoke and `status` run on a host
+(plugins/module_utils/modelyard_checks.py).
 
 A key without a value is left out of the compiled plan.
 """
@@ -84,7 +85,9 @@ class ModelsCheck(BaseCheck):
 
 
 class GpuCheck(BaseCheck):
-    """A process of the unit holds GPU memory, and its journal does not say that layers are not on a GPU."""
+    """A process of the unit holds GPU memory, and its journal does not say that layers are not on a
+    GPU.
+    """
 
     kind: Literal["gpu"] = "gpu"
     unit: str
@@ -110,7 +113,9 @@ class ChatCheck(BaseCheck):
 
 
 class KeyCheck(BaseCheck):
-    """A provider elsewhere accepts our key. 401 and 403 fail, any other status but 200 is reported as skipped."""
+    """A provider elsewhere accepts our key. 401 and 403 fail, any other status but 200 is reported
+    as skipped.
+    """
 
     kind: Literal["key"] = "key"
     url: str
@@ -138,14 +143,17 @@ class RedisCheck(BaseCheck):
 
 
 Check = Annotated[
-    UnitCheck | HttpCheck | ModelsCheck | GpuCheck | ChatCheck | KeyCheck | RedisCheck, Field(discriminator="kind")
+    UnitCheck | HttpCheck | ModelsCheck | GpuCheck | ChatCheck | KeyCheck | RedisCheck,
+    Field(discriminator="kind"),
 ]
 
 
 def unit_check(service: str, name: str = "") -> UnitCheck:
     """Return the check that a service runs. `name` is its name in a sentence."""
     unit = f"modelyard-{service}.service"
-    return UnitCheck(name=f"{name or service} is running", service=service, units=[unit], hint=journal(unit))
+    return UnitCheck(
+        name=f"{name or service} is running", service=service, units=[unit], hint=journal(unit)
+    )
 
 
 def answering(service: str, address: str, port: int, path: str) -> list[Check]:
@@ -155,7 +163,13 @@ def answering(service: str, address: str, port: int, path: str) -> list[Check]:
     hint = running.hint
     return [
         running,
-        HttpCheck(name=f"{service} answers", service=service, url=url, timeout_s=ANSWER_TIMEOUT_S, hint=hint),
+        HttpCheck(
+            name=f"{service} answers",
+            service=service,
+            url=url,
+            timeout_s=ANSWER_TIMEOUT_S,
+            hint=hint,
+        ),
     ]
 
 

@@ -12,7 +12,14 @@ from modelyard.compiler.resolve import Deployment
 from modelyard.engines import ROLES, by_role
 from modelyard.engines.base import Engine, Process
 from modelyard.names import journal, url_host
-from modelyard.plan.checks import CHAT_TIMEOUT_S, ChatCheck, Check, HttpCheck, ModelsCheck, unit_check
+from modelyard.plan.checks import (
+    CHAT_TIMEOUT_S,
+    ChatCheck,
+    Check,
+    HttpCheck,
+    ModelsCheck,
+    unit_check,
+)
 from modelyard.plan.model import Demand
 from modelyard.plan.parts import EnginePart, InstancePart
 from modelyard.plan.scope import Scope
@@ -31,38 +38,61 @@ class EngineParts:
         self.scope = scope
         lasts = last_steps(scope.routes)
         members = scope.resolved.deployments
-        self.cooled = {d.id for d in scope.resolved.all() if not is_never_cooled(members[d.model.name], lasts)}
+        self.cooled = {
+            d.id for d in scope.resolved.all() if not is_never_cooled(members[d.model.name], lasts)
+        }
 
     def processes(self, host: str) -> dict[str, dict[str, list[Deployment]]]:
-        """Return by role, in the registry's order, and by service what its process serves on a host."""
+        """Return by role, in the registry's order, and by service what its process serves on a
+        host.
+        """
         found: dict[str, dict[str, list[Deployment]]] = {}
         for deployment in self.scope.by_host.get(host, []):
             services = found.setdefault(deployment.engine.role, {})
             services.setdefault(self.scope.services.of(deployment), []).append(deployment)
-        # What is never cooled down gets requests as soon as it is back, so nothing has to wait for it (`after`).
+        # What is never cooled down gets requests as soon as it is back, so nothing has to wait for
+        # it (`after`).
         return {
-            role: dict(sorted(found[role].items(), key=lambda process: any(d.id in self.cooled for d in process[1])))
+            role: dict(
+                sorted(
+                    found[role].items(),
+                    key=lambda process: any(d.id in self.cooled for d in process[1]),
+                )
+            )
             for role in ROLES
             if role in found
         }
 
     def parts(self, host: str) -> list[EnginePart]:
         """Return the parts of the engines that a host has."""
-        return [self.part(by_role(role), services) for role, services in self.processes(host).items()]
+        return [
+            self.part(by_role(role), services) for role, services in self.processes(host).items()
+        ]
 
     def part(self, engine: Engine, processes: Mapping[str, list[Deployment]]) -> EnginePart:
-        """Return what an engine's role runs on a host: the version, its source, and one instance per process."""
+        """Return what an engine's role runs on a host: the version, its source, and one instance
+        per process.
+        """
         version = self.scope.versions.of(engine.role)
-        instances = [self.instance(engine, service, members) for service, members in processes.items()]
+        instances = [
+            self.instance(engine, service, members) for service, members in processes.items()
+        ]
         build = version.build() if version else {"version": None}
         return EnginePart(role=engine.role, instances=instances, **build)
 
     def demands(self, host: str) -> list[Demand]:
-        """Return what preflight has to know of each model of a host. An adapter has no memory of its own."""
-        return [self.demand(one) for one in self.scope.by_host.get(host, []) if one.model.adapter_of is None]
+        """Return what preflight has to know of each model of a host. An adapter has no memory of
+        its own.
+        """
+        return [
+            self.demand(one)
+            for one in self.scope.by_host.get(host, [])
+            if one.model.adapter_of is None
+        ]
 
     def after(self, host: str) -> dict[str, dict[str, int]]:
-        """By engine, which others of this host must have been back for so many seconds before it may be restarted.
+        """By engine, which others of this host must have been back for so many seconds before it
+        may be restarted.
 
         These are its fallbacks, the gateways send them no requests before their cool-down has
         passed, and there is no other: restarted sooner, its clients would be refused.
@@ -70,18 +100,26 @@ class EngineParts:
         rest = min(math.ceil(self.scope.gateway.cooldown_s), LONGEST_WAIT_S) + SHARED_AFTER_S
         found: dict[str, dict[str, int]] = {}
         for route in self.scope.routes:
-            members = [member for name in route.attempts for member in self.scope.resolved.deployments[name]]
+            members = [
+                member
+                for name in route.attempts
+                for member in self.scope.resolved.deployments[name]
+            ]
             if any(member.host != host for member in members):
                 continue
             services = {member.id: self.scope.services.of(member) for member in members}
             for service in dict.fromkeys(services.values()):
                 others = [other for other in members if services[other.id] != service]
                 if others and all(other.id in self.cooled for other in others):
-                    found.setdefault(service, {}).update({services[other.id]: rest for other in others})
+                    found.setdefault(service, {}).update(
+                        {services[other.id]: rest for other in others}
+                    )
         return found
 
     def demand(self, deployment: Deployment) -> Demand:
-        """Return what preflight has to know of a model to place it on the GPUs that the host really has."""
+        """Return what preflight has to know of a model to place it on the GPUs that the host really
+        has.
+        """
         engine, model, settings = deployment.engine, deployment.model, deployment.provider.settings
         return Demand(
             service=self.scope.services.of(deployment),
@@ -99,16 +137,23 @@ class EngineParts:
         )
 
     def conflicts(self, host: str, service: str, deployment: Deployment) -> list[str]:
-        """Units that must not run beside this one: other members of its exclusive group, models that it replaces."""
+        """Units that must not run beside this one: other members of its exclusive group, models
+        that it replaces.
+        """
         group = deployment.provider.exclusive_group
         rivals: dict[str, None] = {}
         for name, provider in self.scope.catalogue.providers.items():
             if provider.group is None or host not in self.scope.groups.get(provider.group, ()):
                 continue
             own = name == deployment.provider_name and provider.active is not None
-            if own or (name != deployment.provider_name and group and provider.exclusive_group == group):
+            if own or (
+                name != deployment.provider_name and group and provider.exclusive_group == group
+            ):
                 assert provider.engine is not None, "a provider with a group has an engine"
-                names = [self.scope.services.named(provider.engine, one) for one in instance_names(name, provider)]
+                names = [
+                    self.scope.services.named(provider.engine, one)
+                    for one in instance_names(name, provider)
+                ]
                 rivals.update(dict.fromkeys(names))
         return [f"modelyard-{rival}.service" for rival in rivals if rival != service]
 
@@ -127,7 +172,9 @@ class EngineParts:
             main.port,
             main.provider.settings,
         )
-        gpus = dict.fromkeys(gpu for member in members for gpu in self.scope.placement.gpus.get(member.id, ()))
+        gpus = dict.fromkeys(
+            gpu for member in members for gpu in self.scope.placement.gpus.get(member.id, ())
+        )
         return InstancePart(
             service=service,
             model=process.name,
@@ -144,7 +191,9 @@ class EngineParts:
 
 
 def engine_checks(engine: Engine, process: Process, *, keyed: bool) -> list[Check]:
-    """Return the checks of a process: running, healthy, the names, and an answer of what is loaded."""
+    """Return the checks of a process: running, healthy, the names, and an answer of what is
+    loaded.
+    """
     service, names = process.service, [model.served for model in process.models]
     unit = f"modelyard-{service}.service"
     base = f"http://{url_host(process.address)}:{process.port}"

@@ -1,4 +1,6 @@
-"""The parts of a host's plan that are the gateway, its front end and Redis, and what is checked of them."""
+"""The parts of a host's plan that are the gateway, its front end and Redis, and what is checked of
+them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from modelyard.catalogue.gateway import FrontEndLimits, FrontEndTimeouts, GuardLimits, SwitchTimeouts
+from modelyard.catalogue.gateway import (
+    FrontEndLimits,
+    FrontEndTimeouts,
+    GuardLimits,
+    SwitchTimeouts,
+)
 from modelyard.catalogue.monitoring import Monitoring
 from modelyard.compiler.emit import api_base, emit_document
 from modelyard.compiler.guard import emit_rules
@@ -20,7 +27,15 @@ from modelyard.names import (
     REDIS_PASSWORD,
     journal,
 )
-from modelyard.plan.checks import CHAT_TIMEOUT_S, ChatCheck, Check, HttpCheck, KeyCheck, ModelsCheck, UnitCheck
+from modelyard.plan.checks import (
+    CHAT_TIMEOUT_S,
+    ChatCheck,
+    Check,
+    HttpCheck,
+    KeyCheck,
+    ModelsCheck,
+    UnitCheck,
+)
 from modelyard.plan.parts import HaproxyPart, LitellmPart, RedisPart
 from modelyard.plan.scope import Scope
 
@@ -63,7 +78,13 @@ class GatewayParts:
         if scope.topology.redis is not None:
             names.add(REDIS_PASSWORD)
         view = scope.topology.view(host, list(scope.by_host))
-        seen = (scope.resolved.deployments, scope.routes, scope.gateway, view, scope.gateway.redis.port)
+        seen = (
+            scope.resolved.deployments,
+            scope.routes,
+            scope.gateway,
+            view,
+            scope.gateway.redis.port,
+        )
         return LitellmPart(
             **scope.versions.litellm.build(),
             slots=scope.gateway.slots,
@@ -72,22 +93,33 @@ class GatewayParts:
             limits=share(GuardLimits, scope.gateway.limits),
             document=emit_document(*seen),
             rules=emit_rules(*seen),
-            secrets={name: name for name in sorted(names)} | scope.former_secret(MASTER_KEY, MASTER_KEY),
+            secrets={name: name for name in sorted(names)}
+            | scope.former_secret(MASTER_KEY, MASTER_KEY),
             clients=scope.catalogue.clients,
             public_names=scope.public_names,
             checks=[
                 self.slots_check(),
-                *self.gateway_checks("litellm", f"http://{LOOPBACK}:@PORT@", "the gateway", SLOTS_HINT),
+                *self.gateway_checks(
+                    "litellm", f"http://{LOOPBACK}:@PORT@", "the gateway", SLOTS_HINT
+                ),
             ],
         )
 
     def slots_check(self) -> Check:
         """Return the check that a slot of the gateway runs."""
-        units = [f"modelyard-litellm@{slot}.service" for slot in self.scope.gateway.slots.model_dump()]
-        return UnitCheck(name="the gateway is running", service="litellm", units=units, hint=SLOTS_HINT)
+        units = [
+            f"modelyard-litellm@{slot}.service" for slot in self.scope.gateway.slots.model_dump()
+        ]
+        return UnitCheck(
+            name="the gateway is running", service="litellm", units=units, hint=SLOTS_HINT
+        )
 
-    def haproxy(self, host: str, listening: Mapping[str, Listener], metrics: Listener | None) -> HaproxyPart | None:
-        """Return the part of role haproxy; None on a host without a gateway. `metrics` is what Prometheus scrapes."""
+    def haproxy(
+        self, host: str, listening: Mapping[str, Listener], metrics: Listener | None
+    ) -> HaproxyPart | None:
+        """Return the part of role haproxy; None on a host without a gateway. `metrics` is what
+        Prometheus scrapes.
+        """
         gateway = self.scope.gateway
         if host not in self.scope.topology.gateways:
             return None
@@ -102,14 +134,22 @@ class GatewayParts:
         )
 
     def through_the_door(self) -> list[Check]:
-        """Return what is checked through the front end. It goes live before any slot does, so smoke runs this alone."""
+        """Return what is checked through the front end. It goes live before any slot does, so smoke
+        runs this alone.
+        """
         hint = f"{journal('modelyard-haproxy.service')}; then {SLOTS_HINT}"
         return self.gateway_checks("haproxy", self.scope.door, "the front end", hint)
 
     def keys(self, host: str) -> list[Check]:
-        """Return whether providers elsewhere take our keys. What they refuse does not hold a release back."""
+        """Return whether providers elsewhere take our keys. What they refuse does not hold a
+        release back.
+        """
         view = self.scope.topology.view(host, list(self.scope.by_host))
-        elsewhere = {(d.provider_name, d.secret): d for d in self.scope.resolved.all() if d.host is None and d.secret}
+        elsewhere = {
+            (d.provider_name, d.secret): d
+            for d in self.scope.resolved.all()
+            if d.host is None and d.secret
+        }
         checks: list[Check] = []
         for (provider, secret), deployment in elsewhere.items():
             anthropic = deployment.provider.type == "anthropic"
@@ -168,7 +208,8 @@ class GatewayParts:
         ]
         checks += [
             ChatCheck(
-                name=f"{what} {'streams' if stream else 'answers'}" + (f" ({resident})" if resident else ""),
+                name=f"{what} {'streams' if stream else 'answers'}"
+                + (f" ({resident})" if resident else ""),
                 service=service,
                 url=f"{base}/v1/chat/completions",
                 bearer=bearer,
@@ -191,7 +232,10 @@ class GatewayParts:
                     name="redis",
                     service="redis",
                     units=["modelyard-redis.service"],
-                    hint="put one host into llm_redis to share limits and cool-downs between gateways",
+                    hint=(
+                        "put one host into llm_redis to share limits and cool-downs between"
+                        " gateways"
+                    ),
                     skip="no host in group llm_redis",
                 )
             )

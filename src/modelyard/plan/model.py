@@ -48,7 +48,9 @@ class DeclaredGpu(Strict):
 
 
 class Foreign(Strict):
-    """A program of the same kind that its own installer may have set up in the place of an engine."""
+    """A program of the same kind that its own installer may have set up in the place of an
+    engine.
+    """
 
     unit: str
     """Its unit."""
@@ -135,8 +137,9 @@ class HostPlan(Strict):
     demands: list[Demand]
     """Models that preflight places."""
     after: dict[str, dict[str, int]]
-    """By service, which other services must have been back for how many seconds before it is restarted: they are its
-    fallbacks, and the gateways send them nothing before their cool-down has passed."""
+    """By service, which other services must have been back for how many seconds before it is
+    restarted: they are its fallbacks, and the gateways send them nothing before their cool-down has
+    passed."""
     firewall: FirewallPart
     """For role firewall."""
     redis: RedisPart | None
@@ -156,7 +159,8 @@ class HostPlan(Strict):
     grafana: GrafanaPart | None = None
     """For role grafana."""
     checks: list[Check]
-    """What smoke runs: the checks of all services of this host, those through the front end, and what is left out."""
+    """What smoke runs: the checks of all services of this host, those through the front end, and
+    what is left out."""
 
     def parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield every service with what its release records."""

@@ -1,4 +1,6 @@
-"""What is measured: the parts of a host's plan that are Prometheus, Alertmanager, Grafana and exporters."""
+"""What is measured: the parts of a host's plan that are Prometheus, Alertmanager, Grafana and
+exporters.
+"""
 
 from __future__ import annotations
 
@@ -39,30 +41,38 @@ class MonitoringParts:
     scope: Scope
     settings: Monitoring
 
-    # -- exporters ---------------------------------------------------------------------------------------
+    # -- exporters ---------------------------------------------------------------------------------
 
     def exporters(
         self, listening: Sequence[Listener], redis: RedisPart | None, engines: Sequence[EnginePart]
     ) -> list[ExporterPart]:
-        """Return the parts of role exporter on a host, given what listens there and the rest of its plan."""
+        """Return the parts of role exporter on a host, given what listens there and the rest of its
+        plan.
+        """
         return [
             self.exporter(listener, redis, engines)
             for listener in listening
             if listener.service.startswith("exporter@")
         ]
 
-    def exporter(self, listener: Listener, redis: RedisPart | None, engines: Sequence[EnginePart]) -> ExporterPart:
+    def exporter(
+        self, listener: Listener, redis: RedisPart | None, engines: Sequence[EnginePart]
+    ) -> ExporterPart:
         """Return one exporter."""
         kind = listener.service.removeprefix("exporter@")
         settings: RedisTarget | Probing | NoSettings = NoSettings()
         secrets: Secrets = {}
         if kind == "host":
             probes = list(_probes(engines)) if self.settings.probe_interval_s else []
-            settings = Probing(probe_interval_s=self.settings.probe_interval_s or None, probes=probes)
+            settings = Probing(
+                probe_interval_s=self.settings.probe_interval_s or None, probes=probes
+            )
             secrets = {probe.credential: probe.credential for probe in probes if probe.credential}
         elif kind == "redis":
             assert redis is not None, "this exporter is where Redis is"
-            settings = RedisTarget(address=f"{url_host(redis.listen[0])}:{redis.port}", user=MONITOR_USER)
+            settings = RedisTarget(
+                address=f"{url_host(redis.listen[0])}:{redis.port}", user=MONITOR_USER
+            )
             secrets = {"PASSWORD": REDIS_MONITOR_PASSWORD}
         return ExporterPart.model_validate(
             {
@@ -74,7 +84,7 @@ class MonitoringParts:
             }
         )
 
-    # -- Prometheus --------------------------------------------------------------------------------------
+    # -- Prometheus --------------------------------------------------------------------------------
 
     def prometheus(self, engines: Engines) -> PrometheusPart:
         """Return the part of role prometheus."""
@@ -88,7 +98,9 @@ class MonitoringParts:
         )
 
     def scrape(self, engines: Engines) -> Iterator[Job]:
-        """Yield what is scraped, by job. Engines of one kind with keys of their own are several entries of one job."""
+        """Yield what is scraped, by job. Engines of one kind with keys of their own are several
+        entries of one job.
+        """
         ports, mine = self.settings.exporters, self.settings
         topology = self.scope.topology
 
@@ -102,9 +114,16 @@ class MonitoringParts:
                 if host is not None
             ]
 
-        yield Job(job="prometheus", targets=at(mine.prometheus.port, [topology.monitoring], "prometheus"))
-        yield Job(job="alertmanager", targets=at(mine.alertmanager.port, [topology.monitoring], "alertmanager"))
-        yield Job(job="litellm", targets=at(ports.gateway, topology.gateways, "litellm"), path="/litellm")
+        yield Job(
+            job="prometheus", targets=at(mine.prometheus.port, [topology.monitoring], "prometheus")
+        )
+        yield Job(
+            job="alertmanager",
+            targets=at(mine.alertmanager.port, [topology.monitoring], "alertmanager"),
+        )
+        yield Job(
+            job="litellm", targets=at(ports.gateway, topology.gateways, "litellm"), path="/litellm"
+        )
         yield Job(job="haproxy", targets=at(ports.gateway, topology.gateways, "haproxy"))
         yield Job(job="node", targets=at(ports.node, topology.hosts, "exporter@node"))
         # What it reports about a service has the name of that one instead (`honor_labels`).
@@ -114,7 +133,9 @@ class MonitoringParts:
         yield from self.scrape_engines(engines)
 
     def scrape_engines(self, engines: Engines) -> Iterator[Job]:
-        """Yield the jobs of engines: those with metrics by key, then those that are probed, by module."""
+        """Yield the jobs of engines: those with metrics by key, then those that are probed, by
+        module.
+        """
         probed: dict[str, list[Target]] = {}
         for engine in ENGINES:
             by_key: dict[str | None, list[Target]] = {}
@@ -132,7 +153,7 @@ class MonitoringParts:
         for module, targets in probed.items():
             yield Job(job="probe", targets=targets, prober=prober, module=module)
 
-    # -- Alertmanager, Grafana ---------------------------------------------------------------------------
+    # -- Alertmanager, Grafana ---------------------------------------------------------------------
 
     def alertmanager(self) -> AlertmanagerPart:
         """Return the part of role alertmanager."""

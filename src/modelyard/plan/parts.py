@@ -1,7 +1,8 @@
 """What a role is given of the plan of its host: one model per role.
 
-A part has the section of the catalogue as it is, so a new key of a section reaches the template of the role without
-another edit. Every default is that of the catalogue, so a role can be used alone (`part`).
+A part has the section of the catalogue as it is, so a new key of a section reaches the template of
+the role without another edit. Every default is that of the catalogue, so a role can be used alone
+(`part`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Part(Strict):
     """What a role is given."""
 
     UNRECORDED: ClassVar[Unrecorded] = {"checks": None}
-    """What the host does not record: names of secrets that are not its own, and what follows from the rest."""
+    """What the host does not record: names of secrets that are not its own, and what follows from
+    the rest."""
 
 
 class RedisPart(gateway.Redis, Part):
@@ -46,9 +48,11 @@ class RedisPart(gateway.Redis, Part):
     listen: list[IPAddress] = Field([LOOPBACK])
     """Addresses to listen on."""
     secrets: Secrets = Field({"GATEWAY_PASSWORD": REDIS_PASSWORD})
-    """By name on the host, the name of a secret. With `MONITOR_PASSWORD` there is a user `monitor`, who reads figures
-    and no keys."""
-    checks: list[Check] = Field(default_factory=lambda part: redis_checks(part["listen"], part["port"]))
+    """By name on the host, the name of a secret. With `MONITOR_PASSWORD` there is a user `monitor`,
+    who reads figures and no keys."""
+    checks: list[Check] = Field(
+        default_factory=lambda part: redis_checks(part["listen"], part["port"])
+    )
     """What a new release has to pass."""
 
 
@@ -113,10 +117,13 @@ class HaproxyPart(Part):
     limits: gateway.FrontEndLimits = gateway.FrontEndLimits()
     """What one request and one address may take."""
     metrics_listen: list[IPAddress] = Field([])
-    """Addresses that serve metrics to Prometheus: `/metrics` its own, `/litellm` those of the live slot."""
+    """Addresses that serve metrics to Prometheus: `/metrics` its own, `/litellm` those of the live
+    slot."""
     metrics_port: Port = monitoring.ExporterPorts().gateway
     """Their port."""
-    checks: list[Check] = Field(default_factory=lambda part: door_checks(part["listen"], part["port"]))
+    checks: list[Check] = Field(
+        default_factory=lambda part: door_checks(part["listen"], part["port"])
+    )
     """What a new release has to pass. The front end goes live before any slot does."""
 
 
@@ -170,7 +177,9 @@ class Job(Strict):
 
 def _itself(port: int) -> Job:
     """Return the job of a Prometheus that scrapes nothing else."""
-    target = Target(address=f"{LOOPBACK}:{port}", labels={"host": "localhost", "service": "prometheus"})
+    target = Target(
+        address=f"{LOOPBACK}:{port}", labels={"host": "localhost", "service": "prometheus"}
+    )
     return Job(job="prometheus", targets=[target])
 
 
@@ -186,7 +195,9 @@ class PrometheusPart(monitoring.PrometheusSettings, Part):
     secrets: Secrets = Field({})
     """By name on the host, the name of a secret: the tokens that targets want."""
     checks: list[Check] = Field(
-        default_factory=lambda part: answering("prometheus", part["listen"][0], part["port"], "/-/ready")
+        default_factory=lambda part: answering(
+            "prometheus", part["listen"][0], part["port"], "/-/ready"
+        )
     )
     """What a new release has to pass."""
 
@@ -209,7 +220,9 @@ class AlertmanagerPart(monitoring.AlertmanagerSettings, Part):
     secrets: Secrets = Field(default_factory=_alert_secrets)
     """By name on the host, the name of a secret: those of the receivers."""
     checks: list[Check] = Field(
-        default_factory=lambda part: answering("alertmanager", part["listen"][0], part["port"], "/-/ready")
+        default_factory=lambda part: answering(
+            "alertmanager", part["listen"][0], part["port"], "/-/ready"
+        )
     )
     """What a new release has to pass."""
 
@@ -230,7 +243,9 @@ class GrafanaPart(monitoring.GrafanaSettings, Part):
     secrets: Secrets = Field({"ADMIN_PASSWORD": GRAFANA_PASSWORD, "SECRET_KEY": GRAFANA_SECRET_KEY})
     """By name on the host, the name of a secret."""
     checks: list[Check] = Field(
-        default_factory=lambda part: answering("grafana", part["listen"][0], part["port"], "/api/health")
+        default_factory=lambda part: answering(
+            "grafana", part["listen"][0], part["port"], "/api/health"
+        )
     )
     """What a new release has to pass."""
 
@@ -273,7 +288,9 @@ class Probing(Strict):
 
 
 class ExporterPart(Part):
-    """One exporter: of the system (`node`), of our own services (`host`), of Redis, and the prober (`blackbox`)."""
+    """One exporter: of the system (`node`), of our own services (`host`), of Redis, and the prober
+    (`blackbox`).
+    """
 
     kind: Literal["node", "host", "redis", "blackbox"]
     """What it measures."""
@@ -281,7 +298,9 @@ class ExporterPart(Part):
     """Name of the service."""
     listen: list[IPAddress] = Field([LOOPBACK])
     """The address to listen on, one."""
-    port: Port = Field(default_factory=lambda part: getattr(monitoring.ExporterPorts(), part["kind"]))
+    port: Port = Field(
+        default_factory=lambda part: getattr(monitoring.ExporterPorts(), part["kind"])
+    )
     """Its port."""
     settings: RedisTarget | Probing | NoSettings = NoSettings()
     """What it needs beside an address."""
@@ -342,7 +361,8 @@ ENGINE_UNRECORDED: Unrecorded = {
     "build": {"role": None, "instances": None},
     "instance": {"checks": None, **dict.fromkeys(DERIVED)},
 }
-"""The same for the release of one process of an engine, which records `{build: EnginePart, instance: InstancePart}`."""
+"""The same for the release of one process of an engine, which records `{build: EnginePart,
+instance: InstancePart}`."""
 
 PARTS: dict[str, type[Part]] = {
     "redis": RedisPart,
@@ -384,7 +404,8 @@ class PartError(ValueError):
 
 
 def part(role: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a role is given where it is used alone: `given`, with the defaults of all other keys.
+    """Return what a role is given where it is used alone: `given`, with the defaults of all other
+    keys.
 
     Raises PartError for a role without a part, an unknown key, a wrong value or a missing key.
     """

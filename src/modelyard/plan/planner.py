@@ -45,11 +45,15 @@ class Planner:
         ]
         listening = listeners(host, scope.catalogue, scope.topology, scope.services, served)
         main = {one.service: one for one in listening if one.role != "exporter"}
-        metrics = next((one for one in listening if (one.service, one.role) == ("haproxy", "exporter")), None)
+        metrics = next(
+            (one for one in listening if (one.service, one.role) == ("haproxy", "exporter")), None
+        )
         redis = self.gateway.redis(host, main)
         litellm = self.gateway.litellm(host)
         haproxy = self.gateway.haproxy(host, main, metrics)
-        exporters = self.monitoring.exporters(listening, redis, engines[host]) if self.monitoring else []
+        exporters = (
+            self.monitoring.exporters(listening, redis, engines[host]) if self.monitoring else []
+        )
         watch = self.monitoring if host == scope.topology.monitoring else None
         prometheus = watch.prometheus(engines) if watch else None
         alertmanager = watch.alertmanager() if watch else None
@@ -60,7 +64,8 @@ class Planner:
             gpus=self.gpus(host),
             services=services,
             hugging_face=Hub(
-                endpoint=scope.versions.hugging_face.endpoint, token=scope.versions.hugging_face.token_env
+                endpoint=scope.versions.hugging_face.endpoint,
+                token=scope.versions.hugging_face.token_env,
             ),
             demands=self.engines.demands(host),
             after=self.engines.after(host),
@@ -75,7 +80,12 @@ class Planner:
             grafana=grafana,
             checks=[
                 *(redis.checks if redis else ()),
-                *(check for part in engines[host] for instance in part.instances for check in instance.checks),
+                *(
+                    check
+                    for part in engines[host]
+                    for instance in part.instances
+                    for check in instance.checks
+                ),
                 *self.gateway_checks(host, litellm, haproxy),
                 *(check for exporter in exporters for check in exporter.checks),
                 *(prometheus.checks if prometheus else ()),
@@ -84,8 +94,12 @@ class Planner:
             ],
         )
 
-    def gateway_checks(self, host: str, litellm: LitellmPart | None, haproxy: HaproxyPart | None) -> list[Check]:
-        """Return what smoke checks of a gateway: through its front end, because a slot's own checks need its port."""
+    def gateway_checks(
+        self, host: str, litellm: LitellmPart | None, haproxy: HaproxyPart | None
+    ) -> list[Check]:
+        """Return what smoke checks of a gateway: through its front end, because a slot's own checks
+        need its port.
+        """
         if litellm is None or haproxy is None:
             return []
         return [
@@ -109,12 +123,18 @@ class Planner:
             for load in self.scope.placement.loads.get(host, [])
         ]
 
-    def services(self, listening: Sequence[Listening], engines: Sequence[EnginePart]) -> list[Listener]:
+    def services(
+        self, listening: Sequence[Listening], engines: Sequence[EnginePart]
+    ) -> list[Listener]:
         """Return what listens on a host, one entry for each address."""
         instances = {instance.service: instance for part in engines for instance in part.instances}
         found: list[Listener] = []
         for one in listening:
-            names = self.scope.public_names if one.role == "haproxy" else [d.model.name for d in one.deployments]
+            names = (
+                self.scope.public_names
+                if one.role == "haproxy"
+                else [d.model.name for d in one.deployments]
+            )
             instance = instances.get(one.service)
             engine = by_role(one.role) if one.role in ROLES else None
             found += [
@@ -135,7 +155,8 @@ class Planner:
 
     def rules(self, host: str, services: Sequence[Listener]) -> list[Rule]:
         """Return who may connect to what listens beyond loopback here. The front end is open to
-        all."""
+        all.
+        """
         topology = self.scope.topology
         gateways = [gateway for gateway in topology.gateways if gateway != host]
         watching = [topology.monitoring] if topology.monitoring else []
@@ -146,7 +167,8 @@ class Planner:
                     "service": service.service,
                     "port": service.port,
                     "from": sorted(
-                        topology.addresses[caller] for caller in callers.get(service.role, topology.callers(host))
+                        topology.addresses[caller]
+                        for caller in callers.get(service.role, topology.callers(host))
                     ),
                 }
             )
@@ -156,7 +178,9 @@ class Planner:
 
 
 def foreign(engine: Engine, provider: str) -> Foreign | None:
-    """Return what else may be in the place of an engine: its program as its own installer sets it up."""
+    """Return what else may be in the place of an engine: its program as its own installer sets it
+    up.
+    """
     if engine.foreign is None:
         return None
     return Foreign(**engine.foreign._asdict(), adoption=engine.adoption(provider))

@@ -1,7 +1,10 @@
-"""docs/plan.md, made from the types of the plan. `scripts/docs.py` writes it; a test proves that it is current."""
+"""docs/plan.md, made from the types of the plan. `scripts/docs.py` writes it; a test proves that it
+is current.
+"""
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 import types
 from collections.abc import Iterator
@@ -64,13 +67,18 @@ def plan_text() -> str:
     blocks += [_section(model) for model in found if not issubclass(model, BaseCheck)]
     blocks.append(_wrapped(CHECKS))
     blocks.append(
-        "\n".join(line for name, field in BaseCheck.model_fields.items() for line in _item(name, field)) + "\n"
+        "\n".join(
+            line for name, field in BaseCheck.model_fields.items() for line in _item(name, field)
+        )
+        + "\n"
     )
     blocks += [_section(model) for model in found if issubclass(model, BaseCheck)]
     return "\n".join(blocks)
 
 
-def _models(model: type[BaseModel], seen: dict[type[BaseModel], None]) -> dict[type[BaseModel], None]:
+def _models(
+    model: type[BaseModel], seen: dict[type[BaseModel], None]
+) -> dict[type[BaseModel], None]:
     """Return a model and those below it, in the order in which they are first used."""
     if model not in seen:
         seen[model] = None
@@ -90,10 +98,14 @@ def _below(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _section(model: type[BaseModel]) -> str:
     kind = model.model_fields["kind"].default if issubclass(model, BaseCheck) else None
-    lines = [f"## {kind or model.__name__}", "", _wrapped(str(model.__doc__))]
+    lines = [f"## {kind or model.__name__}", "", _wrapped(inspect.cleandoc(str(model.__doc__)))]
     unrecorded = set(_paths(model.UNRECORDED)) if issubclass(model, Part) else set()
     if model.__name__ in ("EnginePart", "InstancePart"):
-        unrecorded = set(_paths(ENGINE_UNRECORDED["build" if model.__name__ == "EnginePart" else "instance"] or {}))
+        unrecorded = set(
+            _paths(
+                ENGINE_UNRECORDED["build" if model.__name__ == "EnginePart" else "instance"] or {}
+            )
+        )
     for name, field in model.model_fields.items():
         if kind and name in ("kind", *BaseCheck.model_fields):
             continue
@@ -117,7 +129,11 @@ def _item(name: str, field: FieldInfo, *, recorded: bool = True) -> list[str]:
     unit = f", in {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
     note = "" if recorded else "; not recorded"
     text = f"- **`{name}`** ({_kind(field.annotation)}{unit}{note}): {field.description}"
-    return [textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)]
+    return [
+        textwrap.fill(
+            text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+    ]
 
 
 def _kind(annotation: Any) -> str:
@@ -137,7 +153,13 @@ def _kind(annotation: Any) -> str:
         return f"mapping of text to {_kind(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
-    names = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", type(None): "`null`"}
+    names = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "`true` or `false`",
+        type(None): "`null`",
+    }
     return names.get(annotation, "anything")
 
 

@@ -68,5 +68,7 @@ class Scope:
         return None if self.topology.monitoring is None else self.catalogue.monitoring
 
     def former_secret(self, file: str, secret: str) -> dict[str, str]:
-        """The file and the name of what `secret` was, while that is accepted, too (playbooks/rotate_secrets.yml)."""
+        """The file and the name of what `secret` was, while that is accepted, too
+        (playbooks/rotate_secrets.yml).
+        """
         return {former(file): former(secret)} if former(secret) in self.secrets else {}

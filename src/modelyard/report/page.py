@@ -1,4 +1,6 @@
-"""The report as one HTML file that needs nothing else: style, plots and the program that draws them are in it."""
+"""The report as one HTML file that needs nothing else: style, plots and the program that draws them
+are in it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from modelyard.report.told import Told
 PALETTE = ("#2f7fc1", "#d98200", "#1a9a78", "#d1495b", "#8a63c9", "#b05f9c", "#7a8a2b", "#8b6f5c")
 """Readable on light and on dark, and told apart by most people who see colours differently."""
 
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
 """The browser itself sees to it that the page asks for nothing."""
 
 STYLE = """
@@ -94,7 +98,10 @@ def page(report: Report, told: Told, inventory: str, made: float, clock: Clock, 
     title = f"Modelyard: {inventory}, {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} {zone}"
     sections = [section for section in report.sections if section.rows and section.traces]
     spec = {
-        "x": [_moment(clock, told.point(place) - told.span.step_s / 2) for place in range(told.span.points)],
+        "x": [
+            _moment(clock, told.point(place) - told.span.step_s / 2)
+            for place in range(told.span.points)
+        ],
         "range": [_moment(clock, told.begin), _moment(clock, told.end)],
         "palette": PALETTE,
         "plots": [_plot(section, clock) for section in sections],
@@ -107,12 +114,21 @@ def page(report: Report, told: Told, inventory: str, made: float, clock: Clock, 
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<header>",
         f"<h1>What happened on {escape(inventory)}</h1>",
         f"<p>{begin:%A, %Y-%m-%d %H:%M} to {end:%A, %Y-%m-%d %H:%M}, times in {escape(zone)}</p>",
-        f'<p class="soft">As Prometheus measured it, by the {step}. Made {now:%Y-%m-%d %H:%M:%S}.</p>\n</header>',
+        (
+            f'<p class="soft">As Prometheus measured it, by the {step}. Made'
+            f" {now:%Y-%m-%d %H:%M:%S}.</p>\n</header>"
+        ),
         "<dl>",
-        *(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in report.headline.items()),
+        *(
+            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+            for name, value in report.headline.items()
+        ),
         "</dl>",
         *_missing(report.missing),
-        "<noscript><p>The plots need JavaScript; the tables hold the same figures.</p></noscript>\n<main>",
+        (
+            "<noscript><p>The plots need JavaScript; the tables hold the same"
+            " figures.</p></noscript>\n<main>"
+        ),
         *(line for section in report.sections for line in _section(section)),
         "</main>",
         f'<script type="application/json" id="plots">{_json(spec)}</script>',
@@ -134,11 +150,18 @@ def _section(section: Section) -> Iterator[str]:
         yield f'<p class="empty">{escape(section.empty)}</p>\n</section>'
         return
     yield f'<p class="soft">{escape(section.note)}</p>\n<div class="table"><table>\n<thead><tr>'
-    kinds = ["" if place < section.words else ' class="number"' for place in range(len(section.head))]
-    yield "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(section.head, kinds, strict=True))
+    kinds = [
+        "" if place < section.words else ' class="number"' for place in range(len(section.head))
+    ]
+    yield "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>'
+        for name, kind in zip(section.head, kinds, strict=True)
+    )
     yield "</tr></thead>\n<tbody>"
     for first, *rest in section.rows:
-        cells = "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(rest, kinds[1:], strict=True))
+        cells = "".join(
+            f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(rest, kinds[1:], strict=True)
+        )
         yield f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
     yield "</tbody></table></div>"
     if section.traces:
@@ -163,7 +186,9 @@ def _trace(one: Trace, clock: Clock) -> dict[str, Any]:
         "kind": one.kind,
         "colour": one.colour,
         "dash": one.dash,
-        "y": [escape(y, quote=False) if isinstance(y, str) else y and float(f"{y:.4g}") for y in one.y],
+        "y": [
+            escape(y, quote=False) if isinstance(y, str) else y and float(f"{y:.4g}") for y in one.y
+        ],
     }
     if one.x is not None:
         found["x"] = [None if moment is None else _moment(clock, moment) for moment in one.x]

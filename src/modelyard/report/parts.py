@@ -9,7 +9,9 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One series of a plot. `colour` is a place in the page's palette; `x` are the points' times unless given."""
+    """One series of a plot. `colour` is a place in the page's palette; `x` are the points' times
+    unless given.
+    """
 
     name: str
     y: Sequence[float | str | None]
@@ -21,7 +23,9 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One question. The first `words` columns are no numbers. `empty` is said where there is nothing to show."""
+    """One question. The first `words` columns are no numbers. `empty` is said where there is
+    nothing to show.
+    """
 
     slug: str
     title: str

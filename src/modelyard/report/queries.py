@@ -50,18 +50,22 @@ def span(hours: object, retention_days: int) -> Span:
     except ValueError:
         wanted = math.nan
     if not (math.isfinite(wanted) and wanted > 0):
-        raise ReportError(f"hours={hours}: how many hours back? A number above zero, for example -e hours=24")
+        raise ReportError(
+            f"hours={hours}: how many hours back? A number above zero, for example -e hours=24"
+        )
     if wanted > retention_days * 24:
         raise ReportError(
-            f"hours={hours}: Prometheus keeps {retention_days} days, which are {retention_days * 24} hours "
-            "(llm_monitoring.prometheus.retention_days)"
+            f"hours={hours}: Prometheus keeps {retention_days} days, which are"
+            f" {retention_days * 24} hours (llm_monitoring.prometheus.retention_days)"
         )
     step = next((step for step in STEPS if wanted * 3600 <= step * MOST_POINTS), STEPS[-1])
     return Span(math.ceil(wanted * 3600 / step), step)
 
 
 def over_time(step_s: int) -> dict[str, str]:
-    """What is asked for each step: by name, the expression about the `step_s` seconds before a point."""
+    """What is asked for each step: by name, the expression about the `step_s` seconds before a
+    point.
+    """
     window = f"{step_s}s"
     way = grown(window)
     return {
@@ -83,9 +87,9 @@ def over_time(step_s: int) -> dict[str, str]:
         "refusals": summed(way, REFUSED, "api_key_alias", "status_code"),
         "firing": f'count_over_time(ALERTS{{alertstate="firing"}}[{window}])',
         "activated": (
-            "modelyard_activation_last_timestamp_seconds * on (instance, service) group_left (release, version)"
-            f" {RELEASE} or modelyard_activation_last_timestamp_seconds"
-            " unless on (instance, service) modelyard_release_info"
+            "modelyard_activation_last_timestamp_seconds * on (instance, service) group_left"
+            f" (release, version) {RELEASE} or modelyard_activation_last_timestamp_seconds unless"
+            " on (instance, service) modelyard_release_info"
         ),
         "activation_good": "modelyard_activation_last_success",
     }

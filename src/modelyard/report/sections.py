@@ -1,4 +1,6 @@
-"""What the report says: a table for each question, a plot where there is something to draw, and what is not known."""
+"""What the report says: a table for each question, a plot where there is something to draw, and
+what is not known.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,11 @@ class Author:
 
     def _known(self, question: str) -> dict[str, Values]:
         """By public name. A request without one was refused before the gateway looked for it."""
-        return {name: values for (name,), values in self.told.by(question, "requested_model").items() if name}
+        return {
+            name: values
+            for (name,), values in self.told.by(question, "requested_model").items()
+            if name
+        }
 
     def _colour(self, name: str) -> int:
         """The same for the same name in all plots."""
@@ -71,24 +77,40 @@ class Author:
         return f"{self.clock(moment):{TIME}}"
 
     def _nothing(self, otherwise: str) -> str:
-        """Why there are no figures of the gateway: it was not asked, or there was nothing to count."""
-        silent = [one.values for one in self.told.over_time["silent"] if one.labels.get("job") == "litellm"]
+        """Why there are no figures of the gateway: it was not asked, or there was nothing to
+        count.
+        """
+        silent = [
+            one.values
+            for one in self.told.over_time["silent"]
+            if one.labels.get("job") == "litellm"
+        ]
         watched = sum(1 for value in self.told.over_time["watched"][0].values if value)
-        unknown = any(sum(1 for value in values if value is not None and value > 0.99) >= watched for values in silent)
+        unknown = any(
+            sum(1 for value in values if value is not None and value > 0.99) >= watched
+            for values in silent
+        )
         return (
-            f"{NOT_KNOWN.capitalize()}: the gateway did not answer Prometheus in this period." if unknown else otherwise
+            f"{NOT_KNOWN.capitalize()}: the gateway did not answer Prometheus in this period."
+            if unknown
+            else otherwise
         )
 
-    # -- the head ------------------------------------------------------------------------------------------
+    # -- the head ----------------------------------------------------------------------------------
 
     def _headline(self, asked: Mapping[str, Values], alerts: int) -> dict[str, str]:
         told = self.told
         refused = total(self._refused())
         everything = sum(map(total, asked.values())) + refused
         failed = sum(map(total, self._known("unanswered").values())) + refused
-        tokens = sum(total(values) for name in ("read", "written") for values in self._known(name).values())
+        tokens = sum(
+            total(values) for name in ("read", "written") for values in self._known(name).values()
+        )
         if not round(everything):
-            return {"Requests": self._nothing("none").partition(":")[0].lower(), "Alerts that fired": str(alerts)}
+            return {
+                "Requests": self._nothing("none").partition(":")[0].lower(),
+                "Alerts that fired": str(alerts),
+            }
         return {
             "Requests": count(everything),
             "Answered": share(everything - failed, everything),
@@ -102,12 +124,17 @@ class Author:
         """What Prometheus does not know."""
         told = self.told
         most = told.span.step_s / self.interval_s
-        watched = told.episodes([value and value / most for value in told.over_time["watched"][0].values])
+        watched = told.episodes(
+            [value and value / most for value in told.over_time["watched"][0].values]
+        )
         slack = 2 * self.interval_s
         if watched[0].begin > told.begin + slack:
             yield f"Prometheus has no data before {self._time(watched[0].begin)}."
         for before, after in pairwise(watched):
-            yield f"Prometheus has no data between {self._time(before.end)} and {self._time(after.begin)}."
+            yield (
+                f"Prometheus has no data between {self._time(before.end)} and"
+                f" {self._time(after.begin)}."
+            )
         if watched[-1].end < told.end - told.span.step_s - slack:
             yield f"Prometheus has no data after {self._time(watched[-1].end)}."
         for (job, host), values in told.by("silent", "job", "instance").items():
@@ -115,16 +142,24 @@ class Author:
                 name = "gateway" if job == "litellm" else "front end"
                 lost = duration(sum(one.seconds for one in gone))
                 when = f"{self._time(gone[0].begin)} and {self._time(gone[-1].end)}"
-                yield f"The {name} on {host} did not answer Prometheus for {lost} between {when}: figures may be late."
+                yield (
+                    f"The {name} on {host} did not answer Prometheus for {lost} between {when}:"
+                    " figures may be late."
+                )
 
-    # -- sections ------------------------------------------------------------------------------------------
+    # -- sections ----------------------------------------------------------------------------------
 
     def _availability(self, asked: Mapping[str, Values]) -> Section:
-        unanswered, taken = self._known("unanswered"), self.told.by("taken", "requested_model", "fallback_model")
+        unanswered, taken = (
+            self._known("unanswered"),
+            self.told.by("taken", "requested_model", "fallback_model"),
+        )
         nobody: Values = [None] * self.told.span.points
         rows: list[Sequence[str]] = []
         traces = []
-        for name in sorted({*asked, *self.public_names}, key=lambda name: (-total(asked.get(name, ())), name)):
+        for name in sorted(
+            {*asked, *self.public_names}, key=lambda name: (-total(asked.get(name, ())), name)
+        ):
             requests = round(total(asked.get(name, ())))
             if requests <= 0:
                 rows.append((name, "no request", *[NONE] * 4))
@@ -140,13 +175,29 @@ class Author:
             ]
             traces.append(Trace(name, line, "line", self._colour(name)))
         if refused := round(total(self._refused())):
-            rows.append(("(no gateway was ready)", count(refused), "0", "0", count(refused), share(0, refused)))
+            rows.append(
+                (
+                    "(no gateway was ready)",
+                    count(refused),
+                    "0",
+                    "0",
+                    count(refused),
+                    share(0, refused),
+                )
+            )
         return Section(
             "availability",
             "Availability of each name",
             "Share of the requests for a name that were answered, fallbacks included. Invalid "
             "requests count as answered.",
-            ("Name", "Requested", "Answered", "of these by a fallback", "Not answered", "Availability"),
+            (
+                "Name",
+                "Requested",
+                "Answered",
+                "of these by a fallback",
+                "Not answered",
+                "Availability",
+            ),
             1,
             rows if traces or refused else [],
             self._nothing("No request reached the gateway in this period."),
@@ -157,7 +208,10 @@ class Author:
 
     def _providers(self) -> Section:
         answers = {name: values for (name,), values in self.told.by("answers", "provider").items()}
-        ordered = sorted((name for name in answers if round(total(answers[name]))), key=lambda n: -total(answers[n]))
+        ordered = sorted(
+            (name for name in answers if round(total(answers[name]))),
+            key=lambda n: -total(answers[n]),
+        )
         whole = sum(map(total, answers.values()))
         return Section(
             "providers",
@@ -165,18 +219,28 @@ class Author:
             "Answers by provider.",
             ("Provider", "Answers", "Share"),
             1,
-            [(name, count(total(answers[name])), share(total(answers[name]), whole)) for name in ordered],
+            [
+                (name, count(total(answers[name])), share(total(answers[name]), whole))
+                for name in ordered
+            ],
             self._nothing("No provider was called in this period."),
-            [Trace(name, answers[name], "bar", place) for place, name in enumerate(ordered[:MOST_DRAWN])],
+            [
+                Trace(name, answers[name], "bar", place)
+                for place, name in enumerate(ordered[:MOST_DRAWN])
+            ],
             "answers",
         )
 
     def _fallbacks(self) -> Section:
         labels = ("requested_model", "fallback_model")
         taken, failed = self.told.by("taken", *labels), self.told.by("not_taken", *labels)
-        sums = {key: (total(taken.get(key, ())), total(failed.get(key, ()))) for key in {*taken, *failed}}
+        sums = {
+            key: (total(taken.get(key, ())), total(failed.get(key, ())))
+            for key in {*taken, *failed}
+        }
         ordered = sorted(
-            (key for key in sums if any(round(one) for one in sums[key])), key=lambda key: (-sum(sums[key]), key)
+            (key for key in sums if any(round(one) for one in sums[key])),
+            key=lambda key: (-sum(sums[key]), key),
         )
         traces = []
         for place, key in enumerate(ordered[: MOST_DRAWN // 2]):
@@ -200,7 +264,10 @@ class Author:
     def _first_tokens(self) -> Section:
         buckets = self._buckets()
         streams = {name: total(one.get(math.inf, ())) for name, one in buckets.items()}
-        ordered = sorted((name for name in streams if round(streams[name])), key=lambda name: (-streams[name], name))
+        ordered = sorted(
+            (name for name in streams if round(streams[name])),
+            key=lambda name: (-streams[name], name),
+        )
         rows = [self._percentiles(name, [buckets[name]]) for name in ordered]
         if len(rows) > 1:
             rows.append(self._percentiles("all", list(buckets.values())))
@@ -210,13 +277,16 @@ class Author:
                 {bound: values[place] or 0 for bound, values in buckets[name].items()}
                 for place in range(self.told.span.points)
             ]
-            for (label, share_), dash in zip(PERCENTILES.items(), ("solid", "dash", "dot"), strict=True):
+            for (label, share_), dash in zip(
+                PERCENTILES.items(), ("solid", "dash", "dot"), strict=True
+            ):
                 line = [percentile(share_, step) for step in steps]
                 traces.append(Trace(f"{name} {label}", line, "line", self._colour(name), dash))
         return Section(
             "first-token",
             "Time to first token",
-            "Of streamed answers, estimated from the gateway's buckets. p95: 95 of 100 began at least this fast.",
+            "Of streamed answers, estimated from the gateway's buckets. p95: 95 of 100 began at"
+            " least this fast.",
             ("Name", "Streams", *PERCENTILES),
             1,
             rows,
@@ -237,17 +307,25 @@ class Author:
         for one in many:
             for bound, values in one.items():
                 whole[bound] = whole.get(bound, 0) + total(values)
-        return (name, count(whole.get(math.inf, 0)), *(seconds(percentile(one, whole)) for one in PERCENTILES.values()))
+        return (
+            name,
+            count(whole.get(math.inf, 0)),
+            *(seconds(percentile(one, whole)) for one in PERCENTILES.values()),
+        )
 
     def _tokens(self) -> Section:
         read, written = self._known("read"), self._known("written")
         both = {
-            name: added([values[name] for values in (read, written) if name in values]) for name in {*read, *written}
+            name: added([values[name] for values in (read, written) if name in values])
+            for name in {*read, *written}
         }
         ordered = sorted(
-            (name for name in both if round(total(both[name]))), key=lambda name: (-total(both[name]), name)
+            (name for name in both if round(total(both[name]))),
+            key=lambda name: (-total(both[name]), name),
         )
-        figures = [(name, total(read.get(name, ())), total(written.get(name, ()))) for name in ordered]
+        figures = [
+            (name, total(read.get(name, ())), total(written.get(name, ()))) for name in ordered
+        ]
         if len(figures) > 1:
             figures.append(("all", sum(one[1] for one in figures), sum(one[2] for one in figures)))
         return Section(
@@ -265,14 +343,17 @@ class Author:
     def _errors(self) -> Section:
         errors = self.told.by("errors", "requested_model", "exception_class", "exception_status")
         ordered = sorted(
-            (key for key in errors if round(total(errors[key]))), key=lambda key: (-total(errors[key]), key)
+            (key for key in errors if round(total(errors[key]))),
+            key=lambda key: (-total(errors[key]), key),
         )
         kinds: dict[str, list[Values]] = {}
         for key in ordered:
             kinds.setdefault(_shown(" ".join(key[1:])), []).append(errors[key])
         rows = [(*map(_shown, key), count(total(errors[key]))) for key in ordered]
         if round(total(self._refused())):
-            rows.append((NONE, "the front end: no gateway was ready", "503", count(total(self._refused()))))
+            rows.append(
+                (NONE, "the front end: no gateway was ready", "503", count(total(self._refused())))
+            )
             kinds["the front end 503"] = [self._refused()]
         refusals = self.told.by("refusals", "api_key_alias", "status_code")
         for client, status in sorted(refusals, key=lambda key: (-total(refusals[key]), key)):
@@ -280,7 +361,10 @@ class Author:
                 who = f"client {client}" if client else "no client's key"
                 rows.append((NONE, f"refused: {who}", status, count(number)))
                 kinds.setdefault(f"refused {status}", []).append(refusals[client, status])
-        traces = [Trace(kind, added(many), "bar", place) for place, (kind, many) in enumerate(kinds.items())]
+        traces = [
+            Trace(kind, added(many), "bar", place)
+            for place, (kind, many) in enumerate(kinds.items())
+        ]
         return Section(
             "errors",
             "Errors",
@@ -306,7 +390,9 @@ class Author:
             shares = [value and value * self.interval_s / step for value in one.values]
             found.setdefault(_of_alert(one.labels), []).extend(told.episodes(shares))
         ordered = sorted(found, key=lambda key: found[key][0].begin)
-        rows = [(*key, *self._when(found[key], "still firing" if key in now else "")) for key in ordered]
+        rows = [
+            (*key, *self._when(found[key], "still firing" if key in now else "")) for key in ordered
+        ]
         traces = [
             Trace(
                 " ".join(key[::2]),
@@ -344,10 +430,14 @@ class Author:
             host, service = one.labels.get("instance", ""), one.labels.get("service", "")
             known = good.get((host, service), one.values)
             # A time that is seen at several points is one change.
-            last: dict[float, int] = {moment: place for place, moment in enumerate(one.values) if moment is not None}
+            last: dict[float, int] = {
+                moment: place for place, moment in enumerate(one.values) if moment is not None
+            }
             for moment, place in last.items():
                 if moment > told.begin:
-                    release = f"{one.labels.get('release', '')} {one.labels.get('version', '')}".strip()
+                    release = (
+                        f"{one.labels.get('release', '')} {one.labels.get('version', '')}".strip()
+                    )
                     result = "good" if known[place] else "failed, the former one was restored"
                     found.append((moment, host, service, release, result))
         return Section(
@@ -363,7 +453,8 @@ class Author:
     def _silent(self) -> Section:
         told = self.told
         found = [
-            (key, told.episodes(values)) for key, values in told.by("silent", "instance", "service", "job").items()
+            (key, told.episodes(values))
+            for key, values in told.by("silent", "instance", "service", "job").items()
         ]
         rows = [
             (*key, *self._when(episodes))

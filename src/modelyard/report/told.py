@@ -30,7 +30,9 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A time without a break in which something was so. `seconds` is how long it really was in it."""
+    """A time without a break in which something was so. `seconds` is how long it really was in
+    it.
+    """
 
     begin: float
     end: float
@@ -39,7 +41,9 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The period that ends at `end` (seconds since 1970), and every answer by the name of its question."""
+    """The period that ends at `end` (seconds since 1970), and every answer by the name of its
+    question.
+    """
 
     span: Span
     end: float
@@ -56,7 +60,10 @@ class Told:
 
     def by(self, question: str, *labels: str) -> dict[Key, Values]:
         """The series of an answer by these labels. A label that is not there is empty."""
-        return {tuple(one.labels.get(label, "") for label in labels): one.values for one in self.over_time[question]}
+        return {
+            tuple(one.labels.get(label, "") for label in labels): one.values
+            for one in self.over_time[question]
+        }
 
     def episodes(self, shares: Values) -> list[Episode]:
         """When something was so, from the share of each step in which it was."""
@@ -69,8 +76,9 @@ class Told:
             elif run:
                 end = self.point(place - 1)
                 begin = end - len(run) * step
-                # It began late in its first step if it fills the second one, and ended early in its last one if it
-                # fills the one before. Otherwise it is open where in a step it was, and how often.
+                # It began late in its first step if it fills the second one, and ended early in its
+                # last one if it fills the one before. Otherwise it is open where in a step it was,
+                # and how often.
                 if len(run) > 1 and (1 - run[1]) * step <= ONE_ROUND_S:
                     begin += (1 - run[0]) * step
                 if len(run) > 1 and (1 - run[-2]) * step <= ONE_ROUND_S:
@@ -88,7 +96,9 @@ def total(values: Values) -> float:
 def added(many: Sequence[Values]) -> Values:
     """Several series as one: None only where none has a value."""
     return [
-        sum(value for value in column if value is not None) if any(value is not None for value in column) else None
+        sum(value for value in column if value is not None)
+        if any(value is not None for value in column)
+        else None
         for column in zip(*many, strict=True)
     ]
 
@@ -96,8 +106,8 @@ def added(many: Sequence[Values]) -> Values:
 def percentile(share: float, buckets: Mapping[float, float]) -> float | None:
     """The value that this share of the observations does not exceed; None without any.
 
-    `buckets` are how many were at most so large, by their bound. Within one they are taken to be spread evenly; what is
-    beyond the last bound is taken for that.
+    `buckets` are how many were at most so large, by their bound. Within one they are taken to be
+    spread evenly; what is beyond the last bound is taken for that.
     """
     bounds = sorted(buckets)
     rank = share * max(buckets.values(), default=0)
@@ -106,7 +116,11 @@ def percentile(share: float, buckets: Mapping[float, float]) -> float | None:
     below, lower = 0.0, 0.0
     for bound in bounds:
         if buckets[bound] >= rank:
-            return lower if math.isinf(bound) else lower + (bound - lower) * (rank - below) / (buckets[bound] - below)
+            return (
+                lower
+                if math.isinf(bound)
+                else lower + (bound - lower) * (rank - below) / (buckets[bound] - below)
+            )
         below, lower = max(below, buckets[bound]), bound
     return None
 
@@ -131,7 +145,12 @@ def read(answer: Mapping[str, Any], span: Span) -> Told:
         name: [Series(entry["metric"], values(entry["values"])) for entry in entries]
         for name, entries in answer["over_time"].items()
     }
-    return Told(span, end, over_time, {name: list(at_once(found)) for name, found in answer["at_the_end"].items()})
+    return Told(
+        span,
+        end,
+        over_time,
+        {name: list(at_once(found)) for name, found in answer["at_the_end"].items()},
+    )
 
 
 def _number(text: str) -> float | None:

@@ -23,12 +23,15 @@ LARGEST = 2**20
 """Bytes of an error that are read. What is longer is no message for anybody."""
 
 PREFIX = re.compile(
-    r"\A(?:litellm\.(\w+): (?:\1: )*|Timeout Error: |[\w.-]+Exception - |APITimeoutError - )*(?:Error code: \d+ - )?"
+    r"\A(?:litellm\.(\w+): (?:\1: )*|Timeout Error: |[\w.-]+Exception - |APITimeoutError -"
+    r" )*(?:Error code: \d+ - )?"
 )
 """Words before those of an engine: classes of LiteLLM, and what OpenAI's library says."""
 SUFFIX = re.compile(
-    r"\s*(?:Passed model=|pre-call-checks=|cooldown_list=|Received Model Group=|Available Model Group Fallbacks="
-    r"|Received Messages=|Original exception: |Traceback \(most recent call last\)|To disable this security feature"
+    r"\s*(?:Passed model=|pre-call-checks=|cooldown_list=|Received Model Group=|Available Model"
+    r" Group Fallbacks="
+    r"|Received Messages=|Original exception: |Traceback \(most recent call last\)|To disable this"
+    r" security feature"
     r"|To let keys address ).*",
     re.DOTALL,
 )
@@ -61,7 +64,11 @@ class Answer:
     async def __call__(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             # LiteLLM passes on what a provider says of the limit that we have there.
-            kept = [pair for pair in message.get("headers", []) if not pair[0].startswith(b"x-ratelimit-")]
+            kept = [
+                pair
+                for pair in message.get("headers", [])
+                if not pair[0].startswith(b"x-ratelimit-")
+            ]
             message = {**message, "headers": [*kept, *_encoded(self.headers)]}
             if message["status"] >= 400:
                 self.start = message
@@ -81,7 +88,8 @@ class Answer:
         """Send an error that is whole."""
         status = self.start["status"]
         if status == 500 and self.note is not None and not self.note.asked:
-            # LiteLLM gave up on the request by itself: parts, tools and values that it cannot translate.
+            # LiteLLM gave up on the request by itself: parts, tools and values that it cannot
+            # translate.
             status = 400
         body = error(status, bytes(self.body), self.hidden)
         own = {b"content-type": b"application/json", b"content-length": str(len(body)).encode()}
@@ -106,7 +114,9 @@ def error(status: int, raw: bytes, hidden: tuple[str, ...]) -> bytes:
 
 def events(raw: bytes, hidden: tuple[str, ...]) -> bytes:
     """Events of a stream, of which one may be an error. LiteLLM sends them whole."""
-    return b"\n".join(_event(line, hidden) if line.startswith(b"data: {") else line for line in raw.split(b"\n"))
+    return b"\n".join(
+        _event(line, hidden) if line.startswith(b"data: {") else line for line in raw.split(b"\n")
+    )
 
 
 def _event(line: bytes, hidden: tuple[str, ...]) -> bytes:
@@ -118,7 +128,9 @@ def _event(line: bytes, hidden: tuple[str, ...]) -> bytes:
     if isinstance(found.get("error"), dict):
         status = found["error"].get("code")
         status = int(status) if str(status).isdigit() and 400 <= int(status) < 600 else 500
-        found["error"] = json.loads(error_body(status, **_told(status, found["error"], hidden)))["error"]
+        found["error"] = json.loads(error_body(status, **_told(status, found["error"], hidden)))[
+            "error"
+        ]
     elif isinstance(response, dict) and isinstance(response.get("error"), dict):
         response["error"]["message"] = words(str(response["error"].get("message")), hidden)
     elif found.get("type") == "error":  # of /v1/responses
@@ -138,7 +150,11 @@ def _told(status: int, found: Any, hidden: tuple[str, ...]) -> dict[str, str]:
     text = found.get("message") or found.get("error")
     message = words(text, hidden) if isinstance(text, str) else ""
     # LiteLLM writes its None as text.
-    kept = {name: str(value) for name, value in known.items() if isinstance(value, (str, int)) and value != "None"}
+    kept = {
+        name: str(value)
+        for name, value in known.items()
+        if isinstance(value, (str, int)) and value != "None"
+    }
     return {"message": message or HTTPStatus(status).phrase, **kept}
 
 
@@ -148,7 +164,11 @@ def words(text: str, hidden: tuple[str, ...]) -> str:
     if text.startswith("{"):
         with suppress(ValueError, KeyError, TypeError, SyntaxError):
             # The engine's answer as it is, or as Python shows it.
-            text = str((json.loads if text.startswith('{"') else ast.literal_eval)(text)["error"]["message"])
+            text = str(
+                (json.loads if text.startswith('{"') else ast.literal_eval)(text)["error"][
+                    "message"
+                ]
+            )
     return _places(hidden).sub(HIDDEN, text)
 
 
@@ -162,12 +182,21 @@ def _places(hidden: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join([url, word, *PLACES]))
 
 
-async def refuse(send: Send, refusal: Refusal, rest: Awaitable[None] | None, *, head: bool = False) -> None:
+async def refuse(
+    send: Send, refusal: Refusal, rest: Awaitable[None] | None, *, head: bool = False
+) -> None:
     """Send a refusal. If there is a `rest` of the request, wait for it and end the connection."""
     if rest is None:
         await _whole(send, refusal.status, refusal.body(), refusal.headers, head=head)
         return
-    await _whole(send, refusal.status, refusal.body(), {"connection": "close", **refusal.headers}, head=head, more=True)
+    await _whole(
+        send,
+        refusal.status,
+        refusal.body(),
+        {"connection": "close", **refusal.headers},
+        head=head,
+        more=True,
+    )
     await rest
     await send({"type": "http.response.body", "body": b""})
 
@@ -178,7 +207,13 @@ async def tell(send: Send, body: Mapping[str, Any], *, head: bool = False) -> No
 
 
 async def _whole(
-    send: Send, status: int, body: bytes, headers: Mapping[str, str], *, head: bool, more: bool = False
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    head: bool,
+    more: bool = False,
 ) -> None:
     headers = {"content-type": "application/json", "content-length": str(len(body)), **headers}
     await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})

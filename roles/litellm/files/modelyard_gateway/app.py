@@ -27,7 +27,9 @@ RUNTIME = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 
 
 async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
-    """Tell LiteLLM whose request this is (`general_settings.custom_auth`): the guard has seen the key."""
+    """Tell LiteLLM whose request this is (`general_settings.custom_auth`): the guard has seen the
+    key.
+    """
     client: Client = request.scope[CALLER]
     if client is MASTER:
         return UserAPIKeyAuth(

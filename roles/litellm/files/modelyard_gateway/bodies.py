@@ -20,11 +20,12 @@ from modelyard_gateway.errors import Refusal, shown
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 DEEPEST = 100
-"""Levels of nesting. LiteLLM walks through a body by recursion, and Python allows a thousand calls."""
+"""Levels of nesting. LiteLLM walks through a body by recursion, and Python allows a thousand
+calls."""
 
 MOST = 500_000
-"""Elements and fields. To parse, check, copy and send a million takes five seconds, in which a worker does nothing
-else; it is some hundred bytes of memory for each."""
+"""Elements and fields. To parse, check, copy and send a million takes five seconds, in which a
+worker does nothing else; it is some hundred bytes of memory for each."""
 
 LARGEST = 2**63
 """Engines and orjson take whole numbers of 64 bits."""
@@ -42,7 +43,9 @@ class Incoming:
 
     def __init__(self, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
         self.receive = receive
-        self.whole = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
+        self.whole = (
+            b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
+        )
 
     async def __call__(self) -> dict[str, Any]:
         message = await self.receive()
@@ -52,7 +55,8 @@ class Incoming:
     async def discard(self, limit: int) -> None:
         """Take the rest, up to `limit` bytes and for REST_S.
 
-        A connection that is closed before is reset, and then the client may not see the answer that it has got.
+        A connection that is closed before is reset, and then the client may not see the answer that
+        it has got.
         """
 
         async def rest() -> None:
@@ -68,8 +72,13 @@ class Left(Exception):  # noqa: N818  # no error
     """The client went away before its request was whole."""
 
 
-async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int, deadline_s: float) -> bytes:
-    """Return the whole body. Raises Refusal: too large (413), too late (408), encoded (415). Raises Left."""
+async def read(
+    receive: Receive, headers: Mapping[bytes, bytes], limit: int, deadline_s: float
+) -> bytes:
+    """Return the whole body.
+
+    Raises Refusal: too large (413), too late (408), encoded (415). Raises Left.
+    """
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refusal(415, "The body has a Content-Encoding; send it as it is.")
     too_large = Refusal(413, f"The body is larger than {limit // 2**20} MiB.")
@@ -97,7 +106,9 @@ async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int, dea
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """Something to receive from that gives a body that was read, and then what comes: that the client leaves."""
+    """Something to receive from that gives a body that was read, and then what comes: that the
+    client leaves.
+    """
     given = False
 
     async def again() -> dict[str, Any]:
@@ -113,7 +124,8 @@ def replay(body: bytes, receive: Receive) -> Receive:
 def parse_json(raw: bytes) -> dict[str, Any]:
     """Return the object that the body is.
 
-    Raises Refusal for what is no JSON, no object, or ambiguous (400), and for what has too many parts (413).
+    Raises Refusal for what is no JSON, no object, or ambiguous (400), and for what has too many
+    parts (413).
     """
     if len(raw) > MOST and parts(raw) > MOST:
         raise Refusal(413, f"The body has more than {MOST} elements and fields.")
@@ -160,12 +172,17 @@ def dump_json(body: Mapping[str, Any]) -> bytes:
 
 
 async def parse_form(scope: dict[str, Any], raw: bytes, receive: Receive) -> dict[str, Any]:
-    """Return the fields of a form, files as None. Raises Refusal for one that is broken or ambiguous (400)."""
+    """Return the fields of a form, files as None.
+
+    Raises Refusal for one that is broken or ambiguous (400).
+    """
     try:
         # LiteLLM reads it in the same way.
         form = await Request(scope, replay(raw, receive)).form()
     except Exception as error:
-        raise Refusal(400, f"The form cannot be read: {shown(getattr(error, 'detail', str(error)))}.") from None
+        raise Refusal(
+            400, f"The form cannot be read: {shown(getattr(error, 'detail', str(error)))}."
+        ) from None
     try:
         return _fields(form)
     finally:
@@ -187,7 +204,9 @@ def _fields(form: FormData) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        twice = next(
+            name for name, times in Counter(name for name, _ in pairs).items() if times > 1
+        )
         raise Refusal(400, f"The body has the field {shown(twice)} twice.", param=twice[:100])
     return found
 
@@ -230,5 +249,11 @@ def _too_deep() -> Refusal:
 
 
 def _kind(found: object) -> str:
-    kinds = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    kinds = {
+        list: "an array",
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
     return kinds.get(type(found), "null")

@@ -1,9 +1,9 @@
 """Whose key a request carries: the master's, a client's, or an unknown one.
 
-The master key may do everything that the gateway serves, and so may the one before it while it is rotated. A client's
-key may call the models that the client is given, by exactly their public names. Clients are no part of a release:
-MODELYARD_CLIENTS names the file, which is read again as soon as it has changed. So a key that was revoked stays so
-whichever release runs, and nothing is restarted.
+The master key may do everything that the gateway serves, and so may the one before it while it is
+rotated. A client's key may call the models that the client is given, by exactly their public names.
+Clients are no part of a release: MODELYARD_CLIENTS names the file, which is read again as soon as
+it has changed. So a key that was revoked stays so whichever release runs, and nothing is restarted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from modelyard_gateway.errors import Refusal
 
 SALT = b"modelyard client key\0"
-"""The host holds SHA-256(SALT + key): LiteLLM shows a key's plain SHA-256 in places, and that is nobody's business."""
+"""The host holds SHA-256(SALT + key): LiteLLM shows a key's plain SHA-256 in places, and that is
+nobody's business."""
 
 KEY_HEADERS = (
     b"authorization",
@@ -30,7 +31,8 @@ KEY_HEADERS = (
     b"x-goog-api-key",
     b"ocp-apim-subscription-key",
 )
-"""Where LiteLLM looks for a key. The guard takes them all away when it knows whose request it is."""
+"""Where LiteLLM looks for a key. The guard takes them all away when it knows whose request it
+is."""
 
 
 class Client(NamedTuple):
@@ -49,9 +51,15 @@ class Client(NamedTuple):
     def read(cls, entry: dict[str, Any]) -> Client:
         """Read one entry of the file. Raises KeyError, TypeError or ValueError."""
         name, digest, models, rpm = entry["name"], entry["sha256"], entry["models"], entry["rpm"]
-        if not isinstance(name, str) or not isinstance(digest, str) or len(bytes.fromhex(digest)) != 32:
+        if (
+            not isinstance(name, str)
+            or not isinstance(digest, str)
+            or len(bytes.fromhex(digest)) != 32
+        ):
             raise ValueError(f"no client: {name!r}")
-        if models is not None and not (isinstance(models, list) and all(isinstance(model, str) for model in models)):
+        if models is not None and not (
+            isinstance(models, list) and all(isinstance(model, str) for model in models)
+        ):
             raise ValueError(f"models of {name}")
         if rpm is not None and not (isinstance(rpm, int) and rpm > 0):
             raise ValueError(f"rpm of {name}")
@@ -119,8 +127,17 @@ class Keys:
         self.masters = [os.environ[name].encode() for name in names if os.environ.get(name)]
 
     def owner(self, headers: Iterable[tuple[bytes, bytes]]) -> Client:
-        """Return the client, by the headers. Raises Refusal: no or an unknown key 401, several 400."""
-        sent = {key for name, value in headers if name in KEY_HEADERS for key in [bare(name, value)] if key}
+        """Return the client, by the headers.
+
+        Raises Refusal: no or an unknown key 401, several 400.
+        """
+        sent = {
+            key
+            for name, value in headers
+            if name in KEY_HEADERS
+            for key in [bare(name, value)]
+            if key
+        }
         if len(sent) > 1:
             raise Refusal(400, "The request carries two different keys.")
         if not sent:

@@ -1,9 +1,10 @@
-"""When an engine is left alone for a while, and a Redis that is down or slow: LiteLLM's own ways hurt others.
+"""When an engine is left alone for a while, and a Redis that is down or slow: LiteLLM's own ways
+hurt others.
 
-LiteLLM counts failures, and starts cool-downs, with a blocking Redis client in the event loop, and it takes whatever
-fails for the engine's fault. Here the decision is made beside the request, and failures that the request itself caused
-count nothing. Redis is asked without retries; after its first failure it is not called until it
-answers again.
+LiteLLM counts failures, and starts cool-downs, with a blocking Redis client in the event loop, and
+it takes whatever fails for the engine's fault. Here the decision is made beside the request, and
+failures that the request itself caused count nothing. Redis is asked without retries; after its
+first failure it is not called until it answers again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from modelyard_gateway.clients import say
 T = TypeVar("T")
 
 REDIS_S = 0.2
-"""Seconds that Redis has to answer. It does so within a millisecond; who waits for it is a client."""
+"""Seconds that Redis has to answer. It does so within a millisecond; who waits for it is a
+client."""
 
 SHORT = {"socket_timeout": REDIS_S, "socket_connect_timeout": REDIS_S}
 """For each client of Redis, blocking or not. LiteLLM gives it 5 s."""
@@ -48,7 +50,8 @@ HEALTH_S = 1.0
 """Seconds an engine has to say that it is well."""
 
 ABOUT_THE_ENGINE = frozenset({401, 408, 429})
-"""What a 4xx has to be to count: our key, its time, its limits. Any other says something about the request."""
+"""What a 4xx has to be to count: our key, its time, its limits. Any other says something about the
+request."""
 
 NOT_IMPLEMENTED = 501
 """llama.cpp, asked for what the model was not started for, such as embeddings of a chat model."""
@@ -69,19 +72,32 @@ ABOUT_THE_REQUEST = re.compile(
 
 
 def install(health: Mapping[str, str]) -> None:
-    """Put this module's decisions in the place of LiteLLM's; once in each process, before LiteLLM reads its config.
+    """Put this module's decisions in the place of LiteLLM's; once in each process, before LiteLLM
+    reads its config.
 
-    `health`: where the engine of a deployment, by its id, says whether it is well. Raises TypeError if LiteLLM is not
-    as expected.
+    `health`: where the engine of a deployment, by its id, says whether it is well. Raises TypeError
+    if LiteLLM is not as expected.
     """
     breaker = Breaker()
-    _replace(redis_cache, "RedisCircuitBreaker", "failure_threshold recovery_timeout enabled", lambda **_: breaker)
-    _replace(litellm._redis, "get_redis_client", "env_overrides", breaker.guarding(litellm._redis.get_redis_client))
+    _replace(
+        redis_cache,
+        "RedisCircuitBreaker",
+        "failure_threshold recovery_timeout enabled",
+        lambda **_: breaker,
+    )
+    _replace(
+        litellm._redis,
+        "get_redis_client",
+        "env_overrides",
+        breaker.guarding(litellm._redis.get_redis_client),
+    )
     hasty = functools.partialmethod(redis_cache.RedisCache.__init__, **SHORT)
     _replace(redis_cache.RedisCache, "__init__", "socket_timeout kwargs", hasty)
     _replace(redis_cache.RedisCache, "_admit_async_call", "self call", in_time)
     required = cooldown_handlers._should_run_cooldown_logic
-    names = "litellm_router_instance deployment exception_status original_exception time_to_cooldown"
+    names = (
+        "litellm_router_instance deployment exception_status original_exception time_to_cooldown"
+    )
     _replace(cooldown_handlers, "_should_run_cooldown_logic", names, Judge(health, required).judge)
 
 
@@ -93,14 +109,14 @@ def _replace(module: Any, name: str, parameters: str, new: object) -> None:
     setattr(module, name, new)
 
 
-# -- Redis -------------------------------------------------------------------------------------------------
+# -- Redis -----------------------------------------------------------------------------------------
 
 
 class Breaker(redis_cache.RedisCircuitBreaker):
     """One for all that this process asks Redis.
 
-    LiteLLM's own opens after the fifth failure and not for its blocking calls, tries again with somebody's request,
-    and stays open for ever if that client leaves meanwhile.
+    LiteLLM's own opens after the fifth failure and not for its blocking calls, tries again with
+    somebody's request, and stays open for ever if that client leaves meanwhile.
     """
 
     def __init__(self) -> None:
@@ -132,7 +148,9 @@ class Breaker(redis_cache.RedisCircuitBreaker):
         say("Redis answers again")
 
     def guarding(self, connect: Callable[..., Any]) -> Callable[..., Any]:
-        """LiteLLM's way to a blocking client, without the retries of its library and behind this breaker."""
+        """LiteLLM's way to a blocking client, without the retries of its library and behind this
+        breaker.
+        """
 
         def guarded(**settings: Any) -> Any:
             client = connect(**settings)
@@ -149,14 +167,15 @@ class Breaker(redis_cache.RedisCircuitBreaker):
 
 
 async def in_time(_cache: redis_cache.RedisCache, call: Callable[[], Awaitable[T]]) -> T:
-    """In the place of RedisCache's `_admit_async_call`: a new connection takes five answers, and all get one time.
+    """In the place of RedisCache's `_admit_async_call`: a new connection takes five answers, and
+    all get one time.
 
     Raises TimeoutError, which opens the breaker.
     """
     return await asyncio.wait_for(call(), REDIS_S)
 
 
-# -- cool-downs --------------------------------------------------------------------------------------------
+# -- cool-downs ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +190,23 @@ class Failure:
 
     @property
     def answer(self) -> httpx.Response | None:
-        """What the engine said, if it did: LiteLLM chooses the status and the text of its error by words in there."""
+        """What the engine said, if it did: LiteLLM chooses the status and the text of its error by
+        words in there.
+        """
         return next(
-            (error.response for error in causes(self.exception) if isinstance(error, httpx.HTTPStatusError)), None
+            (
+                error.response
+                for error in causes(self.exception)
+                if isinstance(error, httpx.HTTPStatusError)
+            ),
+            None,
         )
 
 
 def causes(exception: BaseException) -> Iterator[BaseException]:
-    """An exception, what caused it, and so on, each once: an error that is raised from itself has no end."""
+    """An exception, what caused it, and so on, each once: an error that is raised from itself has
+    no end.
+    """
     error: BaseException | None = exception
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -204,14 +232,18 @@ class Judge:
         original_exception: Exception,
         time_to_cooldown: float | None = None,
     ) -> bool:
-        """In the place of LiteLLM's `_should_run_cooldown_logic`: no, and decide beside the request."""
+        """In the place of LiteLLM's `_should_run_cooldown_logic`: no, and decide beside the
+        request.
+        """
         router = litellm_router_instance
         entry = None if deployment is None else router.get_model_info(id=deployment)
         if entry is None or deployment is None:
             return False
         # Its own first: on paths like /v1/responses LiteLLM does not know it.
         own = entry["litellm_params"].get("cooldown_time")
-        seconds = next(value for value in (own, time_to_cooldown, router.cooldown_time) if value is not None)
+        seconds = next(
+            value for value in (own, time_to_cooldown, router.cooldown_time) if value is not None
+        )
         if not self.required(router, deployment, exception_status, original_exception, seconds):
             return False
         status = cooldown_handlers.cast_exception_status_to_int(exception_status)
@@ -256,7 +288,8 @@ async def ask_health(url: str) -> bool:
         timeout = aiohttp.ClientTimeout(total=HEALTH_S)
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
             return bool(answer.status == 200)
-    except (aiohttp.ClientError, asyncio.TimeoutError, OSError):  # noqa: UP041  # two classes until Python 3.11
+    # asyncio's TimeoutError is a class of its own until Python 3.11.
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError):  # noqa: UP041
         return False
 
 
@@ -269,15 +302,24 @@ async def count(cache: DualCache, key: str, ttl_s: float, allowed: int) -> bool:
     try:
         return bool(await cache.redis_cache.async_increment(key, 1, ttl=math.ceil(ttl_s)) > allowed)
     # asyncio's TimeoutError is a class of its own until Python 3.11.
-    except (redis_cache.RedisCircuitBreakerOpenError, RedisError, OSError, asyncio.TimeoutError):  # noqa: UP041
+    except (  # noqa: UP041
+        redis_cache.RedisCircuitBreakerOpenError,
+        RedisError,
+        OSError,
+        asyncio.TimeoutError,
+    ):
         return False
 
 
 async def cool(failure: Failure) -> None:
-    """Send nothing to a deployment for a while: from here at once, from others when Redis has it."""
+    """Send nothing to a deployment for a while: from here at once, from others when Redis has
+    it.
+    """
     cooldowns = failure.router.cooldown_cache
     key, value = cooldowns._common_add_cooldown_logic(
         failure.deployment, failure.exception, failure.status, failure.cooldown_s
     )
     await cooldowns.cooldown_store.async_set_cache(key, value, ttl=failure.cooldown_s)
-    await router_cooldown_event_callback(failure.router, failure.deployment, failure.status, failure.cooldown_s)
+    await router_cooldown_event_callback(
+        failure.router, failure.deployment, failure.status, failure.cooldown_s
+    )

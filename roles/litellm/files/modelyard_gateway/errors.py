@@ -24,7 +24,10 @@ SHOWN = 100
 
 
 class Refusal(Exception):  # noqa: N818  # an answer
-    """A request that is not served. Raised anywhere before the answer has begun; the guard sends it."""
+    """A request that is not served.
+
+    Raised anywhere before the answer has begun; the guard sends it.
+    """
 
     def __init__(
         self,
@@ -48,11 +51,26 @@ class Refusal(Exception):  # noqa: N818  # an answer
 
 
 def error_body(
-    status: int, message: str, param: str | None = None, code: str | None = None, type: str | None = None
+    status: int,
+    message: str,
+    param: str | None = None,
+    code: str | None = None,
+    type: str | None = None,
 ) -> bytes:
     """An error as OpenAI's API words it."""
-    kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "api_error"
-    error = {"message": message, "type": type or kind, "param": param, "code": code or CODES.get(status, str(status))}
+    kind = (
+        "rate_limit_error"
+        if status == 429
+        else "invalid_request_error"
+        if status < 500
+        else "api_error"
+    )
+    error = {
+        "message": message,
+        "type": type or kind,
+        "param": param,
+        "code": code or CODES.get(status, str(status)),
+    }
     return json.dumps({"error": error}).encode()
 
 

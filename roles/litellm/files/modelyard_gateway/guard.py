@@ -1,7 +1,8 @@
-"""One request, from its first line to LiteLLM: who asks, for what, and whether it is understood in one way only.
+"""One request, from its first line to LiteLLM: who asks, for what, and whether it is understood in
+one way only.
 
-The order matters. A request to a path that is not served ends first, one without a key before its body is read, and
-one that is wrong before anything is counted, sent to an engine or kept.
+The order matters. A request to a path that is not served ends first, one without a key before its
+body is read, and one that is wrong before anything is counted, sent to an engine or kept.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ GRACE_S = 0.5
 class Guard:
     """An ASGI application around LiteLLM's."""
 
-    def __init__(self, app: App, rules: Rules, keys: Keys, limits: Limits, asked: ledger.Ledger) -> None:
+    def __init__(
+        self, app: App, rules: Rules, keys: Keys, limits: Limits, asked: ledger.Ledger
+    ) -> None:
         self.app = app
         self.rules = rules
         self.keys = keys
@@ -70,22 +73,33 @@ class Guard:
             REFUSALS.labels(name, str(refusal.status)).inc()
             if caller and caller[0] is not MASTER:
                 path = shown(scope["path"])[1:-1]
-                say(f"client {name}: {scope['method']} {path} refused, {refusal.status}: {refusal.message}")
+                say(
+                    f"client {name}: {scope['method']} {path} refused, {refusal.status}:"
+                    f" {refusal.message}"
+                )
             rest = None if incoming.whole else incoming.discard(2 * self.rules.body_bytes)
             await answers.refuse(send, refusal, rest, head=scope["method"] == "HEAD")
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, caller: list[Client]) -> None:
-        """Pass a request on to LiteLLM. Raises Refusal; `caller` then holds who asked, as soon as that is known."""
-        # Nothing that is served needs a query, and LiteLLM takes a model from it that beats the body's.
+        """Pass a request on to LiteLLM. Raises Refusal; `caller` then holds who asked, as soon as
+        that is known.
+        """
+        # Nothing that is served needs a query, and LiteLLM takes a model from it that beats the
+        # body's.
         scope = {**scope, "query_string": b""}
         path, method = scope["path"], scope["method"]
         bare = requests.path_of(path)
         if bare is None and path not in requests.OPEN:
-            raise Refusal(404, "Unknown path. This address serves the OpenAI API under /v1; see GET /v1/models.")
+            raise Refusal(
+                404,
+                "Unknown path. This address serves the OpenAI API under /v1; see GET /v1/models.",
+            )
         asks = bare in requests.ASKING
         allowed = ("POST", "OPTIONS") if asks else ("GET", "HEAD", "OPTIONS")
         if method not in allowed:
-            raise Refusal(405, f"This path takes {allowed[0]}.", headers={"allow": ", ".join(allowed)})
+            raise Refusal(
+                405, f"This path takes {allowed[0]}.", headers={"allow": ", ".join(allowed)}
+            )
         answer = answers.Answer(send, self.rules)
         if method == "OPTIONS" or bare is None:
             await self.app(scope, nothing(receive), answer)
@@ -94,21 +108,31 @@ class Guard:
         caller.append(client)
         scope[CALLER] = client
         if client is not MASTER:
-            requests.check_headers(client.name, (pair for pair in scope["headers"] if pair[0] not in KEY_HEADERS))
+            requests.check_headers(
+                client.name, (pair for pair in scope["headers"] if pair[0] not in KEY_HEADERS)
+            )
         scope["headers"] = [pair for pair in scope["headers"] if passes(client, pair[0])]
         await (self.ask if asks else self.read)(client, bare, scope, receive, answer)
 
-    async def read(self, client: Client, path: str, scope: Scope, receive: Receive, answer: answers.Answer) -> None:
+    async def read(
+        self, client: Client, path: str, scope: Scope, receive: Receive, answer: answers.Answer
+    ) -> None:
         """Answer what is asked with GET: which models there are. Raises Refusal."""
         self.tell(client, scope, "")
         head = scope["method"] == "HEAD"
         if path != requests.READING:
-            await answers.tell(answer.send, self.model(client, path.removeprefix(f"{requests.READING}/")), head=head)
+            await answers.tell(
+                answer.send,
+                self.model(client, path.removeprefix(f"{requests.READING}/")),
+                head=head,
+            )
             return
         # LiteLLM answers GET only; the server leaves the body of the answer to HEAD away.
         await self.app({**scope, "method": "GET"}, nothing(receive), answer)
 
-    async def ask(self, client: Client, path: str, scope: Scope, receive: Receive, answer: answers.Answer) -> None:
+    async def ask(
+        self, client: Client, path: str, scope: Scope, receive: Receive, answer: answers.Answer
+    ) -> None:
         """Let LiteLLM ask a model. Raises Refusal, Left."""
         kind = requests.ASKING[path]
         raw, body = await self.body(scope, receive, kind)
@@ -124,14 +148,19 @@ class Guard:
                 answer.headers = await self.limits.admit(client.name, client.rpm)
             await while_there(self.app(scope, bodies.replay(raw, receive), answer), receive)
 
-    async def body(self, scope: Scope, receive: Receive, wanted: bytes) -> tuple[bytes, dict[str, Any]]:
+    async def body(
+        self, scope: Scope, receive: Receive, wanted: bytes
+    ) -> tuple[bytes, dict[str, Any]]:
         """Read and understand the body. Raises Refusal, Left."""
         headers = dict(scope["headers"])
         if sum(name == b"content-type" for name, _ in scope["headers"]) > 1:
             raise Refusal(400, "The request has the header Content-Type twice.")
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != wanted:
-            text = f"This path takes {wanted.decode()}; the request says {shown(kind.decode('latin-1')) or 'nothing'}."
+            text = (
+                f"This path takes {wanted.decode()}; the request says"
+                f" {shown(kind.decode('latin-1')) or 'nothing'}."
+            )
             raise Refusal(415, f"{text} Send the header Content-Type: {wanted.decode()}.")
         raw = await bodies.read(receive, headers, self.rules.body_bytes, self.rules.body_s)
         if wanted == requests.FORM:
@@ -145,7 +174,9 @@ class Guard:
             for name in () if form else requests.DROPPED:
                 body.pop(name, None)
             requests.check_fields(client.name, body)
-            model = requests.check_model(client.name, model, client.allowed(self.rules.public_names))
+            model = requests.check_model(
+                client.name, model, client.allowed(self.rules.public_names)
+            )
             kept.check_kept(path, body)
         if not form:
             requests.check_types(path, body)
@@ -154,7 +185,10 @@ class Guard:
         return str(model)
 
     def model(self, client: Client, name: str) -> dict[str, Any]:
-        """Describe what can be asked for; of aliases and capabilities LiteLLM knows nothing. Raises Refusal (404)."""
+        """Describe what can be asked for; of aliases and capabilities LiteLLM knows nothing.
+
+        Raises Refusal (404).
+        """
         if name not in client.allowed(self.rules.public_names):
             text = f"There is no model {shown(name)} for this key; see GET /v1/models."
             raise Refusal(404, text, param="model", code="model_not_found")
@@ -169,7 +203,12 @@ class Guard:
         raw = bodies.dump_json(body)
         if self.rules.cached:
             # LiteLLM's own key leaves out fields that it does not know, headers, and who asks.
-            said = [part for pair in headers if pair[0].startswith(requests.STEERING_HEADERS) for part in pair]
+            said = [
+                part
+                for pair in headers
+                if pair[0].startswith(requests.STEERING_HEADERS)
+                for part in pair
+            ]
             whose = hashlib.sha256(b"\0".join([client.name.encode(), path.encode(), raw, *said]))
             body["cache"] = {"namespace": whose.hexdigest()}
             raw = bodies.dump_json(body)
@@ -183,7 +222,9 @@ class Guard:
 
 
 async def while_there(answering: Awaitable[None], receive: Receive) -> None:
-    """Answer until the client leaves, and a moment longer: LiteLLM gives up by itself on the paths where it looks."""
+    """Answer until the client leaves, and a moment longer: LiteLLM gives up by itself on the paths
+    where it looks.
+    """
 
     async def left() -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -1,7 +1,8 @@
 """What a provider keeps under our key, for anyone who knows its id: no other client reaches it.
 
-Responses are an exception: LiteLLM encrypts their ids with the client's name (`previous_response_id`), so that each
-client has its own. Nothing tells whose a file, a saved prompt, a container or an item of an answer is.
+Responses are an exception: LiteLLM encrypts their ids with the client's name
+(`previous_response_id`), so that each client has its own. Nothing tells whose a file, a saved
+prompt, a container or an item of an answer is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any
 
 from modelyard_gateway.errors import Refusal, shown
 
-IDS = frozenset({"container", "container_id", "conversation", "file_id", "file_ids", "vector_store_ids"})
+IDS = frozenset(
+    {"container", "container_id", "conversation", "file_id", "file_ids", "vector_store_ids"}
+)
 """Fields that name something kept, if they hold text, texts, or an object with an id."""
 WITH_ID = frozenset({"audio", "prompt", "voice"})
 """Fields that name something kept if they hold an object with an id."""
@@ -24,13 +27,18 @@ def check_kept(path: str, body: Mapping[str, Any]) -> None:
     if path != "responses" and body.get("previous_response_id"):
         raise _refers("previous_response_id")
     if body.get("background"):
-        raise Refusal(400, "An answer in the background could not be fetched here.", param="background")
+        raise Refusal(
+            400, "An answer in the background could not be fetched here.", param="background"
+        )
     for name in _references(body):
         raise _refers(name)
 
 
 def _refers(name: str) -> Refusal:
-    text = f"{shown(name)} refers to something that a provider keeps, and nothing tells whose it is: send it whole."
+    text = (
+        f"{shown(name)} refers to something that a provider keeps, and nothing tells whose it is:"
+        " send it whole."
+    )
     return Refusal(400, text, param=name)
 
 
@@ -46,7 +54,9 @@ def _references(body: Mapping[str, Any]) -> Iterator[str]:
             if found.get("type") == "image_generation_call" and not found.get("result"):
                 yield "image_generation_call"
             for name, value in found.items():
-                if (name in IDS and _is_id(value)) or (name in WITH_ID and isinstance(value, dict) and "id" in value):
+                if (name in IDS and _is_id(value)) or (
+                    name in WITH_ID and isinstance(value, dict) and "id" in value
+                ):
                     yield name
                 if name not in FREE:
                     level.append(value)
@@ -55,4 +65,8 @@ def _references(body: Mapping[str, Any]) -> Iterator[str]:
 def _is_id(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_is_id, value))
-    return bool("id" in value or "file_ids" in value if isinstance(value, dict) else isinstance(value, str) and value)
+    return bool(
+        "id" in value or "file_ids" in value
+        if isinstance(value, dict)
+        else isinstance(value, str) and value
+    )

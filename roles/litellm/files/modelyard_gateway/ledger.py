@@ -1,8 +1,9 @@
 """Which requests have reached an upstream, so that one that was cut before can be asked again.
 
-The front end sends a request again, with the same id, when its connection to the gateway ended without a byte: a worker
-was killed. If an engine had the request by then it may be answering it, and must not get it twice. So each worker notes
-on a file system in memory which requests it has and whether an upstream was asked; what outlives it is what it cut.
+The front end sends a request again, with the same id, when its connection to the gateway ended
+without a byte: a worker was killed. If an engine had the request by then it may be answering it,
+and must not get it twice. So each worker notes on a file system in memory which requests it has and
+whether an upstream was asked; what outlives it is what it cut.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class Ledger:
 
     @contextmanager
     def request(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Note]:
-        """Note that a request is here, as long as it is. Raises Refusal for one that may have been answered (502)."""
+        """Note that a request is here, as long as it is.
+
+        Raises Refusal for one that may have been answered (502).
+        """
         name = next((value for header, value in headers if header == HEADER), b"")
         note = Note(self.directory / name.decode() if ID.fullmatch(name) else None)
         if note.file is not None:

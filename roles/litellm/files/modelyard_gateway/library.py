@@ -1,10 +1,12 @@
-"""OpenAI's library, with which LiteLLM asks engines: it asks once, and passes on what it is given as it is.
+"""OpenAI's library, with which LiteLLM asks engines: it asks once, and passes on what it is given
+as it is.
 
-LiteLLM 1.106.2 forbids the library to ask again in a chat, but not for embeddings, images and moderations: one
-request was three calls of an engine that fails, and three time-outs. For images no setting changes that. And fields of
-chats in a request for a text are arguments that the library does not have: 500, as if the engine were broken. And the
-library walks through lists and objects for names to translate, of which there are none: a request with 100,000 messages
-stopped a worker for 100 s.
+LiteLLM 1.106.2 forbids the library to ask again in a chat, but not for embeddings, images and
+moderations: one request was three calls of an engine that fails, and three time-outs. For images no
+setting changes that. And fields of chats in a request for a text are arguments that the library
+does not have: 500, as if the engine were broken. And the library walks through lists and objects
+for names to translate, of which there are none: a request with 100,000 messages stopped a worker
+for 100 s.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def once(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def passing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask with whatever there is: what the library does not know, and lists and objects, go into the body as it is."""
+    """Ask with whatever there is: what the library does not know, and lists and objects, go into
+    the body as it is.
+    """
     known = inspect.signature(original).parameters
     assert "extra_body" in known
 
@@ -49,7 +53,11 @@ def passing(original: Callable[..., Any]) -> Callable[..., Any]:
     async def create(self: Any, **given: Any) -> Any:
         unknown = {name: given.pop(name) for name in given.keys() - known.keys()}
         # The body has the last word. The library itself wants a list that is there.
-        plain = {name: given[name] for name in given.keys() - BESIDE if isinstance(given[name], (dict, list))}
+        plain = {
+            name: given[name]
+            for name in given.keys() - BESIDE
+            if isinstance(given[name], (dict, list))
+        }
         if unknown or plain:
             given["extra_body"] = {**(given.get("extra_body") or {}), **unknown, **plain}
             given |= dict.fromkeys(plain, ())

@@ -51,8 +51,8 @@ else
 end
 return {wait, limit - count, at(-1) + window - now}
 """
-"""A list of when requests passed, in microseconds of Redis' clock, the oldest first. What lies in the future was there
-before the clock was put back."""
+"""A list of when requests passed, in microseconds of Redis' clock, the oldest first. What lies in
+the future was there before the clock was put back."""
 
 
 class Standing(NamedTuple):
@@ -67,10 +67,11 @@ class Standing(NamedTuple):
 
 
 class Limits:
-    """Counts requests: in Redis for all workers and gateways, in this worker alone where there is none.
+    """Counts requests: in Redis for all workers and gateways, in this worker alone where there is
+    none.
 
-    What a worker let through itself it remembers in any case. So Redis may come, go and forget, and a client still gets
-    no more than its limit from each worker.
+    What a worker let through itself it remembers in any case. So Redis may come, go and forget, and
+    a client still gets no more than its limit from each worker.
     """
 
     def __init__(self, redis: Redis | None, window_s: float = WINDOW_S) -> None:
@@ -79,14 +80,21 @@ class Limits:
         self.shared = Shared(redis, window_s) if redis is not None else None
 
     async def admit(self, client: str, rpm: int | None) -> Mapping[str, str]:
-        """Count one request and return the headers that tell what is left. Raises Refusal: too many (429)."""
+        """Count one request and return the headers that tell what is left.
+
+        Raises Refusal: too many (429).
+        """
         if rpm is None:
             return {}
         found = self.standing(client, rpm)
         if not found.wait_s and self.shared is not None:
             shared = await self.shared.take(client, rpm)
             # Others of this worker may have passed while Redis did not answer.
-            found = self.standing(client, rpm) if shared is None else shared._replace(left=min(shared.left, found.left))
+            found = (
+                self.standing(client, rpm)
+                if shared is None
+                else shared._replace(left=min(shared.left, found.left))
+            )
         headers = {
             "x-ratelimit-limit-requests": str(rpm),
             "x-ratelimit-remaining-requests": str(max(0, found.left)),
@@ -94,9 +102,13 @@ class Limits:
         }
         if found.wait_s:
             wait_s = str(ceil(found.wait_s))
-            message = f"Too many requests of client {client}: it has {rpm} a minute. The next one passes in {wait_s} s."
+            message = (
+                f"Too many requests of client {client}: it has {rpm} a minute. The next one passes"
+                f" in {wait_s} s."
+            )
             raise Refusal(429, message, headers={"retry-after": wait_s, **headers})
-        # After Redis has: what is over for this worker is over for Redis, so the wait that either tells is true.
+        # After Redis has: what is over for this worker is over for Redis, so the wait that either
+        # tells is true.
         self.passed[client].append(time.monotonic())
         return headers
 
@@ -106,11 +118,16 @@ class Limits:
         del passed[: bisect_right(passed, now - self.window_s)]
         if len(passed) < rpm:
             return Standing(0, rpm - len(passed) - 1, self.window_s)
-        return Standing(passed[len(passed) - rpm] + self.window_s - now, 0, passed[-1] + self.window_s - now)
+        return Standing(
+            passed[len(passed) - rpm] + self.window_s - now, 0, passed[-1] + self.window_s - now
+        )
 
 
 class Shared:
-    """What Redis counts. It is never waited for long, and not at all for a while after it did not answer."""
+    """What Redis counts.
+
+    It is never waited for long, and not at all for a while after it did not answer.
+    """
 
     def __init__(self, redis: Redis, window_s: float) -> None:
         pool = BlockingConnectionPool(
@@ -142,11 +159,15 @@ class Shared:
             self.asked_again = now + PAUSE_S  # no other request tries
         try:
             wait_us, left, reset_us = await self.ask(f"{self.prefix}{client}", rpm)
-        except (RedisError, OSError, asyncio.TimeoutError) as error:  # noqa: UP041  # two classes until Python 3.11
+        # asyncio's TimeoutError is a class of its own until Python 3.11.
+        except (RedisError, OSError, asyncio.TimeoutError) as error:  # noqa: UP041
             self.asked_again = time.monotonic() + PAUSE_S
             if not self.away:
                 self.away = True
-                say(f"Redis does not answer, so each worker counts requests of clients for itself: {error!r}")
+                say(
+                    "Redis does not answer, so each worker counts requests of clients for itself:"
+                    f" {error!r}"
+                )
             return None
         if self.away:
             self.away, self.asked_again = False, 0.0
@@ -156,7 +177,8 @@ class Shared:
     async def ask(self, name: str, rpm: int) -> tuple[int, int, int]:
         """Run the script. Raises RedisError, OSError, and asyncio.TimeoutError after PATIENCE_S."""
         asking = asyncio.ensure_future(self.connections.eval(TAKE, 1, name, rpm, self.window_us))
-        # Many short waits: when this worker is busy for a second one of them is late, and that is not Redis' fault.
+        # Many short waits: when this worker is busy for a second one of them is late, and that is
+        # not Redis' fault.
         for _ in range(10):
             await asyncio.wait({asking}, timeout=PATIENCE_S / 10)
             if asking.done():

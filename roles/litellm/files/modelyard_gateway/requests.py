@@ -22,14 +22,16 @@ ASKING: Mapping[str, bytes] = {
     "images/generations": JSON,
     "images/edits": FORM,
 }
-"""What is asked with POST, with and without /v1, and the media type of the body. The front end opens the same."""
+"""What is asked with POST, with and without /v1, and the media type of the body. The front end
+opens the same."""
 
 READING = "models"
 OPEN = ("/health/liveliness", "/health/readiness", "/metrics/")
 """What needs no key. The front end keeps /metrics/ for Prometheus."""
 
 HARMLESS = frozenset({"metadata", "tags"})
-"""Of LiteLLM's own parameters those that clients may use: they say something about their request alone."""
+"""Of LiteLLM's own parameters those that clients may use: they say something about their request
+alone."""
 
 CLOSED = (frozenset(all_litellm_params) - HARMLESS) | frozenset(
     """
@@ -45,14 +47,15 @@ CLOSED = (frozenset(all_litellm_params) - HARMLESS) | frozenset(
     timeout user_config
     """.split()
 )
-"""Fields of a request that LiteLLM takes for itself or puts into the request to the engine: who is asked, with which
-key and headers, how long and how often; and `conversation`, which is kept at a provider under the provider's key. A
-client's request that has one is refused."""
+"""Fields of a request that LiteLLM takes for itself or puts into the request to the engine: who is
+asked, with which key and headers, how long and how often; and `conversation`, which is kept at a
+provider under the provider's key. A client's request that has one is refused."""
 
 CLOSED_PREFIXES = ("_", "litellm", "mock_")
 
 DROPPED = ("cache",)
-"""How long answers are kept, and whether, is not a client's to say. Programs send it, so it is taken out of JSON."""
+"""How long answers are kept, and whether, is not a client's to say. Programs send it, so it is
+taken out of JSON."""
 
 OPEN_HEADERS = frozenset({b"x-litellm-session-id", b"x-litellm-tags", b"x-litellm-trace-id"})
 """All other headers that begin with x-litellm- do the same as the closed fields."""
@@ -69,7 +72,18 @@ PASSED_HEADERS = OPEN_HEADERS | frozenset(
 STEERING_HEADERS = (b"anthropic-", b"x-litellm-")
 """How those of them begin that an answer can depend on."""
 
-MEDIA = frozenset({"image_url", "input_image", "image", "video_url", "input_audio", "audio_url", "file", "input_file"})
+MEDIA = frozenset(
+    {
+        "image_url",
+        "input_image",
+        "image",
+        "video_url",
+        "input_audio",
+        "audio_url",
+        "file",
+        "input_file",
+    }
+)
 """Types of parts of a message that are no text, of chat completions, responses and messages."""
 
 
@@ -98,11 +112,15 @@ def check_fields(client: str, body: Iterable[str]) -> None:
 
 
 def _steers(client: str, name: str) -> Refusal:
-    return Refusal(400, f"{shown(name)} steers the gateway, which client {client} may not.", param=name[:100])
+    return Refusal(
+        400, f"{shown(name)} steers the gateway, which client {client} may not.", param=name[:100]
+    )
 
 
 def check_model(client: str, asked: object, allowed: Iterable[str]) -> str:
-    """Return the model that is asked for. Raises Refusal unless it is exactly one of the client's names (403).
+    """Return the model that is asked for.
+
+    Raises Refusal unless it is exactly one of the client's names (403).
 
     LiteLLM takes ids of deployments, too, and several names with commas between.
     """
@@ -116,7 +134,11 @@ def check_media(model: str, body: Mapping[str, Any]) -> None:
     """Raise Refusal if a request for a model that reads text has anything else in it (400)."""
     for kind in kinds_of_parts(body.get("messages")) + kinds_of_parts(body.get("input")):
         if kind in MEDIA:
-            raise Refusal(400, f"The model {shown(model)} reads text only, and the request has {kind!r}.", param=kind)
+            raise Refusal(
+                400,
+                f"The model {shown(model)} reads text only, and the request has {kind!r}.",
+                param=kind,
+            )
 
 
 def kinds_of_parts(messages: object) -> list[str]:
@@ -134,7 +156,7 @@ def _kinds(parts: list[Any]) -> Iterator[str]:
                     yield from _kinds(part[inner])
 
 
-# -- types of fields -----------------------------------------------------------------------------------------
+# -- types of fields -------------------------------------------------------------------------------
 
 Check = Callable[[Any], bool]
 
@@ -169,7 +191,9 @@ def _either(*checks: Check) -> Check:
 
 
 def _filled(check: Check) -> Check:
-    return lambda value: check(value) and value != [] and not (isinstance(value, list) and [] in value)
+    return lambda value: (
+        check(value) and value != [] and not (isinstance(value, list) and [] in value)
+    )
 
 
 def _never(value: object) -> bool:
@@ -177,7 +201,9 @@ def _never(value: object) -> bool:
 
 
 def _part(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("type"), str))
+    return isinstance(value, str) or (
+        isinstance(value, dict) and isinstance(value.get("type"), str)
+    )
 
 
 def _message(value: object) -> bool:
@@ -226,8 +252,8 @@ FIELDS: Mapping[str, tuple[str, Check]] = {
     "user": ("a string", _text),
     "web_search_options": ("an object", _object),
 }
-"""Of fields that mean the same everywhere what OpenAI's API wants; null is as if it were not there. An engine answers
-500 to some that are wrong, and that would look as if it were broken."""
+"""Of fields that mean the same everywhere what OpenAI's API wants; null is as if it were not there.
+An engine answers 500 to some that are wrong, and that would look as if it were broken."""
 
 OF_A_PATH: Mapping[str, Mapping[str, tuple[str, Check]]] = {
     "chat/completions": {"response_format": ("an object", _object)},
@@ -239,7 +265,10 @@ OF_A_PATH: Mapping[str, Mapping[str, tuple[str, Check]]] = {
     "embeddings": {"input": ("a string, a list of strings or tokens", TEXTS)},
     "responses": {"input": ("a string or a list of objects", _either(_text, _list_of(_object)))},
     "audio/speech": {"input": ("a string", _text), "voice": ("a string", _text)},
-    "images/generations": {"prompt": ("a string", _text), "stream": ("false", lambda value: value is False)},
+    "images/generations": {
+        "prompt": ("a string", _text),
+        "stream": ("false", lambda value: value is False),
+    },
 }
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "chat/completions": ("messages",),

@@ -1,4 +1,6 @@
-"""What the compiler tells the guard: rules.json beside the document (src/modelyard/compiler/guard.py writes it)."""
+"""What the compiler tells the guard: rules.json beside the document
+(src/modelyard/compiler/guard.py writes it).
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ class Rules:
 
     @classmethod
     def read(cls, path: Path) -> Rules:
-        """Read the file. Raises OSError, ValueError, KeyError or TypeError: it is written by the same release."""
+        """Read the file.
+
+        Raises OSError, ValueError, KeyError or TypeError: it is written by the same release.
+        """
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return cls(
             public_names=tuple(found["public_names"]),

@@ -1,8 +1,8 @@
 """Streams of /v1/completions, as the engine sends them.
 
-LiteLLM 1.106.2 makes chunks of a chat of them and texts of these again: the last one has no text, all have index 0, log
-probabilities are lost and the usage is 0. And it asks the engine only after it has chosen it, so
-no fallback answers for one that fails.
+LiteLLM 1.106.2 makes chunks of a chat of them and texts of these again: the last one has no text,
+all have index 0, log probabilities are lost and the usage is 0. And it asks the engine only after
+it has chosen it, so no fallback answers for one that fails.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from pydantic import BaseModel, PrivateAttr
 
 
 class Event(BaseModel):
-    """One event, in the shape of OpenAI's API: with all that belongs to a choice, null where there is nothing."""
+    """One event, in the shape of OpenAI's API: with all that belongs to a choice, null where there
+    is nothing.
+    """
 
     model: str
     """LiteLLM puts the public name here."""
@@ -34,22 +36,38 @@ class Event(BaseModel):
     def of(cls, content: Mapping[str, Any]) -> Event:
         """Make an event of what an engine sent."""
         event = cls(model=content.get("model") or "")
-        event._content = {**content, "choices": [_choice(choice) for choice in content.get("choices") or ()]}
+        event._content = {
+            **content,
+            "choices": [_choice(choice) for choice in content.get("choices") or ()],
+        }
         return event
 
     def model_dump_json(self, **_: Any) -> str:
         """The event as it is sent. LiteLLM asks for it without nulls."""
-        return json.dumps({**self._content, "model": self.model}, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(
+            {**self._content, "model": self.model}, ensure_ascii=False, separators=(",", ":")
+        )
 
 
 def _choice(choice: Mapping[str, Any]) -> dict[str, Any]:
-    return {"index": 0, "logprobs": None, "finish_reason": None, **choice, "text": choice.get("text") or ""}
+    return {
+        "index": 0,
+        "logprobs": None,
+        "finish_reason": None,
+        **choice,
+        "text": choice.get("text") or "",
+    }
 
 
 def client_of(given: dict[str, Any]) -> AsyncOpenAI:
-    """The client for an engine, with its connections. LiteLLM makes one for each text, and closes none of them."""
+    """The client for an engine, with its connections.
+
+    LiteLLM makes one for each text, and closes none of them.
+    """
     names = ("api_key", "api_base", "timeout", "max_retries", "organization")
-    client = openai_chat_completions._get_openai_client(is_async=True, **{name: given.get(name) for name in names})
+    client = openai_chat_completions._get_openai_client(
+        is_async=True, **{name: given.get(name) for name in names}
+    )
     assert isinstance(client, AsyncOpenAI)
     return client
 
@@ -78,7 +96,8 @@ def whole(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def stream(_: OpenAITextCompletion, **given: Any) -> AsyncIterator[Completion]:
-    """Ask for a stream, and return its events as soon as the first one is there: until then another step may answer.
+    """Ask for a stream, and return its events as soon as the first one is there: until then another
+    step may answer.
 
     Raises what LiteLLM knows as an engine's failure.
     """
@@ -91,7 +110,13 @@ async def stream(_: OpenAITextCompletion, **given: Any) -> AsyncIterator[Complet
         found = failure(error)
     else:
         if first is not None:
-            return _told(first, events, given["model"], given["logging_obj"], given["data"].get("stream_options"))
+            return _told(
+                first,
+                events,
+                given["model"],
+                given["logging_obj"],
+                given["data"].get("stream_options"),
+            )
         found = OpenAIError(500, "The engine's stream has no events.")
     raise found
 
@@ -109,7 +134,9 @@ async def _told(
             heard.append(event)
             yield event
 
-    chunks = CustomStreamWrapper(source(), model, logging_obj, "text-completion-openai", stream_options=options)
+    chunks = CustomStreamWrapper(
+        source(), model, logging_obj, "text-completion-openai", stream_options=options
+    )
     async for _ in chunks:
         for event in heard:
             yield event
@@ -137,12 +164,25 @@ def convert(original: Callable[..., Any]) -> Callable[..., Event]:
 
 def mend() -> None:
     """Put this in LiteLLM's place. Raises AssertionError if it has become another one."""
-    used = {"api_key", "api_base", "timeout", "max_retries", "organization", "client", "data", "model", "logging_obj"}
+    used = {
+        "api_key",
+        "api_base",
+        "timeout",
+        "max_retries",
+        "organization",
+        "client",
+        "data",
+        "model",
+        "logging_obj",
+    }
     handler, wrapper = OpenAITextCompletion, TextCompletionStreamWrapper
     assert used <= inspect.signature(handler.async_streaming).parameters.keys()
     assert used <= inspect.signature(handler.acompletion).parameters.keys()
     assert inspect.isasyncgenfunction(handler.async_streaming)
-    assert list(inspect.signature(wrapper.convert_to_text_completion_object).parameters) == ["self", "chunk"]
+    assert list(inspect.signature(wrapper.convert_to_text_completion_object).parameters) == [
+        "self",
+        "chunk",
+    ]
     handler.async_streaming = stream
     handler.acompletion = whole(handler.acompletion)
     wrapper.convert_to_text_completion_object = convert(wrapper.convert_to_text_completion_object)

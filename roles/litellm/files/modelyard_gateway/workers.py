@@ -1,4 +1,6 @@
-"""The memory of a worker: one that has grown too large finishes its requests, ends, and is replaced."""
+"""The memory of a worker: one that has grown too large finishes its requests, ends, and is
+replaced.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,11 @@ class Workers:
         return True
 
     async def watch(self, limit: int) -> None:
-        """Let uvicorn end this worker when it has more than `limit` bytes of memory and all others are ready.
+        """Let uvicorn end this worker when it has more than `limit` bytes of memory and all others
+        are ready.
 
-        The lock is held until the process has ended: it may have streams for a while. Its parent then starts another.
+        The lock is held until the process has ended: it may have streams for a while. Its parent
+        then starts another.
         """
         lock = os.open(self.directory / "leaving", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         while True:
@@ -60,6 +64,9 @@ class Workers:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            say(f"worker {os.getpid()} has {size >> 20} MiB, more than {limit >> 20}: it finishes and is replaced")
+            say(
+                f"worker {os.getpid()} has {size >> 20} MiB, more than {limit >> 20}: it finishes"
+                " and is replaced"
+            )
             os.kill(os.getpid(), signal.SIGTERM)
             return
