@@ -85,6 +85,7 @@ class Process:
 
     @property
     def adapters(self) -> list[Model]:
+        """The models it loads beside its own, each from a source."""
         return [
             model
             for model in self.models
@@ -93,6 +94,7 @@ class Process:
 
     @property
     def options(self) -> Mapping[str, Option]:
+        """The catalogue's `options` of the model it is started with."""
         return self.model.options
 
 
@@ -115,6 +117,7 @@ class Flag:
     gpu: bool = False
 
     def of(self, process: Process) -> Value:
+        """Return the value for one process."""
         return self.value(process) if callable(self.value) else self.value
 
 
@@ -245,11 +248,11 @@ class Engine:
         return [f"--{name}", *([str(value)] if isinstance(value, str | int | float) else value)]
 
     def option_words(self, process: Process) -> list[str]:
-        """The catalogue's `options` as words."""
+        """Return the catalogue's `options` as words."""
         return [word for name, value in process.options.items() for word in self.words(name, value)]
 
     def argv(self, process: Process) -> list[str]:
-        """The words after the program, with placeholders (see the module's docstring)."""
+        """Return the words after the program, with placeholders (see the module's docstring)."""
         out: list[str] = []
         for flag in self.vector:
             if flag is OPTIONS:
@@ -261,7 +264,7 @@ class Engine:
         return out
 
     def gpu_argv(self, process: Process) -> list[str]:
-        """The words in place of @GPU@."""
+        """Return the words in place of @GPU@."""
         return [
             word
             for flag in self.vector
@@ -270,11 +273,13 @@ class Engine:
         ]
 
     def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
-        """What is checked in addition where it was given GPUs."""
+        """Return what is checked in addition where it was given GPUs."""
         return []
 
     def instance(self, process: Process) -> dict[str, Any]:
-        """What the plan's instance says beside its names and addresses: the engine's own keys."""
+        """Return what the plan's instance says beside its names and addresses: the engine's own
+        keys.
+        """
         model = process.model
         return {
             "served_name": model.served,
@@ -303,9 +308,9 @@ class Engine:
         return None
 
     def listed(self, served_name: str) -> str:
-        """A model's name as /v1/models lists it."""
+        """Return a model's name as /v1/models lists it."""
         return served_name
 
     def adoption(self, provider: str) -> str:
-        """What to say of taking over from `foreign`, if there is something."""
+        """Return what to say of taking over from `foreign`; empty if there is nothing to say."""
         return ""

@@ -123,7 +123,9 @@ def estimate(
 
 
 def _offloaded(options: Mapping[str, Any], layers: int) -> bool:
-    """Whether all layers are on a GPU, as they are by default. The output counts as one more."""
+    """Return whether all layers are on a GPU, as they are by default. The output counts as one
+    more.
+    """
     for option in ("n-gpu-layers", "gpu-layers", "num-gpu"):
         if option in options:
             given = _number(options[option])
@@ -178,7 +180,7 @@ def _bytes_of(kind: Any) -> float:
 
 
 def _count(value: Any) -> int | None:
-    """A number that makes sense as a count, None for anything else that a header may say."""
+    """Return a number that makes sense as a count, None for anything else that a header may say."""
     return int(value) if _is_count(value) and value > 0 else None
 
 
