@@ -6,21 +6,20 @@ A new engine is one module in this package that ends in `ENGINE = ...`, and one 
 The command line is made here, from `Engine.vector`, and nowhere else. A plan's instance has it in
 these keys:
 
-    argv             the words after the program. Some are placeholders for what only the host
-    knows; a placeholder is
-                     always a whole word, and a role puts words in its place:
-                       @MODEL@     one word: the path of the model's file or directory @ADAPTERS@
-                       for each entry of `adapters` one word NAME=PATH, in their order @GPU@
-                       the words of `gpu_argv` if the instance was given GPUs (by the plan's `gpus`,
-                       else
-                                   by preflight's `placed`), else none
-                       @KEY_FILE@  one word: the path of the file with the API key,
-                       `${CREDENTIALS_DIRECTORY}/API_KEY`
-                                   in a unit, which systemd fills in: it is not to be escaped
-    gpu_argv         what stands for @GPU@ gpu_checks       checks that an instance has in addition
-    to `checks` if it was given GPUs arguments        of `argv` the words that the catalogue's
-    `options` say, for people: `plan` compares them environment      variables of the process by
-    name, for an engine that is not told by words
+    argv         the words after the program. Some are placeholders for what only the host knows; a
+                 placeholder is always a whole word, and a role puts words in its place:
+                   @MODEL@     one word: the path of the model's file or directory
+                   @ADAPTERS@  for each entry of `adapters` one word NAME=PATH, in their order
+                   @GPU@       the words of `gpu_argv` if the instance was given GPUs (by the plan's
+                               `gpus`, else by preflight's `placed`), else none
+                   @KEY_FILE@  one word: the path of the file with the API key,
+                               `${CREDENTIALS_DIRECTORY}/API_KEY` in a unit, which systemd fills in:
+                               it is not to be escaped
+    gpu_argv     what replaces @GPU@
+    gpu_checks   checks that an instance has in addition to `checks` if it was given GPUs
+    arguments    of `argv` the words that the catalogue's `options` give, for people: `plan`
+                 compares them
+    environment  variables of the process by name, for an engine that is not configured by words
 
 Every word but the one of @KEY_FILE@ is plain text, to be quoted as the place demands where it is
 written.
