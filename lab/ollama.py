@@ -4,8 +4,8 @@
 The official archives are not in any package index, so the server is built from source by Go, for
 the CPU only:
 
-    SHARE/ollama/VERSION/    ollama-linux-ARCH.tar.zst, .tgz, sha256sum.txt     (hosts see it below
-    /srv/lab)
+    SHARE/ollama/VERSION/  ollama-linux-ARCH.tar.zst, .tgz, sha256sum.txt (hosts see it below
+                           /srv/lab)
 
 Everything is checked: Go is a wheel locked by hash (lab/go.txt), Go itself checks the modules
 against the public checksum database, and the headers that modules leave out come from the pinned

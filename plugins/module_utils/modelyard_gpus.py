@@ -1,9 +1,11 @@
-"""NVIDIA GPUs of the host, as `nvidia-smi` tells them.
+"""NVIDIA GPUs of the host, as `nvidia-smi` reports them.
 
-    nvidia-smi --query-gpu=...    every GPU; the fields have names, and one that a driver lacks is
-    an error nvidia-smi -q                 the driver's CUDA version, the memory of MIG instances,
-    the programs on every GPU nvidia-smi -L                 profiles and UUIDs of MIG instances;
-    asked only where a GPU has MIG mode on
+    nvidia-smi --query-gpu=...  every GPU; the fields have names, and one that a driver lacks is an
+                                error
+    nvidia-smi -q               the driver's CUDA version, the memory of MIG instances, the programs
+                                on every GPU
+    nvidia-smi -L               profiles and UUIDs of MIG instances; called only where a GPU has MIG
+                                mode on
 
 Not `-q -x`: it has neither compute capabilities nor UUIDs of MIG instances, and it is not always
 well-formed XML (raw bytes in names of processes and missing tags in `supported_mem_clock` have been

@@ -1,9 +1,9 @@
-"""Releases of a service on the host: where they lie, which one is wanted and which is live.
+"""Releases of a service on the host: where they are, which one is wanted and which is live.
 
-    /opt/modelyard/services/SERVICE/releases/ID/    manifest.json, config/, units/
-    /opt/modelyard/services/SERVICE/{staged,current,previous}    links to a release
-    /opt/modelyard/services/SERVICE/history.jsonl                what went live, what did not, when
-    and by whom
+    /opt/modelyard/services/SERVICE/
+        releases/ID/               manifest.json, config/, units/
+        staged, current, previous  links to a release
+        history.jsonl              what went live, what did not, when and by whom
 
 A service that left the plan has neither `staged` nor `current`; its releases stay for a while, so
 it can come back.

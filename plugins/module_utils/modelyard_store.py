@@ -1,10 +1,9 @@
 """The store on the host: artifacts, remains of their builds, and what is no longer needed.
 
-    /opt/modelyard/store/NAME-VERSION-HASH/          an artifact; `.modelyard-complete` in it says
-    that it is whole, and
-                                                     when it was last requested
-    /var/cache/modelyard/build/NAME-VERSION-HASH/    a build under way, or one that failed, with its
-    log
+    /opt/modelyard/store/NAME-VERSION-HASH/        an artifact; `.modelyard-complete` in it says
+                                                   that it is whole, and when it was last requested
+    /var/cache/modelyard/build/NAME-VERSION-HASH/  a build under way, or one that failed, with its
+                                                   log
 
 Standard library only, because this runs with the target's Python.
 """

@@ -169,7 +169,7 @@ def compile_catalogue(
 
 
 def _named_groups(tree: Mapping[str, Any]) -> list[str]:
-    """The groups that providers name, however wrong the rest of them is."""
+    """Return the groups that providers name, however wrong the rest of them is."""
     providers = tree.get("providers")
     entries = providers.values() if isinstance(providers, Mapping) else ()
     return [
@@ -180,8 +180,8 @@ def _named_groups(tree: Mapping[str, Any]) -> list[str]:
 def _merge(
     sections: Mapping[str, Any], overrides: Mapping[str, Any], inventory: Inventory, out: Compiled
 ) -> tuple[SourceMap, dict[str, Any]]:
-    """The sections with the overrides merged over them: where each value stands, and all of it as
-    plain data.
+    """Return the sections with the overrides merged over them: where each value stands, and all of
+    it as plain data.
     """
     given = {key: value for key, value in sections.items() if value is not None}
     switch = given.get("monitoring")
@@ -234,8 +234,8 @@ def _fill(out: Compiled, scope: Scope, source: SourceMap) -> None:
 def _declared_gpus(
     inventory: Inventory, stack: Sequence[str], out: Compiled
 ) -> dict[str, list[Gpu]]:
-    """The GPUs of the hosts that declare some. What several hosts share is read, and complained
-    about, once.
+    """Return the GPUs of the hosts that declare some. What several hosts share is read, and
+    complained about, once.
     """
     read: dict[int, list[Gpu] | None] = {}
     gpus: dict[str, list[Gpu]] = {}
@@ -274,7 +274,7 @@ def _note_absent_names(model: Catalogue, routes: Sequence[Route], resolved: Reso
 
 
 def _note_monitoring(model: Catalogue, topology: Topology, resolved: Resolved) -> None:
-    """What is not watched, or not shown."""
+    """Note what is not watched, or not shown."""
     if model.monitoring is None:
         return
     if topology.monitoring is None:
@@ -286,7 +286,7 @@ def _note_monitoring(model: Catalogue, topology: Topology, resolved: Resolved) -
 
 
 def _servers(members: Sequence[Deployment]) -> str:
-    """The provider of a name; where several share it, all of them with their weights."""
+    """Return the provider of a name; where several share it, all of them with their weights."""
     weights = {member.provider_name: member.model.weight for member in members}
     return (
         ", ".join(weights)

@@ -96,8 +96,8 @@ class Diagnostic:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON-able data: code, severity, message, hint, path, origin, file, line,
-        column.
+        """Return the same as JSON-able data: code, severity, message, hint, path, origin, file,
+        line, column.
         """
         origin = (
             asdict(self.origin)
@@ -118,7 +118,7 @@ class Diagnostic:
 
 
 def variable_path(path: Path) -> Path:
-    """A catalogue path as the user wrote it: beginning with the variable's name."""
+    """Return a catalogue path as the user wrote it: beginning with the variable's name."""
     return (f"llm_{path[0]}", *path[1:]) if path else ()
 
 
@@ -132,7 +132,7 @@ def diagnose(
     key: bool = False,
     severity: Severity = "error",
 ) -> Diagnostic:
-    """A diagnostic about a place in the catalogue. `key` and the origin are as in
+    """Return a diagnostic about a place in the catalogue. `key` and the origin are as in
     `SourceMap.origin`.
     """
     return Diagnostic(
@@ -171,8 +171,8 @@ class Report:
         )
 
     def outside(self, broken: frozenset[Path]) -> list[Diagnostic]:
-        """What was found, but for what is about something that the schema has refused a part of
-        (`broken`).
+        """Return what was found, but for what is about something that the schema has refused a part
+        of (`broken`).
         """
         return [one for one in self.found if not _is_within(one.path, broken)]
 
@@ -196,7 +196,7 @@ def show_path(path: Path) -> str:
 
 
 def on_command_line(variable: str, value: str = "{...}") -> str:
-    """The hint for text where Ansible's `-e NAME=VALUE` cannot give what is wanted."""
+    """Return the hint for text where Ansible's `-e NAME=VALUE` cannot give what is wanted."""
     return f"""on the command line write it as JSON: -e '{{"{variable}": {value}}}'"""
 
 
@@ -220,7 +220,7 @@ def _nearest(name: str, candidates: list[str]) -> list[str]:
 
 
 def listing(names: Iterable[str], most: int = 8) -> str:
-    """`a, b, c and 4 more`."""
+    """Return at most `most` names for a sentence: `a, b, c and 4 more`."""
     all_names = list(names)
     text = ", ".join(all_names[:most])
     return f"{text} and {len(all_names) - most} more" if len(all_names) > most else text

@@ -75,6 +75,7 @@ def _ip_address(value: str) -> str:
 
 
 def listen_addresses(value: list[str]) -> list[str]:
+    """Return `value`; raises ValueError for duplicates, and for a wildcard among several."""
     if len(value) != len(set(value)):
         raise ValueError("duplicate address")
     if len(value) > 1 and not {"0.0.0.0", "::"}.isdisjoint(value):
@@ -83,6 +84,7 @@ def listen_addresses(value: list[str]) -> list[str]:
 
 
 def distinct(value: list[Any]) -> list[Any]:
+    """Return `value`; raises ValueError for a duplicate entry."""
     if len(value) != len(set(value)):
         raise ValueError("duplicate entry")
     return value
@@ -113,7 +115,7 @@ def _gpu_id(value: int | str) -> int | str:
 
 
 def unit(name: str) -> dict[str, Any]:
-    """The unit of a number, for the reference: `json_schema_extra` of a field."""
+    """Return the unit of a number, for the reference: `json_schema_extra` of a field."""
     return {"unit": name}
 
 
@@ -387,7 +389,7 @@ class Archive(Strict):
         return self
 
     def of(self, version: str) -> dict[str, str]:
-        """The source with `version` in its place: what a plan says."""
+        """Return the source with `version` in its place: what a plan says."""
         given: dict[str, str] = self.model_dump(exclude_none=True)
         return {key: text.replace("{version}", version) for key, text in given.items()}
 
@@ -402,7 +404,7 @@ class Release(Strict):
     """What is deployed."""
 
     def build(self) -> dict[str, Any]:
-        """What a plan says of the program itself."""
+        """Return what a plan says of the program itself."""
         return self.model_dump(exclude_none=True)
 
 
@@ -416,11 +418,11 @@ class FromIndex(Release):
 
 
 def too_old(version: str, floor: tuple[int, ...]) -> str:
-    """The version that `floor` is, if `version` is older; else an empty string."""
+    """Return the version that `floor` is, if `version` is older; else an empty string."""
     older = tuple(int(part) for part in re.split(r"\.post|rc|a|b", version)[0].split(".")) < floor
     return ".".join(map(str, floor)) if older else ""
 
 
 def refused_below(floor: tuple[int, ...]) -> str:
-    """A sentence for documentation."""
+    """Return the sentence that names the oldest accepted version, for documentation."""
     return f"Refused below {'.'.join(map(str, floor))}."

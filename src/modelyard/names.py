@@ -65,34 +65,36 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
 
 
 def engine_secret(provider: str) -> str:
-    """The name of the generated key of an engine we deploy: `my-gpus` gives `MY_GPUS_API_KEY`."""
+    """Return the name of the generated key of an engine we deploy: `my-gpus` gives
+    `MY_GPUS_API_KEY`.
+    """
     return re.sub(r"[^A-Z0-9]+", "_", provider.upper()) + "_API_KEY"
 
 
 def former(secret: str) -> str:
-    """The name under which the value that a secret had before is kept for as long as it is
+    """Return the name under which the value that a secret had before is kept for as long as it is
     accepted, too.
     """
     return f"{secret}_FORMER"
 
 
 def deployment_id(provider: str, host: str | None, model: str) -> str:
-    """The gateway's id of one deployment. Never made from an address: it outlives a move to another
-    one.
+    """Return the gateway's id of one deployment. Never made from an address: it outlives a move to
+    another one.
     """
     return f"{provider}/{host or '-'}/{model}"
 
 
 def url_host(address: str) -> str:
-    """An address as it stands in a URL: IPv6 in brackets."""
+    """Return an address as it stands in a URL: IPv6 in brackets."""
     return f"[{address}]" if ":" in address else address
 
 
 def journal(unit: str) -> str:
-    """The command that shows what a unit said last: the hint of most checks."""
+    """Return the command that shows what a unit said last: the hint of most checks."""
     return f"journalctl -u {unit} -n 50"
 
 
 def reach(listen: str) -> str:
-    """The address to connect to for a listener on `listen`, from the same host."""
+    """Return the address to connect to for a listener on `listen`, from the same host."""
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(listen, listen)

@@ -132,13 +132,13 @@ def _one_of(alternatives: list[Node], around: Node) -> Node:
 
 
 def types(node: Node) -> list[str]:
-    """The JSON types a node allows."""
+    """Return the JSON types a node allows."""
     kind = node.get("type", [])
     return [kind] if isinstance(kind, str) else list(kind)
 
 
 def target(node: Node) -> str | None:
-    """The definition a node stands for, if it does."""
+    """Return the name of the definition a node refers to; None if it refers to none."""
     for candidate in (node, *node.get("anyOf", ())):
         if "$ref" in candidate:
             return str(candidate["$ref"]).removeprefix(REF)
@@ -149,7 +149,7 @@ def target(node: Node) -> str | None:
 
 
 def variables_schema() -> Node:
-    """A JSON Schema (draft 7, which all editors know) for a file of variables, like those in
+    """Return a JSON Schema (draft 7, which all editors know) for a file of variables, like those in
     `group_vars`.
 
     Variables that do not begin with `llm_` are left alone. It says what the schema says of each
@@ -196,8 +196,8 @@ class _Overrides:
         self.found = found
 
     def definition(self, name: str, path: Path) -> Node:
-        """A reference to the override's form of a definition, which is made if it does not exist
-        yet.
+        """Return a reference to the override's form of a definition, which is made if it does not
+        exist yet.
         """
         made = f"{name}Override"
         if made not in self.found:
@@ -234,7 +234,9 @@ class _Overrides:
         return self.definition(inner, path) if inner and not is_atomic(path) else _nullable(node)
 
     def models(self, node: Node, path: Path) -> Node:
-        """A list, whose entries are found by their name, or a mapping NAME: model."""
+        """Return the schema of a list, whose entries are found by their name, or a mapping NAME:
+        model.
+        """
         name = str(target(node["items"]))
         model = self.definition(name, (*path, 0))
         merged = "A list, or a mapping NAME: model; merged by name, and null removes."
@@ -300,5 +302,5 @@ def _templated(node: Node) -> Node:
 
 
 def schema_text() -> str:
-    """The content of docs/catalogue.schema.json."""
+    """Return the content of docs/catalogue.schema.json."""
     return json.dumps(variables_schema(), indent=1, ensure_ascii=False) + "\n"

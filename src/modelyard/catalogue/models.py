@@ -39,7 +39,7 @@ PULLING = types_of(lambda engine: engine.pulls)
 
 
 def only_for(key: str) -> str:
-    """The types whose engines know a key of a model."""
+    """Return the types whose engines know a key of a model."""
     return types_of(lambda engine: key in engine.keys)
 
 

@@ -24,19 +24,19 @@ SECTIONS = ("providers", "routing", "gateway", "clients", "monitoring", "version
 
 
 def is_override(variable: str) -> bool:
-    """True for the name of a variable that holds overrides."""
+    """Return whether a variable holds overrides, by its name."""
     return variable == "llm_overrides" or variable.startswith("llm_overrides_")
 
 
 def as_override(path: Path, value: str) -> str:
-    """The override that writes `value` (YAML) at `path`, as one line of YAML."""
+    """Return the override that writes `value` (YAML) at `path`, as one line of YAML."""
     for depth, key in reversed(list(enumerate(path))):
         value = f"{{{json.dumps(key) if depth == 2 else key}: {value}}}"
     return f"llm_overrides: {value}"
 
 
 def is_atomic(path: Path) -> bool:
-    """True where an override replaces the value whole: one entry of any kind of fallbacks, one
+    """Return whether an override replaces the value whole: one entry of any kind of fallbacks, one
     source.
     """
     return path[-1] == "source" or (
@@ -135,7 +135,7 @@ class _Merge:
 
 
 def _public_names(value: Any, path: Path) -> list[str]:
-    """The names that clients lose when `value` at `path` is removed."""
+    """Return the names that clients lose when `value` at `path` is removed."""
     if len(path) == 3 and path[:2] in (("routing", "aliases"), ("routing", "capabilities")):
         return [str(path[2])]
     if path[0] == "providers" and len(path) in (2, 3):

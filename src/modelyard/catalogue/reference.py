@@ -86,7 +86,7 @@ CHAPTERS: dict[type[BaseModel], list[str]] = {
 
 
 def catalogue_text() -> str:
-    """The content of docs/catalogue.md."""
+    """Return the content of docs/catalogue.md."""
     return "\n".join([INTRODUCTION, *_Chapters(definitions()).text()])
 
 
@@ -160,7 +160,7 @@ class _Chapters:
         )
 
     def kind(self, node: Node, plural: str = "") -> str:
-        """The type in words; with `plural` ("s") that of several."""
+        """Return the type in words; with `plural` ("s") that of several."""
         name = target(node)
         if name:
             return f"[mapping{plural}](#{anchor(self.paths[name])})"
@@ -185,12 +185,12 @@ class _Chapters:
 
 
 def anchor(heading: str) -> str:
-    """The link to a heading, as GitHub makes it."""
+    """Return the link to a heading, as GitHub makes it."""
     return re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-")
 
 
 def flow(value: Any) -> str:
-    """A value as one line of YAML."""
+    """Return a value as one line of YAML."""
     text: str = yaml.safe_dump(
         value, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
     )

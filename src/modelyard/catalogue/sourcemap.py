@@ -44,7 +44,7 @@ Probe = Callable[[object], Origin | None]
 
 
 def no_origin(_value: object) -> Origin | None:
-    """A probe for data that carries no origins."""
+    """Return None: a probe for data that carries no origins."""
     return None
 
 
@@ -64,7 +64,7 @@ class Merged(dict[Any, Any]):
 
 
 def is_list(value: object) -> bool:
-    """True for lists and tuples, of any subclass."""
+    """Return whether a value is a list or a tuple, of any subclass."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
@@ -79,8 +79,8 @@ class SourceMap:
     removed: Mapping[str, Origin | None] = field(default_factory=dict)
 
     def origin(self, path: Path, *, key: bool = False) -> Origin | None:
-        """The origin of the value at `path`; of its key where the value is a container or `key` is
-        true.
+        """Return the origin of the value at `path`; of its key where the value is a container or
+        `key` is true.
 
         A value without origin (a boolean, null) has that of its key, else of the nearest thing
         around it. A path that does not exist has the origin of the part of it that does.
@@ -116,7 +116,7 @@ class SourceMap:
 
 
 def plain(value: Any) -> Any:
-    """A copy made of exact built-in types only: no tags, no lazy containers, no subclasses.
+    """Return a copy made of exact built-in types only: no tags, no lazy containers, no subclasses.
 
     Values of any other type (dates, bytes) are returned as they are, for the schema to refuse.
     """

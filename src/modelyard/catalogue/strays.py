@@ -59,8 +59,8 @@ class Variable:
 
 
 def settings(role: str) -> dict[str, Path]:
-    """The keys of the catalogue that a role's settings are in, by what a variable is called behind
-    `ROLE_`.
+    """Return the keys of the catalogue that a role's settings are in, by what a variable is called
+    behind `ROLE_`.
 
     A path is as an override has it; `NAME` stands for a provider. Of keys with one name the first
     counts.
@@ -92,7 +92,7 @@ def _settings(role: str) -> Iterator[tuple[str, Path]]:
 
 
 def _leaves(shape: type[BaseModel], path: Path) -> Iterator[Path]:
-    """The keys of a section that hold values."""
+    """Yield the keys of a section that hold values."""
     for key, field in shape.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -102,8 +102,8 @@ def _leaves(shape: type[BaseModel], path: Path) -> Iterator[Path]:
 
 
 def roles_of(names: Iterable[str], roles: Iterable[str]) -> dict[str, str]:
-    """The role whose prefix each name has, by name; of several roles the one with the longest
-    name.
+    """Return the role whose prefix each name has, by name; of several roles the one with the
+    longest name.
     """
     longest_first = sorted(roles, key=len, reverse=True)
     found = {
@@ -154,7 +154,7 @@ def _misplaced(variable: Variable) -> str:
 
 
 def _mostly(keys: object, known: Iterable[str]) -> bool:
-    """True if more than half of some keys are known."""
+    """Return whether more than half of some keys are known."""
     if not isinstance(keys, Mapping | list):
         return False
     mine = set(known)
@@ -162,7 +162,7 @@ def _mostly(keys: object, known: Iterable[str]) -> bool:
 
 
 def _misspelt(name: str, known: Sequence[str]) -> str:
-    """What a name probably means that looks like an `llm_*` variable; empty if it does not."""
+    """Return what a name like an `llm_*` variable probably means; empty for any other name."""
     folded = _folded(name)
     if folded.startswith("llm_"):
         hint = f'did you mean "{folded}"?' if folded in known else did_you_mean(folded, known)
@@ -191,7 +191,7 @@ def _of_a_role(variable: Variable, role: str, declared: frozenset[str]) -> str:
 
 
 def _override(path: Path, value: object) -> str:
-    """The override that writes a value, if that is a number or a word: other text may hold a
+    """Return the override that writes a value, if that is a number or a word: other text may hold a
     secret.
     """
     text = "..."
@@ -209,7 +209,7 @@ def _folded(name: str) -> str:
 
 
 def _nearest(name: str, candidates: Iterable[str], least: float) -> str:
-    """The candidate that is most like a name, if it is like it enough; else an empty string."""
+    """Return the candidate most like a name, if it is like it enough; else an empty string."""
     ratio: Callable[[str], float] = lambda one: SequenceMatcher(None, one, name).ratio()  # noqa: E731
     best = max(sorted(candidates), key=ratio, default="")
     return best if best and ratio(best) >= least else ""

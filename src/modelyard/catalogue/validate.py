@@ -92,7 +92,9 @@ def _depth_first(path: Path) -> tuple[int, list[str]]:
 
 
 def _locate(loc: Path, tree: Any) -> Path:
-    """The part of pydantic's `loc` that exists in the tree: without union branches and `[key]`."""
+    """Return the part of pydantic's `loc` that exists in the tree: without union branches and
+    `[key]`.
+    """
     node: Any = tree
     for depth, part in enumerate(loc):
         if not _has(node, part):
@@ -108,8 +110,8 @@ def _has(node: Any, part: str | int) -> bool:
 
 
 def _cut(path: Path, tree: Any) -> Path:
-    """What to cut out because of a problem at `path`: never one element of a list of values, but
-    the list.
+    """Return what to cut out because of a problem at `path`: never one element of a list of values,
+    but the list.
     """
     node: Any = tree
     for depth, part in enumerate(path):
@@ -188,7 +190,7 @@ def _seen(value: Any, place: Path, source: SourceMap) -> str:
 
 
 def _subject(path: Path, tree: Any) -> str:
-    """What the problem is about, e.g. `model "x"` or `port`."""
+    """Return what the problem is about, e.g. `model "x"` or `port`."""
     if tree and _is_model(path):
         node = tree["providers"][path[1]]["models"][path[3]]
         if isinstance(node, dict) and isinstance(node.get("name"), str):
@@ -276,7 +278,7 @@ def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
 
 
 def _keys_at(root: type[BaseModel], path: Path) -> list[str]:
-    """The keys the schema has at `path`."""
+    """Return the keys the schema has at `path`."""
     kind: Any = root
     for part in path:
         kind = _model_or_container(kind)

@@ -111,13 +111,13 @@ class Versions(_EngineVersions):
     """Where `source: {repo: ...}` is fetched from."""
 
     def uses_gpus(self, engine: Engine) -> bool:
-        """Whether an engine may use GPUs: unless its build is the CPU one."""
+        """Return whether an engine may use GPUs: unless its build is the CPU one."""
         entry = self.of(engine.role)
         return not (isinstance(entry, Accelerated) and entry.backend == "cpu")
 
     def of(self, component: str) -> Release | None:
-        """The entry of a component that has a version; None if it has none here, or if there is no
-        such component.
+        """Return the entry of a component that has a version; None if it has none here, or if there
+        is no such component.
         """
         entry = getattr(self, component, None)
         return entry if isinstance(entry, Release) else None
@@ -132,8 +132,8 @@ COMPONENTS: dict[str, type[Release]] = {
 
 
 def below_floor(component: str, version: str) -> str:
-    """The oldest version of a component without known holes, if `version` is older; else an empty
-    string.
+    """Return the oldest version of a component without known holes, if `version` is older; else an
+    empty string.
     """
     kind = COMPONENTS.get(component)
     return too_old(version, kind.floor) if kind else ""

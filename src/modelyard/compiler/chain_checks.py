@@ -39,6 +39,7 @@ class ChainChecks:
         self.report.error(code, message, ("routing", *path), hint, key=key)
 
     def check_names(self) -> None:
+        """Check aliases, capabilities, the default chain, and every chain that is written."""
         for alias, target in self.routing.aliases.items():
             path: Path = ("aliases", alias)
             if alias in self.declared or alias in RESERVED:
@@ -100,6 +101,9 @@ class ChainChecks:
         )
 
     def check_chain(self, section: Section, model: str, chain: Chain) -> None:
+        """Check one chain as it is written: that it is a model's, that it has steps, and each of
+        them.
+        """
         path: Path = (section, model)
         if model not in self.declared:
             kind = "an alias" if model in self.routing.aliases else "a capability"
@@ -140,6 +144,11 @@ class ChainChecks:
         own: str | None = None,
         models_only: bool = False,
     ) -> None:
+        """Check each of some steps: it exists, is deployed, and is there once.
+
+        `own` is the model whose chain they are: no step stands for it, and all have its mode. With
+        `models_only` a step cannot be an alias or a capability.
+        """
         seen: set[str] = set()
         for position, step in enumerate(steps):
             at: Path = (*path, position)
@@ -188,6 +197,7 @@ class ChainChecks:
         )
 
     def deployable(self, name: str, subject: str, path: Path) -> None:
+        """Add an error if `name` is a model whose provider is switched off."""
         if name in self.resolved.disabled:
             self.add(
                 "model-not-deployed",
@@ -197,6 +207,7 @@ class ChainChecks:
             )
 
     def check_mode(self, own: str | None, step: str, subject: str, path: Path) -> None:
+        """Check that all models of `step` have the mode of `own`, whose chain it is in."""
         if own not in self.models:
             return
         mode = self.models[own].mode
@@ -238,6 +249,7 @@ class ChainChecks:
                         stack.append((follower, False))
 
     def report_cycle(self, section: Section, cycle: list[str]) -> None:
+        """Add an error at the step that closes a cycle; its last model is its first, too."""
         last = cycle[-2]
         chain = self.chains.of(section)[last].chain or []
         position = next(i for i, step in enumerate(chain) if cycle[-1] in self.chains.expand(step))

@@ -33,25 +33,25 @@ class Chains:
         )
 
     def of(self, section: Section) -> Mapping[str, Chain]:
-        """The chains of one section, as written."""
+        """Return the chains of one section, as written."""
         chains: Mapping[str, Chain] = getattr(self.routing, section)
         return chains
 
     def expand(self, step: str) -> list[str]:
-        """The models a step stands for: itself, an alias' target, a capability's models."""
+        """Return the models a step stands for: itself, an alias' target, a capability's models."""
         step = self.routing.aliases.get(step, step)
         if step in self.routing.capabilities and step not in self.declared:
             return list(self.routing.capabilities[step].models)
         return [step]
 
     def written(self, section: Section, model: str) -> list[str]:
-        """The models behind `model` in its chain as written; none if it has no chain."""
+        """Return the models behind `model` in its chain as written; none if it has no chain."""
         chain = self.of(section).get(model)
         return [name for step in (chain.chain or [] if chain else []) for name in self.expand(step)]
 
     def defaults(self, model: str) -> list[str]:
-        """The chain of a model without an entry: the default one, or the part of it behind the
-        model itself.
+        """Return the chain of a model without an entry: the default one, or the part of it behind
+        the model itself.
         """
         known = self.models.get(model)
         steps = [name for step in self.routing.default_fallbacks for name in self.expand(step)]
@@ -63,7 +63,7 @@ class Chains:
         ]
 
     def next(self, section: Section, model: str) -> list[str]:
-        """The models behind `model`, the default chain included."""
+        """Return the models behind `model`, the default chain included."""
         if section == "fallbacks" and model not in self.routing.fallbacks:
             return self.defaults(model)
         return self.written(section, model)

@@ -45,7 +45,7 @@ def check_secrets(model: Catalogue, secrets: frozenset[str], report: Report) -> 
 
 
 def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, report: Report) -> None:
-    """Settings of the gateway that need something else."""
+    """Check the settings of the gateway that need something else."""
     if model.gateway.cache.enabled and topology.redis is None:
         report.error(
             "cache-without-redis",
@@ -72,7 +72,7 @@ def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, repo
 
 
 def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, report: Report) -> None:
-    """What only works as written with a Redis that all processes of the gateway share."""
+    """Warn of what only works as written with a Redis that all processes of the gateway share."""
     if topology.redis is not None:
         return
     members = resolved.all()

@@ -76,7 +76,7 @@ class View:
 
 
 def api_base(deployment: Deployment, view: View) -> str:
-    """The base URL of a deployment as the gateway on `view.host` calls it."""
+    """Return the base URL of a deployment as the gateway on `view.host` calls it."""
     provider = deployment.provider
     if deployment.host is None:
         assert provider.base_url is not None, "the schema requires base_url if there is no group"
@@ -148,7 +148,7 @@ def emit_deployment(
 
 
 def emit_tags(members: Sequence[Deployment]) -> list[list[str]]:
-    """The tags of each of one name's deployments, once any model has some.
+    """Return the tags of each of one name's deployments, once any model has some.
 
     A name none of whose deployments is untagged would refuse a request with another tag (401), even
     as a step of a chain; so all of them take it then.
@@ -184,13 +184,13 @@ empty without a database."""
 
 
 def last_steps(routes: Sequence[Route]) -> set[str]:
-    """The models that end a chain: they have no fallback."""
+    """Return the models that end a chain: they have no fallback."""
     return {route.tried(section)[-1] for route in routes for section in SECTIONS}
 
 
 def is_never_cooled(members: Sequence[Deployment], lasts: Collection[str]) -> bool:
-    """Whether the gateway never cools down the deployments of one name: the last step of a chain,
-    on its own.
+    """Return whether the gateway never cools down the deployments of one name: the last step of a
+    chain, on its own.
     """
     return len(members) == 1 and members[0].model.name in lasts
 
@@ -204,7 +204,7 @@ def emit_router_settings(
     tagged: bool,
     limited: bool,
 ) -> dict[str, Any]:
-    """The chains, and how the gateway tries their steps."""
+    """Return the chains, and how the gateway tries their steps."""
     router: dict[str, Any] = {
         "num_retries": 0,
         "max_fallbacks": 1,
@@ -249,7 +249,7 @@ def emit_router_settings(
 
 
 def emit_library_settings(gateway: Gateway, view: View, redis_port: int) -> dict[str, Any]:
-    """Settings of LiteLLM's library: metrics, messages, and the cache."""
+    """Return the settings of LiteLLM's library: metrics, messages, and the cache."""
     settings: dict[str, Any] = {
         "num_retries": 0,
         "expose_router_debug_in_errors": False,
@@ -282,8 +282,8 @@ def emit_document(
     view: View,
     redis_port: int,
 ) -> dict[str, Any]:
-    """The whole document for the gateway on `view.host`. Raises AssertionError if it breaks an
-    invariant.
+    """Return the whole document for the gateway on `view.host`. Raises AssertionError if it breaks
+    an invariant.
     """
     model_list: list[dict[str, Any]] = []
     lasts = last_steps(routes)
@@ -324,7 +324,7 @@ def emit_document(
 
 
 def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) -> None:
-    """What must hold for every document ever emitted, whatever the catalogue. Raises
+    """Check what must hold for every document ever emitted, whatever the catalogue. Raises
     AssertionError.
 
     Ids are unique; every name used exists; no chain repeats a name or contains its own head; what

@@ -20,7 +20,7 @@ def emit_rules(
     view: View,
     redis_port: int,
 ) -> dict[str, Any]:
-    """The rules for the gateway on `view.host`."""
+    """Return the rules for the gateway on `view.host`."""
     everything = [deployment for members in deployments.values() for deployment in members]
     blind = {name for name, members in deployments.items() if all(map(reads_text_only, members))}
     redis = {
@@ -52,7 +52,7 @@ def emit_rules(
 
 
 def reads_text_only(deployment: Deployment) -> bool:
-    """Whether a model is known to read nothing but text. Of what runs elsewhere nothing is
+    """Return whether a model is known to read nothing but text. Of what runs elsewhere nothing is
     known.
     """
     if deployment.provider.group is None or deployment.engine.sight is None:

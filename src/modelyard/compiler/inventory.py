@@ -79,8 +79,10 @@ class Findings:
 
     @property
     def errors(self) -> list[Diagnostic]:
+        """The errors, in the order in which they were found."""
         return [d for d in self.diagnostics if d.severity == "error"]
 
     @property
     def warnings(self) -> list[Diagnostic]:
+        """The warnings, in the order in which they were found."""
         return [d for d in self.diagnostics if d.severity == "warning"]

@@ -102,7 +102,7 @@ def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error:
 def _check_source(
     name: str, kind: str, engine: Engine, model: Model, at: Path, sound: bool, error: Any
 ) -> None:
-    """A GGUF file or a directory, as the engine takes it."""
+    """Check that the source is a GGUF file or a directory, as the engine takes it."""
     source, directory = model.source, engine.takes == "directory"
     if source is None:
         if not engine.pulls and sound:

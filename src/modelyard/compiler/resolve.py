@@ -31,6 +31,7 @@ class Deployment:
 
     @property
     def id(self) -> str:
+        """Its id in the gateway's document (`deployment_id`)."""
         return deployment_id(self.provider_name, self.host, self.model.name)
 
     @property
@@ -60,6 +61,7 @@ class Deployment:
 
     @property
     def where(self) -> str:
+        """Its host, or the base URL of what runs elsewhere."""
         return self.host or str(self.provider.base_url)
 
 
@@ -76,6 +78,7 @@ class LeftOut:
     path: Path
 
     def as_dict(self, source: SourceMap) -> dict[str, Any]:
+        """Return the same as JSON-able data. `origin` is text, empty if it is not known."""
         origin = source.origin(self.path)
         return {
             "kind": self.kind,
@@ -98,6 +101,7 @@ class Resolved:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def all(self) -> list[Deployment]:
+        """Return all deployments, by public name in catalogue order."""
         return [deployment for members in self.deployments.values() for deployment in members]
 
 
@@ -290,7 +294,7 @@ class _Resolver:
 
 
 def is_keyed(provider: Provider) -> bool:
-    """Whether it is an engine of ours that checks a key."""
+    """Return whether a provider runs an engine of ours that checks a key."""
     return provider.group is not None and provider.engine is not None and provider.engine.keyed
 
 
@@ -424,7 +428,7 @@ def _model_indices(tree: Any) -> dict[tuple[str, str], int]:
 
 
 def is_own_address(address: str) -> bool:
-    """True for an IP address that other hosts can reach."""
+    """Return whether text is an IP address that other hosts can reach."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -40,7 +40,7 @@ class RouteChecks:
         tell(code, message, ("routing", *path), hint, key=key)
 
     def check(self, routes: Sequence[Route]) -> None:
-        """What can be said once everything has its place. Only the first is an error."""
+        """Check what is known once everything has its place. Only a lost chain is an error."""
         models = [route for route in routes if route.kind == "model"]
         for route in models:
             self.check_lost(route)
@@ -63,6 +63,9 @@ class RouteChecks:
                     )
 
     def check_lost(self, route: Route) -> None:
+        """Warn of a model without any fallback declared; refuse a chain none of whose steps is
+        deployed.
+        """
         if route.name not in self.routing.fallbacks and not self.chains.defaults(route.name):
             self.add(
                 "chain-undeclared",
@@ -89,7 +92,7 @@ class RouteChecks:
                 )
 
     def check_windows(self, route: Route) -> None:
-        """Steps with a smaller context window than the model they replace."""
+        """Warn of steps with a smaller context window than the model they replace."""
         window = self.models[route.name].context_length
         for section in SECTIONS[:2]:
             smaller = [

@@ -38,13 +38,13 @@ class Route:
     target: str | None = None
 
     def tried(self, section: Section) -> tuple[str, ...]:
-        """The models in order, on the errors of a section."""
+        """Return the models in order, on the errors of a section."""
         if section == "context_window_fallbacks":
             return self.context_window
         return self.content_policy if section == "content_policy_fallbacks" else self.attempts
 
     def behind(self, section: Section) -> tuple[str, ...]:
-        """What the gateway has to be told: who is tried after the name itself has failed.
+        """Return what the gateway has to be told: who is tried after the name itself has failed.
 
         On ordinary errors it tries all heads by itself; on the others it leaves the group after the
         first.
@@ -77,11 +77,13 @@ class Router:
         return order
 
     def live(self, section: Section, heads: list[str]) -> tuple[str, ...]:
+        """Return `heads` and their fallbacks in order, without those that are not deployed."""
         return tuple(
             step for step in self.order(section, heads) if step in self.resolved.deployments
         )
 
     def route(self, name: str, kind: Kind, heads: list[str], target: str | None) -> Route:
+        """Return the route of a name that stands for `heads`. An alias points at `target`."""
         return Route(
             name,
             kind,
@@ -98,8 +100,8 @@ class Router:
         )
 
     def stand_in(self, name: str) -> Route | None:
-        """The route of a name whose model is switched off: the first of its chain answers. None if
-        none is left.
+        """Return the route of a name whose model is switched off: the first of its chain answers.
+        None if none is left.
         """
         attempts = self.live("fallbacks", [name])
         if not attempts:
@@ -112,6 +114,7 @@ class Router:
         return Route(name, "inactive", attempts, 1, dropped, long, refused)
 
     def build(self) -> list[Route]:
+        """Return the routes of all names that something answers: models, capabilities, aliases."""
         routes = [self.route(name, "model", [name], None) for name in self.resolved.deployments]
         stand_ins = {
             name: route for name in self.resolved.inactive if (route := self.stand_in(name))

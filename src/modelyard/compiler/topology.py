@@ -31,8 +31,8 @@ class Topology:
         return [caller for caller in dict.fromkeys((*self.gateways, *watching)) if caller != host]
 
     def engine_address(self, host: str) -> str:
-        """The one address an engine listens on and is called at. llama-server listens on a single
-        one.
+        """Return the one address an engine listens on and is called at. llama-server listens on a
+        single one.
         """
         return self.addresses[host] if self.callers(host) else LOOPBACK
 
@@ -41,12 +41,15 @@ class Topology:
         return LOOPBACK if host == self.monitoring else self.addresses[host]
 
     def redis_listen(self, host: str) -> list[str]:
+        """Return the addresses that Redis on `host` listens on: loopback for a gateway there, the
+        host's own for gateways elsewhere.
+        """
         if self.gateways in ((), (host,)):
             return [LOOPBACK]
         return [LOOPBACK, self.addresses[host]] if host in self.gateways else [self.addresses[host]]
 
     def view(self, gateway: str, engines: Sequence[str]) -> View:
-        """The network as the gateway on one host sees it."""
+        """Return the network as the gateway on one host sees it."""
         redis = self.redis
         return View(
             gateway,
@@ -58,6 +61,10 @@ class Topology:
 def build_topology(
     inventory: Inventory, stack: Sequence[str], out: Findings, *, watched: bool
 ) -> Topology:
+    """Return which host is what, by groups and `llm_address`; mistakes in these go into `out`.
+
+    `stack` are the hosts of the top group. With `watched` false no host monitors.
+    """
     gateways = tuple(dict.fromkeys(inventory.groups.get(GATEWAY, ())))
     redis = list(dict.fromkeys(inventory.groups.get(REDIS, ())))
     monitoring = list(dict.fromkeys(inventory.groups.get(MONITORING, ()))) if watched else []

@@ -14,7 +14,7 @@ from modelyard.catalogue.sourcemap import Origin
 
 
 def ansible_origin(value: object) -> Origin | None:
-    """The origin on `value`, if there is one. A `Probe`."""
+    """Return the origin on `value`; None if there is none. A `Probe`."""
     tags = getattr(value, "_ansible_tags_mapping", None)
     if not tags:
         return None
@@ -35,7 +35,9 @@ def ansible_origin(value: object) -> Origin | None:
 
 @lru_cache(maxsize=256)
 def shorten(path: str) -> str:
-    """The file itself, not a link to it, relative to the working directory if it is below that."""
+    """Return the path of the file itself, not of a link to it, relative to the working directory if
+    it is below that.
+    """
     real = os.path.realpath(path)
     relative = os.path.relpath(real)
     return real if relative.startswith("..") else relative

@@ -50,7 +50,7 @@ def places_of(hostvars: Any) -> list[Place]:
 
 
 def others(hostvars: Any, places: Iterable[Place]) -> list[Variable]:
-    """The variables that `places` and the command line set and that are not `llm_*`."""
+    """Return the variables that `places` and the command line set and that are not `llm_*`."""
     given = getattr(getattr(hostvars, "_variable_manager", None), "extra_vars", {})
     found = [Variable(str(name), value, ansible_origin(value)) for name, value in given.items()]
     found += [Variable(place.variable, place.value, place.origin) for place in places]
@@ -58,7 +58,7 @@ def others(hostvars: Any, places: Iterable[Place]) -> list[Variable]:
 
 
 def declared(roles: Path, role: str) -> frozenset[str]:
-    """The variables that a role of the directory `roles` takes; none if it is not there."""
+    """Return the variables that a role of the directory `roles` takes; none if it is not there."""
     specification = roles / role / "meta/argument_specs.yml"
     if not specification.is_file():
         return frozenset()
@@ -109,7 +109,7 @@ def ineffective(
 
 
 def _is_from(place: Place, value: object) -> bool:
-    """True if `value` was written at `place`. One file reached by two paths is one place."""
+    """Return whether `value` was written at `place`. One file reached by two paths is one place."""
     if value is place.value:
         return True
     origin = ansible_origin(value)
@@ -147,7 +147,7 @@ def _places(hostvars: Any) -> Iterator[Place]:
 
 
 def _is_complete(source: str) -> bool:
-    """True if a group or host that this inventory does not know is a mistake.
+    """Return whether a group or host that this inventory does not know is a mistake.
 
     What lies beside an inventory file may be for others too, and programs and plugins know other
     hosts tomorrow.

@@ -119,7 +119,9 @@ def end_rotation(
 
 
 def _fresh() -> str:
-    """A new value. The gateway wants its master key to start with `sk-`; the others do not mind."""
+    """Return a new value. The gateway wants its master key to start with `sk-`; the others do not
+    mind.
+    """
     return f"sk-{secrets.token_urlsafe(32)}"
 
 

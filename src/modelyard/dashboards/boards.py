@@ -15,12 +15,12 @@ BOARDS = (OVERVIEW, ROUTING, TOKENS, ENGINES, GPUS, REDIS, HOSTS, RELEASES)
 
 
 def texts() -> dict[str, str]:
-    """The content of each file, by name."""
+    """Return the content of each file, by name."""
     return {f"{str(one.uid).removeprefix('modelyard-')}.json": text(one) for one in BOARDS}
 
 
 def text(one: Dashboard) -> str:
-    """A dashboard as JSON with a line for each panel, so that a diff shows which of them
+    """Return a dashboard as JSON with a line for each panel, so that a diff shows which of them
     changed.
     """
     content = json.loads(JSONEncoder(sort_keys=True).encode(one))

@@ -69,7 +69,9 @@ def summed(way: Way, counter: str, *by: str) -> str:
 
 
 def quantile(share: float, histogram: str, *by: str) -> str:
-    """The value that this share of the observations of a histogram does not exceed."""
+    """Return the expression for the value that this share of the observations of a histogram does
+    not exceed.
+    """
     buckets = per_second()(f"{histogram}_bucket")
     return f"histogram_quantile({share}, sum{_by([*by, 'le'])} ({buckets}))"
 
@@ -79,8 +81,8 @@ def _by(labels: Sequence[str]) -> str:
 
 
 def asked(way: Way) -> str:
-    """What was asked for by a name. The gateway counts a request that a fallback answered under the
-    fallback's name.
+    """Return the expression for what was asked for by a name. The gateway counts a request that a
+    fallback answered under the fallback's name.
     """
     stepped_in = f"sum by (fallback_model) ({way(TAKEN)})"
     return (
@@ -90,8 +92,8 @@ def asked(way: Way) -> str:
 
 
 def unanswered(way: Way) -> str:
-    """Requests that were not answered: a provider failed (its name before a dot) or all are cooled
-    down (RouterRateLimitError).
+    """Return the expression for requests that were not answered: a provider failed (its name before
+    a dot) or all are cooled down (RouterRateLimitError).
     """
     kinds = 'exception_class=~".+[.].+|RouterRateLimitError", exception_status!~"400|404|413|422"'
     return f"sum by (requested_model) ({way(f'{FAILED}{{{kinds}}}')})"
@@ -106,7 +108,7 @@ def by_provider(way: Way) -> str:
 
 
 def refused(way: Way) -> str:
-    """Requests without a ready gateway, so that the front end itself answered 503. They belong to
-    no name.
+    """Return the expression for requests without a ready gateway, so that the front end itself
+    answered 503. They belong to no name.
     """
     return f"{summed(way, DOOR_ERRORS)} - {summed(way, GATEWAY_ERRORS)}"

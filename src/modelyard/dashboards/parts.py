@@ -155,7 +155,7 @@ def number(
 def states(
     title: str, queries: Queries, meaning: States, *, description: str = ""
 ) -> statetimeline.Panel:
-    """What state each thing was in over time."""
+    """Return a panel that shows what state each thing was in over time."""
     steps: Steps = [
         (None, "text"),
         *((float(value), colour) for value, (_, colour) in sorted(meaning.items())),
@@ -171,7 +171,9 @@ def states(
 def listing(
     title: str, unit: str, expression: str, columns: Mapping[str, str], *, description: str = ""
 ) -> table.Panel:
-    """A table of what is now; `columns` are labels (and `Value`) with their headings, in order."""
+    """Return a table of what is now; `columns` are labels (and `Value`) with their headings, in
+    order.
+    """
     panel = _common(table.Panel(), title, unit, {title: expression}, PLAIN, description)
     chosen = {
         "include": {"names": list(columns)},
@@ -230,7 +232,7 @@ ALERTS = Annotations(
 def board(
     slug: str, title: str, description: str, rows: Mapping[str, Sequence[Panel]]
 ) -> model.Dashboard:
-    """A dashboard; the panels of a row share its width."""
+    """Return a dashboard; the panels of a row share its width."""
     builder = (
         dashboard.Dashboard(f"Modelyard: {title}")
         .uid(f"modelyard-{slug}")

@@ -28,15 +28,15 @@ ROLES = tuple(engine.role for engine in ENGINES)
 
 @cache
 def engine_of(kind: str, flavour: str | None = None) -> Engine | None:
-    """The engine of a provider's type and flavour, the type's first by default; None for what only
-    runs elsewhere.
+    """Return the engine of a provider's type and flavour, the type's first by default; None for
+    what only runs elsewhere.
     """
     mine = (engine for engine in ENGINES if engine.provider_type == kind)
     return next((engine for engine in mine if flavour is None or engine.flavour == flavour), None)
 
 
 def by_role(role: str) -> Engine:
-    """Raises KeyError."""
+    """Return the engine that a role deploys. Raises KeyError."""
     return {engine.role: engine for engine in ENGINES}[role]
 
 

@@ -6,21 +6,20 @@ A new engine is one module in this package that ends in `ENGINE = ...`, and one 
 The command line is made here, from `Engine.vector`, and nowhere else. A plan's instance has it in
 these keys:
 
-    argv             the words after the program. Some are placeholders for what only the host
-    knows; a placeholder is
-                     always a whole word, and a role puts words in its place:
-                       @MODEL@     one word: the path of the model's file or directory @ADAPTERS@
-                       for each entry of `adapters` one word NAME=PATH, in their order @GPU@
-                       the words of `gpu_argv` if the instance was given GPUs (by the plan's `gpus`,
-                       else
-                                   by preflight's `placed`), else none
-                       @KEY_FILE@  one word: the path of the file with the API key,
-                       `${CREDENTIALS_DIRECTORY}/API_KEY`
-                                   in a unit, which systemd fills in: it is not to be escaped
-    gpu_argv         what stands for @GPU@ gpu_checks       checks that an instance has in addition
-    to `checks` if it was given GPUs arguments        of `argv` the words that the catalogue's
-    `options` say, for people: `plan` compares them environment      variables of the process by
-    name, for an engine that is not told by words
+    argv         the words after the program. Some are placeholders for what only the host knows; a
+                 placeholder is always a whole word, and a role puts words in its place:
+                   @MODEL@     one word: the path of the model's file or directory
+                   @ADAPTERS@  for each entry of `adapters` one word NAME=PATH, in their order
+                   @GPU@       the words of `gpu_argv` if the instance was given GPUs (by the plan's
+                               `gpus`, else by preflight's `placed`), else none
+                   @KEY_FILE@  one word: the path of the file with the API key,
+                               `${CREDENTIALS_DIRECTORY}/API_KEY` in a unit, which systemd fills in:
+                               it is not to be escaped
+    gpu_argv     what replaces @GPU@
+    gpu_checks   checks that an instance has in addition to `checks` if it was given GPUs
+    arguments    of `argv` the words that the catalogue's `options` give, for people: `plan`
+                 compares them
+    environment  variables of the process by name, for an engine that is not configured by words
 
 Every word but the one of @KEY_FILE@ is plain text, to be quoted as the place demands where it is
 written.
@@ -85,6 +84,7 @@ class Process:
 
     @property
     def adapters(self) -> list[Model]:
+        """The models it loads beside its own, each from a source."""
         return [
             model
             for model in self.models
@@ -93,6 +93,7 @@ class Process:
 
     @property
     def options(self) -> Mapping[str, Option]:
+        """The catalogue's `options` of the model it is started with."""
         return self.model.options
 
 
@@ -115,6 +116,7 @@ class Flag:
     gpu: bool = False
 
     def of(self, process: Process) -> Value:
+        """Return the value for one process."""
         return self.value(process) if callable(self.value) else self.value
 
 
@@ -245,11 +247,11 @@ class Engine:
         return [f"--{name}", *([str(value)] if isinstance(value, str | int | float) else value)]
 
     def option_words(self, process: Process) -> list[str]:
-        """The catalogue's `options` as words."""
+        """Return the catalogue's `options` as words."""
         return [word for name, value in process.options.items() for word in self.words(name, value)]
 
     def argv(self, process: Process) -> list[str]:
-        """The words after the program, with placeholders (see the module's docstring)."""
+        """Return the words after the program, with placeholders (see the module's docstring)."""
         out: list[str] = []
         for flag in self.vector:
             if flag is OPTIONS:
@@ -261,7 +263,7 @@ class Engine:
         return out
 
     def gpu_argv(self, process: Process) -> list[str]:
-        """The words in place of @GPU@."""
+        """Return the words in place of @GPU@."""
         return [
             word
             for flag in self.vector
@@ -270,11 +272,13 @@ class Engine:
         ]
 
     def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
-        """What is checked in addition where it was given GPUs."""
+        """Return what is checked in addition where it was given GPUs."""
         return []
 
     def instance(self, process: Process) -> dict[str, Any]:
-        """What the plan's instance says beside its names and addresses: the engine's own keys."""
+        """Return what the plan's instance says beside its names and addresses: the engine's own
+        keys.
+        """
         model = process.model
         return {
             "served_name": model.served,
@@ -303,9 +307,9 @@ class Engine:
         return None
 
     def listed(self, served_name: str) -> str:
-        """A model's name as /v1/models lists it."""
+        """Return a model's name as /v1/models lists it."""
         return served_name
 
     def adoption(self, provider: str) -> str:
-        """What to say of taking over from `foreign`, if there is something."""
+        """Return what to say of taking over from `foreign`; empty if there is nothing to say."""
         return ""

@@ -60,13 +60,13 @@ class LlamaCppVersion(LlamaCppBuild):
 
 
 def layers_given(process: Process) -> bool:
-    """Whether the user said how many layers are on GPUs."""
+    """Return whether the user said how many layers are on GPUs."""
     return any(process.options.get(name, False) is not False for name in LAYERS)
 
 
 def gpu_check(process: Process, layers: str, options: str) -> dict[str, Any]:
-    """The check that a process computes on its GPUs. `layers`: all of them are to be there, or
-    some.
+    """Return the check that a process computes on its GPUs. `layers`: all of them are to be there,
+    or some.
     """
     unit = f"modelyard-{process.service}.service"
     return {
@@ -86,6 +86,7 @@ class LlamaCpp(Engine):
     """What llama.cpp's server does its own way."""
 
     def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
+        """Return the check that layers are on GPUs: all, or some if the user says how many."""
         return [gpu_check(process, "some" if layers_given(process) else "all", "n-gpu-layers")]
 
 

@@ -42,6 +42,7 @@ class LlamaCppPython(Engine):
     """What llama-cpp-python does its own way."""
 
     def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
+        """Return the check that layers are on GPUs: all, or some if the user says how many."""
         return [
             gpu_check(
                 process,

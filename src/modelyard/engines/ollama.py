@@ -86,6 +86,7 @@ class OllamaVersion(Release):
     """Its archive."""
 
     def build(self) -> dict[str, Any]:
+        """Return what a plan says of the program itself, with the version in its source."""
         return {**super().build(), "source": self.source.of(self.version)}
 
 
@@ -93,6 +94,7 @@ class Ollama(Engine):
     """What Ollama does its own way."""
 
     def instance(self, process: Process) -> dict[str, Any]:
+        """Return Ollama's own keys: the provider's settings, all models, and the environment."""
         return {
             "settings": process.settings.model_dump(),
             "models": [_model(model) for model in process.models],
@@ -120,22 +122,27 @@ class Ollama(Engine):
         return {name: str(value) for name, value in values.items() if value is not None}
 
     def at_once(self, settings: OllamaSettings) -> int:
+        """Return for how many models the GPUs are planned: one, unless the settings say more."""
         return settings.max_loaded_models or 1
 
     def context(self, model: Model, settings: OllamaSettings) -> int | None:
+        """Return the tokens of context of all parallel requests; None if no length is declared."""
         return (model.context_length or settings.context_length or 0) * (
             settings.num_parallel or 1
         ) or None
 
     def unestimated(self, model: Model) -> str | None:
+        """Return why a model without a source has no estimate; None for one with a source."""
         return (
             None if model.source else "Ollama keeps its file; declare vram_mib to have it counted"
         )
 
     def listed(self, served_name: str) -> str:
+        """Return the name as /v1/models lists it: with the tag `latest` if it has none."""
         return served_name if ":" in served_name else f"{served_name}:latest"
 
     def adoption(self, provider: str) -> str:
+        """Return how to adopt the models of an Ollama that its own installer set up."""
         setting = f"llm_providers.{provider}.ollama.models_path"
         return (
             f"Its models need not be pulled again: {setting} adopts their directory"

@@ -51,7 +51,9 @@ class VllmVersion(Accelerated, FromIndex):
 
 
 def _tensor_parallel(process: Process) -> int | None:
-    """A model on several GPUs is split over all of them, unless the user says how."""
+    """Return how many GPUs a model is split over: all it has, if several. None for one, or if the
+    user says how.
+    """
     gpus = process.model.gpus or []
     parallel = {"tensor-parallel-size", "pipeline-parallel-size"} & process.options.keys()
     return len(gpus) if len(gpus) > 1 and not parallel else None
@@ -61,6 +63,9 @@ class Vllm(Engine):
     """What vLLM does its own way."""
 
     def instance(self, process: Process) -> dict[str, Any]:
+        """Return the keys of all engines, `adapters` and `settings`. `arguments` are all words
+        before --model.
+        """
         adapters = [
             {"name": model.served, "source": model.planned_source} for model in process.adapters
         ]
@@ -73,6 +78,7 @@ class Vllm(Engine):
         }
 
     def unestimated(self, model: Model) -> str | None:
+        """Return why there never is an estimate: vLLM reserves a share of the GPU."""
         return (
             "vLLM reserves a share of the GPU that its options set; declare vram_mib to have it"
             " counted"

@@ -1,21 +1,17 @@
-"""How much GPU memory a model of a GGUF file needs: weights + cache for its context + what
-computing takes.
+"""How much GPU memory a model of a GGUF file needs: weights, cache of its context, and buffers.
 
 Taken from llama.cpp's source (commit 0c1e570) and from logs that people published, not measured
 here on a GPU:
 
     weights    All tensors but those that are only looked up; the reader leaves these out. (Of a
-    Llama 3 8B of 4685
-               MiB 4403 are on the GPU, says its log.)
+               Llama 3 8B of 4685 MiB 4403 are on the GPU, according to its log.)
     cache      Per layer: tokens x KV heads x (key + value length) x bytes per number
-    (llama-kv-cache.cpp). A layer with
-               a sliding window keeps slots x window + micro-batch tokens (llama-kv-cache-iswa.cpp).
-               Where a header does not tell which layers have one, all count in full; so do
-               recurrent layers (Mamba and its like).
-    computing  The buffer of a micro-batch: 512 x (vocabulary + embedding) numbers of 4 bytes (Llama
-    3 8B: 250.5 + 8
-               MiB, its log says 258.50), a mask of 512 x context numbers, and 512 MiB for CUDA
-               itself.
+               (llama-kv-cache.cpp). A layer with a sliding window keeps slots x window +
+               micro-batch tokens (llama-kv-cache-iswa.cpp). Where a header does not tell which
+               layers have one, all count in full; so do recurrent layers (Mamba and its like).
+    computing  The buffer of a micro-batch: 512 x (vocabulary + embedding) numbers of 4 bytes
+               (Llama 3 8B: 250.5 + 8 MiB, its log says 258.50), a mask of 512 x context numbers,
+               and 512 MiB for CUDA itself.
 
 It is an estimate, and is shown as one.
 """
@@ -123,7 +119,9 @@ def estimate(
 
 
 def _offloaded(options: Mapping[str, Any], layers: int) -> bool:
-    """Whether all layers are on a GPU, as they are by default. The output counts as one more."""
+    """Return whether all layers are on a GPU, as they are by default. The output counts as one
+    more.
+    """
     for option in ("n-gpu-layers", "gpu-layers", "num-gpu"):
         if option in options:
             given = _number(options[option])
@@ -178,7 +176,7 @@ def _bytes_of(kind: Any) -> float:
 
 
 def _count(value: Any) -> int | None:
-    """A number that makes sense as a count, None for anything else that a header may say."""
+    """Return a number that makes sense as a count, None for anything else that a header may say."""
     return int(value) if _is_count(value) and value > 0 else None
 
 

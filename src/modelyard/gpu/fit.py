@@ -41,10 +41,12 @@ class Process:
 
     @property
     def mib(self) -> float | None:
+        """MiB that its models need together, of those whose need is known; None if none is."""
         known = [part.mib for part in self.parts if part.mib is not None]
         return sum(known) if known else None
 
     def describe(self) -> str:
+        """Return the names of its models in quotes, for a message."""
         return " and ".join(f'"{part.model}"' for part in self.parts)
 
     def need(self, share: float) -> str:
@@ -74,6 +76,9 @@ class Memory:
 
     @property
     def free_mib(self) -> float | None:
+        """MiB left beside our models and other programs, below zero where they take more than there
+        is; None if the GPU's memory is not known.
+        """
         left = self.unplanned_mib
         return None if left is None else left - sum(mib for _program, mib in self.others)
 
@@ -178,7 +183,7 @@ def place(
 
 
 def largest(parts: Sequence[Part], most: int) -> tuple[Part, ...]:
-    """What a process that holds `most` of its models at once may need: its largest ones."""
+    """Return what a process that holds `most` of its models at once may need: its largest ones."""
     ranked = sorted(range(len(parts)), key=lambda at: (-(parts[at].mib or 0), at))[:most]
     return tuple(parts[at] for at in sorted(ranked))
 

@@ -135,8 +135,8 @@ def _tell(refusals: Sequence[Refusal], processes: Sequence[Process], out: Fitted
 
 
 def find(facts: Mapping[str, Any]) -> list[Found]:
-    """The GPUs that can be used: of one with MIG on, its instances, those of one GPU instance with
-    one memory.
+    """Return the GPUs that can be used: of one with MIG on, its instances, those of one GPU
+    instance with one memory.
     """
     found: list[Found] = []
     gpus: Sequence[Mapping[str, Any]] = facts.get("gpus") or []
@@ -239,15 +239,15 @@ def _estimate(
 
 
 def own_context(contexts: Sequence[Sequence[int]], total_mib: float) -> int | None:
-    """The context that an engine gives a model which does not say one; None if it is the
+    """Return the context that an engine gives a model which does not say one; None if it is the
     model's.
     """
     return next((tokens for least, tokens in contexts if total_mib >= least), None)
 
 
 def _process(members: Sequence[tuple[Part, bool, Mapping[str, Any]]]) -> Process:
-    """A need that is known in every run comes before one that is not: else the placement would
-    change in the second.
+    """Return the process of some models. A need that is known in every run comes before one that is
+    not: else the placement would change in the second.
     """
     engine = members[0][2]
     firm = [part for part, late, _engine in members if part.mib is not None and not late]
@@ -261,7 +261,7 @@ def _process(members: Sequence[tuple[Part, bool, Mapping[str, Any]]]) -> Process
 
 
 def _others(processes: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """What programs use that are not ours, as one entry: a desktop has a dozen of them."""
+    """Return what programs use that are not ours, as one entry: a desktop has a dozen of them."""
     using = [p for p in processes if p["memory_mib"] and not (p.get("unit") or "").startswith(OURS)]
     if not using:
         return []

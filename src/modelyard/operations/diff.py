@@ -63,7 +63,8 @@ class HostChanges:
 
 
 def observed(result: Mapping[str, Any]) -> Live | str:
-    """What a host's result of `modelyard_live` says: its services, or why they are not known.
+    """Return what a host's result of `modelyard_live` says: its services, or why they are not
+    known.
 
     `unknown` is the task's own word, `msg` Ansible's if it ended the task.
     """
@@ -86,7 +87,9 @@ def compare(plans: Mapping[str, HostPlan], live: Mapping[str, Live | str]) -> li
 
 
 def _host(host: str, plan: HostPlan, live: Live | str, served: Set[str]) -> HostChanges:
-    """The changes of one host; `served` are the names that any gateway of the plan answers to."""
+    """Return the changes of one host; `served` are the names that any gateway of the plan answers
+    to.
+    """
     if isinstance(live, str):
         return HostChanges(host, unknown=live)
     wanted = dict(plan.parts())
@@ -153,7 +156,7 @@ def _keyed(value: Any) -> Any:
 
 
 def _changes(path: Path, old: Any, new: Any) -> Iterator[str]:
-    """The differences of two trees, one line each, named by path or by model."""
+    """Yield the differences of two trees, one line each, named by path or by model."""
     if old == new:
         return
     # An empty list has no entries that would tell that it is a set by name; the other side does.
@@ -178,7 +181,7 @@ def _changes(path: Path, old: Any, new: Any) -> Iterator[str]:
 
 
 def _model_changes(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """The same for one model's deployments, by id. The id is left out where it says nothing."""
+    """Yield the same for one model's deployments, with their ids where these say something."""
     if not old or not new:
         yield f"model {name} {'added' if new else 'removed'}"
         return
@@ -195,12 +198,12 @@ def _model_changes(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) ->
 
 
 def _both(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The keys of both, in the order of the new one."""
+    """Return the keys of both, in the order of the new one."""
     return [*new, *sorted(key for key in old if key not in new)]
 
 
 def _show(value: Any) -> str:
-    """A value in a line of text, shortened to LONGEST_VALUE characters."""
+    """Return a value in a line of text, shortened to LONGEST_VALUE characters."""
     if value is None:
         return "not set"
     if isinstance(value, str) and value:

@@ -53,8 +53,8 @@ def drill(
     environment: str,
     confirmed: bool,
 ) -> Drill:
-    """What `fault` means for these plans. `local_models` are the chat models that run on hosts of
-    the inventory.
+    """Return what `fault` means for these plans. `local_models` are the chat models that run on
+    hosts of the inventory.
 
     Raises DrillError: no such fault, no such model, nothing there to break, or an inventory that
     people depend on and whose owner did not confirm.

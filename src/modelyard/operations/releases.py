@@ -57,8 +57,8 @@ class Step:
 
 
 def way_back(histories: Mapping[str, History], service: str = "", release: str = "") -> list[Step]:
-    """The steps of a rollback, in the order of STAGES and as they were changed; engines that come
-    back go first.
+    """Return the steps of a rollback, in the order of STAGES and as they were changed; engines that
+    come back go first.
 
     `histories` is by host. Without `service` all that the latest run changed is undone, on every
     host; with it that service goes to the release before, or to `release` (or what it begins with).
@@ -164,8 +164,8 @@ def _undo_latest_run(histories: Mapping[str, History]) -> Iterator[Step]:
 
 
 def render(results: Mapping[str, History | str], now: float) -> str:
-    """What is live on every host, and what can be gone back to. A host that could not be asked has
-    a reason.
+    """Return as text what is live on every host, and what can be gone back to. A host that could
+    not be asked has a reason.
     """
     lines: list[str] = []
     for host, history in results.items():

@@ -21,7 +21,7 @@ def status(
     live: Mapping[str, Live | str],
     found: Mapping[str, Mapping[str, Any] | str],
 ) -> dict[str, Any]:
-    """What is known of every host.
+    """Collect what is known of every host.
 
     `plans` is None if the catalogue has errors. `live` and `found` are by host what modelyard_live
     and modelyard_status returned, or why the host could not be asked. Returns `{ok, hosts: {HOST:

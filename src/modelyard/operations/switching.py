@@ -153,8 +153,8 @@ class Rotation:
 
 
 def rotation(inventory: Inventory, secret: str) -> Rotation:
-    """What it takes to give `secret` another value. Raises SwitchError if it is none that can be
-    rotated.
+    """Return what it takes to give `secret` another value. Raises SwitchError if it is none that
+    can be rotated.
     """
     final = _compiled(inventory, "The catalogue")
     assert final.catalogue is not None, "a catalogue without errors was compiled"
@@ -179,7 +179,9 @@ def rotation(inventory: Inventory, secret: str) -> Rotation:
 
 
 def _is_pinned(former: Any) -> bool:
-    """Whether the source says what its bytes are, so that another version cannot come from it."""
+    """Return whether the source says what its bytes are, so that another version cannot come from
+    it.
+    """
     source = getattr(former, "source", None)
     return source is not None and getattr(source, "sha256", None) is not None
 
@@ -198,8 +200,8 @@ def _who_says(inventory: Inventory, component: str) -> list[str]:
 def _with(
     inventory: Inventory, variable: str, more: Mapping[str, Any]
 ) -> tuple[Inventory, dict[str, Any]]:
-    """The inventory with `more` in an override variable on every host, and what that variable is
-    then.
+    """Return the inventory with `more` in an override variable on every host, and what that
+    variable is then.
     """
     first = next(iter(inventory.hosts.values())).variables.get(variable)
     chosen = _merged(first if isinstance(first, Mapping) else {}, more)
@@ -223,7 +225,7 @@ def _without_errors(compiled: Compiled, what: str) -> Compiled:
 
 
 def _while_away(inventory: Inventory, providers: Sequence[str], former: Compiled) -> Compiled:
-    """The plans in which `providers` get no requests.
+    """Return the plans in which `providers` get no requests.
 
     Where there are no others, no other could be called, and a gateway that serves nothing is none:
     then `former`, what runs now. Raises SwitchError.
@@ -255,7 +257,7 @@ def _hosts(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], provider: 
 def _choice(
     catalogue: Catalogue, groups: Mapping[str, Sequence[str]], name: str, model: str
 ) -> tuple[list[str], dict[str, Any]]:
-    """The providers concerned, and what has to be set on each of them. Raises SwitchError."""
+    """Return the providers concerned, and what to set on each of them. Raises SwitchError."""
     provider = catalogue.providers.get(name)
     if provider is None:
         known = list(catalogue.providers)
@@ -297,7 +299,7 @@ def _choice(
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """`new` over `old`, key by key."""
+    """Return `new` merged over `old`, key by key."""
     out = dict(old)
     for key, value in new.items():
         before = out.get(key)

@@ -14,7 +14,7 @@ WIDE_LABELS = '%%{init: {"flowchart": {"wrappingWidth": 500}}}%%'
 
 
 def render_mermaid(compiled: Compiled) -> str:
-    """A flowchart of every public name. Same plan, same text.
+    """Return a flowchart of every public name. Same plan, same text.
 
     An arrow goes from a model to each of its fallbacks, numbered where there are several. Followed
     depth first, the arrows give the order of attempts; what an earlier step already leads to has
@@ -55,7 +55,7 @@ def render_mermaid(compiled: Compiled) -> str:
 
 
 def graph_file(compiled: Compiled, path: str) -> str:
-    """The text of a file with the graph: for Markdown (`.md`) in a fence, otherwise bare."""
+    """Return the text of a file with the graph: for Markdown (`.md`) in a fence, otherwise bare."""
     graph = render_mermaid(compiled)
     return f"{FENCE}mermaid\n{graph}{FENCE}\n" if path.endswith(".md") else graph
 
@@ -63,7 +63,7 @@ def graph_file(compiled: Compiled, path: str) -> str:
 def _arrows(
     nodes: Mapping[str, str], name: str, steps: Sequence[str], single: str, numbered: str
 ) -> list[str]:
-    """The lines of the arrows from `name`; with several of them each has its number."""
+    """Return the lines of the arrows from `name`; with several of them each has its number."""
     arrows = (
         [single]
         if len(steps) == 1
@@ -86,7 +86,7 @@ def _solid(attempts: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _stand_ins(name: str, attempts: Mapping[str, list[str]]) -> list[str]:
-    """The attempts behind `name`, without those that an earlier one leads to."""
+    """Return the attempts behind `name`, without those that an earlier one leads to."""
     found: list[str] = []
     reached = {name}
     for step in attempts[name]:
@@ -99,7 +99,7 @@ def _stand_ins(name: str, attempts: Mapping[str, list[str]]) -> list[str]:
 def _follow(
     start: str, solid: Mapping[str, list[str]], attempts: Mapping[str, list[str]]
 ) -> list[str]:
-    """The order of attempts that the arrows give."""
+    """Return the order of attempts that the arrows give."""
     order: dict[str, None] = {}
     stack = [start]
     while stack:
@@ -114,8 +114,8 @@ def _follow(
 
 
 def _heads(order: list[str], attempts: Mapping[str, list[str]]) -> list[str]:
-    """The models a capability stands for: the shortest beginning of its attempts that explains all
-    of them.
+    """Return the models a capability stands for: the shortest beginning of its attempts that
+    explains all of them.
     """
     for count in range(1, len(order)):
         heads = order[:count]

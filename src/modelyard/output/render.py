@@ -18,6 +18,7 @@ MOST_DETAILS = 20
 
 
 def plural(count: int, word: str) -> str:
+    """Return a count with its word, which gets an `s` unless there is one."""
     return f"{count} {word}" + ("" if count == 1 else "s")
 
 
@@ -35,7 +36,7 @@ def render_summary(compiled: Compiled) -> str:
 
 
 def render_plan(compiled: Compiled) -> str:
-    """What runs where, who answers for which name, and what is left out and why."""
+    """Return as text what runs where, who answers for which name, and what is left out and why."""
     blocks = [_host(host, plan) for host, plan in compiled.hosts.items()]
     blocks.append(
         [
@@ -60,7 +61,7 @@ def render_plan(compiled: Compiled) -> str:
 
 
 def render_changes(changes: Sequence[HostChanges]) -> str:
-    """What a run would change on every host, as far as that is known."""
+    """Return as text what a run would change on every host, as far as that is known."""
     lines = ["Pending changes"]
     for host in changes:
         if host.unknown:

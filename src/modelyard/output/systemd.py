@@ -10,8 +10,8 @@ _PLAIN = re.compile(r"[\w./:=,+@-]+", re.ASCII)
 
 
 def fill_words(words: Sequence[str], given: Mapping[str, Sequence[str]]) -> list[str]:
-    """A plan's command line with what only the host knows: placeholders of `given` become their
-    words, if any.
+    """Return a plan's command line with what only the host knows: placeholders of `given` become
+    their words, if any.
     """
     return [filled for word in words for filled in given.get(word, [word])]
 

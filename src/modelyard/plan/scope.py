@@ -32,11 +32,13 @@ class Scope:
 
     @property
     def versions(self) -> Versions:
+        """The section `llm_versions`: a catalogue without it has an error."""
         assert self.catalogue.versions is not None, "without llm_versions there is an error"
         return self.catalogue.versions
 
     @property
     def gateway(self) -> Gateway:
+        """The section `llm_gateway`."""
         return self.catalogue.gateway
 
     @property
@@ -46,6 +48,7 @@ class Scope:
 
     @cached_property
     def public_names(self) -> list[str]:
+        """The names that clients can ask for."""
         return [route.name for route in self.routes]
 
     @cached_property
@@ -68,7 +71,7 @@ class Scope:
         return None if self.topology.monitoring is None else self.catalogue.monitoring
 
     def former_secret(self, file: str, secret: str) -> dict[str, str]:
-        """The file and the name of what `secret` was, while that is accepted, too
+        """Return the file and the name of what `secret` was, while that is accepted, too
         (playbooks/rotate_secrets.yml).
         """
         return {former(file): former(secret)} if former(secret) in self.secrets else {}

@@ -6,6 +6,7 @@ NONE = "-"
 
 
 def count(number: float) -> str:
+    """Return a number, rounded to a whole one, with commas between thousands."""
     return f"{round(number):,}"
 
 
@@ -18,14 +19,14 @@ def share(part: float, whole: float) -> str:
 
 
 def seconds(number: float | None) -> str:
-    """A short time."""
+    """Return a short time as text: in ms below one second, else in s; NONE for None."""
     if number is None:
         return NONE
     return f"{number * 1000:.0f} ms" if number < 1 else f"{number:.2f} s"
 
 
 def duration(number: float) -> str:
-    """A long time, in two units."""
+    """Return a long time as text, in two units. `number` is in seconds."""
     minutes, rest = divmod(round(number), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -92,7 +92,7 @@ addEventListener("afterprint", () => again({...looks(false), width: null, autosi
 
 
 def page(report: Report, told: Told, inventory: str, made: float, clock: Clock, plotly: str) -> str:
-    """The file's text. `plotly` is the program that draws, as its package has it."""
+    """Return the file's text. `plotly` is the program that draws, as its package has it."""
     begin, end, now = clock(told.begin), clock(told.end), clock(made)
     zone = f"{end:%Z} (UTC{end:%z})" if f"{end:%Z}" != "UTC" else "UTC"
     title = f"Modelyard: {inventory}, {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} {zone}"

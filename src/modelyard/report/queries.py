@@ -40,11 +40,12 @@ class Span:
 
     @property
     def seconds(self) -> int:
+        """The length of the period in seconds."""
         return self.points * self.step_s
 
 
 def span(hours: object, retention_days: int) -> Span:
-    """The requested period, in whole steps. Raises ReportError if it makes no sense."""
+    """Return the requested period, in whole steps. Raises ReportError if it makes no sense."""
     try:
         wanted = float(str(hours))
     except ValueError:
@@ -63,8 +64,8 @@ def span(hours: object, retention_days: int) -> Span:
 
 
 def over_time(step_s: int) -> dict[str, str]:
-    """What is asked for each step: by name, the expression about the `step_s` seconds before a
-    point.
+    """Return what is asked for each step: by name, the expression about the `step_s` seconds before
+    a point.
     """
     window = f"{step_s}s"
     way = grown(window)

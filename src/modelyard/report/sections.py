@@ -44,6 +44,7 @@ class Author:
     colours: dict[str, int] = field(default_factory=dict)
 
     def write(self) -> Report:
+        """Return the report: the headline, what is not known, and the sections in their order."""
         asked = self._known("asked")
         for name in sorted(asked, key=lambda name: -total(asked[name])):
             self._colour(name)
@@ -70,7 +71,7 @@ class Author:
         }
 
     def _colour(self, name: str) -> int:
-        """The same for the same name in all plots."""
+        """Return the number of a name's colour, the same in all plots."""
         return self.colours.setdefault(name, len(self.colours))
 
     def _time(self, moment: float) -> str:
@@ -121,7 +122,7 @@ class Author:
         }
 
     def _missing(self) -> Iterator[str]:
-        """What Prometheus does not know."""
+        """Yield what Prometheus does not know."""
         told = self.told
         most = told.span.step_s / self.interval_s
         watched = told.episodes(
@@ -473,7 +474,7 @@ class Author:
 
 
 def _shown(label: str) -> str:
-    """The gateway writes None where it has nothing."""
+    """Return a label as the report shows it: the gateway writes None where it has nothing."""
     return label.removesuffix("None").strip() or NONE
 
 

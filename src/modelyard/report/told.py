@@ -25,6 +25,7 @@ class Series:
 
     @property
     def total(self) -> float:
+        """The sum of the values that are there."""
         return sum(value for value in self.values if value is not None)
 
 
@@ -52,6 +53,7 @@ class Told:
 
     @property
     def begin(self) -> float:
+        """When the period begins (seconds since 1970)."""
         return self.end - self.span.seconds
 
     def point(self, place: int) -> float:
@@ -59,7 +61,7 @@ class Told:
         return self.begin + (place + 1) * self.span.step_s
 
     def by(self, question: str, *labels: str) -> dict[Key, Values]:
-        """The series of an answer by these labels. A label that is not there is empty."""
+        """Return the series of an answer by these labels. A label that is not there is empty."""
         return {
             tuple(one.labels.get(label, "") for label in labels): one.values
             for one in self.over_time[question]
@@ -104,7 +106,7 @@ def added(many: Sequence[Values]) -> Values:
 
 
 def percentile(share: float, buckets: Mapping[float, float]) -> float | None:
-    """The value that this share of the observations does not exceed; None without any.
+    """Return the value that this share of the observations does not exceed; None without any.
 
     `buckets` are how many were at most so large, by their bound. Within one they are taken to be
     spread evenly; what is beyond the last bound is taken for that.
@@ -126,7 +128,7 @@ def percentile(share: float, buckets: Mapping[float, float]) -> float | None:
 
 
 def read(answer: Mapping[str, Any], span: Span) -> Told:
-    """What the module modelyard_prometheus returned."""
+    """Read what the module modelyard_prometheus returned."""
     end = float(answer["end"])
     begin = end - span.seconds
 
