@@ -31,8 +31,7 @@ options:
     description:
       - V(compile) compiles the catalogue as it is.
       - V(switch) compiles what it becomes when O(model) of O(provider) is chosen. Nothing is chosen
-        by
-        that; C(playbooks/switch_model.yml) carries it out.
+        by that; C(playbooks/switch_model.yml) carries it out.
       - V(upgrade) compiles what it becomes with O(version) of O(component), for
         C(playbooks/upgrade.yml).
       - V(rotate) compiles the plans of the time in which O(secret) gets another value, for
@@ -90,8 +89,7 @@ plans:
   type: dict
 engine_roles:
   description: The roles of all engines, whether a host has them or not. Their services are named
-    after them, with C(-)
-    for C(_) and followed by C(@) and the instance.
+    after them, with C(-) for C(_) and followed by C(@) and the instance.
   returned: success
   type: list
   elements: str
@@ -123,8 +121,7 @@ warnings:
   elements: str
 report:
   description: All diagnostics as data (C(code), C(severity), C(message), C(hint), C(path),
-    C(origin),
-    C(file), C(line), C(column)).
+    C(origin), C(file), C(line), C(column)).
   returned: success
   type: list
   elements: dict

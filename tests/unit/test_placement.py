@@ -425,6 +425,23 @@ def test_one_ollama_of_the_catalogue_counts_as_many_models_as_it_may_hold() -> N
 GPUS = [{"memory_mib": 8192}]
 
 
+@pytest.mark.parametrize("backend", ["auto", "cuda"])
+def test_a_host_that_has_no_gpus(backend: str) -> None:
+    """`auto` builds for its CPU there, and counts nothing; a build for GPUs is refused."""
+    text = change("- name: small", "- name: small\n        vram_mib: 9000\n        gpus: [0]")
+    text = change("    source: {sdist", f"    backend: {backend}\n    source: {{sdist", text)
+    found = compiled(text, llm_gpus=[])
+    if backend == "cuda":
+        assert {error.code for error in found.errors} == {"unknown-gpu"}
+        assert "llama.cpp is built for GPUs, and one has none" in found.errors[0].message
+        return
+    assert found.errors == []
+    assert [one.code for one in found.warnings if one.code == "no-effect"] == []
+    plan = found.plans["one"]
+    assert {demand["gpu"] for demand in plan["demands"]} == {False}
+    assert [instance["gpus"] for instance in part(plan, "llama_cpp")["instances"]] == [[], []]
+
+
 @pytest.mark.parametrize(("backend", "uses"), [("cpu", False), ("auto", True), ("cuda", True)])
 def test_a_build_for_processors_takes_no_gpu(backend: str, uses: bool) -> None:
     """More memory than the host's only GPU has is no problem for what does not use it."""

@@ -137,6 +137,20 @@ def codes(result: Compiled) -> list[str]:
     return [code for code, _line in places(result)]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{path: /models/small.gguf}", "{url: 'https://u:s3cret@e.org/m', sha256: x}"),
+        ('version: "1.106.2"', 'version: "1.106.2", index_url: "https://u:s3cret@e.org/simple"'),
+        ("llm_versions:", "llm_versions:\n  hugging_face: {endpoint: 'https://u:s3cret@e.org'}"),
+    ],
+)
+def test_a_password_in_a_url_is_not_shown(old: str, new: str) -> None:
+    told = [one.render() for one in compiled(CATALOGUE.replace(old, new, 1)).errors]
+    assert any("(not shown)" in text for text in told)
+    assert not any("s3cret" in text for text in told)
+
+
 def test_everything_at_once() -> None:
     """Problems in all parts of the catalogue are told in one go, each on its own line."""
     text = change("port: 8081", "prot: 8081")
@@ -571,7 +585,7 @@ def stray(text: str) -> Compiled:
     [
         (
             "vllm_build: cpu",
-            "it is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}",
+            "it is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}, for all hosts; auto chooses for each host",
         ),
         (
             "vllm_bulid: cpu",
@@ -582,7 +596,7 @@ def stray(text: str) -> Compiled:
         ("llama_cpp_ready_timeout_s: 900", "{providers: {NAME: {ready_timeout_s: 900}}}"),
         (
             "llama_cpp_python_backend: cpu",
-            "llm_overrides: {versions: {llama_cpp_python: {backend: cpu}}}",
+            "llm_overrides: {versions: {llama_cpp_python: {backend: cpu}}}, for all hosts; auto chooses for each host",
         ),
         ("llama_cpp_cuda_toolkit: auto", "{versions: {llama_cpp: {cuda_toolkit: auto}}}"),
         ("ollama_pull_attempts: 3", "{providers: {NAME: {ollama: {pull_attempts: 3}}}}"),

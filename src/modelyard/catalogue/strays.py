@@ -185,6 +185,8 @@ def _of_a_role(variable: Variable, role: str, declared: frozenset[str]) -> str:
         return ""
     if near in keys:
         hint = f"it is in the catalogue: {_override(keys[near], variable.value)}"
+        if keys[near][-1] == "backend":
+            hint += ", for all hosts; auto chooses for each host"
     else:
         hint = f"the plan sets what role {role} takes: remove it, or rename it if it is yours"
     return hint if near == suffix else f'did you mean "{role}_{near}"? {hint[0].upper()}{hint[1:]}'

@@ -181,10 +181,10 @@ def _describe(
 def _seen(value: Any, place: Path, source: SourceMap) -> str:
     """`value` as it is written, unless it may be a secret, put there by mistake or on purpose."""
     origin = source.origin(place)
-    by_mistake = any(word in NAMES_OF_SECRETS for word in place[-1:]) or (
-        place[-1:] == ("base_url",) and "@" in str(value)
-    )
-    if by_mistake or (origin and origin.encrypted):
+    by_mistake = bool(place) and place[-1] in NAMES_OF_SECRETS
+    # Whatever the key is, a URL may carry a password.
+    with_password = re.search(r"//.*@", str(value), re.DOTALL) is not None
+    if by_mistake or with_password or (origin and origin.encrypted):
         return "(not shown)"
     return str(value).lower() if isinstance(value, bool) else repr(value)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, create_model
 
 from modelyard.engines import ENGINES
-from modelyard.engines.base import Accelerated, Engine
+from modelyard.engines.base import Accelerated, Backend, Engine
 from modelyard.kinds import (
     SHA256_EXAMPLE,
     AbsolutePath,
@@ -110,10 +110,10 @@ class Versions(_EngineVersions):
     )
     """Where `source: {repo: ...}` is fetched from."""
 
-    def uses_gpus(self, engine: Engine) -> bool:
-        """Return whether an engine may use GPUs: unless its build is the CPU one."""
+    def backend(self, engine: Engine) -> Backend | None:
+        """Return what an engine is built for; None for one without a choice of builds."""
         entry = self.of(engine.role)
-        return not (isinstance(entry, Accelerated) and entry.backend == "cpu")
+        return entry.backend if isinstance(entry, Accelerated) else None
 
     def of(self, component: str) -> Release | None:
         """Return the entry of a component that has a version; None if it has none here, or if there

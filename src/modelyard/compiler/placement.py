@@ -28,12 +28,13 @@ class Load:
 
 @dataclass(slots=True)
 class Placement:
-    """The GPUs of each host that declares some, and the GPUs (index or UUID) of each deployment by
-    its id.
+    """The GPUs of each host that declares some, and by its id the GPUs (index or UUID) of each
+    deployment. `on_cpu` are the ids of those that use none, because of how their engine is built.
     """
 
     loads: dict[str, list[Load]] = field(default_factory=dict)
     gpus: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    on_cpu: set[str] = field(default_factory=set)
 
 
 def place_on_gpus(
@@ -42,18 +43,26 @@ def place_on_gpus(
     versions: Versions | None,
     report: Report,
 ) -> Placement:
-    """Place the models of every host of ours; on hosts that declare no GPUs only `gpus` as written
-    is passed on.
+    """Place the models of every host of ours; on hosts that do not declare their GPUs only `gpus`
+    as written is passed on.
 
-    A model whose engine is built for CPUs (`versions`) is not placed.
+    A model whose engine is built for CPUs there (`versions`) is not placed.
     """
     out = Placement()
     told = Report(report.source)
     by_host: dict[str, dict[tuple[str, str], list[Deployment]]] = {}
     for member in resolved.all():
-        if member.host is not None and versions and not versions.uses_gpus(member.engine):
+        if member.host is None:
+            continue
+        backend = versions.backend(member.engine) if versions else None
+        without = member.host in declared and not declared[member.host]
+        if backend == "cpu" or (backend == "auto" and without):
+            out.on_cpu.add(member.id)
+        if backend == "cpu":
             _warn(member, told)
-        elif member.host is not None:
+        elif backend == "cuda" and without:
+            _refuse_build(member, told)
+        elif member.id not in out.on_cpu:
             # An adapter lives in the process of its base model.
             of = "" if member.engine.per_provider else member.base.name
             by_host.setdefault(member.host, {}).setdefault((member.provider_name, of), []).append(
@@ -94,6 +103,18 @@ def _warn(member: Deployment, report: Report) -> None:
                 f"remove it, or set llm_versions.{role}.backend to auto or cuda",
                 key=True,
             )
+
+
+def _refuse_build(member: Deployment, report: Report) -> None:
+    """Refuse a host without GPUs for an engine that is built for them."""
+    role = member.engine.role
+    report.error(
+        "unknown-gpu",
+        f"{member.engine.title} is built for GPUs, and {member.host} has none (llm_gpus: [])",
+        ("providers", member.provider_name, "group"),
+        f"set llm_versions.{role}.backend to auto, which chooses for each host, or take "
+        f"{member.host} out of group {member.provider.group}",
+    )
 
 
 def _process(members: Sequence[Deployment]) -> Process:

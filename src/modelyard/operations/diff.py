@@ -14,7 +14,7 @@ from modelyard.diagnostics import show_path
 from modelyard.engines import ENGINES
 from modelyard.names import WATCHERS
 from modelyard.plan.model import HostPlan
-from modelyard.plan.parts import recorded
+from modelyard.plan.parts import known
 
 NOT_ASKED = "not asked (--limit)"
 
@@ -103,7 +103,7 @@ def _host(host: str, plan: HostPlan, live: Live | str, served: Set[str]) -> Host
                 "cannot be compared: the live release was made by an older version of Modelyard"
             )
             changes.append(ServiceChange(service, "unclear", (reason,), live[service]["since"]))
-        elif found := differences(recorded(service, live[service]["plan"]), part):
+        elif found := differences(known(service, live[service]["plan"]), part):
             changes.append(ServiceChange(service, "change", tuple(found), live[service]["since"]))
         else:
             unchanged.append(service)

@@ -125,7 +125,7 @@ class EngineParts:
             service=self.scope.services.of(deployment),
             model=model.name,
             role=engine.role,
-            gpu=self.scope.versions.uses_gpus(engine),
+            gpu=deployment.id not in self.scope.placement.on_cpu,
             gpus=list(self.scope.placement.gpus.get(deployment.id, ())),
             vram_mib=model.vram_mib,
             source=model.planned_source,
@@ -162,7 +162,7 @@ class EngineParts:
         main = next((member for member in members if member.model.adapter_of is None), members[0])
         assert main.host is not None, "an instance is on a host"
         models = [member.model for member in members]
-        if not self.scope.versions.uses_gpus(engine):
+        if main.id in self.scope.placement.on_cpu:
             models = [model.model_copy(update={"gpus": None}) for model in models]
         process = Process(
             service,

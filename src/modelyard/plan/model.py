@@ -19,7 +19,7 @@ from modelyard.plan.parts import (
     LitellmPart,
     PrometheusPart,
     RedisPart,
-    recorded,
+    known,
 )
 
 
@@ -163,9 +163,9 @@ class HostPlan(Strict):
     what is left out."""
 
     def parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield every service with what its release records."""
+        """Yield every service with what its host knows of it."""
         for service, part in self._services():
-            yield service, recorded(service, part)
+            yield service, known(service, part)
 
     def _services(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield every service with the part of the plan that its role records for it."""

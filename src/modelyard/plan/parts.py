@@ -40,6 +40,8 @@ class Part(Strict):
     UNRECORDED: ClassVar[Unrecorded] = {"checks": None}
     """What the host does not record: names of secrets that are not its own, and what follows from
     the rest."""
+    BESIDE: ClassVar[frozenset[str]] = frozenset()
+    """What the host has beside the release, which therefore does not record it."""
 
 
 class RedisPart(gateway.Redis, Part):
@@ -64,9 +66,9 @@ class LitellmPart(LitellmVersion, Part):
         "public_names": None,
         # They follow from the document and from `limits`.
         "rules": None,
-        # Not of the release but beside it, without the secret.
         "clients": {"*": {"secret": None}},
     }
+    BESIDE: ClassVar[frozenset[str]] = frozenset({"clients"})
 
     slots: gateway.Slots = gateway.Slots()
     """Ports of the two slots."""
@@ -378,9 +380,17 @@ PARTS: dict[str, type[Part]] = {
 
 
 def recorded(service: str, part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the release of a service records of its part, which is also what `plan` compares.
+    """Return what the release of a service records of its part. One that is none of ours records
+    everything.
+    """
+    role = service.partition("@")[0]
+    beside = PARTS[role].BESIDE if role in PARTS else ()
+    return {key: value for key, value in known(service, part).items() if key not in beside}
 
-    A service that is none of ours records everything.
+
+def known(service: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a host knows of a service's part, in its release or beside it: what `plan`
+    compares.
     """
     role = service.partition("@")[0].replace("-", "_")
     if role in ROLES:

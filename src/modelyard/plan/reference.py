@@ -99,7 +99,9 @@ def _below(annotation: Any) -> Iterator[type[BaseModel]]:
 def _section(model: type[BaseModel]) -> str:
     kind = model.model_fields["kind"].default if issubclass(model, BaseCheck) else None
     lines = [f"## {kind or model.__name__}", "", _wrapped(inspect.cleandoc(str(model.__doc__)))]
-    unrecorded = set(_paths(model.UNRECORDED)) if issubclass(model, Part) else set()
+    unrecorded = set()
+    if issubclass(model, Part):
+        unrecorded = {*_paths(model.UNRECORDED), *model.BESIDE}
     if model.__name__ in ("EnginePart", "InstancePart"):
         unrecorded = set(
             _paths(
