@@ -15,7 +15,6 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
 
 from modelyard.catalogue.overrides import SWITCHED
-from modelyard.catalogue.strays import roles_of
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.origins import ansible_origin
@@ -173,8 +172,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         if any(0 < len(value) < SHORTEST_CLIENT_KEY for value in found)
     }
     places = places_of(hostvars)
-    strange = others(hostvars, places)
-    candidates = roles_of((one.name for one in strange), role_names())
+    strange = others(hostvars, places, groups)
     return Inventory(
         groups,
         hosts,
@@ -184,13 +182,8 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         {role: found for role in LOCKED if (found := locked_versions(role))},
         short=frozenset(short),
         others=strange,
-        role_variables={role: declared(ROLES, role) for role in {*candidates.values()}},
+        role_variables=declared(ROLES, (one.name for one in strange)),
     )
-
-
-def role_names() -> list[str]:
-    """Return the names of all roles; none where the plugins are used without them."""
-    return sorted(path.name for path in ROLES.iterdir()) if ROLES.is_dir() else []
 
 
 def locked_versions(role: str) -> frozenset[str]:
@@ -213,7 +206,7 @@ def read_raw(name: str, hostvars: Any) -> dict[str, Any]:
     return {
         variable: value
         for variable, value in hostvars.raw_get(name).items()
-        if variable.startswith("llm_")
+        if isinstance(variable, str) and variable.startswith("llm_")
     }
 
 

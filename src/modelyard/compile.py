@@ -13,7 +13,7 @@ from modelyard.catalogue.ineffective import check_effect
 from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
-from modelyard.catalogue.strays import check_groups, check_strays
+from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
 from modelyard.compiler.checks import (
     check_gateway,
@@ -77,7 +77,8 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         out.refuse(
             "no-hosts",
             f"no host is in group {STACK}",
-            hint=(
+            hint=like_the_stack(inventory.groups)
+            or (
                 f"put the hosts of this stack into {STACK}, as in "
                 "inventories/workstation/hosts.yml; check that -i names the right inventory"
             ),
@@ -85,8 +86,6 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         return out
     check_variables(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
-    known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
-    out.diagnostics += check_strays(inventory.others, inventory.role_variables, known)
     first = inventory.hosts[stack[0]].variables
     catalogue = {
         name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first
@@ -105,6 +104,8 @@ def compile_catalogue(
 ) -> None:
     """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
     source, tree = _merge(sections, overrides, inventory, out)
+    known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
+    out.diagnostics += check_strays(inventory.others, inventory.role_variables, known, tree)
     declared = declared_names(tree)
     model, problems, broken = validate(tree, source)
     out.diagnostics += problems

@@ -190,6 +190,7 @@ BaseUrl = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[int | float, Field(gt=0, le=86400)]
+WholeSeconds = Annotated[int, Field(gt=0, le=86400)]
 UsDollars = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Matching("SHA-256", r"[0-9a-f]{64}", "a sha256 has 64 hexadecimal digits")]
 AbsolutePath = Annotated[

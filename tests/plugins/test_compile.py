@@ -165,17 +165,37 @@ def test_unknown_variable(ansible: Run, stack: Path, variables: Write) -> None:
 def test_variables_that_look_like_ours(ansible: Run, stack: Path, variables: Write) -> None:
     """Wherever they are set; what is the user's own is left alone."""
     path = variables("---\nvllm_bulid: cpu\nmine: 1\nllm-overrides: {}\n")
-    own = variables("---\nengine_plan: {}\nvllm_host: x\n", "all")
+    own = variables("---\nengine_models: []\nengine_plan: {}\nvllm_host: x\n", "all")
     hosts = stack / "hosts.yml"
+    provider = "{a: {type: vllm, group: llm_vllm_qwen, port: 1}}"
     hosts.write_text(
-        f"{hosts.read_text(encoding='utf-8')}  vars: {{providers: {{a: {{type: vllm}}}}}}\n"
+        f"{hosts.read_text(encoding='utf-8')}  vars: {{providers: {provider}}}\n",
+        encoding="utf-8",
     )
     done = ansible("ansible-playbook", "-i", stack, VALIDATE, "-e", "llama_cpp_backend=cpu")
     assert done.stdout.count("error[") == 5
     for place in (f"{path}:2:1", f"{path}:4:1", f"{own}:2:1", f"{hosts}:", "<CLI option '-e'>"):
         assert place in done.stdout
     assert 'did you mean "vllm_build"? It is in the catalogue' in done.stdout
-    assert "the plan sets what role engine takes" in done.stdout
+    assert "a role takes it, with a value that follows from the plan" in done.stdout
+    assert f"{own}:3:1: warning[unknown-variable]" in done.stdout
+
+
+def test_variables_that_are_not_for_the_stack(ansible: Run, stack: Path, variables: Write) -> None:
+    """Groups of others may set what they like, in files that only they can read."""
+    hosts = stack / "hosts.yml"
+    hosts.write_text(
+        f"{hosts.read_text(encoding='utf-8')}    web: {{hosts: {{w1: {{redis_port: 1}}}}}}\n",
+        encoding="utf-8",
+    )
+    variables("---\nredis_port: 6380\ngateway: {port: 1, workers: 2}\n", "web")
+    # Of groups that this inventory does not have.
+    variables("---\n", "other").write_text("$ANSIBLE_VAULT;1.1;AES256\n6162\n", encoding="utf-8")
+    variables("---\n", "templates").write_text("{% if x %}\n- [\n", encoding="utf-8")
+    variables("---\n8080: a\ntrue: b\noverrides: [{host: a}]\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert done.returncode == 0, done.stdout
+    assert "unknown-variable" not in done.stdout
 
 
 def test_secrets_count_from_everywhere(ansible: Run, stack: Path, variables: Write) -> None:

@@ -3,8 +3,10 @@
 # ruff: noqa: E501 - one edit per line reads better than a wrapped table
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from catalogues import (
@@ -20,8 +22,13 @@ from catalogues import (
     probe,
     refused,
 )
+from pydantic import BaseModel
 
-from modelyard.catalogue.strays import Variable, settings
+from modelyard.catalogue.former import FORMER
+from modelyard.catalogue.providers import Provider
+from modelyard.catalogue.sourcemap import Origin
+from modelyard.catalogue.strays import SHAPES, Variable
+from modelyard.catalogue.validate import NAMES_OF_SECRETS
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.places import declared
@@ -567,16 +574,17 @@ def test_unknown_variable() -> None:
     assert 'did you mean "llm_overrides"?' in text
 
 
-ROLE_VARIABLES = {
-    role: declared(ROOT / "roles", role)
-    for role in ("engine", "service", "redis", "prometheus", "haproxy")
-}
+ROLE_VARIABLES = declared(
+    ROOT / "roles", [f"{role}_x" for role in ("engine", "service", "redis", "haproxy")]
+)
 
 
-def stray(text: str) -> Compiled:
+def stray(text: str, *, command_line: bool = False, catalogue: str = CATALOGUE) -> Compiled:
     """The catalogue with other variables of the inventory, given as YAML."""
-    variables = [Variable(str(name), value, probe(name)) for name, value in load(text).items()]
-    given = inventory()
+    variables = [
+        Variable(str(name), value, probe(name), command_line) for name, value in load(text).items()
+    ]
+    given = inventory(catalogue)
     return compile_inventory(replace(given, others=variables, role_variables=ROLE_VARIABLES))
 
 
@@ -585,53 +593,107 @@ def stray(text: str) -> Compiled:
     [
         (
             "vllm_build: cpu",
-            "it is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}, for all hosts; auto chooses for each host",
+            "it is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}",
         ),
         (
             "vllm_bulid: cpu",
             'did you mean "vllm_build"? It is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}',
         ),
         ("VLLM_BUILD: cpu", "llm_overrides: {versions: {vllm: {backend: cpu}}}"),
-        ("vllm_cpu_kv_cache_gib: 2", "{providers: {NAME: {vllm: {cpu_kv_cache_gib: 2}}}}"),
-        ("llama_cpp_ready_timeout_s: 900", "{providers: {NAME: {ready_timeout_s: 900}}}"),
+        ("vlm_build: cpu", 'did you mean "vllm_build"?'),
+        ("llamacpp_backend: cpu", 'did you mean "llama_cpp_backend"?'),
+        ("llama_cpp_pyhton_backend: cpu", 'did you mean "llama_cpp_python_backend"?'),
+        ("olama_pull_attempts: 3", 'did you mean "ollama_pull_attempts"?'),
+        ("ollama_pull_atempts: 3", 'did you mean "ollama_pull_attempts"?'),
+        ("vllm_cpu_kv_cache_gib: 2", "the provider's {vllm: {cpu_kv_cache_gib: 2}}"),
+        ("llama_cpp_ready_timeout_s: 900", "{providers: {local: {ready_timeout_s: 900}}}"),
+        ("llama_cpp_ready_timeout_s: soon", "{providers: {local: {ready_timeout_s: ...}}}"),
         (
             "llama_cpp_python_backend: cpu",
-            "llm_overrides: {versions: {llama_cpp_python: {backend: cpu}}}, for all hosts; auto chooses for each host",
+            "llm_overrides: {versions: {llama_cpp_python: {backend: cpu}}}",
         ),
         ("llama_cpp_cuda_toolkit: auto", "{versions: {llama_cpp: {cuda_toolkit: auto}}}"),
-        ("ollama_pull_attempts: 3", "{providers: {NAME: {ollama: {pull_attempts: 3}}}}"),
+        ("ollama_pull_attempts: 3", "the provider's {ollama: {pull_attempts: 3}}"),
         ("prometheus_retention_days: 9", "{monitoring: {prometheus: {retention_days: 9}}}"),
         ("litellm_drain_timeout_s: 9", "{gateway: {timeouts: {drain_s: 9}}}"),
         ("haproxy_idle_timeout_s: 9", "{gateway: {timeouts: {idle_s: 9}}}"),
-        ("litellm_index_url: abc", "{versions: {litellm: {index_url: abc}}}"),
-        ("redis_plan: {}", "the plan sets what role redis takes"),
-        ("engine_plan: {}", "the plan sets what role engine takes"),
-        (
-            "service_secret: {}",
-            'did you mean "service_secrets"? The plan sets what role service takes',
-        ),
+        ("haproxy_stream_timeout_s: 9", "{gateway: {timeouts: {door_s: 9}}}"),
+        ("haproxy_body_timeout_s: 9", "{gateway: {limits: {body_s: 9}}}"),
+        ("haproxy_body_timeout_s: 90000", "{gateway: {limits: {body_s: ...}}}"),
+        ("haproxy_listen: any", "{gateway: {listen: ...}}"),
+        ("litellm_index_url: abc", "{versions: {litellm: {index_url: ...}}}"),
+        ("engine_models: []", "a role takes it"),
+        ("service_secrets: {}", "a role takes it"),
         ("llm-overrides: {}", 'did you mean "llm_overrides"?'),
         ("LLM_OVERRIDES: {}", 'did you mean "llm_overrides"?'),
         ("LLM_Overides: {}", 'did you mean "llm_overrides"?'),
         ("lmm_overrides: {}", 'did you mean "llm_overrides"?'),
+        ("lm_overrides: {}", 'did you mean "llm_overrides"?'),
+        ("lllm_overrides: {}", 'did you mean "llm_overrides"?'),
+        ("ml_overrides: {}", 'did you mean "llm_overrides"?'),
+        ("lmm_overrides_site: {}", 'did you mean "llm_overrides"?'),
+        ("llmoverrides_site: {}", 'did you mean "llm_overrides"?'),
+        ("llmm_gateway: {}", 'did you mean "llm_gateway"?'),
         ("llm-zzz: 1", "known variables: llm_providers"),
-        ("overrides: {gateway: {port: 1}}", "write it as llm_overrides: {...}"),
+        ("LLM_API_URL: 1", "known variables: llm_providers"),
+        ("llm-team: 1", "known variables: llm_providers"),
+        ("overrides: {gateway: {port: 1, workers: 1}}", "write it as llm_overrides: {...}"),
+        ("Overrides: {gateway: {port: 1}, clients: {}}", "write it as llm_overrides: {...}"),
+        ("override: {versions: {vllm: {version: 1.2.3}}}", "write it as llm_overrides: {...}"),
+        ("llm: {gateway: {port: 1, workers: 1}}", "write it as llm_overrides: {...}"),
         (
-            "providers: {a: {type: vllm, models: []}}",
+            "providers: {a: {type: vllm, group: llm_a, port: 1}}",
             "write it as llm_overrides: {providers: {...}}",
         ),
-        ("routing: {aliases: {a: b}}", "write it as llm_overrides: {routing: {...}}"),
         (
-            "gateway: {port: 4000, wokers: 2, workers: 2}",
-            "write it as llm_overrides: {gateway: {...}}",
+            "Providers: {a: {type: vllm, group: llm_a, port: 1}}",
+            "write it as llm_overrides: {providers: {...}}",
         ),
-        ("versions: {vllm: {version: '1.2'}}", "write it as llm_overrides: {versions: {...}}"),
-        ("clients: {app: {secret: KEY}}", "write it as llm_overrides: {clients: {...}}"),
-        ("monitoring: {grafana: {port: 3}}", "write it as llm_overrides: {monitoring: {...}}"),
+        (
+            "routing: {aliases: {a: b}, default_fallbacks: [a]}",
+            "write it as llm_overrides: {routing: {...}}",
+        ),
+        ("gatway: {port: 4000, workers: 2}", "write it as llm_overrides: {gateway: {...}}"),
+        ("versions: {vllm: {version: '1.2.3'}}", "write it as llm_overrides: {versions: {...}}"),
+        (
+            "clients: {app: {secret: KEY, rpm: 3}}",
+            "write it as llm_overrides: {clients: {...}}",
+        ),
+        (
+            "monitoring: {grafana: {port: 3}, prometheus: {port: 4}}",
+            "write it as llm_overrides: {monitoring: {...}}",
+        ),
     ],
 )
 def test_a_variable_that_looks_like_one_of_ours(text: str, hint: str) -> None:
     assert hint in refused(stray(text), "unknown-variable", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("redis_plan: {}", "the plan is made from the catalogue"),
+        ("engine_plan: {}", "the plan is made from the catalogue"),
+        ("gateway: {port: 4000, wokers: 2, workers: 2}", "if it is meant for Modelyard, write it"),
+        ("providers: {docker: {type: docker, group: docker}, 8: [x]}", "if it is meant"),
+        ("providers: {local: null}", "if it is meant for Modelyard, write it"),
+        ("providers: {local: {port: 1}}", "if it is meant for Modelyard, write it"),
+        ("overrides: {gateway: {port: 1}}", "if it is meant for Modelyard, write it"),
+        ("overides: {gateway: {port: 1}}", "if it is meant for Modelyard, write it"),
+        ("llm: {gateway: {port: 1}}", "if it is meant for Modelyard, write it"),
+    ],
+)
+def test_a_variable_that_may_be_one_of_ours(text: str, hint: str) -> None:
+    result = stray(text)
+    (warning,) = (one for one in result.warnings if one.code == "unknown-variable")
+    assert result.errors == []
+    assert hint in warning.hint
+
+
+@pytest.mark.parametrize("name", ["engine_plan", "service_name", "redis_plan"])
+def test_the_command_line_replaces_what_a_role_is_given(name: str) -> None:
+    result = stray(f"{name}: x", command_line=True)
+    assert "rename yours" in refused(result, "unknown-variable", 1)
 
 
 @pytest.mark.parametrize(
@@ -641,21 +703,50 @@ def test_a_variable_that_looks_like_one_of_ours(text: str, hint: str) -> None:
         "ollama_url: http://localhost:11434",
         "redis_sentinel_quorum: 2",
         "vlm_address: 192.0.2.1",
+        "ml_gpus: 2",
         "llmops_token: abc",
+        "llmops_overrides: {}",
         "lab_cache: /srv",
         "ansible_user: root",
         "gateway: 192.0.2.1",
         "gateway: {address: 192.0.2.1, port: 80}",
+        "gateway: {port: 443}",
         "providers: [a, b]",
         "providers: {aws: {region: eu}}",
+        "providers: {docker: {type: [a], group: docker, socket: x, user: y}}",
         "versions: {python: '3.11', node: '20'}",
         "monitoring: true",
         "monitoring: {enabled: true}",
+        "monitoring: {prometheus: {url: x}}",
         "clients: {}",
+        "clients: {nas: {secret: abc}}",
+        "routing: {aliases: {a: b}}",
+        "overrides: [{host: a}]",
+        "overrides: {8080: {a: b}}",
+        "haproxy_enabled: true",
+        "litellm_enabled: true",
+        "service_name: crm",
+        "service_file: crm",
+        "engine_model: V8",
+        "ollama_models: [a]",
+        "ollama_model: a",
+        "vllm_model: a",
+        "ollama_version: 1",
+        "vllm_port: 1",
+        "vllm_timeouts: 1",
+        "prometheus_retention: 30d",
+        "redis_persistent: true",
+        "redis_maxmemory: 1g",
+        "haproxy_ports: [1]",
+        "haproxy_listens: [1]",
+        "haproxy_listeners: [1]",
+        "grafana_versions: [1]",
+        "ollama_api_key_env: hunter",
+        "vllm_build_host: a",
     ],
 )
 def test_a_variable_of_the_users_own(text: str) -> None:
-    assert stray(text).errors == []
+    assert [one for one in stray(text).diagnostics if one.code == "unknown-variable"] == []
 
 
 @pytest.mark.parametrize(
@@ -668,28 +759,65 @@ def test_a_refused_variable_is_not_printed(text: str) -> None:
     assert ": ...}" in rendered
 
 
-def test_every_former_variable_of_an_engine_is_found() -> None:
-    former = {
-        "vllm": "build cpu_kv_cache_gib ready_timeout_s model_margin_mib index_url",
-        "llama_cpp": "ready_timeout_s model_margin_mib backend cuda_toolkit cuda_architectures index_url",
-        "llama_cpp_python": "source cmake_options ready_timeout_s model_margin_mib backend "
-        "cuda_toolkit cuda_architectures index_url",
-        "ollama": "ready_timeout_s model_margin_mib pull_attempts pull_stall_s",
-    }
-    for role, suffixes in former.items():
-        assert set(suffixes.split()) <= settings(role).keys()
+def test_the_hint_of_a_former_variable_names_all_providers_that_have_it() -> None:
+    more = "  more:\n    type: llama_cpp\n    group: llm_local\n    port: 9000\n    models: []\n  cloud:\n"
+    result = stray("llama_cpp_ready_timeout_s: 9", catalogue=change("  cloud:\n", more))
+    hint = next(one.hint for one in result.errors if one.code == "unknown-variable")
+    assert hint.endswith("the provider's (local, more) {ready_timeout_s: 9}")
+
+
+def test_all_places_of_a_stray_variable_are_told() -> None:
+    places = [
+        Variable("vllm_build", "cpu", Origin(file, 3)) for file in ("a.yml", "b.yml", "a.yml")
+    ]
+    result = compile_inventory(replace(inventory(), others=places))
+    assert "unknown variable vllm_build, also set at b.yml:3" in refused(
+        result, "unknown-variable", 3
+    )
+
+
+def test_thousands_of_other_variables_take_no_time() -> None:
+    prefixes = ("vllm", "ollama", "llama_cpp", "redis", "gateway", "site")
+    others = [Variable(f"{prefixes[n % 6]}_setting_{n}_s", n) for n in range(10_000)]
+    begin = time.process_time()
+    assert compile_inventory(replace(inventory(), others=others)).errors == []
+    assert time.process_time() - begin < 2
+
+
+def test_every_former_variable_has_a_key() -> None:
+    for name, path in FORMER.items():
+        keys = ("any", *path[2:]) if path[0] == "providers" else path[1:]
+        kind = SHAPES[str(path[0])] if path[0] != "providers" else Provider
+        for key in keys[1:] if path[0] == "providers" else keys:
+            assert key in kind.model_fields, name
+            inner = kind.model_fields[str(key)].annotation
+            candidates = (inner, *get_args(inner))
+            kind = next((one for one in candidates if hasattr(one, "model_fields")), BaseModel)
+        assert path[-1] not in NAMES_OF_SECRETS
 
 
 @pytest.mark.parametrize(
     ("group", "hosts", "near"),
     [
         ("llm_reddis", ["one"], "llm_redis"),
-        ("llm-gateway", [], "llm_gateway"),
+        ("llm_rdeis", ["one"], "llm_redis"),
+        ("llm-gateway", ["two"], "llm_gateway"),
         ("LLM_STACK", ["two"], "llm_stack"),
         ("llm_monitorng", ["one"], "llm_monitoring"),
+        ("llm_vlm_qwen", ["one"], "llm_vllm_qwen"),
+        ("llm_vllm_qwne", ["two"], None),  # no host of the stack
+        ("llm-gateway", [], None),
+        ("llm_reddis", [], None),
+        ("llm_reddis", ["two"], None),
         ("llm_gateway_eu", ["one"], None),
         ("llm_gateway_eu", ["two"], None),
+        ("llm_gateways", ["one", "two"], None),  # has llm_gateway in it
         ("llm_stacks", ["one"], None),  # a part of llm_stack
+        ("llm_track", ["one"], None),
+        ("llm_slack", ["one"], None),
+        ("llm_red", ["one"], None),
+        ("llm_monitor", ["one"], None),
+        ("vlm_stack", ["two"], None),
         ("llm_local", ["one"], None),
         ("llm_spare", ["two"], None),
         ("web", ["two"], None),
@@ -698,19 +826,70 @@ def test_every_former_variable_of_an_engine_is_found() -> None:
 def test_a_group_that_looks_like_one_of_ours(
     group: str, hosts: list[str], near: str | None
 ) -> None:
-    groups = {"llm_redis": [], group: hosts}
-    result = compiled(groups=groups)
+    text = change(
+        "  cloud:\n",
+        "  idle:\n    type: llama_cpp\n    group: llm_vllm_qwen\n    port: 9000\n"
+        "    models: [{name: idle, source: {path: /x}}]\n  cloud:\n",
+    )
+    groups = {"llm_redis": [], "llm_vllm_qwen": [], group: hosts}
+    result = compiled(text, groups=groups)
+    found = [one for one in result.diagnostics if one.code == "unknown-group"]
     if near is None:
-        assert result.errors == []
+        assert found == []
     else:
-        text = refused(result, "unknown-group", None)
-        assert f"group {group} of the inventory" in text
-        assert f'did you mean "{near}"?' in text
+        (only,) = found
+        assert f"group {group} of the inventory" in only.message
+        assert f'did you mean "{near}"?' in only.hint
 
 
 def test_a_group_of_a_provider_may_look_like_one_of_ours() -> None:
     groups = {"llm_redix": ["one"], "llm_redis": []}
     assert compiled(CATALOGUE.replace("llm_local", "llm_redix"), groups=groups).errors == []
+
+
+@pytest.mark.parametrize("group", ["llm_overrides", "llm_overrides_site", "llm_providers"])
+def test_a_group_with_the_name_of_a_variable(group: str) -> None:
+    """A file of variables that lies beside the inventory, where Ansible reads groups."""
+    text = refused(compiled(groups={group: []}), "unknown-group", None)
+    assert "group_vars/llm_stack/ beside the inventory" in text
+
+
+@pytest.mark.parametrize(
+    ("groups", "warned"),
+    [
+        ({"llm_vllm_llama": ["one"]}, True),
+        ({"llm_vllm_llama": []}, False),
+        ({"llm_vllm_llama": ["two"]}, False),
+        ({"llm_vllm_llama": ["one"], "llm_vllm_llama_big": ["one"]}, True),
+        ({"llm_team": ["one"]}, False),
+    ],
+)
+def test_a_group_for_an_engine_that_no_provider_names(
+    groups: dict[str, list[str]], warned: bool
+) -> None:
+    result = compiled(groups=groups)
+    assert result.errors == []
+    assert any("no provider names group" in one.message for one in result.warnings) is warned
+
+
+def test_a_group_that_is_made_of_groups_of_providers() -> None:
+    text = CATALOGUE.replace("llm_local", "llm_llama_cpp_native")
+    for name in ("llm_llama_cpp", "llm_llama_cpp_native_big"):
+        result = compiled(text, groups={"llm_llama_cpp_native": ["one"], name: ["one"]})
+        assert "unknown-group" not in {one.code for one in result.diagnostics}
+
+
+def test_a_misspelt_stack() -> None:
+    result = compile_inventory(Inventory({"llm-stack": ["one"]}, {}))
+    assert "rename group llm-stack to llm_stack" in refused(result, "no-hosts", None)
+
+
+def test_a_misspelt_gateway_has_no_opposite_hints() -> None:
+    groups = {"llm_stack": ["one"], "llm_local": ["one"], "llm_gatewy": ["one"]}
+    result = compile_inventory(replace(inventory(), groups=groups))
+    told = {one.code: one.hint for one in result.errors}
+    assert told["no-gateway"] == 'did you mean "llm_gatewy"? Rename it to llm_gateway'
+    assert told["unknown-group"] == 'did you mean "llm_gateway"? If not, rename it'
 
 
 def test_secrets_must_be_a_mapping() -> None:

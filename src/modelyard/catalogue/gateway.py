@@ -13,6 +13,7 @@ from modelyard.kinds import (
     Seconds,
     Strict,
     Unique,
+    WholeSeconds,
     listen_addresses,
     unit,
 )
@@ -30,12 +31,12 @@ class Slots(Strict):
 class FrontEndTimeouts(Strict):
     """How long the front end waits."""
 
-    door_s: Positive = Field(3600, examples=[3600], json_schema_extra=unit("seconds"))
+    door_s: WholeSeconds = Field(3600, examples=[3600], json_schema_extra=unit("seconds"))
     """A connection may be silent this long before the front end closes it. Longer than any attempt
     of the gateway. A reload waits this long for in-flight streams."""
-    header_s: Positive = Field(10, examples=[10], json_schema_extra=unit("seconds"))
+    header_s: WholeSeconds = Field(10, examples=[10], json_schema_extra=unit("seconds"))
     """The headers of a request must be complete within this time."""
-    idle_s: Positive = Field(60, examples=[60], json_schema_extra=unit("seconds"))
+    idle_s: WholeSeconds = Field(60, examples=[60], json_schema_extra=unit("seconds"))
     """A client may be idle this long while it sends a large body, while it reads an answer, and
     between two requests of a connection."""
 
@@ -43,9 +44,9 @@ class FrontEndTimeouts(Strict):
 class SwitchTimeouts(Strict):
     """How long a change of the gateway may take."""
 
-    ready_s: Positive = Field(300, examples=[300], json_schema_extra=unit("seconds"))
+    ready_s: WholeSeconds = Field(300, examples=[300], json_schema_extra=unit("seconds"))
     """The new slot must pass its checks within this time. Otherwise the old one stays live."""
-    drain_s: Positive = Field(120, examples=[120], json_schema_extra=unit("seconds"))
+    drain_s: WholeSeconds = Field(120, examples=[120], json_schema_extra=unit("seconds"))
     """The old slot may take this long to finish its requests."""
 
 
@@ -63,7 +64,7 @@ class Timeouts(SwitchTimeouts, FrontEndTimeouts):
 class BodyLimits(Strict):
     """What the front end and the gateway allow a request's body."""
 
-    body_s: Positive = Field(60, examples=[300], json_schema_extra=unit("seconds"))
+    body_s: WholeSeconds = Field(60, examples=[300], json_schema_extra=unit("seconds"))
     """A body must be complete within this time. Slow clients with large bodies need more."""
 
 

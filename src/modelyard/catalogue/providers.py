@@ -19,6 +19,7 @@ from modelyard.kinds import (
     Seconds,
     SecretName,
     Strict,
+    WholeSeconds,
     unit,
 )
 
@@ -136,7 +137,7 @@ class Provider(_WithSections):
             " model from disk first; never more than the model's `timeout`."
         ),
     )
-    ready_timeout_s: Positive | None = Field(
+    ready_timeout_s: WholeSeconds | None = Field(
         None,
         examples=[1200],
         json_schema_extra=unit("seconds"),

@@ -2,33 +2,37 @@
 would, unchecked.
 
 The catalogue is the only place for settings. A variable of a role, set in an inventory, would be
-neither validated nor shown by `plan`; and a misspelt one would be ignored.
+neither validated nor shown by `plan`; and a misspelt one would be ignored. What may well be the
+user's own is left alone, or gets a warning.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from modelyard.catalogue.clients import Client
+from modelyard.catalogue.former import FORMER, SETTINGS
 from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.monitoring import Monitoring
-from modelyard.catalogue.overrides import SECTIONS
-from modelyard.catalogue.providers import Provider
+from modelyard.catalogue.overrides import SECTIONS, is_override
+from modelyard.catalogue.providers import PROVIDER_TYPES, Provider
 from modelyard.catalogue.routing import Routing
-from modelyard.catalogue.sourcemap import Origin, Path
+from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.sourcemap import Origin, Path, plain
 from modelyard.catalogue.versions import COMPONENTS, Versions
-from modelyard.diagnostics import Diagnostic, did_you_mean
-from modelyard.engines import ENGINES
+from modelyard.diagnostics import Diagnostic, Severity, listing
+from modelyard.engines import ROLES, engine_of
 from modelyard.names import GATEWAY, MONITORING, REDIS, STACK
 
-LIKE = 0.8
+LIKE = 0.9
 """From this ratio on (`difflib`), one name is taken for a misspelling of another."""
 
 SHAPES: Mapping[str, type[BaseModel]] = {
@@ -43,181 +47,326 @@ SHAPES: Mapping[str, type[BaseModel]] = {
 
 BY_NAME = ("providers", "clients")
 
-GATEWAY_ROLES = ("litellm", "haproxy")
-"""Roles whose settings are in the section `gateway`."""
+OVERRIDES = "overrides"
+
+Judgement = tuple[Severity, str]
+"""Whether a variable is refused, with the hint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
     """A variable that an inventory or the command line sets, and whose name does not begin with
     `llm_`.
+
+    One from the command line (`-e`) replaces even what a playbook gives a role.
     """
 
     name: str
     value: object
     origin: Origin | None = None
+    command_line: bool = False
 
 
-def settings(role: str) -> dict[str, Path]:
-    """Return the keys of the catalogue that a role's settings are in, by what a variable is called
-    behind `ROLE_`.
+class Names:
+    """Names, to find the one that another is a misspelling of, among thousands of others.
 
-    A path is as an override has it; `NAME` stands for a provider. Of keys with one name the first
-    counts.
+    Only names with the same first or last three characters are compared.
     """
-    found: dict[str, Path] = {}
-    for suffix, path in _settings(role):
-        found.setdefault(suffix, path)
-    return found
+
+    def __init__(self, names: Iterable[str], least: float = LIKE) -> None:
+        self._least = least
+        self._by_end: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(names):
+            for end in {name[:3], f"*{name[-3:]}"}:
+                self._by_end[end].append(name)
+
+    def near(self, name: str) -> str:
+        """Return the name most like `name`; an empty string if none is like it."""
+        ends = (name[:3], f"*{name[-3:]}")
+        candidates = {
+            one
+            for end in ends
+            for one in self._by_end.get(end, ())
+            if 2 * min(len(one), len(name)) >= self._least * (len(one) + len(name))
+        }
+        return _nearest(name, candidates, self._least)
 
 
-def _settings(role: str) -> Iterator[tuple[str, Path]]:
-    engine = next((engine for engine in ENGINES if engine.role == role), None)
-    for former, key in engine.former.items() if engine else ():
-        yield former, ("versions", role, key)
-    for key in COMPONENTS[role].model_fields if role in COMPONENTS else ():
-        yield key, ("versions", role, key)
-    if engine:
-        for key in engine.settings.model_fields if engine.settings else ():
-            yield key, ("providers", "NAME", engine.provider_type, key)
-        for key in Provider.model_fields:
-            yield key, ("providers", "NAME", key)
-    for section in ("gateway", "monitoring"):
-        for path in _leaves(SHAPES[section], (section,)):
-            if role in path or (section == "gateway" and role in GATEWAY_ROLES):
-                key = str(path[-1])
-                yield key, path
-                if "timeouts" in path:  # such as `litellm_ready_timeout_s`, now `timeouts.ready_s`
-                    yield f"{key.removesuffix('_s')}_timeout_s", path
-
-
-def _leaves(shape: type[BaseModel], path: Path) -> Iterator[Path]:
-    """Yield the keys of a section that hold values."""
-    for key, field in shape.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _leaves(inner, (*path, key))
-        else:
-            yield (*path, key)
-
-
-def roles_of(names: Iterable[str], roles: Iterable[str]) -> dict[str, str]:
-    """Return the role whose prefix each name has, by name; of several roles the one with the
-    longest name.
-    """
-    longest_first = sorted(roles, key=len, reverse=True)
-    found = {
-        name: [role for role in longest_first if _folded(name).startswith(f"{role}_")]
-        for name in names
-    }
-    return {name: candidates[0] for name, candidates in found.items() if candidates}
+SECTION_NAMES = Names((*SECTIONS, OVERRIDES), 0.85)
+SETTING_NAMES = Names(SETTINGS)
 
 
 def check_strays(
-    variables: Iterable[Variable], declared: Mapping[str, frozenset[str]], known: Sequence[str]
+    variables: Iterable[Variable],
+    arguments: Mapping[str, bool],
+    known: Sequence[str],
+    tree: Mapping[str, Any],
 ) -> list[Diagnostic]:
     """One `unknown-variable` per name.
 
-    `declared` are by role the variables that it takes, `known` the `llm_*` variables of Modelyard.
+    `arguments` are the variables that roles take, and whether a value of the inventory would
+    replace the role's default; `known` the `llm_*` variables of Modelyard; `tree` the catalogue.
     """
-    by_name: dict[str, Variable] = {}
+    by_name: dict[str, list[Variable]] = {}
     for variable in variables:
-        by_name.setdefault(variable.name, variable)
-    roles = roles_of(by_name, {*declared, *COMPONENTS})
+        by_name.setdefault(variable.name, []).append(variable)
     found = []
-    for name, variable in by_name.items():
-        hint = _misplaced(variable) or _misspelt(name, known)
-        if not hint and name in roles:
-            hint = _of_a_role(variable, roles[name], declared.get(roles[name], frozenset()))
-        if hint:
-            message = f"unknown variable {name}"
-            found.append(
-                Diagnostic("unknown-variable", "error", message, (name,), variable.origin, hint)
+    for name, places in by_name.items():
+        judged = [
+            (judgement, variable)
+            for variable in places
+            if (judgement := _judge(variable, arguments, known, tree))
+        ]
+        if not judged:
+            continue
+        (severity, hint), chosen = min(judged, key=lambda one: one[0][0] != "error")
+        origins = dict.fromkeys(str(place.origin) for place in places if place.origin)
+        origins.pop(str(chosen.origin), None)
+        elsewhere = f", also set at {listing(origins)}" if origins else ""
+        message = "unknown variable" if severity == "error" else "not a variable of Modelyard:"
+        found.append(
+            Diagnostic(
+                "unknown-variable",
+                severity,
+                f"{message} {name}{elsewhere}",
+                (name,),
+                chosen.origin,
+                hint,
             )
+        )
     return found
 
 
-def _misplaced(variable: Variable) -> str:
-    """How to write a section of the catalogue that is a variable of its own; empty if this is
-    none.
-    """
-    name, value = variable.name, variable.value
-    if name == "overrides" and _mostly(value, SECTIONS):
-        return "write it as llm_overrides: {...}"
-    if name not in SECTIONS or not isinstance(value, Mapping):
-        return ""
-    entries: list[Any] = list(value.values()) if name in BY_NAME else [value]
-    keys = [key for entry in entries if isinstance(entry, Mapping) for key in entry]
-    if not _mostly(keys, SHAPES[name].model_fields):
-        return ""
-    return f"write it as llm_overrides: {{{name}: {{...}}}}"
+def _judge(
+    variable: Variable,
+    arguments: Mapping[str, bool],
+    known: Sequence[str],
+    tree: Mapping[str, Any],
+) -> Judgement | None:
+    name = variable.name
+    if hint := _misspelt(name, known):
+        return "error", hint
+    if misplaced := _misplaced(variable, tree):
+        return misplaced
+    if hint := _former(variable, tree):
+        return "error", hint
+    return _argument(variable, arguments)
 
 
-def _mostly(keys: object, known: Iterable[str]) -> bool:
-    """Return whether more than half of some keys are known."""
-    if not isinstance(keys, Mapping | list):
-        return False
-    mine = set(known)
-    return sum(key in mine for key in keys) * 2 > len(keys)
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return the hint for an unknown `llm_*` variable: those that it may stand for."""
+    by_rest = {one.removeprefix("llm_"): one for one in known}
+    near = _nearest(name.removeprefix("llm_"), by_rest, 0.7)
+    if near:
+        return f'did you mean "{by_rest[near]}"?'
+    return f"known variables: {', '.join(by_rest.values())} and llm_overrides_*"
 
 
 def _misspelt(name: str, known: Sequence[str]) -> str:
     """Return what a name like an `llm_*` variable probably means; empty for any other name."""
     folded = _folded(name)
     if folded.startswith("llm_"):
-        hint = f'did you mean "{folded}"?' if folded in known else did_you_mean(folded, known)
-        return hint or f"known variables: {', '.join(known)} and llm_overrides_*"
+        return meant(folded, known)
+    if not {*folded[:2]} <= {"l", "m"}:
+        return ""
+    for part in _parts(folded):
+        # `lm_overrides`, `ml_overrides`, `llmoverrides_site`; `vlm_address` is something else.
+        prefixed = re.fullmatch(r"(?=l+m|m+l)[lm]{2,4}(.+)", part)
+        if prefixed and _ratio(OVERRIDES, prefixed[1]) >= LIKE:
+            return 'did you mean "llm_overrides"?'
     squashed = {re.sub(r"[^a-z]", "", one): one for one in known}
-    near = _nearest(re.sub(r"[^a-z]", "", folded), squashed, 0.9)
-    # `lmm_overrides`, `llmoverrides`; `vlm_address` is something else.
+    near = _nearest(re.sub(r"[^a-z]", "", folded), squashed, LIKE)
     return f'did you mean "{squashed[near]}"?' if near and set(folded[:3]) == set("lm") else ""
 
 
-def _of_a_role(variable: Variable, role: str, declared: frozenset[str]) -> str:
-    """Where a setting of a role belongs; empty if the variable has nothing to do with the role but
-    its prefix.
+def _parts(name: str) -> Iterator[str]:
+    """Yield the letters of a name, and those of its beginnings before each `_`."""
+    words = name.split("_")
+    for count in range(len(words), 0, -1):
+        yield re.sub(r"[^a-z]", "", "".join(words[:count]))
+
+
+def _misplaced(variable: Variable, tree: Mapping[str, Any]) -> Judgement | None:
+    """Judge a section of the catalogue, or overrides, that may be a variable of their own."""
+    if not isinstance(variable.value, Mapping):
+        return None
+    folded = _folded(variable.name)
+    section = OVERRIDES if folded == "llm" else SECTION_NAMES.near(folded)
+    if not section:
+        return None
+    value = plain(variable.value)
+    severity = _fit_overrides(value, tree) if section == OVERRIDES else _fit(section, value, tree)
+    if severity is None:
+        return None
+    hint = (
+        f"write it as llm_overrides: {{{'...' if section == OVERRIDES else f'{section}: {{...}}'}}}"
+    )
+    return severity, hint if severity == "error" else f"if it is meant for Modelyard, {hint}"
+
+
+def _fit_overrides(value: dict[Any, Any], tree: Mapping[str, Any]) -> Severity | None:
+    """Return whether overrides without `llm_` are ours (an error), or could be (a warning)."""
+    sections = [key for key in value if key in SECTIONS]
+    if len(sections) * 2 <= len(value):
+        return None
+    fits = [_fit(section, value[section], tree) for section in sections]
+    whole = len(sections) == len(value) and _is_valid(value)
+    if whole and (len(sections) > 1 or "error" in fits):
+        return "error"
+    known = any(_ours(section, value[section], tree) for section in sections)
+    return "warning" if known or len(sections) > 1 else None
+
+
+def _fit(section: str, value: Any, tree: Mapping[str, Any]) -> Severity | None:
+    """Return whether a value is a section of ours without doubt (an error), or could be one (a
+    warning).
     """
-    suffix = _folded(variable.name).removeprefix(f"{role}_")
-    keys = settings(role)
-    own = {one.removeprefix(f"{role}_") for one in declared if one.startswith(f"{role}_")}
-    near = suffix if suffix in keys or suffix in own else _nearest(suffix, {*keys, *own}, LIKE)
-    if not near:
+    if not isinstance(value, Mapping):
+        return None
+    mine = _ours(section, value, tree)
+    if _is_distinctive(section, value, mine) and _is_valid({section: value}):
+        return "error"
+    entries = [one for one in value.values() if isinstance(one, Mapping)]
+    total = sum(map(len, entries)) if section in BY_NAME else len(value)
+    if section in BY_NAME:
+        there = [name for name in value if name in (tree.get(section) or {})]
+        if any(value[name] is None for name in there):  # It would be removed.
+            return "warning"
+        total += len(there)
+    return "warning" if len({*mine}) > 1 and len(mine) * 2 > total else None
+
+
+def _ours(section: str, value: Any, tree: Mapping[str, Any]) -> list[Any]:
+    """Return the keys of a value that such a section has; of providers and clients also the names
+    that the catalogue has.
+    """
+    if not isinstance(value, Mapping):
+        return []
+    known = SHAPES[section].model_fields
+    if section not in BY_NAME:
+        return [key for key in value if key in known]
+    entries = [one for one in value.values() if isinstance(one, Mapping)]
+    names = [name for name in value if name in (tree.get(section) or {})]
+    return [*(key for entry in entries for key in entry if key in known), *names]
+
+
+def _is_distinctive(section: str, value: Mapping[Any, Any], mine: Sequence[Any]) -> bool:
+    """Return whether a value could hardly be the section of another tool."""
+    if section == "versions":
+        return any(key in COMPONENTS for key in mine)
+    if section == "providers":
+        return any(
+            isinstance(entry, Mapping)
+            and entry.get("type") in PROVIDER_TYPES
+            and ("models" in entry or "group" in entry)
+            for entry in value.values()
+        )
+    return len({*mine}) > 1
+
+
+def _is_valid(sections: Mapping[str, Any], at: Path = ()) -> bool:
+    """Return whether the catalogue accepts all there is in some sections, or the value of one path.
+
+    What is missing does not count: an override is never whole.
+    """
+    try:
+        Catalogue.model_validate(sections)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        return not any(
+            problem["type"] != "missing" and problem["loc"][: len(at)] == at for problem in problems
+        )
+    return True
+
+
+def _former(variable: Variable, tree: Mapping[str, Any]) -> str:
+    """Return the key that replaces a former variable of a role; empty for any other variable."""
+    name = _folded(variable.name)
+    meant_name = name if name in FORMER else SETTING_NAMES.near(name)
+    if not meant_name or name.startswith(f"{meant_name}_"):
         return ""
-    if near in keys:
-        hint = f"it is in the catalogue: {_override(keys[near], variable.value)}"
-        if keys[near][-1] == "backend":
-            hint += ", for all hosts; auto chooses for each host"
-    else:
-        hint = f"the plan sets what role {role} takes: remove it, or rename it if it is yours"
-    return hint if near == suffix else f'did you mean "{role}_{near}"? {hint[0].upper()}{hint[1:]}'
+    hint = f"it is in the catalogue: {_instead(FORMER[meant_name], variable.value, tree)}"
+    if meant_name == name:
+        return hint
+    return f'did you mean "{meant_name}"? {hint[0].upper()}{hint[1:]}'
 
 
-def _override(path: Path, value: object) -> str:
-    """Return the override that writes a value, if that is a number or a word: other text may hold a
-    secret.
+def _instead(path: Path, value: object, tree: Mapping[str, Any]) -> str:
+    """Return what to write into the catalogue instead of a former variable."""
+    if path[0] != "providers":
+        return f"llm_overrides: {_nested(path, value, path)}"
+    names = _providers_of(str(path[1]), tree)
+    if len(names) == 1:
+        path = ("providers", names[0], *path[2:])
+        return f"llm_overrides: {_nested(path, value, path)}"
+    whose = f"the provider's ({listing(names)})" if names else "the provider's"
+    return f"{whose} {_nested(path[2:], value, ('providers', 'any', *path[2:]))}"
+
+
+def _providers_of(role: str, tree: Mapping[str, Any]) -> list[str]:
+    """Return the names of the providers whose engine a role deploys."""
+    found = []
+    for name, entry in (tree.get("providers") or {}).items():
+        if isinstance(entry, Mapping) and isinstance(kind := entry.get("type"), str):
+            flavour = entry.get("flavour")
+            engine = engine_of(kind, flavour if isinstance(flavour, str) else None)
+            if engine and engine.role == role and "group" in entry:
+                found.append(str(name))
+    return found
+
+
+def _nested(keys: Path, value: object, path: Path) -> str:
+    """Return a value below `keys`, as YAML. It is shown if the catalogue accepts it at `path` and
+    it is a number or a word: other text may hold a secret.
     """
-    text = "..."
-    if isinstance(value, int | float) or (
-        isinstance(value, str) and re.fullmatch(r"[a-z]{1,16}", value)
+    text, given = "...", plain(value)
+    if isinstance(given, int | float) or (
+        isinstance(given, str) and re.fullmatch(r"[a-z]{1,16}", given)
     ):
-        text = json.dumps(value).strip('"')
-    for key in reversed(path):
+        tree: Any = given
+        for key in reversed(path):
+            tree = {key: tree}
+        text = json.dumps(given).strip('"') if _is_valid(tree, path) else text
+    for key in reversed(keys):
         text = f"{{{key}: {text}}}"
-    return f"llm_overrides: {text}"
+    return text
+
+
+def _argument(variable: Variable, arguments: Mapping[str, bool]) -> Judgement | None:
+    """Judge a variable that a role takes: an error where it would replace what the plan says."""
+    name = variable.name
+    if name not in arguments:
+        return None
+    if variable.command_line or arguments[name]:
+        return "error", "a role takes it, with a value that follows from the plan: rename yours"
+    if name.endswith("_plan"):
+        return "warning", "it has no effect: the plan is made from the catalogue"
+    return None
 
 
 def _folded(name: str) -> str:
     return name.casefold().replace("-", "_")
 
 
+def _ratio(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()
+
+
 def _nearest(name: str, candidates: Iterable[str], least: float) -> str:
     """Return the candidate most like a name, if it is like it enough; else an empty string."""
-    ratio: Callable[[str], float] = lambda one: SequenceMatcher(None, one, name).ratio()  # noqa: E731
+    ratio: Callable[[str], float] = lambda one: _ratio(one, name)  # noqa: E731
     best = max(sorted(candidates), key=ratio, default="")
     return best if best and ratio(best) >= least else ""
 
 
-def check_groups(groups: Mapping[str, Sequence[str]], used: Iterable[str]) -> list[Diagnostic]:
+def like_the_stack(groups: Iterable[str]) -> str:
+    """Return the hint for an inventory without hosts in `llm_stack` that has a group almost of this
+    name; else an empty string.
+    """
+    return next((f"rename group {name} to {STACK}" for name in groups if _is_like(name, STACK)), "")
+
+
+def check_groups(groups: Mapping[str, Sequence[str]], used: Sequence[str]) -> list[Diagnostic]:
     """One `unknown-group` per group that looks like one of ours and whose hosts that one does not
     have.
 
@@ -225,20 +374,64 @@ def check_groups(groups: Mapping[str, Sequence[str]], used: Iterable[str]) -> li
     """
     ours = (STACK, GATEWAY, REDIS, MONITORING)
     mine = {*ours, *used}
+    waiting = [name for name in used if name in groups and not groups[name]]
     found = []
     for name, hosts in groups.items():
-        near = "" if name in mine else _nearest(_folded(name), ours, 0.85)
-        # A group with a qualified name may be a part of ours, or have some purpose of its own.
-        if (
-            not near
-            or name.startswith(f"{near}_")
-            or (hosts and {*hosts} <= {*groups.get(near, ())})
-        ):
+        if name in mine:
             continue
         message = f"group {name} of the inventory is not a group of Modelyard"
-        found.append(
-            Diagnostic(
-                "unknown-group", "error", message, hint=f'did you mean "{near}"? If not, rename it'
+        severity: Severity = "error"
+        if is_override(name) or (name in VARIABLES and not hosts):
+            hint = (
+                "it has the name of a variable, which Ansible reads from a file in"
+                f" group_vars/{STACK}/ beside the inventory"
             )
-        )
+        elif near := next((one for one in (*ours, *waiting) if _is_meant(name, one, groups)), None):
+            hint = f'did you mean "{near}"? If not, rename it'
+        elif _is_without_provider(name, groups, mine):
+            severity, message = "warning", f"no provider names group {name}"
+            hint = "set it as the group of a provider, or rename it"
+        else:
+            continue
+        found.append(Diagnostic("unknown-group", severity, message, hint=hint))
     return found
+
+
+VARIABLES = ("llm_providers", "llm_routing", "llm_versions")
+"""Variables whose names no group has for a reason of its own."""
+
+
+def _is_like(name: str, group: str) -> bool:
+    """Return whether a name is a misspelling of a group's, with two letters swapped at most."""
+    folded = _folded(name)
+    return name != group and (
+        folded == group or sorted(folded) == sorted(group) or _ratio(group, folded) >= LIKE
+    )
+
+
+def _is_meant(name: str, group: str, groups: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether hosts in group `name` were probably meant for `group`."""
+    hosts, there = {*groups[name]}, {*groups.get(group, ())}
+    # A group with a qualified name may be a part of ours, or have some purpose of its own.
+    if not hosts or hosts <= there or re.fullmatch(rf"{re.escape(group)}(_.*|\d+)", name):
+        return False
+    if _folded(name) == group:
+        return True
+    contains = bool(there) and there <= hosts
+    return not contains and not hosts.isdisjoint(groups.get(STACK, ())) and _is_like(name, group)
+
+
+def _is_without_provider(
+    name: str, groups: Mapping[str, Sequence[str]], mine: Iterable[str]
+) -> bool:
+    """Return whether a group has the name of an engine's and hosts of the stack, and is neither a
+    part of a group that a provider names nor made of such groups.
+    """
+    hosts = {*groups[name]}
+    if hosts.isdisjoint(groups.get(STACK, ())) or not any(
+        name == f"llm_{role}" or name.startswith(f"llm_{role}_") for role in ROLES
+    ):
+        return False
+    parts = {host for one in mine if one.startswith(f"{name}_") for host in groups.get(one, ())}
+    wholes = {host for one in mine if name.startswith(f"{one}_") for host in groups.get(one, ())}
+    return not hosts <= parts and not hosts <= wholes

@@ -47,7 +47,8 @@ class Inventory:
     short for a client's key, `ineffective` the places that set a variable without effect, `locks`
     by role the versions whose packages can be checked (a role that is missing: not known). `others`
     are the variables that the inventory and the command line set beside `llm_*`, `role_variables`
-    by role those that it takes (roles that could be meant by one of `others`). `away` are providers
+    those that roles take (that could be meant by one of `others`), and whether the inventory's
+    value would replace a default. `away` are providers
     that get no requests for now, as if none of their models ran.
     """
 
@@ -59,7 +60,7 @@ class Inventory:
     locks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     away: frozenset[str] = frozenset()
     others: Sequence[Variable] = ()
-    role_variables: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    role_variables: Mapping[str, bool] = field(default_factory=dict)
     short: frozenset[str] = frozenset()
 
 

@@ -76,7 +76,9 @@ def build_topology(
         out.refuse(
             "no-gateway",
             f"no host is in group {GATEWAY}: clients could not send requests",
-            hint="put at least one host into it" if known or not near else near,
+            hint="put at least one host into it"
+            if known or not near
+            else f"{near} Rename it to {GATEWAY}",
         )
     if len(redis) > 1:
         out.refuse(

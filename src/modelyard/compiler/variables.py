@@ -7,8 +7,9 @@ from typing import Any
 
 from modelyard.catalogue.overrides import is_override
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap, is_list, plain
+from modelyard.catalogue.strays import meant
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
-from modelyard.diagnostics import did_you_mean, listing
+from modelyard.diagnostics import listing
 from modelyard.names import STACK
 
 
@@ -26,10 +27,7 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
         for variable, (reason, origin) in host.unreadable.items():
             unreadable.setdefault((variable, reason), (origin, []))[1].append(name)
     for variable, origin in unknown.items():
-        hint = (
-            did_you_mean(variable, known)
-            or f"known variables: {', '.join(known)} and llm_overrides_*"
-        )
+        hint = meant(variable, known)
         out.refuse("unknown-variable", f"unknown variable {variable}", (variable,), origin, hint)
     for (variable, reason), (origin, hosts) in unreadable.items():
         out.refuse(

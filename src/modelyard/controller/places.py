@@ -24,6 +24,7 @@ from modelyard.catalogue.overrides import SECTIONS
 from modelyard.catalogue.sourcemap import Origin
 from modelyard.catalogue.strays import Variable
 from modelyard.controller.origins import ansible_origin, shorten
+from modelyard.names import STACK
 
 EXTENSIONS = (".yml", ".yaml", ".json")
 """Of the files that Ansible reads in group_vars and host_vars."""
@@ -49,21 +50,50 @@ def places_of(hostvars: Any) -> list[Place]:
     return list(_places(hostvars))
 
 
-def others(hostvars: Any, places: Iterable[Place]) -> list[Variable]:
-    """Return the variables that `places` and the command line set and that are not `llm_*`."""
+def others(
+    hostvars: Any, places: Iterable[Place], groups: Mapping[str, Sequence[str]]
+) -> list[Variable]:
+    """Return the variables that are not `llm_*` and that the command line sets, or a place does for
+    a host of the stack. `groups` are the hosts of each group.
+    """
     given = getattr(getattr(hostvars, "_variable_manager", None), "extra_vars", {})
-    found = [Variable(str(name), value, ansible_origin(value)) for name, value in given.items()]
-    found += [Variable(place.variable, place.value, place.origin) for place in places]
+    found = [
+        Variable(name, value, ansible_origin(value), command_line=True)
+        for name, value in given.items()
+        if isinstance(name, str)
+    ]
+    stack = {*groups.get(STACK, ())}
+    mine = {name for name, hosts in groups.items() if not stack.isdisjoint(hosts)} | {"all"}
+    reached = {"group": mine, "host": stack}
+    found += [
+        Variable(place.variable, place.value, place.origin)
+        for place in places
+        if place.name in reached[place.kind]
+    ]
     return [variable for variable in found if not variable.name.startswith("llm_")]
 
 
-def declared(roles: Path, role: str) -> frozenset[str]:
-    """Return the variables that a role of the directory `roles` takes; none if it is not there."""
-    specification = roles / role / "meta/argument_specs.yml"
-    if not specification.is_file():
-        return frozenset()
-    content = yaml.safe_load(specification.read_bytes())
-    return frozenset(content["argument_specs"]["main"].get("options", {}))
+def declared(roles: Path, names: Iterable[str]) -> dict[str, bool]:
+    """Return the variables that roles of the directory `roles` take, and whether a value of the
+    inventory would replace the role's default. Only roles that one of `names` could be for are
+    read; none if they are not there.
+    """
+    there = [path.name for path in roles.iterdir()] if roles.is_dir() else []
+    given = {*names}
+    wanted = [role for role in there if any(name.startswith(f"{role}_") for name in given)]
+    found: dict[str, bool] = {}
+    for role in sorted(wanted):
+        specification, defaults = (
+            _yaml(roles / role / file) for file in ("meta/argument_specs.yml", "defaults/main.yml")
+        )
+        taken = specification.get("argument_specs", {}).get("main", {}).get("options", {})
+        # Playbooks always give a role its plan.
+        found |= {name: name in defaults and name != f"{role}_plan" for name in taken}
+    return found
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    return (yaml.safe_load(file.read_bytes()) if file.is_file() else None) or {}
 
 
 def ineffective(
@@ -136,7 +166,11 @@ def _places(hostvars: Any) -> Iterator[Place]:
             for name, file in _files(
                 loader, os.path.join(base, f"{kind}_vars"), known, complete and base in bases
             ):
-                content = loader.load_from_file(file, unsafe=True, trusted_as_template=True)
+                try:
+                    content = loader.load_from_file(file, unsafe=True, trusted_as_template=True)
+                except Exception:
+                    # Ansible reads the files of hosts it needs, and has told of those by now.
+                    continue
                 yield from _of(
                     content,
                     kind,
@@ -181,6 +215,8 @@ def _of(
     content: object, kind: str, name: str, file: Origin | None = None, *, shipped: bool = False
 ) -> Iterator[Place]:
     for variable, value in content.items() if isinstance(content, Mapping) else ():
+        if not isinstance(variable, str):
+            continue
         origin = ansible_origin(variable) or ansible_origin(value) or file
         yield Place(
             variable,

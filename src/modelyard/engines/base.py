@@ -173,8 +173,6 @@ class Engine:
     ready_timeout_s: int = 600
     """Seconds a process may take until it is ready, unless the provider says otherwise. Large
     models take minutes to load from a disk."""
-    former: Mapping[str, str] = field(default_factory=dict)
-    """What keys of its entry in `llm_versions` were called when they were variables of its role."""
     locked: bool = False
     """The role installs Python packages, from locks in its files/locks."""
     per_provider: bool = False

@@ -19,6 +19,7 @@ from modelyard.kinds import (
     Strict,
     Version,
     WebOrigin,
+    WholeSeconds,
     refused_below,
     unit,
 )
@@ -58,7 +59,7 @@ class OllamaSettings(Strict):
     """Delete models on the host that the catalogue does not name."""
     pull_attempts: Positive = Field(5, examples=[10], json_schema_extra=unit("attempts"))
     """A pull fails after this many consecutive attempts without data."""
-    pull_stall_s: Positive = Field(120, examples=[600], json_schema_extra=unit("seconds"))
+    pull_stall_s: WholeSeconds = Field(120, examples=[600], json_schema_extra=unit("seconds"))
     """An attempt ends after this long without data."""
 
 

@@ -95,7 +95,6 @@ ENGINE = Vllm(
     settings_example={"cpu_kv_cache_gib": 8},
     # Large models take many minutes: to read, to compile and to measure.
     ready_timeout_s=1800,
-    former={"build": "backend"},
     locked=True,
     takes="directory",
     keys=frozenset({"port", "quantization", "adapter_of"}),
