@@ -44,6 +44,13 @@ EDITS = [
     ("unknown mode", "- name: small", "- name: small\n        mode: chatt", "unknown-value", 8, 'did you mean "chat"?'),
     ("text for a number", "port: 4000", 'port: "4000"', "invalid-value", 24, "without quotes"),
     ("number for text", '"1.106.2"', "1.106", "invalid-value", 26, "put it in quotes"),
+    ("key of the time-outs", "port: 4000", "ready_s: 5", "unknown-key", 24, 'did you mean "timeouts.ready_s"?'),
+    ("key of the limits", "port: 4000", "timeouts: {body_s: 3}", "unknown-key", 24, 'did you mean "limits.body_s"?'),
+    ("former name of a key", "llama_cpp:\n    version:", "vllm: {version: 0.32.0, build: cpu}\n  llama_cpp:\n    version:", "unknown-key", 27, 'did you mean "backend"?'),
+    ("endless time-out", "port: 4000", "timeouts: {door_s: 86401}", "invalid-value", 24, "less than or equal to 86400"),
+    ("endless header", "port: 4000", "timeouts: {header_s: 3000000}", "invalid-value", 24, "less than or equal to 86400"),
+    ("endless drain", "port: 4000", "timeouts: {drain_s: 99999999999}", "invalid-value", 24, "less than or equal to 86400"),
+    ("endless body", "port: 4000", "limits: {body_s: 86401}", "invalid-value", 24, "less than or equal to 86400"),
     ("number too large", "port: 4000", "port: 70000", "invalid-value", 24, "65535"),
     ("address twice", "port: 4000", "listen: [127.0.0.1, 127.0.0.1]", "invalid-value", 24, "duplicate address"),
     ("address beside all", "port: 4000", "listen: [0.0.0.0, 127.0.0.1]", "invalid-value", 24, "mean all addresses"),
@@ -593,7 +600,7 @@ def stray(text: str, *, command_line: bool = False, catalogue: str = CATALOGUE) 
     [
         (
             "vllm_build: cpu",
-            "it is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}",
+            "it is in the catalogue: llm_overrides: {versions: {vllm: {backend: cpu}}}, for all hosts; auto chooses for each host",
         ),
         (
             "vllm_bulid: cpu",
@@ -610,7 +617,7 @@ def stray(text: str, *, command_line: bool = False, catalogue: str = CATALOGUE) 
         ("llama_cpp_ready_timeout_s: soon", "{providers: {local: {ready_timeout_s: ...}}}"),
         (
             "llama_cpp_python_backend: cpu",
-            "llm_overrides: {versions: {llama_cpp_python: {backend: cpu}}}",
+            "llm_overrides: {versions: {llama_cpp_python: {backend: cpu}}}, for all hosts; auto chooses for each host",
         ),
         ("llama_cpp_cuda_toolkit: auto", "{versions: {llama_cpp: {cuda_toolkit: auto}}}"),
         ("ollama_pull_attempts: 3", "the provider's {ollama: {pull_attempts: 3}}"),

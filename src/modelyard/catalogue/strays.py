@@ -286,6 +286,8 @@ def _former(variable: Variable, tree: Mapping[str, Any]) -> str:
     if not meant_name or name.startswith(f"{meant_name}_"):
         return ""
     hint = f"it is in the catalogue: {_instead(FORMER[meant_name], variable.value, tree)}"
+    if FORMER[meant_name][-1] == "backend":
+        hint += ", for all hosts; auto chooses for each host"
     if meant_name == name:
         return hint
     return f'did you mean "{meant_name}"? {hint[0].upper()}{hint[1:]}'

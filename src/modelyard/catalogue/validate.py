@@ -13,6 +13,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from modelyard.catalogue.former import FORMER
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
 from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line, variable_path
@@ -234,14 +235,28 @@ def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) ->
 
 def _unknown_key(place: Path, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
     known = _keys_at(root, place[:-1])
+    hint = _elsewhere(root, place) or did_you_mean(str(place[-1]), known)
     return Diagnostic(
         "unknown-key",
         "error",
         f'unknown key "{place[-1]}"',
         variable_path(place),
         source.origin(place, key=True),
-        did_you_mean(str(place[-1]), known) or f"the keys here are {', '.join(known)}",
+        hint or f"the keys here are {', '.join(known)}",
     )
+
+
+def _elsewhere(root: type[BaseModel], place: Path) -> str:
+    """Return the hint for a key that is in another part of its section, or had another name as the
+    variable of a role; else an empty string.
+    """
+    former = FORMER.get(f"{place[-2]}_{place[-1]}", ()) if len(place) == 3 else ()
+    if former and former[:-1] == place[:-1]:
+        return f'did you mean "{former[-1]}"?'
+    if len(place) < 2 or not (section := _keys_at(root, place[:1])):
+        return ""
+    parts = [key for key in section if place[-1] in _keys_at(root, (place[0], key))]
+    return f'did you mean "{parts[0]}.{place[-1]}"?' if len(parts) == 1 else ""
 
 
 def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
