@@ -773,6 +773,14 @@ def test_the_hint_of_a_former_variable_names_all_providers_that_have_it() -> Non
     assert hint.endswith("the provider's (local, more) {ready_timeout_s: 9}")
 
 
+@pytest.mark.parametrize("wrong", ["5", "[a]", "null", "{local: [1]}"])
+def test_a_stray_variable_beside_a_section_that_is_wrong(wrong: str) -> None:
+    text = "ollama_pull_attempts: 3\nclients: {a: {secret: b}}\nproviders: {local: null}\n"
+    catalogue = f"llm_providers: {wrong}\nllm_clients: {wrong}\n"
+    hints = [one.hint for one in stray(text, catalogue=catalogue).errors]
+    assert "it is in the catalogue: the provider's {ollama: {pull_attempts: 3}}" in hints
+
+
 def test_all_places_of_a_stray_variable_are_told() -> None:
     places = [
         Variable("vllm_build", "cpu", Origin(file, 3)) for file in ("a.yml", "b.yml", "a.yml")

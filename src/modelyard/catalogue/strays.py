@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -82,18 +83,27 @@ class Names:
 
     def near(self, name: str) -> str:
         """Return the name most like `name`; an empty string if none is like it."""
-        ends = (name[:3], f"*{name[-3:]}")
+        letters = {*name}
         candidates = {
             one
-            for end in ends
+            for end in (name[:3], f"*{name[-3:]}")
             for one in self._by_end.get(end, ())
-            if 2 * min(len(one), len(name)) >= self._least * (len(one) + len(name))
+            if self._could_be(name, letters, one)
         }
-        return _nearest(name, candidates, self._least)
+        return _nearest(name, candidates, self._least) if candidates else ""
+
+    def _could_be(self, name: str, letters: set[str], candidate: str) -> bool:
+        """Return whether the ratio may be reached: no more characters differ than it allows."""
+        common = self._least * (len(name) + len(candidate)) / 2
+        return (
+            len(letters.difference(candidate)) <= len(name) - common
+            and len({*candidate}.difference(letters)) <= len(candidate) - common
+        )
 
 
 SECTION_NAMES = Names((*SECTIONS, OVERRIDES), 0.85)
 SETTING_NAMES = Names(SETTINGS)
+OVERRIDES_NAME = Names([OVERRIDES])
 
 
 def check_strays(
@@ -172,11 +182,20 @@ def _misspelt(name: str, known: Sequence[str]) -> str:
     for part in _parts(folded):
         # `lm_overrides`, `ml_overrides`, `llmoverrides_site`; `vlm_address` is something else.
         prefixed = re.fullmatch(r"(?=l+m|m+l)[lm]{2,4}(.+)", part)
-        if prefixed and _ratio(OVERRIDES, prefixed[1]) >= LIKE:
+        if prefixed and OVERRIDES_NAME.near(prefixed[1]):
             return 'did you mean "llm_overrides"?'
+    if set(folded[:3]) != set("lm"):
+        return ""
+    squashed, names = _squashed(tuple(known))
+    near = names.near(re.sub(r"[^a-z]", "", folded))
+    return f'did you mean "{squashed[near]}"?' if near else ""
+
+
+@lru_cache(maxsize=1)
+def _squashed(known: tuple[str, ...]) -> tuple[dict[str, str], Names]:
+    """Return names by their letters alone, and those letters to search."""
     squashed = {re.sub(r"[^a-z]", "", one): one for one in known}
-    near = _nearest(re.sub(r"[^a-z]", "", folded), squashed, LIKE)
-    return f'did you mean "{squashed[near]}"?' if near and set(folded[:3]) == set("lm") else ""
+    return squashed, Names(squashed)
 
 
 def _parts(name: str) -> Iterator[str]:
@@ -229,7 +248,7 @@ def _fit(section: str, value: Any, tree: Mapping[str, Any]) -> Severity | None:
     entries = [one for one in value.values() if isinstance(one, Mapping)]
     total = sum(map(len, entries)) if section in BY_NAME else len(value)
     if section in BY_NAME:
-        there = [name for name in value if name in (tree.get(section) or {})]
+        there = [name for name in value if name in _entries(section, tree)]
         if any(value[name] is None for name in there):  # It would be removed.
             return "warning"
         total += len(there)
@@ -246,8 +265,14 @@ def _ours(section: str, value: Any, tree: Mapping[str, Any]) -> list[Any]:
     if section not in BY_NAME:
         return [key for key in value if key in known]
     entries = [one for one in value.values() if isinstance(one, Mapping)]
-    names = [name for name in value if name in (tree.get(section) or {})]
+    names = [name for name in value if name in _entries(section, tree)]
     return [*(key for entry in entries for key in entry if key in known), *names]
+
+
+def _entries(section: str, tree: Mapping[str, Any]) -> Mapping[Any, Any]:
+    """Return a section of the catalogue; empty if it is wrong itself."""
+    entries = tree.get(section)
+    return entries if isinstance(entries, Mapping) else {}
 
 
 def _is_distinctive(section: str, value: Mapping[Any, Any], mine: Sequence[Any]) -> bool:
@@ -308,7 +333,7 @@ def _instead(path: Path, value: object, tree: Mapping[str, Any]) -> str:
 def _providers_of(role: str, tree: Mapping[str, Any]) -> list[str]:
     """Return the names of the providers whose engine a role deploys."""
     found = []
-    for name, entry in (tree.get("providers") or {}).items():
+    for name, entry in _entries("providers", tree).items():
         if isinstance(entry, Mapping) and isinstance(kind := entry.get("type"), str):
             flavour = entry.get("flavour")
             engine = engine_of(kind, flavour if isinstance(flavour, str) else None)
