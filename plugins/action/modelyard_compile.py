@@ -18,7 +18,7 @@ from modelyard.catalogue.overrides import SWITCHED
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.origins import ansible_origin
-from modelyard.controller.places import declared, ineffective, others, places_of
+from modelyard.controller.places import declared, ineffective, others, places_of, unread
 from modelyard.controller.secrets import find
 from modelyard.engines import ENGINES
 from modelyard.names import SHORTEST_CLIENT_KEY, STACK
@@ -183,6 +183,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         short=frozenset(short),
         others=strange,
         role_variables=declared(ROLES, (one.name for one in strange)),
+        unread=unread(hostvars, groups),
     )
 
 

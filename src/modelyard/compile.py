@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.catalogue.hosts import Gpu, HostVariables
-from modelyard.catalogue.ineffective import check_effect
+from modelyard.catalogue.ineffective import check_effect, check_files
 from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
@@ -86,6 +86,7 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         return out
     check_variables(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
+    out.diagnostics += check_files(inventory.unread)
     first = inventory.hosts[stack[0]].variables
     catalogue = {
         name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first

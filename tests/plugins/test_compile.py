@@ -198,6 +198,18 @@ def test_variables_that_are_not_for_the_stack(ansible: Run, stack: Path, variabl
     assert "unknown-variable" not in done.stdout
 
 
+def test_a_file_of_variables_that_is_not_read(ansible: Run, stack: Path, variables: Write) -> None:
+    path = variables("---\nllm_overrides: {}\n")
+    for name in ("llm.yml.txt", "more.ymal", "README.txt", "old.yml.bak"):
+        (path.parent / name).write_text("llm_overrides: {gateway: {port: 1}}\n", encoding="utf-8")
+    (path.parents[1] / "other.yml.txt").write_text("", encoding="utf-8")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("Ansible does not read this file") == 2
+    assert f"{path}.txt: warning[variable-without-effect]" in done.stdout
+    assert "more.ymal: warning[variable-without-effect]" in done.stdout
+
+
 def test_secrets_count_from_everywhere(ansible: Run, stack: Path, variables: Write) -> None:
     left_out = "secret OLLAMA_CLOUD_API_KEY is not defined"
     assert left_out in ansible("ansible-playbook", "-i", stack, VALIDATE).stdout

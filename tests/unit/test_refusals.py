@@ -733,6 +733,7 @@ def test_the_command_line_replaces_what_a_role_is_given(name: str) -> None:
         "haproxy_enabled: true",
         "litellm_enabled: true",
         "service_name: crm",
+        "service_package: crm",
         "service_file: crm",
         "engine_model: V8",
         "ollama_models: [a]",

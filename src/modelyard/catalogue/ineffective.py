@@ -70,6 +70,20 @@ def check_effect(
     return found
 
 
+def check_files(unread: Iterable[Origin]) -> list[Diagnostic]:
+    """One warning per file of variables that Ansible does not read because of its name."""
+    return [
+        Diagnostic(
+            "variable-without-effect",
+            "warning",
+            "Ansible does not read this file",
+            origin=origin,
+            hint="it reads files that end in .yml, .yaml or .json: rename it, or remove it",
+        )
+        for origin in unread
+    ]
+
+
 def _instead(variable: str) -> str:
     section = variable.removeprefix("llm_")
     if section in SECTIONS:

@@ -48,8 +48,9 @@ class Inventory:
     by role the versions whose packages can be checked (a role that is missing: not known). `others`
     are the variables that the inventory and the command line set beside `llm_*`, `role_variables`
     those that roles take (that could be meant by one of `others`), and whether the inventory's
-    value would replace a default. `away` are providers
-    that get no requests for now, as if none of their models ran.
+    value would replace a default. `unread` are files of variables that Ansible does not read
+    because of their names. `away` are providers that get no requests for now, as if none of their
+    models ran.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -62,6 +63,7 @@ class Inventory:
     others: Sequence[Variable] = ()
     role_variables: Mapping[str, bool] = field(default_factory=dict)
     short: frozenset[str] = frozenset()
+    unread: Sequence[Origin] = ()
 
 
 @dataclass(slots=True)

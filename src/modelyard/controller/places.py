@@ -12,6 +12,7 @@ different one day, nothing is found, and the compiler goes on without this check
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,14 @@ from modelyard.names import STACK
 
 EXTENSIONS = (".yml", ".yaml", ".json")
 """Of the files that Ansible reads in group_vars and host_vars."""
+
+
+UNREAD = re.compile(r"\.(ya?ml|json)\.txt|\.(ymal|yalm|ylm|yam)")
+"""How a file of variables ends that an editor or a slip of the hand has given another name. A copy
+(`.bak`, `~`) is meant to be left out."""
+
+ALWAYS_GIVEN = ("exporter_instances", "service_departing", "service_package", "service_program")
+"""Arguments that our playbooks and roles never leave to a default, beside the plans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +71,7 @@ def others(
         for name, value in given.items()
         if isinstance(name, str)
     ]
-    stack = {*groups.get(STACK, ())}
-    mine = {name for name, hosts in groups.items() if not stack.isdisjoint(hosts)} | {"all"}
-    reached = {"group": mine, "host": stack}
+    reached = _reached(groups)
     found += [
         Variable(place.variable, place.value, place.origin)
         for place in places
@@ -73,22 +80,52 @@ def others(
     return [variable for variable in found if not variable.name.startswith("llm_")]
 
 
+def _reached(groups: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Return the groups and hosts whose variables apply to a host of the stack."""
+    stack = {*groups.get(STACK, ())}
+    mine = {name for name, hosts in groups.items() if not stack.isdisjoint(hosts)} | {"all"}
+    return {"group": mine, "host": stack}
+
+
+def unread(hostvars: Any, groups: Mapping[str, Sequence[str]]) -> list[Origin]:
+    """Return the files of variables for hosts of the stack that Ansible does not read because of
+    their names, such as `llm.yml.txt`.
+    """
+    found = []
+    for source in _sources(getattr(hostvars, "_inventory", None)):
+        base = source if os.path.isdir(source) else os.path.dirname(source)
+        for kind, names in _reached(groups).items():
+            directory = Path(base, f"{kind}_vars")
+            files = [*directory.glob("*.*"), *directory.glob("*/*.*")]
+            found += [
+                Origin(shorten(str(file)))
+                for file in sorted(files)
+                if UNREAD.fullmatch("".join(file.suffixes[-2:])) or UNREAD.fullmatch(file.suffix)
+                if {file.parent.name, file.name.partition(".")[0]} & names
+            ]
+    return list(dict.fromkeys(found))
+
+
+def _sources(inventory: Any) -> list[str]:
+    return [source for source in getattr(inventory, "_sources", ()) if os.path.exists(source)]
+
+
 def declared(roles: Path, names: Iterable[str]) -> dict[str, bool]:
     """Return the variables that roles of the directory `roles` take, and whether a value of the
     inventory would replace the role's default. Only roles that one of `names` could be for are
     read; none if they are not there.
     """
     there = [path.name for path in roles.iterdir()] if roles.is_dir() else []
-    given = {*names}
-    wanted = [role for role in there if any(name.startswith(f"{role}_") for name in given)]
+    asked = {*names}
+    wanted = [role for role in there if any(name.startswith(f"{role}_") for name in asked)]
     found: dict[str, bool] = {}
     for role in sorted(wanted):
         specification, defaults = (
             _yaml(roles / role / file) for file in ("meta/argument_specs.yml", "defaults/main.yml")
         )
         taken = specification.get("argument_specs", {}).get("main", {}).get("options", {})
-        # Playbooks always give a role its plan.
-        found |= {name: name in defaults and name != f"{role}_plan" for name in taken}
+        given_anyway = (*ALWAYS_GIVEN, f"{role}_plan")
+        found |= {name: name in defaults and name not in given_anyway for name in taken}
     return found
 
 
@@ -155,7 +192,7 @@ def _places(hostvars: Any) -> Iterator[Place]:
     for host in inventory.hosts.values():
         yield from _of(host.vars, "host", host.name)
     playbooks = os.path.realpath(loader.get_basedir())
-    sources = [source for source in getattr(inventory, "_sources", ()) if os.path.exists(source)]
+    sources = _sources(inventory)
     bases = [
         os.path.realpath(source if os.path.isdir(source) else os.path.dirname(source))
         for source in sources
