@@ -128,7 +128,7 @@ def test_key_of_the_user_with_which_an_engine_does_not_come_up(one: Any, door: s
     refused = rotate(secret, *new, *broken)
     assert refused.returncode != 0
     assert (
-        f"yours to put back: say it under {secret} again, remove {secret}_FORMER, and run site.yml."
+        f"yours to put back: define it as {secret} again, remove {secret}_FORMER, and run site.yml."
         in said(refused)
     )
     assert (

@@ -224,7 +224,7 @@ def test_the_checksum_that_was_published_is_recorded(host: Any) -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"archive_sha256": "0" * 64}, f"pinned is {'0' * 64}; either the file was changed"),
+        ({"archive_sha256": "0" * 64}, f"pinned {'0' * 64}; the file changed"),
         pytest.param(
             {"version": "0.17.0"},
             "Ollama 0.17.0 has known vulnerabilities: set llm_versions.ollama.version to 0.17.1 or"
