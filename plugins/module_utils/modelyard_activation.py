@@ -12,11 +12,13 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from typing import Any, Callable
+from urllib.parse import urlsplit
 
 from ansible.module_utils.modelyard_checks import run_checks, table
 from ansible.module_utils.modelyard_host import ServiceError, link_atomically, run
 from ansible.module_utils.modelyard_running import differences, running_release, slot_unit
 from ansible.module_utils.modelyard_services import CREDENTIALS, Release, Service
+from ansible.module_utils.modelyard_sockets import clashes, holders, listeners, normalise
 from ansible.module_utils.modelyard_units import unit_state
 
 POLL_S = 0.25
@@ -141,7 +143,8 @@ class Activation(ABC):
             up = not gave_up and running_release(unit, release) == release.id
             results = run_checks(checks, release.generations) if up else []
             failed = [result for result in results if result["status"] == "failed"]
-            if results and not failed:
+            taken = held_by_others(unit, checks) if results and not failed else []
+            if results and not failed and not taken:
                 self.checks = results
                 self.note(f"{unit} is ready, {len(results)} checks passed")
                 self._watch(unit, release)
@@ -175,7 +178,7 @@ class Activation(ABC):
                 reason = "it was not ready in time"
                 if gave_up or final:
                     reason = "it keeps exiting" if gave_up else "it is running, but not as planned"
-                raise ServiceError("\n".join([f"{unit}: {reason}.", *seen]))
+                raise ServiceError("\n".join([f"{unit}: {reason}.", *seen, *taken]))
             time.sleep(POLL_S)
 
     def _watch(self, unit: str, release: Release) -> None:
@@ -201,6 +204,38 @@ class Activation(ABC):
         same = [check for check in former.checks(live) if check["name"] in names]
         results = run_checks(same, former.generations)
         return bool(results) and all(result["status"] == "failed" for result in results)
+
+
+def held_by_others(unit: str, checks: list[dict[str, Any]]) -> list[str]:
+    """Say on which addresses of its checks something else than a unit answers.
+
+    A program that cannot bind its port counts as running until it exits, and whatever holds the
+    port may pass the checks meanwhile.
+    """
+    places = {place for check in checks if (place := _place(check)) is not None}
+    sockets = [
+        (place, one)
+        for one in listeners()
+        for place in places
+        if place[1] == one.port and clashes(place[0], one)
+    ]
+    owners = holders({one.inode for _, one in sockets})
+    found = []
+    for place in sorted(places):
+        units = [owners[one.inode] for at, one in sockets if at == place and one.inode in owners]
+        if units and all(owner.unit != unit for owner in units):
+            found.append(f"{place[0]}, port {place[1]}, is held by {units[0]}")
+    return found
+
+
+def _place(check: dict[str, Any]) -> tuple[str, int] | None:
+    """Return the address and port that a check asks; None if it asks no numeric address."""
+    url = urlsplit(check.get("url") or "")
+    host, port = (url.hostname, url.port) if url.netloc else (check.get("host"), check.get("port"))
+    try:
+        return normalise(str(host)), int(port or 0)
+    except ValueError:
+        return None
 
 
 def reset_failures(*units: str) -> None:

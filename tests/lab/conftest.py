@@ -94,8 +94,12 @@ class Machine:
                 ):
                     processes.append((process / "cmdline").read_bytes())
         records = Path(f"/proc/{self.holder.pid}/root/run/modelyard-lab")
+        mounts = Path(f"/proc/{self.holder.pid}/mounts").read_text().splitlines()
         return {
-            "mounts": Path(f"/proc/{self.holder.pid}/mounts").read_text(),
+            # Those of other labs come and go beside this test.
+            "mounts": [
+                line for line in mounts if "/lab/run/" not in line or str(self.cache) in line
+            ],
             "processes": sorted(processes),
             "links": sorted(
                 line.split()[0] for line in self.run("ip", "-br", "link").stdout.splitlines()

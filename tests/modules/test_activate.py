@@ -25,6 +25,7 @@ from ansible.module_utils import modelyard_supervision as supervision
 from ansible.module_utils import modelyard_units as units
 from ansible.module_utils.modelyard_host import ServiceError
 from ansible.module_utils.modelyard_services import Release, Service
+from ansible.module_utils.modelyard_sockets import Holder, Listener
 
 
 def replace_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
@@ -176,6 +177,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     ):
         replace_everywhere(monkeypatch, name, value)
     monkeypatch.setattr(activation, "run_checks", host.checks)
+    monkeypatch.setattr(activation, "listeners", list)
     monkeypatch.setattr(in_place, "answers", host.answers)
     monkeypatch.setattr(activation, "run", lambda _: subprocess.CompletedProcess([], 0, "", ""))
     host.stage("llama-cpp@old", 8080)
@@ -424,6 +426,34 @@ def test_a_new_program_is_watched(
     assert report.get("failed", False) == crashes
     assert ("s after it was ready" in report.get("msg", "")) == crashes
     assert list(host.active.values()) == [former if crashes else new]
+
+
+@pytest.mark.parametrize(
+    ("address", "unit", "good"),
+    [
+        ("127.0.0.1", "modelyard-llama-cpp@old.service", True),
+        ("0.0.0.0", "modelyard-llama-cpp@old.service", True),
+        ("127.0.0.1", "modelyard-exporter@blackbox.service", False),
+        ("::", "", False),
+        ("192.0.2.1", "modelyard-exporter@blackbox.service", True),
+    ],
+)
+def test_an_answer_of_another_process_does_not_count(
+    host: Host, monkeypatch: pytest.MonkeyPatch, address: str, unit: str, good: bool
+) -> None:
+    """A program that cannot bind its port is active until it exits; its checks may pass."""
+    former = next(iter(host.active.values()))
+    new = host.stage("llama-cpp@old", 8081)
+    sockets = [Listener(address, 8081, "1"), Listener(address, 8080, "2")]
+    monkeypatch.setattr(activation, "listeners", lambda: sockets)
+    ours = "modelyard-llama-cpp@old.service"
+    owners = {"1": Holder(unit, "other", 7), "2": Holder(ours, "llama-server", 8)}
+    monkeypatch.setattr(activation, "holders", lambda inodes: {i: owners[i] for i in inodes})
+    monkeypatch.setattr(activation, "POLL_S", 0.001)
+    report = host.activate("llama-cpp@old")
+    assert report.get("failed", False) is not good
+    assert ("127.0.0.1, port 8081, is held by" in report.get("msg", "")) is not good
+    assert list(host.active.values()) == [new if good else former]
 
 
 def test_the_supervisor_outlives_its_worker(
