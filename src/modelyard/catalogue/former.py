@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from modelyard.catalogue.sourcemap import Path
+from modelyard.engines import ENGINES
 
 SETTINGS: Mapping[str, Path] = {
     "haproxy_header_timeout_s": ("gateway", "timeouts", "header_s"),
@@ -15,29 +16,11 @@ SETTINGS: Mapping[str, Path] = {
     "litellm_drain_timeout_s": ("gateway", "timeouts", "drain_s"),
     "litellm_index_url": ("versions", "litellm", "index_url"),
     "litellm_ready_timeout_s": ("gateway", "timeouts", "ready_s"),
-    "llama_cpp_backend": ("versions", "llama_cpp", "backend"),
-    "llama_cpp_cuda_architectures": ("versions", "llama_cpp", "cuda_architectures"),
-    "llama_cpp_cuda_toolkit": ("versions", "llama_cpp", "cuda_toolkit"),
-    "llama_cpp_index_url": ("versions", "llama_cpp", "index_url"),
-    "llama_cpp_model_margin_mib": ("providers", "llama_cpp", "model_margin_mib"),
-    "llama_cpp_ready_timeout_s": ("providers", "llama_cpp", "ready_timeout_s"),
-    "llama_cpp_python_backend": ("versions", "llama_cpp_python", "backend"),
-    "llama_cpp_python_cmake_options": ("versions", "llama_cpp_python", "cmake_options"),
-    "llama_cpp_python_cuda_architectures": ("versions", "llama_cpp_python", "cuda_architectures"),
-    "llama_cpp_python_cuda_toolkit": ("versions", "llama_cpp_python", "cuda_toolkit"),
-    "llama_cpp_python_index_url": ("versions", "llama_cpp_python", "index_url"),
-    "llama_cpp_python_model_margin_mib": ("providers", "llama_cpp_python", "model_margin_mib"),
-    "llama_cpp_python_ready_timeout_s": ("providers", "llama_cpp_python", "ready_timeout_s"),
-    "llama_cpp_python_source": ("versions", "llama_cpp_python", "source"),
-    "ollama_model_margin_mib": ("providers", "ollama", "model_margin_mib"),
-    "ollama_pull_attempts": ("providers", "ollama", "ollama", "pull_attempts"),
-    "ollama_pull_stall_s": ("providers", "ollama", "ollama", "pull_stall_s"),
-    "ollama_ready_timeout_s": ("providers", "ollama", "ready_timeout_s"),
-    "vllm_build": ("versions", "vllm", "backend"),
-    "vllm_cpu_kv_cache_gib": ("providers", "vllm", "vllm", "cpu_kv_cache_gib"),
-    "vllm_index_url": ("versions", "vllm", "index_url"),
-    "vllm_model_margin_mib": ("providers", "vllm", "model_margin_mib"),
-    "vllm_ready_timeout_s": ("providers", "vllm", "ready_timeout_s"),
+    **{
+        f"{engine.role}_{name}": (section, engine.role, *keys)
+        for engine in ENGINES
+        for name, (section, *keys) in engine.former.items()
+    },
 }
 """What only these variables could set. The second word of a provider's path is the role."""
 

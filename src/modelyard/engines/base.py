@@ -47,6 +47,12 @@ PLACEHOLDERS = (MODEL, ADAPTERS, GPU, KEY_FILE)
 
 Option = str | int | float | bool
 
+FORMER_OF_ALL: Mapping[str, tuple[str, ...]] = {
+    "model_margin_mib": ("providers", "model_margin_mib"),
+    "ready_timeout_s": ("providers", "ready_timeout_s"),
+}
+"""Former variables that the role of each engine had."""
+
 
 Backend = Literal["auto", "cuda", "cpu"]
 
@@ -170,6 +176,9 @@ class Engine:
     settings: type[Strict] | None = None
     """A section of the provider for it, whose key is the type."""
     settings_example: Mapping[str, Any] = field(default_factory=dict)
+    former: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Former variables of its role, by what follows `ROLE_`: the key that replaces each, below its
+    entry in `llm_versions` ("versions", ...) or below a provider ("providers", ...)."""
     ready_timeout_s: int = 600
     """Seconds a process may take until it is ready, unless the provider says otherwise. Large
     models take minutes to load from a disk."""

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from modelyard.engines.base import (
+    FORMER_OF_ALL,
     KEY_FILE,
     MODEL,
     OPTIONS,
@@ -59,6 +60,16 @@ class LlamaCppVersion(LlamaCppBuild):
     """What it is built from."""
 
 
+FORMER = {
+    **FORMER_OF_ALL,
+    **{
+        key: ("versions", key)
+        for key in ("backend", "cuda_architectures", "cuda_toolkit", "index_url")
+    },
+}
+"""Former variables of either role."""
+
+
 def layers_given(process: Process) -> bool:
     """Return whether the user said how many layers are on GPUs."""
     return any(process.options.get(name, False) is not False for name in LAYERS)
@@ -100,6 +111,7 @@ ENGINE = LlamaCpp(
         "version": "0.3.36",
         "source": {"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE},
     },
+    former=FORMER,
     keys=frozenset({"port"}),
     health="/health",
     metrics=Metrics(keyed=True),

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Probe, Process
-from modelyard.engines.llama_cpp import SIGHT, LlamaCppBuild, gpu_check
+from modelyard.engines.llama_cpp import FORMER, SIGHT, LlamaCppBuild, gpu_check
 from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version
 
 
@@ -59,6 +59,11 @@ ENGINE = LlamaCppPython(
     role="llama_cpp_python",
     version=LlamaCppPythonVersion,
     version_example={"version": "0.3.36"},
+    former={
+        **FORMER,
+        "cmake_options": ("versions", "cmake_options"),
+        "source": ("versions", "source"),
+    },
     locked=True,
     keys=frozenset({"port"}),
     probe=Probe("/v1/models", "http_401_is_up"),

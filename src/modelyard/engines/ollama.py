@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from modelyard.engines.base import Engine, Foreign, Probe, Process
+from modelyard.engines.base import FORMER_OF_ALL, Engine, Foreign, Probe, Process
 from modelyard.kinds import (
     SHA256_EXAMPLE,
     AbsolutePath,
@@ -173,6 +173,11 @@ ENGINE = Ollama(
     },
     settings=OllamaSettings,
     settings_example={"keep_alive": "24h"},
+    former={
+        **FORMER_OF_ALL,
+        "pull_attempts": ("providers", "ollama", "pull_attempts"),
+        "pull_stall_s": ("providers", "ollama", "pull_stall_s"),
+    },
     # It loads no model.
     ready_timeout_s=60,
     per_provider=True,

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from modelyard.engines.base import (
     ADAPTERS,
+    FORMER_OF_ALL,
     MODEL,
     OPTIONS,
     Accelerated,
@@ -93,6 +94,12 @@ ENGINE = Vllm(
     version_example={"version": "0.32.0"},
     settings=VllmSettings,
     settings_example={"cpu_kv_cache_gib": 8},
+    former={
+        **FORMER_OF_ALL,
+        "build": ("versions", "backend"),
+        "cpu_kv_cache_gib": ("providers", "vllm", "cpu_kv_cache_gib"),
+        "index_url": ("versions", "index_url"),
+    },
     # Large models take many minutes: to read, to compile and to measure.
     ready_timeout_s=1800,
     locked=True,
