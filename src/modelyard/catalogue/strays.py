@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -381,9 +381,8 @@ def _ratio(one: str, other: str) -> float:
 
 def _nearest(name: str, candidates: Iterable[str], least: float) -> str:
     """Return the candidate most like a name, if it is like it enough; else an empty string."""
-    ratio: Callable[[str], float] = lambda one: _ratio(one, name)  # noqa: E731
-    best = max(sorted(candidates), key=ratio, default="")
-    return best if best and ratio(best) >= least else ""
+    best = max(sorted(candidates), key=lambda one: _ratio(one, name), default="")
+    return best if best and _ratio(best, name) >= least else ""
 
 
 def like_the_stack(groups: Iterable[str]) -> str:
