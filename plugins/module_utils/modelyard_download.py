@@ -21,6 +21,15 @@ from typing import Any, Callable
 
 CHUNK_BYTES = 1 << 20
 PROGRESS_EVERY_S = 10.0
+NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    TimeoutError,
+    ConnectionError,
+)
+"""What a request raises that got no answer, or one that broke off. An answer with an error is an
+HTTPError, which is to be caught before."""
+
 TIMEOUT_S = 60.0
 
 
@@ -128,12 +137,7 @@ def opened(url: str, token: str | None = None, have: int = 0) -> Any:
         if error.code == 416 and have:
             raise
         raise refused(url, error) from error
-    except (
-        urllib.error.URLError,
-        http.client.HTTPException,
-        TimeoutError,
-        ConnectionError,
-    ) as error:
+    except NETWORK_ERRORS as error:
         raise broken(error) from error
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import http.client
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import urllib.request
 from typing import Any
 
 from ansible.module_utils.modelyard_download import (
+    NETWORK_ERRORS,
     TIMEOUT_S,
     Means,
     ModelError,
@@ -204,12 +204,7 @@ class Hub:
             if not 300 <= error.code < 400:
                 raise refused(self.url, error) from error
             headers = error.headers
-        except (
-            urllib.error.URLError,
-            http.client.HTTPException,
-            TimeoutError,
-            ConnectionError,
-        ) as error:
+        except NETWORK_ERRORS as error:
             raise broken(error) from error
         found = (headers.get("X-Linked-ETag") or "").removeprefix("W/").strip('"')
         if not re.fullmatch(r"[0-9a-f]{64}", found):
