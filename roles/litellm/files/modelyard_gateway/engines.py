@@ -326,7 +326,7 @@ async def is_last_left(failure: Failure) -> bool:
     """
     router = failure.router
     name = router.get_model_info(id=failure.deployment)["model_name"]
-    chain = next((entry[name] for entry in router.fallbacks or () if name in entry), [])
+    chain: list[str] = next((entry[name] for entry in router.fallbacks or () if name in entry), [])
     if not chain:
         return False
     others = {one for step in (name, *chain) for one in router.get_model_ids(step)}
