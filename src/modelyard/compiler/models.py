@@ -63,6 +63,13 @@ def check_model(
                     (*at, key),
                     "use other text",
                 )
+    _check_options(engine, model, at, error)
+    for mistake in engine.mistakes(model) if sound else ():
+        error(mistake.code, mistake.message, (*at, *mistake.key), mistake.hint, key=True)
+
+
+def _check_options(engine: Engine, model: Model, at: Path, error: Any) -> None:
+    """Refuse the options that the unit sets."""
     reserved = engine.reserved
     for option in model.options:
         if option in reserved:
