@@ -198,8 +198,12 @@ class Engine:
     port."""
     takes: Literal["file", "directory"] = "file"
     """What a model's `source` is."""
+    splits: bool = False
+    """It loads a file that is split, by the name of its first part."""
     pulls: bool = False
     """It can fetch a model by its name: then `source` may be missing."""
+    library: str | None = None
+    """The host of the web pages about the models that it fetches by name."""
     keys: frozenset[str] = frozenset()
     """Those of ENGINE_KEYS that mean something to it."""
     keyed: bool = True

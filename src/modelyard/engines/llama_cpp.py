@@ -272,6 +272,7 @@ ENGINE = LlamaCpp(
         "source": {"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE},
     },
     former=FORMER,
+    splits=True,
     keys=frozenset({"port"}),
     health="/health",
     metrics=Metrics(keyed=True),

@@ -65,6 +65,7 @@ ENGINE = LlamaCppPython(
         "source": ("versions", "source"),
     },
     locked=True,
+    splits=True,
     keys=frozenset({"port"}),
     probe=Probe("/v1/models", "http_401_is_up"),
     underscores=True,

@@ -185,6 +185,7 @@ ENGINE = Ollama(
     ready_timeout_s=60,
     per_provider=True,
     pulls=True,
+    library="ollama.com",
     keys=frozenset({"preload"}),
     keyed=False,
     health="/api/version",
