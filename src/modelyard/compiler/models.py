@@ -12,7 +12,7 @@ from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.sources import check_source
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.engines import ENGINES
-from modelyard.engines.base import PLACEHOLDERS
+from modelyard.engines.base import PLACEHOLDERS, Engine
 
 BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
 """Keys that a LoRA adapter shares with the model it belongs to."""
