@@ -6,6 +6,7 @@ agree.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -186,7 +187,9 @@ def show_path(path: Path) -> str:
     """Render `("llm_providers", "a", "models", 0)` as `llm_providers.a.models[0]`."""
     text = ""
     for part in path:
-        if isinstance(part, int):
+        if part is None or isinstance(part, bool):  # A key that YAML does not read as text.
+            text += f"[{json.dumps(part)}]"
+        elif isinstance(part, int):
             text += f"[{part}]"
         elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", str(part)):
             text += f".{part}" if text else part
