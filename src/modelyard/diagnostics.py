@@ -44,7 +44,6 @@ CODES: dict[str, str] = {
     "chain-empty": "a chain without steps that is not terminal",
     "chain-self": "a model is its own fallback",
     "chain-duplicate": "a chain has a duplicate entry",
-    "chain-cycle": "chains form a cycle",
     "chain-mode": "a chain mixes models of different modes",
     "chain-lost": "every step of a chain was left out",
     "chain-undeclared": "a model has no chain and is not terminal (warning)",
