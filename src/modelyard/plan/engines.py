@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from modelyard.catalogue.models import Model
 from modelyard.catalogue.providers import MODEL_MARGIN_MIB
 from modelyard.compiler.emit import is_never_cooled, last_steps
 from modelyard.compiler.listeners import instance_names
@@ -84,9 +85,13 @@ class EngineParts:
         """Return what preflight has to know of each model of a host. An adapter has no memory of
         its own.
         """
+        members = self.scope.by_host.get(host, [])
+        models: dict[str, list[Model]] = {}
+        for one in members:
+            models.setdefault(one.provider_name, []).append(one.model)
         return [
-            self.demand(one)
-            for one in self.scope.by_host.get(host, [])
+            self.demand(one, models[one.provider_name])
+            for one in members
             if one.model.adapter_of is None
         ]
 
@@ -116,9 +121,9 @@ class EngineParts:
                     )
         return found
 
-    def demand(self, deployment: Deployment) -> Demand:
+    def demand(self, deployment: Deployment, beside: Sequence[Model]) -> Demand:
         """Return what preflight has to know of a model to place it on the GPUs that the host really
-        has.
+        has. `beside` are the models of its provider there.
         """
         engine, model, settings = deployment.engine, deployment.model, deployment.provider.settings
         return Demand(
@@ -131,7 +136,7 @@ class EngineParts:
             source=model.planned_source,
             context_length=engine.context(model, settings),
             options=dict(model.options),
-            max_loaded=engine.at_once(settings),
+            max_loaded=engine.at_once(settings, beside),
             contexts=[list(entry) for entry in engine.contexts],
             unestimated=engine.unestimated(model),
         )
