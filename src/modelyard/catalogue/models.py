@@ -27,6 +27,7 @@ from modelyard.kinds import (
     Unique,
     UsDollars,
     distinct,
+    misfit,
     unit,
 )
 
@@ -79,13 +80,13 @@ class ModelSource(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if sum(place is not None for place in (self.path, self.url, self.repo)) != 1:
-            raise ValueError("a source needs exactly one of path, url and repo")
+            raise misfit("a source needs exactly one of path, url and repo", "path", "url", "repo")
         if self.url is not None and self.sha256 is None:
-            raise ValueError("a url needs sha256, the checksum of its file")
+            raise misfit("a url needs sha256, the checksum of its file", "url")
         if self.repo is not None and self.revision is None:
-            raise ValueError("a repo needs revision, the commit to fetch")
+            raise misfit("a repo needs revision, the commit to fetch", "repo")
         if self.repo is None and (self.revision is not None or self.file is not None):
-            raise ValueError("revision and file are only valid with repo")
+            raise misfit("revision and file are only valid with repo", "revision", "file")
         return self
 
 

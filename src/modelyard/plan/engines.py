@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from modelyard.catalogue.models import Model
 from modelyard.catalogue.providers import MODEL_MARGIN_MIB
@@ -89,8 +89,12 @@ class EngineParts:
         models: dict[str, list[Model]] = {}
         for one in members:
             models.setdefault(one.provider_name, []).append(one.model)
+        most = {
+            one.provider_name: one.engine.at_once(one.provider.settings, models[one.provider_name])
+            for one in {one.provider_name: one for one in members}.values()
+        }
         return [
-            self.demand(one, models[one.provider_name])
+            self.demand(one, most[one.provider_name])
             for one in members
             if one.model.adapter_of is None
         ]
@@ -121,9 +125,9 @@ class EngineParts:
                     )
         return found
 
-    def demand(self, deployment: Deployment, beside: Sequence[Model]) -> Demand:
+    def demand(self, deployment: Deployment, at_once: int | None) -> Demand:
         """Return what preflight has to know of a model to place it on the GPUs that the host really
-        has. `beside` are the models of its provider there.
+        has. Its process holds `at_once` models, all of them if that is None.
         """
         engine, model, settings = deployment.engine, deployment.model, deployment.provider.settings
         return Demand(
@@ -136,7 +140,7 @@ class EngineParts:
             source=model.planned_source,
             context_length=engine.context(model, settings),
             options=dict(model.options),
-            max_loaded=engine.at_once(settings, beside),
+            max_loaded=at_once,
             contexts=[list(entry) for entry in engine.contexts],
             unestimated=engine.unestimated(model),
         )
