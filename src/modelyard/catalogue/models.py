@@ -126,9 +126,9 @@ class Model(Strict):
     mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
     """The kind of requests it answers. A chain holds models of one mode."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
-    """The context window. An engine of ours is started with it (default: the model's own); for a
-    model that runs elsewhere it is what that model takes. `plan` warns where it shrinks along a
-    chain."""
+    """The context window: what one request may have, its answer included. An engine of ours keeps
+    as much for every request that it answers at once (default: the model's own); for a model that
+    runs elsewhere it is what that model takes. `plan` warns where it shrinks along a chain."""
     quantization: OptionText | None = Field(
         None,
         examples=["awq"],

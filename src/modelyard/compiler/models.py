@@ -12,7 +12,7 @@ from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.sources import check_source
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.engines import ENGINES
-from modelyard.engines.base import PLACEHOLDERS
+from modelyard.engines.base import PLACEHOLDERS, Engine
 
 BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
 """Keys that a LoRA adapter shares with the model it belongs to."""
@@ -64,6 +64,13 @@ def check_model(
                     (*at, key),
                     "use other text",
                 )
+    _check_options(engine, model, at, error)
+    for mistake in engine.mistakes(model) if sound else ():
+        error(mistake.code, mistake.message, (*at, *mistake.key), mistake.hint, key=True)
+
+
+def _check_options(engine: Engine, model: Model, at: Path, error: Any) -> None:
+    """Refuse the options that the unit sets."""
     reserved = engine.reserved
     for option in model.options:
         if option in reserved:
