@@ -12,6 +12,7 @@ from modelyard.catalogue.hosts import Gpu, HostVariables
 from modelyard.catalogue.ineffective import check_effect, check_files
 from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.secrets import check_variable, names_of
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
@@ -26,9 +27,10 @@ from modelyard.compiler.clients import check_clients
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
-from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
+from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, former_secrets, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
+from modelyard.compiler.secrets import check_values, uses
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
 from modelyard.diagnostics import Report
@@ -108,6 +110,7 @@ def compile_catalogue(
     known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
     out.diagnostics += check_strays(inventory.others, inventory.role_variables, known, tree)
     declared = declared_names(tree)
+    named = frozenset(names_of(tree))
     model, problems, broken = validate(tree, source)
     out.diagnostics += problems
     sound = not out.errors
@@ -143,8 +146,11 @@ def compile_catalogue(
     checked.found += placed.outside(broken)
     check_secrets(model, inventory.secrets, checked)
     clients = Report(source)
-    check_clients(model, public_names(tree), resolved, inventory.short, clients)
+    check_clients(model, public_names(tree), resolved, routes, inventory.views, clients)
     checked.found += clients.outside(broken)
+    checked.found += check_variable(named, inventory.views, former_secrets(model))
+    used = uses(model, resolved, topology, inventory.secrets)
+    checked.found += check_values(used, inventory.views, source)
     check_gateway(model, resolved, topology, checked)
     check_memory(model, resolved, topology, checked)
     out.diagnostics += checked.found
