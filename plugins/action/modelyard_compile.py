@@ -17,7 +17,7 @@ from modelyard.catalogue.overrides import SWITCHED
 from modelyard.catalogue.secrets import VARIABLE as SECRETS
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
-from modelyard.controller.origins import ansible_origin, shorten
+from modelyard.controller.origins import ansible_origin, line_at, shorten
 from modelyard.controller.places import declared, ineffective, others, places_of, unread
 from modelyard.controller.secrets import survey
 from modelyard.engines import ENGINES
@@ -165,6 +165,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         others=strange,
         role_variables=declared(ROLES, (one.name for one in strange)),
         unread=unread(hostvars, groups),
+        line=line_at,
     )
 
 
