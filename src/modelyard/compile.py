@@ -4,7 +4,7 @@ deterministic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,13 +149,10 @@ def compile_catalogue(
     placed = Report(source)
     placement = place_on_gpus(resolved, gpus, model.versions, placed)
     checked.found += placed.outside(broken)
-    check_secrets(model, inventory.secrets, checked)
     clients = Report(source)
     check_clients(model, public_names(tree), resolved, routes, inventory.views, clients)
     checked.found += clients.outside(broken)
-    checked.found += check_variable(named, inventory.views, former_secrets(model))
-    used = uses(model, resolved, topology, inventory.secrets)
-    checked.found += check_values(used, inventory.views, source)
+    _check_secrets(model, named, resolved, topology, inventory, checked)
     check_gateway(model, resolved, topology, checked)
     check_memory(model, resolved, topology, checked)
     out.diagnostics += checked.found
@@ -179,6 +176,23 @@ def compile_catalogue(
             ),
             source,
         )
+
+
+def _check_secrets(
+    model: Catalogue,
+    named: Iterable[str],
+    resolved: Resolved,
+    topology: Topology,
+    inventory: Inventory,
+    report: Report,
+) -> None:
+    """Secrets that are missing, and what is wrong with the others. `named` are all names of secrets
+    in the catalogue.
+    """
+    check_secrets(model, inventory.secrets, report)
+    report.found += check_variable(named, inventory.views, former_secrets(model))
+    used = uses(model, resolved, topology, inventory.secrets)
+    report.found += check_values(used, inventory.views, report.source)
 
 
 def _named_groups(tree: Mapping[str, Any]) -> list[str]:
