@@ -4,14 +4,16 @@ deterministic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.catalogue.hosts import Gpu, HostVariables
 from modelyard.catalogue.ineffective import check_effect, check_files
 from modelyard.catalogue.overrides import apply_overrides, is_override
+from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.secrets import check_variable, names_of
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
@@ -26,9 +28,11 @@ from modelyard.compiler.clients import check_clients
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
-from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
+from modelyard.compiler.processes import check_processes
+from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, former_secrets, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
+from modelyard.compiler.secrets import check_values, uses
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
 from modelyard.diagnostics import Report
@@ -108,8 +112,9 @@ def compile_catalogue(
     known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
     out.diagnostics += check_strays(inventory.others, inventory.role_variables, known, tree)
     declared = declared_names(tree)
+    named = frozenset(names_of(tree))
     model, problems, broken = validate(tree, source)
-    out.diagnostics += problems
+    out.diagnostics += [*problems, *check_numbers(source, problems)]
     sound = not out.errors
     topology = build_topology(
         inventory, stack, out, watched=model is not None and model.monitoring is not None
@@ -138,13 +143,16 @@ def compile_catalogue(
     checked = Report(source)
     check_stack(model, stack, inventory, checked)
     check_ports(model, resolved, topology, checked, broken)
+    shared = Report(source)
+    check_processes(model, resolved, shared)
+    checked.found += shared.outside(broken)
     placed = Report(source)
     placement = place_on_gpus(resolved, gpus, model.versions, placed)
     checked.found += placed.outside(broken)
-    check_secrets(model, inventory.secrets, checked)
     clients = Report(source)
-    check_clients(model, public_names(tree), resolved, inventory.short, clients)
+    check_clients(model, public_names(tree), resolved, routes, inventory.views, clients)
     checked.found += clients.outside(broken)
+    _check_secrets(model, named, resolved, topology, inventory, checked)
     check_gateway(model, resolved, topology, checked)
     check_memory(model, resolved, topology, checked)
     out.diagnostics += checked.found
@@ -168,6 +176,23 @@ def compile_catalogue(
             ),
             source,
         )
+
+
+def _check_secrets(
+    model: Catalogue,
+    named: Iterable[str],
+    resolved: Resolved,
+    topology: Topology,
+    inventory: Inventory,
+    report: Report,
+) -> None:
+    """Secrets that are missing, and what is wrong with the others. `named` are all names of secrets
+    in the catalogue.
+    """
+    check_secrets(model, inventory.secrets, report)
+    report.found += check_variable(named, inventory.views, former_secrets(model))
+    used = uses(model, resolved, topology, inventory.secrets)
+    report.found += check_values(used, inventory.views, report.source)
 
 
 def _named_groups(tree: Mapping[str, Any]) -> list[str]:
@@ -194,7 +219,7 @@ def _merge(
         merged = Merged(merged, None)
         merged.pop("monitoring", None)
     out.diagnostics += problems
-    source = SourceMap(merged, inventory.probe, removed)
+    source = SourceMap(merged, inventory.probe, removed, inventory.line)
     tree = plain(merged)
     if not tree.get("providers"):
         out.refuse(
@@ -247,7 +272,9 @@ def _declared_gpus(
             continue
         if id(given) not in read:
             tree = {"gpus": plain(given)}
-            problems = check(HostVariables, tree, SourceMap({"gpus": given}, inventory.probe))
+            source = SourceMap({"gpus": given}, inventory.probe, line=inventory.line)
+            problems = check(HostVariables, tree, source)
+            problems += check_numbers(source, problems)
             out.diagnostics += problems
             read[id(given)] = None if problems else HostVariables.model_validate(tree).gpus
         if (found := read[id(given)]) is not None:
