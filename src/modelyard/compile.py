@@ -11,6 +11,7 @@ from typing import Any
 from modelyard.catalogue.hosts import Gpu, HostVariables
 from modelyard.catalogue.ineffective import check_effect, check_files
 from modelyard.catalogue.overrides import apply_overrides, is_override
+from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
@@ -26,6 +27,7 @@ from modelyard.compiler.clients import check_clients
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
+from modelyard.compiler.processes import check_processes
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
@@ -109,7 +111,7 @@ def compile_catalogue(
     out.diagnostics += check_strays(inventory.others, inventory.role_variables, known, tree)
     declared = declared_names(tree)
     model, problems, broken = validate(tree, source)
-    out.diagnostics += problems
+    out.diagnostics += [*problems, *check_numbers(source, problems)]
     sound = not out.errors
     topology = build_topology(
         inventory, stack, out, watched=model is not None and model.monitoring is not None
@@ -138,6 +140,9 @@ def compile_catalogue(
     checked = Report(source)
     check_stack(model, stack, inventory, checked)
     check_ports(model, resolved, topology, checked, broken)
+    shared = Report(source)
+    check_processes(model, resolved, shared)
+    checked.found += shared.outside(broken)
     placed = Report(source)
     placement = place_on_gpus(resolved, gpus, model.versions, placed)
     checked.found += placed.outside(broken)
@@ -194,7 +199,7 @@ def _merge(
         merged = Merged(merged, None)
         merged.pop("monitoring", None)
     out.diagnostics += problems
-    source = SourceMap(merged, inventory.probe, removed)
+    source = SourceMap(merged, inventory.probe, removed, inventory.line)
     tree = plain(merged)
     if not tree.get("providers"):
         out.refuse(
@@ -247,7 +252,9 @@ def _declared_gpus(
             continue
         if id(given) not in read:
             tree = {"gpus": plain(given)}
-            problems = check(HostVariables, tree, SourceMap({"gpus": given}, inventory.probe))
+            source = SourceMap({"gpus": given}, inventory.probe, line=inventory.line)
+            problems = check(HostVariables, tree, source)
+            problems += check_numbers(source, problems)
             out.diagnostics += problems
             read[id(given)] = None if problems else HostVariables.model_validate(tree).gpus
         if (found := read[id(given)]) is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from posixpath import normpath
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
@@ -114,6 +115,37 @@ def _gpu_id(value: int | str) -> int | str:
     return value
 
 
+_SYSTEM = re.compile(
+    # The standard directories, where others live, too, and homes, ...
+    r"/|/(bin|boot|dev|etc|home|lib|lib32|lib64|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)"
+    r"|/home/[^/]+|/usr/(games|local|share)|/usr/local/(bin|etc|games|include|lib|man|sbin|share|src)"
+    r"|/var/(backups|cache|lib|local|lock|log|mail|opt|run|spool|tmp)"
+    # ... all of what the system owns, or empties when it boots, ...
+    r"|/(bin|boot|dev|etc|lib|lib32|lib64|proc|run|sbin|sys|tmp)/.*"
+    r"|/usr/(bin|include|lib|lib32|lib64|libexec|sbin|src)/?.*|/var/(cache|lock|log|run|tmp)/.*"
+    # ... and ours. A former provider's store may be taken over.
+    r"|/opt/modelyard(/.*)?|/var/lib/modelyard(/[^/]+|/models/.*)?"
+)
+
+
+def _own_directory(value: str) -> str:
+    if _SYSTEM.fullmatch("/" + normpath(value).strip("/")):
+        raise ValueError(
+            "others live in this directory, or it is emptied at boot: name one that is for this"
+            " alone, such as /srv/models/NAME"
+        )
+    return value
+
+
+def misfit(message: str, *keys: str, hint: str = "") -> PydanticCustomError:
+    """Return the error of a mapping whose `keys` do not fit together, for its validator to raise.
+
+    It is shown at the first of the keys that an override set, else at the first that is there.
+    """
+    context = {"message": message, "keys": keys, "hint": hint}
+    return PydanticCustomError("misfit", "{message}", context)
+
+
 def unit(name: str) -> dict[str, Any]:
     """Return the unit of a number, for the reference: `json_schema_extra` of a field."""
     return {"unit": name}
@@ -201,6 +233,7 @@ AbsolutePath = Annotated[
         "an absolute path begins with / and has no control characters",
     ),
 ]
+OwnDirectory = Annotated[AbsolutePath, AfterValidator(_own_directory)]
 HttpUrl = Annotated[
     str,
     Matching(
@@ -343,6 +376,9 @@ class Strict(BaseModel):
     )
 
 
+_PLACES = ("sdist", "url", "path")
+
+
 class SourceArchive(Strict):
     """Where a source archive comes from; exactly one of `sdist`, `url` and `path`, always with its
     checksum.
@@ -360,7 +396,7 @@ class SourceArchive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if sum(place is not None for place in (self.sdist, self.url, self.path)) != 1:
-            raise ValueError("a source needs exactly one of sdist, url and path")
+            raise misfit("a source needs exactly one of sdist, url and path", *_PLACES)
         return self
 
 
@@ -384,9 +420,11 @@ class Archive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.url is None) == (self.path is None):
-            raise ValueError("a source needs exactly one of url and path")
+            raise misfit("a source needs exactly one of url and path", *_PLACES)
         if self.sha256 is None and (self.url is None or self.checksums is None):
-            raise ValueError("downloads are always verified: set sha256, or checksums for a url")
+            raise misfit(
+                "downloads are always verified: set sha256, or checksums for a url", *_PLACES
+            )
         return self
 
     def of(self, version: str) -> dict[str, str]:

@@ -43,17 +43,22 @@ class Origin:
 Probe = Callable[[object], Origin | None]
 
 
+def no_line(_origin: Origin) -> str:
+    """Return nothing: for data whose files cannot be read."""
+    return ""
+
+
 def no_origin(_value: object) -> Origin | None:
     """Return None: a probe for data that carries no origins."""
     return None
 
 
 class Merged(dict[Any, Any]):
-    """A mapping made by merging, which remembers where it began, and where the keys that an
-    override set came from.
+    """A mapping made by merging, which remembers where it began, where the keys that an override
+    set came from, and where keys were taken `out`.
     """
 
-    __slots__ = ("origin", "origins")
+    __slots__ = ("origin", "origins", "out")
 
     def __init__(self, base: Mapping[Any, Any], origin: Origin | None) -> None:
         super().__init__(base)
@@ -61,6 +66,7 @@ class Merged(dict[Any, Any]):
         self.origins: dict[Any, tuple[Origin | None, Origin | None]] = dict(
             base.origins if isinstance(base, Merged) else {}
         )
+        self.out: dict[Any, Origin | None] = dict(base.out if isinstance(base, Merged) else {})
 
 
 def is_list(value: object) -> bool:
@@ -71,19 +77,21 @@ def is_list(value: object) -> bool:
 @dataclass(frozen=True, slots=True)
 class SourceMap:
     """Answers where a path of `tree` was written, and where names that are no longer in it were
-    `removed`.
+    `removed`. `line` returns the text of the line that a place is in.
     """
 
     tree: Any
     probe: Probe = no_origin
     removed: Mapping[str, Origin | None] = field(default_factory=dict)
+    line: Callable[[Origin], str] = no_line
 
     def origin(self, path: Path, *, key: bool = False) -> Origin | None:
         """Return the origin of the value at `path`; of its key where the value is a container or
         `key` is true.
 
         A value without origin (a boolean, null) has that of its key, else of the nearest thing
-        around it. A path that does not exist has the origin of the part of it that does.
+        around it. A path that does not exist has the origin of what took it out, else of the part
+        of it that does exist.
         """
         node: Any = self.tree
         nearest: Origin | None = None
@@ -104,7 +112,8 @@ class SourceMap:
                 child = node[step]
                 value_origin = child.origin if isinstance(child, Merged) else self.probe(child)
             else:
-                return nearest
+                taken = node.out.get(step) if isinstance(node, Merged) else None
+                return taken or nearest
             last = depth == len(path) - 1
             wants_value = last and not key and not isinstance(child, Mapping) and not is_list(child)
             first, second = (
@@ -113,6 +122,20 @@ class SourceMap:
             nearest = first or second or nearest
             node = child
         return nearest
+
+    def overrides(self, path: Path) -> bool:
+        """Return whether an override set what stands at `path` or something around it, or took it
+        out.
+        """
+        node: Any = self.tree
+        for step in path:
+            if isinstance(node, Merged) and (step in node.origins or step in node.out):
+                return True
+            listed = is_list(node) and isinstance(step, int) and 0 <= step < len(node)
+            if not listed and not (isinstance(node, Mapping) and step in node):
+                return False
+            node = node[step]
+        return False
 
 
 def plain(value: Any) -> Any:

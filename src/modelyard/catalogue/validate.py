@@ -8,15 +8,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from datetime import date
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from modelyard.catalogue.fields import field_at, keys_at
 from modelyard.catalogue.former import FORMER
+from modelyard.catalogue.scalars import (
+    as_number,
+    in_quotes,
+    is_quoted,
+    misread,
+    read_as,
+    seen,
+    written,
+)
 from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.shapes import shape_hint
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
-from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line, variable_path
+from modelyard.diagnostics import (
+    Diagnostic,
+    did_you_mean,
+    on_command_line,
+    show_path,
+    variable_path,
+)
 
 EXPECTED = {
     "string_type": "text",
@@ -36,13 +53,6 @@ SECRET_HINT = (
 
 NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")
 """Keys of the catalogue that may contain a secret itself by mistake."""
-
-HINTS = {
-    "string_type": "put it in quotes",
-    "int_type": "write the number without quotes",
-    "float_type": "write the number without quotes",
-    "bool_type": "write true or false without quotes",
-}
 
 
 def validate(
@@ -97,17 +107,27 @@ def _locate(loc: Path, tree: Any) -> Path:
     `[key]`.
     """
     node: Any = tree
-    for depth, part in enumerate(loc):
-        if not _has(node, part):
-            return loc[:depth]
-        node = node[part]
-    return loc
+    found: list[Any] = []
+    for part in loc:
+        key = _key(node, part)
+        if not _has(node, key):
+            break
+        found.append(key)
+        node = node[key]
+    return tuple(found)
 
 
 def _has(node: Any, part: str | int) -> bool:
     if isinstance(node, list):
         return isinstance(part, int) and part < len(node)
     return isinstance(node, dict) and part in node
+
+
+def _key(node: Any, part: str | int) -> Any:
+    """Return the key of a mapping that pydantic calls `part`: 1 for true, text for null, dates."""
+    if not isinstance(node, dict) or (isinstance(part, str) and part in node):
+        return part
+    return next((key for key in node if key == part or str(part) in (str(key), repr(key))), part)
 
 
 def _cut(path: Path, tree: Any) -> Path:
@@ -154,13 +174,17 @@ def _describe(
             kinds = branches.pop(place, None)
             if kinds is None:
                 continue
-            diagnostics.append(_wrong_type(kinds, problem["input"], place, source))
+            diagnostics.append(_wrong_type(kinds, problem["input"], place, source, root))
         elif kind == "extra_forbidden":
             diagnostics.append(_unknown_key(place, source, root))
         elif kind == "missing":
             diagnostics.append(_missing(str(loc[-1]), place, tree, source))
         elif kind == "literal_error":
             diagnostics.append(_unknown_value(problem, place, source))
+        elif kind == "string_type":
+            diagnostics.append(_key_that_is_no_text(problem["input"], place, source))
+        elif kind == "misfit":
+            diagnostics.append(_misfit(problem, place, tree, source))
         else:
             message = str(problem["msg"]).removeprefix("Value error, ")
             message = message.replace("Input should be", "must be")
@@ -173,10 +197,32 @@ def _describe(
                     f"{_subject(place, tree)}{shown}: {message}" if place else message,
                     variable_path(place),
                     source.origin(place, key=is_key),
-                    SECRET_HINT if place and place[-1] in NAMES_OF_SECRETS else "",
+                    SECRET_HINT
+                    if place and place[-1] in NAMES_OF_SECRETS
+                    else "; ".join(filter(None, misread(source, place, problem["input"]))),
                 )
             )
     return diagnostics
+
+
+def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
+    """Describe a mapping whose keys do not fit together, at the key that was written last."""
+    node: Any = tree
+    for part in place:
+        node = node[part]
+    keys = [(*place, key) for key in problem["ctx"]["keys"]]
+    # What the user wrote, or took out, comes before what is shipped.
+    mine = [key for key in keys if source.overrides(key)]
+    there = [key for key in keys if node.get(key[-1]) is not None]
+    chosen: Path = next(iter((*mine, *there, place)))
+    return Diagnostic(
+        "invalid-value",
+        "error",
+        f"{_subject(place, tree)}: {problem['msg']}" if place else str(problem["msg"]),
+        variable_path(chosen),
+        source.origin(chosen, key=True),
+        problem["ctx"]["hint"],
+    )
 
 
 def _seen(value: Any, place: Path, source: SourceMap) -> str:
@@ -187,7 +233,7 @@ def _seen(value: Any, place: Path, source: SourceMap) -> str:
     with_password = re.search(r"//.*@", str(value), re.DOTALL) is not None
     if by_mistake or with_password or (origin and origin.encrypted):
         return "(not shown)"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    return seen(value)
 
 
 def _subject(path: Path, tree: Any) -> str:
@@ -202,7 +248,47 @@ def _subject(path: Path, tree: Any) -> str:
     return f"{path[-2]}[{last}]" if isinstance(last, int) and len(path) > 1 else str(last)
 
 
-def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) -> Diagnostic:
+def _instead(
+    kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
+) -> str:
+    """Return the hint for a value of the wrong type."""
+    if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"}:
+        return shape_hint(root, place, value)
+    if kinds == ["string_type"]:
+        return in_quotes(value, written(source, place, value))
+    if kinds == ["bool_type"]:
+        return "write true or false without quotes" if isinstance(value, str | int | float) else ""
+    if not {*kinds} <= {"int_type", "float_type"}:
+        return ""
+    field = field_at(root, place)
+    extra = field.json_schema_extra if field else None
+    unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+    example = field.examples[0] if field and field.examples else 1
+    if isinstance(value, str) and "{{" not in value:
+        return as_number(value, unit, example, quoted=is_quoted(source, place))
+    if isinstance(value, bool | date):
+        reads = read_as(value, written(source, place, value))
+        return f"{reads}write a number{f' of {unit}' if unit else ''}, such as {example}"
+    if isinstance(value, float):
+        return f"write {value:.0f}" if value == int(value) else "write it without a fraction"
+    return ""
+
+
+def _key_that_is_no_text(value: Any, place: Path, source: SourceMap) -> Diagnostic:
+    """Describe a key that YAML reads as something else than text."""
+    return Diagnostic(
+        "invalid-value",
+        "error",
+        f"a name in {show_path(variable_path(place[:-1]))} must be text, not {seen(value)}",
+        variable_path(place),
+        source.origin(place, key=True),
+        in_quotes(value, written(source, place, value)),
+    )
+
+
+def _wrong_type(
+    kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
+) -> Diagnostic:
     expected = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
     name = _subject(place, {}) if place else "the catalogue"
     found = (
@@ -214,10 +300,7 @@ def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) ->
         if is_list(value)
         else _seen(value, place, source)
     )
-    hint = ""
-    if len(kinds) == 1 and isinstance(value, str | int | float):
-        wants_text = kinds[0] == "string_type"
-        hint = HINTS.get(kinds[0], "") if wants_text or isinstance(value, str) else ""
+    hint = _instead(kinds, value, place, source, root)
     origin = source.origin(place)
     if len(place) == 1 and isinstance(value, str) and not (origin and origin.file):
         hint = on_command_line(
@@ -234,7 +317,7 @@ def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) ->
 
 
 def _unknown_key(place: Path, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
-    known = _keys_at(root, place[:-1])
+    known = keys_at(root, place[:-1])
     hint = _elsewhere(root, place) or did_you_mean(str(place[-1]), known)
     return Diagnostic(
         "unknown-key",
@@ -253,15 +336,20 @@ def _elsewhere(root: type[BaseModel], place: Path) -> str:
     former = FORMER.get(f"{place[-2]}_{place[-1]}", ()) if len(place) == 3 else ()
     if former and former[:-1] == place[:-1]:
         return f'did you mean "{former[-1]}"?'
-    if len(place) < 2 or not (section := _keys_at(root, place[:1])):
+    if len(place) < 2 or not (section := keys_at(root, place[:1])):
         return ""
-    parts = [key for key in section if place[-1] in _keys_at(root, (place[0], key))]
+    parts = [key for key in section if place[-1] in keys_at(root, (place[0], key))]
     return f'did you mean "{parts[0]}.{place[-1]}"?' if len(parts) == 1 else ""
 
 
 def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
     hint = f"add {key}"
-    if len(place) == 2 and place[0] == "providers":
+    if len(place) == 2 and place[0] == "providers" and not source.overrides(place):
+        hint = (
+            f"add {key}; llm_providers replaces the shipped one, so to change a provider of that"
+            f" write llm_overrides: {{providers: {{{place[1]}: ...}}}}"
+        )
+    elif len(place) == 2 and place[0] == "providers":
         # A typo in an override's provider name makes a new, incomplete provider.
         near = did_you_mean(
             str(place[1]), [str(name) for name in tree["providers"] if name != place[1]]
@@ -282,35 +370,15 @@ def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
     allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) or [
         problem["ctx"]["expected"].lower()
     ]
+    value = problem["input"]
+    hint = did_you_mean(str(value), allowed) or f"one of {', '.join(allowed)}"
+    if isinstance(value, bool):
+        hint = f"{read_as(value, written(source, place, value))}one of {', '.join(allowed)}"
     return Diagnostic(
         "unknown-value",
         "error",
         f"unknown value {_seen(problem['input'], place, source)} for {place[-1]}",
         variable_path(place),
         source.origin(place),
-        did_you_mean(str(problem["input"]), allowed) or f"one of {', '.join(allowed)}",
+        hint,
     )
-
-
-def _keys_at(root: type[BaseModel], path: Path) -> list[str]:
-    """Return the keys the schema has at `path`."""
-    kind: Any = root
-    for part in path:
-        kind = _model_or_container(kind)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = kind.model_fields[str(part)].annotation
-        else:
-            kind = get_args(kind)[-1]
-    kind = _model_or_container(kind)
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
-
-
-def _model_or_container(kind: Any) -> Any:
-    """Look through `X | None` and `Annotated[X, ...]`."""
-    while True:
-        if hasattr(kind, "__metadata__"):
-            kind = get_args(kind)[0]
-        elif get_origin(kind) in (Union, UnionType):
-            kind = next(arg for arg in get_args(kind) if arg is not type(None))
-        else:
-            return kind
