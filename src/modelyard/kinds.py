@@ -146,6 +146,17 @@ def misfit(message: str, *keys: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("misfit", "{message}", context)
 
 
+def has_password(value: object) -> bool:
+    """Return whether text has a URL with a user's name or password in it."""
+    return re.search(r"//[^\s/]*@", str(value)) is not None
+
+
+def _without_password(value: str) -> str:
+    if has_password(value):
+        raise ValueError("a URL in here has a password, which could be read on the host")
+    return value
+
+
 def unit(name: str) -> dict[str, Any]:
     """Return the unit of a number, for the reference: `json_schema_extra` of a field."""
     return {"unit": name}
@@ -312,8 +323,8 @@ WebOrigin = Annotated[
     str,
     Matching(
         "origin",
-        r"[a-z][a-z0-9+.-]*://[^\s,/]+",
-        "an origin is like http://localhost or https://chat.example.org",
+        r"[a-z][a-z0-9+.-]*://[^\s,/@]+",
+        "an origin is like http://localhost or https://chat.example.org, without credentials",
     ),
 ]
 OptionName = Annotated[
@@ -329,7 +340,9 @@ OptionText = Annotated[
     Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters"),
 ]
 CMakeOption = Annotated[
-    str, Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")
+    str,
+    Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE"),
+    AfterValidator(_without_password),
 ]
 CudaToolkit = Annotated[
     str,

@@ -216,8 +216,12 @@ class Engine:
     underscores: bool = False
     """Its flags are written with underscores, and `true` and `false` are values of theirs."""
     unsafe: frozenset[str] = frozenset()
-    """Options that a user may not set beside those of `vector`: other names of these, and what
-    reaches outside the sandbox or shows a secret."""
+    """Options that a user may not set beside those of `vector`: other names of these, what
+    reaches outside the sandbox, downloads, shows a secret, or starts no server."""
+    abbreviates: bool = False
+    """Its parser takes the beginning of an option's name for the option (Python's argparse)."""
+    whole: frozenset[str] = frozenset()
+    """Of a parser that abbreviates, options whose names are the beginnings of reserved ones."""
     quantizations: frozenset[str] = frozenset()
     """What `quantization` may be; without any it is not checked."""
     quantizations_of: str = ""
@@ -262,6 +266,18 @@ class Engine:
     def reserved(self) -> frozenset[str]:
         """Options that a user may not set."""
         return frozenset(flag.name for flag in self.vector if not flag.default) | self.unsafe
+
+    def reserves(self, option: str) -> bool:
+        """Return whether a user may not set an option: one of `reserved`, its negation, or an
+        abbreviation of it.
+        """
+        if option in self.reserved or option.removeprefix("no-") in self.reserved - self.unsafe:
+            return True
+        return (
+            self.abbreviates
+            and option not in self.whole
+            and any(name.startswith(option) for name in self.reserved)
+        )
 
     # -- what a process is started with ------------------------------------------------------------
 

@@ -135,7 +135,19 @@ ENGINE = Vllm(
         Flag("middleware", "modelyard_guard.Guard"),
     ),
     unsafe=frozenset(
-        "uds api-key trust-remote-code revision code-revision tokenizer-revision hf-token"
-        " download-dir ssl-keyfile ssl-certfile ssl-ca-certs root-path config".split()
+        # Of `vllm serve --help=all` (0.32.0): secrets, and code or models from elsewhere,
+        "api-key hf-token trust-remote-code trust-request-chat-template revision code-revision"
+        " tokenizer-revision download-dir config"
+        # what the unit and the front end are for,
+        " uds ssl-keyfile ssl-certfile ssl-ca-certs ssl-cert-reqs ssl-ciphers enable-ssl-refresh"
+        " root-path"
+        # files and services for whoever asks, and processes on other hosts,
+        " allowed-local-media-path tool-server nnodes node-rank master-addr master-port"
+        " data-parallel-address data-parallel-rpc-port data-parallel-start-rank"
+        " data-parallel-hybrid-lb data-parallel-external-lb data-parallel-multi-port-external-lb"
+        # and what is no server for requests of OpenAI's kind.
+        " headless grpc help version".split()
     ),
+    abbreviates=True,
+    whole=frozenset({"tokenizer"}),
 )
