@@ -69,7 +69,7 @@ class Matching:
         return {**handler(schema), **for_editors(self.kind, self.pattern, self.message)}
 
 
-_NAME = r"(?!-)[!#-&()+\-./0-9:;=?@A-Z\[\]^_`a-z|~\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u00ff]+"
+_NAME = r"(?!-)[!#-&()+./0-9:;=?@A-Z\[\]^_`a-z|~\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u00ff-]+"
 """The gateway writes a name into a header of its answer, which has Latin-1 only: any other
 character is a 500 (measured with LiteLLM 1.106.2)."""
 
@@ -395,7 +395,7 @@ Tag = Annotated[
     str,
     Matching(
         "tag",
-        r"(?!default$|!)[!-+\--~]+",
+        r"(?!default$|!)[!-+.-~-]+",
         'a tag has ASCII characters, no white space or comma, does not begin with "!" and is not "default"',
     ),
 ]
