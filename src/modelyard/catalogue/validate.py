@@ -199,7 +199,8 @@ def _describe(
                     source.origin(place, key=is_key),
                     SECRET_HINT
                     if place and place[-1] in NAMES_OF_SECRETS
-                    else "; ".join(filter(None, misread(source, place, problem["input"]))),
+                    else problem.get("ctx", {}).get("hint")
+                    or "; ".join(filter(None, misread(source, place, problem["input"]))),
                 )
             )
     return diagnostics
