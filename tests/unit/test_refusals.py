@@ -106,6 +106,7 @@ EDITS = [
     ("GPU of a model elsewhere", "- name: big-cloud", "- name: big-cloud\n        gpus: [0]", "invalid-value", 18, "runs elsewhere"),
     ("GPU that is not declared", "- name: small", "- name: small\n        gpus: [1]", "unknown-gpu", 8, "has GPU 0"),
     ("UUID that is not declared", "- name: small", "- name: small\n        gpus: [GPU-1]", "unknown-gpu", 8, "has GPU 0"),
+    ("GPUs by index and UUID", "- name: small", "- name: small\n        gpus: [0, GPU-1]", "unknown-gpu", 8, "has GPU 0"),
     ("not a UUID", "- name: small", "- name: small\n        gpus: [first]", "invalid-value", 8, "nvidia-smi -L"),
     ("too much for the GPU", "- name: small", "- name: small\n        vram_mib: 9000", "vram-exceeded", 8,
      "needs 9000 MiB on one GPU of one: GPU 0 has 8192 of 8192 MiB left"),

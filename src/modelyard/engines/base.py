@@ -82,6 +82,9 @@ class Process:
     address: str
     port: int
     settings: Any = None
+    share: str | None = None
+    """The part of the memory of each of its GPUs that it may reserve, as it is placed; None if that
+    is not known."""
 
     @property
     def model(self) -> Model:
@@ -226,6 +229,12 @@ class Engine:
     """What `quantization` may be; without any it is not checked."""
     quantizations_of: str = ""
     """The version that knows these."""
+    spreads: tuple[str, ...] = ()
+    """Options that say over how many GPUs a model is split."""
+    shares: tuple[str, ...] = ()
+    """Options that say which part of the memory of each GPU a process reserves, by all names."""
+    share: float | None = None
+    """That part by default. None: it takes what its models need."""
     holds: str | None = None
     """The key of its settings that says how many models are loaded at once."""
     keeps: str | None = None
@@ -359,6 +368,20 @@ class Engine:
         command line says beside them.
         """
         return dict(model.options)
+
+    def width(self, model: Model, given: int) -> int:
+        """Return how many GPUs a process uses that was given so many."""
+        return given
+
+    def share_of(self, model: Model) -> float | None:
+        """Return the part of the memory of each GPU that the options reserve; None if they say
+        nothing of it.
+        """
+        given = next((model.options[name] for name in self.shares if name in model.options), None)
+        try:
+            return None if given is None else float(given)
+        except ValueError:
+            return None
 
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return what is wrong with a model that only its engine can tell."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,15 @@ class LlamaCpp(Engine):
         """Return the options, and of an embedding model the micro-batch."""
         return {**model.options, **batches(model)}
 
+    def width(self, model: Model, given: int) -> int:
+        """Return as many GPUs as it was given, or as the options name by number: it sees no others,
+        and does not start with a number that it does not see (commit 0c1e570, common/arg.cpp).
+        """
+        named = re.findall(r"CUDA(\d+)", str(model.options.get("device", "")))
+        if model.options.get("split-mode") == "none":
+            named.append(str(model.options.get("main-gpu", 0)))
+        return max(given, *(int(number) + 1 for number in named if number.isdecimal()), 1)
+
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return options that contradict the model's `mode` or `context_length`."""
         return [*_of_slots(model), *_of_mode(model)]
@@ -274,6 +284,7 @@ ENGINE = LlamaCpp(
     former=FORMER,
     splits=True,
     keys=frozenset({"port"}),
+    spreads=("device", "main-gpu"),
     health="/health",
     metrics=Metrics(keyed=True),
     vector=(
