@@ -23,9 +23,11 @@ from modelyard.compiler.checks import (
     check_versions,
 )
 from modelyard.compiler.clients import check_clients
+from modelyard.compiler.hosts import check_machines
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
+from modelyard.compiler.reach import check_listen, check_loopback
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
@@ -85,8 +87,11 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         )
         return out
     check_variables(inventory, stack, out)
+    check_machines(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
     out.diagnostics += check_files(inventory.unread)
+    if any(inventory.hosts[name].endless for name in stack):
+        return out
     first = inventory.hosts[stack[0]].variables
     catalogue = {
         name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first
@@ -115,7 +120,7 @@ def compile_catalogue(
         inventory, stack, out, watched=model is not None and model.monitoring is not None
     )
     gpus = _declared_gpus(inventory, stack, out)
-    out.diagnostics += check_groups(inventory.groups, _named_groups(tree))
+    out.diagnostics += check_groups(inventory.groups, _named_groups(tree), inventory.group_origins)
     if model is None:
         return
     found = Report(source)
@@ -146,6 +151,9 @@ def compile_catalogue(
     check_clients(model, public_names(tree), resolved, inventory.short, clients)
     checked.found += clients.outside(broken)
     check_gateway(model, resolved, topology, checked)
+    if not any(place[:2] in (("gateway",), ("gateway", "listen")) for place in broken):
+        check_listen(model, topology, inventory, checked)
+    check_loopback(model, resolved, topology, inventory, checked)
     check_memory(model, resolved, topology, checked)
     out.diagnostics += checked.found
     check_addresses(topology, resolved, inventory, out)

@@ -392,11 +392,14 @@ def like_the_stack(groups: Iterable[str]) -> str:
     return next((f"rename group {name} to {STACK}" for name in groups if _is_like(name, STACK)), "")
 
 
-def check_groups(groups: Mapping[str, Sequence[str]], used: Sequence[str]) -> list[Diagnostic]:
+def check_groups(
+    groups: Mapping[str, Sequence[str]], used: Sequence[str], origins: Mapping[str, Origin]
+) -> list[Diagnostic]:
     """One `unknown-group` per group that looks like one of ours and whose hosts that one does not
     have.
 
-    `groups` are all groups of the inventory with their hosts, `used` those that providers name.
+    `groups` are all groups of the inventory with their hosts, `used` those that providers name,
+    `origins` where the inventory names them first.
     """
     ours = (STACK, GATEWAY, REDIS, MONITORING)
     mine = {*ours, *used}
@@ -419,7 +422,9 @@ def check_groups(groups: Mapping[str, Sequence[str]], used: Sequence[str]) -> li
             hint = "set it as the group of a provider, or rename it"
         else:
             continue
-        found.append(Diagnostic("unknown-group", severity, message, hint=hint))
+        found.append(
+            Diagnostic("unknown-group", severity, message, origin=origins.get(name), hint=hint)
+        )
     return found
 
 
