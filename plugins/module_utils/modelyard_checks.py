@@ -291,6 +291,20 @@ def _check_chat(check: dict[str, Any], generations: dict[str, str] | None) -> st
     return f"{check['model']} streamed {len(events) - 1} events and [DONE]"
 
 
+def _check_embedding(check: dict[str, Any], generations: dict[str, str] | None) -> str:
+    question = {"model": check["model"], "input": f"Hello at {time.time_ns()}"}
+    status, body = request(check, generations, question)
+    if status in (400, 501):
+        # It was started for something else, and will not change its mind.
+        raise FinalCheckError(f"{check['model']} answered {status}: {_excerpt(body)}")
+    if status != 200:
+        raise CheckError(f"{check['model']} answered {status}: {_excerpt(body)}")
+    vectors = [entry.get("embedding") for entry in json.loads(body).get("data") or []]
+    if len(vectors) != 1 or not vectors[0]:
+        raise CheckError(f"{check['model']} answered without a vector: {_excerpt(body)}")
+    return f"{check['model']} returned a vector of {len(vectors[0])} numbers"
+
+
 def _check_key(check: dict[str, Any], generations: dict[str, str] | None) -> str:
     """Names the secret, never its value; so without what the provider says, which may repeat a part
     of it.
@@ -453,6 +467,7 @@ _KINDS = {
     "http": _check_http,
     "models": _check_models,
     "chat": _check_chat,
+    "embedding": _check_embedding,
     "key": _check_key,
     "redis": _check_redis,
     "gpu": _check_gpu,

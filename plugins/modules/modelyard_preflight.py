@@ -99,6 +99,10 @@ options:
             keeps one for each of several requests at once, this is the context of one request times
             their number.
         type: int
+      slots:
+        description: How many requests share O(engines[].context_length).
+        type: int
+        default: 1
       contexts:
         description:
           - The engine's own default context where it depends on memory, as C([[MiB, tokens], ...]),

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from modelyard.addresses import unbindable
 
@@ -119,6 +119,15 @@ def _gpu_id(value: int | str) -> int | str:
     if value < 0 if isinstance(value, int) else not re.fullmatch(_UUID, value):
         raise ValueError(_GPU_ID)
     return value
+
+
+def misfit(message: str, *keys: str, hint: str = "") -> PydanticCustomError:
+    """Return the error of a mapping whose `keys` do not fit together, for its validator to raise.
+
+    It is shown at the first of the keys that an override set, else at the first that is there.
+    """
+    context = {"message": message, "keys": keys, "hint": hint}
+    return PydanticCustomError("misfit", "{message}", context)
 
 
 def unit(name: str) -> dict[str, Any]:
@@ -350,6 +359,9 @@ class Strict(BaseModel):
     )
 
 
+_PLACES = ("sdist", "url", "path")
+
+
 class SourceArchive(Strict):
     """Where a source archive comes from; exactly one of `sdist`, `url` and `path`, always with its
     checksum.
@@ -367,7 +379,7 @@ class SourceArchive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if sum(place is not None for place in (self.sdist, self.url, self.path)) != 1:
-            raise ValueError("a source needs exactly one of sdist, url and path")
+            raise misfit("a source needs exactly one of sdist, url and path", *_PLACES)
         return self
 
 
@@ -391,9 +403,11 @@ class Archive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.url is None) == (self.path is None):
-            raise ValueError("a source needs exactly one of url and path")
+            raise misfit("a source needs exactly one of url and path", *_PLACES)
         if self.sha256 is None and (self.url is None or self.checksums is None):
-            raise ValueError("downloads are always verified: set sha256, or checksums for a url")
+            raise misfit(
+                "downloads are always verified: set sha256, or checksums for a url", *_PLACES
+            )
         return self
 
     def of(self, version: str) -> dict[str, str]:

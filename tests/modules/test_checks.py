@@ -14,6 +14,16 @@ from ansible.module_utils import modelyard_checks as checks
 RECORDED: list[object] = []
 
 
+EMBEDDED: dict[str, tuple[int, list[list[float]]]] = {
+    "good": (200, [[0.5, 0.25]]),
+    "empty": (200, []),
+    "busy": (503, []),
+    "chats": (501, []),
+    "unpooled": (400, []),
+}
+"""By model, the status and the vectors of its answers."""
+
+
 class Stub(http.server.BaseHTTPRequestHandler):
     """A stand-in for an OpenAI-compatible server that answers well, or in one of several bad
     ways."""
@@ -49,8 +59,12 @@ class Stub(http.server.BaseHTTPRequestHandler):
         return self._answer(200, json.dumps({"data": [{"id": "a"}, {"id": "b"}]}).encode())
 
     def do_POST(self) -> None:
-        """Answer a chat, by model name."""
+        """Answer a chat or an embedding, by model name."""
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "input" in request:
+            status, vectors = EMBEDDED[request["model"]]
+            data = [{"embedding": vector} for vector in vectors]
+            return self._answer(status, json.dumps({"data": data}).encode())
         if request["model"] == "recorded":
             RECORDED.append(request["messages"])
         if request["model"] == "empty":
@@ -96,6 +110,11 @@ def check(kind: str, **extra: object) -> dict[str, object]:
         ("chat", {"model": "good", "stream": True}, "ok", "good streamed 1 events and [DONE]"),
         ("chat", {"model": "empty"}, "failed", "empty answered without choices"),
         ("chat", {"model": "cut", "stream": True}, "failed", "did not end in [DONE]"),
+        ("embedding", {"model": "good"}, "ok", "good returned a vector of 2 numbers"),
+        ("embedding", {"model": "empty"}, "failed", "empty answered without a vector"),
+        ("embedding", {"model": "busy"}, "failed", "busy answered 503"),
+        ("embedding", {"model": "chats"}, "failed", "chats answered 501"),
+        ("embedding", {"model": "unpooled"}, "failed", "unpooled answered 400"),
     ],
 )
 def test_http_kinds(
@@ -103,8 +122,10 @@ def test_http_kinds(
 ) -> None:
     result = checks.run_check(check(kind, url=url, bearer="svc/KEY", **extra))
     assert (result["status"], detail in result["detail"]) == (status, True), result
-    # A server that is up does not find another model by itself; everything else may come with time.
-    assert result["final"] is (kind == "models" and status == "failed")
+    # A server that is up does not find another model by itself, nor start to embed; everything
+    # else may come with time.
+    lasting = kind == "models" or extra.get("model") in ("chats", "unpooled")
+    assert result["final"] is (lasting and status == "failed")
 
 
 def test_a_candidate_is_checked_with_its_own_secrets(url: str) -> None:

@@ -505,6 +505,7 @@ def test_checks_are_complete() -> None:
         "http": {"url", "expect_status"},
         "models": {"url", "bearer", "names"},
         "chat": {"url", "bearer", "model"},
+        "embedding": {"url", "bearer", "model"},
         "redis": {"host", "port", "username", "password"},
         "key": {"url"},
     }

@@ -60,10 +60,10 @@ def test_context_is_the_models_own_by_default() -> None:
         ({"key_length": 256, "value_length": 128}, 1536),
         ({"shared_layers": 16}, 512),
         ({"window": 1024}, 1024),  # this architecture has none
-        # gemma3: 5 of 6 layers keep 4 x 1024 + 512 tokens; layers 5, 11, 17, 23, 29 keep all.
-        ({"architecture": "gemma3", "window": 1024}, 5 * 32 + 27 * 18),
-        ({"architecture": "gemma3", "window": 1024, "window_pattern": 2}, 16 * 32 + 16 * 18),
-        ({"architecture": "other", "window": 1024, "window_pattern": [True] * 32}, 32 * 18),
+        # gemma3: 5 of 6 layers keep 1024 + 512 tokens; layers 5, 11, 17, 23, 29 keep all.
+        ({"architecture": "gemma3", "window": 1024}, 5 * 32 + 27 * 6),
+        ({"architecture": "gemma3", "window": 1024, "window_pattern": 2}, 16 * 32 + 16 * 6),
+        ({"architecture": "other", "window": 1024, "window_pattern": [True] * 32}, 32 * 6),
         ({"architecture": "other", "window": 1024, "window_pattern": [True] * 7}, 1024),
         ({"architecture": "gemma3", "window": 8192}, 1024),  # never more than the context
     ],
@@ -81,8 +81,23 @@ def test_options_that_change_the_cache() -> None:
     )
     gemma = {**LLAMA, "architecture": "gemma3", "window": 1024}
     assert mib(gemma, 8192, swa_full=True) == mib(LLAMA, 8192)
-    assert mib(gemma, 8192, parallel=1) < mib(gemma, 8192)
     assert mib(LLAMA, 8192, ubatch_size=1024) - mib(LLAMA, 8192) == 274
+
+
+def test_every_slot_has_a_context_of_its_own() -> None:
+    four = estimate(LLAMA, 4 * 2048, {}, slots=4)
+    assert "1024 cache for 4 requests of 2048 tokens" in four.how
+    assert "4096 cache for 4 requests of 8192 tokens" in estimate(LLAMA, None, {}, slots=4).how
+    assert (
+        "1024 cache for 2 requests of 4096 tokens" in estimate(LLAMA, None, {}, 4096, slots=2).how
+    )
+    # The mask of a micro-batch is as long as the context of one slot.
+    assert estimate(LLAMA, 2048, {}).mib == (four.mib or 0) - 3 * 256
+    gemma = {**LLAMA, "architecture": "gemma3", "window": 1024}
+    # Of 32 layers 5 keep all, the others window + micro-batch, in every slot.
+    one, two = (estimate(gemma, slots * 8192, {}, slots=slots).how for slots in (1, 2))
+    assert f" {5 * 32 + 27 * 6} cache" in one
+    assert f" {2 * (5 * 32 + 27 * 6)} cache" in two
 
 
 @pytest.mark.parametrize("value", [-1, 33, 99, "99", "all", "auto"])

@@ -282,3 +282,104 @@ def test_variable_without_effect(place: Ineffective, message: str, hint: str) ->
 def test_an_empty_group_may_keep_the_variables_of_its_future_hosts() -> None:
     waiting = [Ineffective("llm_gpus", MINE, "group", "llm_empty")]
     assert compile_inventory(replace(inventory(), ineffective=waiting)).errors == []
+
+
+SHIPPED_OLLAMA = change(
+    "  cloud:\n",
+    "  ours:\n    type: ollama\n    group: llm_local\n    port: 11434\n    ollama: {context_length: 4096}\n"
+    "    models: [{name: tiny}]\n  cloud:\n",
+).replace("llm_routing:\n", "llm_routing:\n  default_fallbacks: [big-cloud]\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "hint"),
+    [
+        ("{ours: {base_url: 'http://10.0.0.9:11434'}}", "ours.base_url", "group: null, port: null"),
+        ("{cloud: {ready_timeout_s: 60}}", "cloud.ready_timeout_s", "remove it"),
+        ("{cloud: {exclusive_group: a}}", "cloud.exclusive_group", "remove it"),
+        ("{cloud: {group: llm_local}}", "cloud.group", "exactly one"),
+        ("{cloud: {api_key_env: null}}", "cloud.api_key_env", "add api_key_env"),
+        ("{local: {group: null}}", "local.group", "add the base_url"),
+        ("{local: {port: null}}", "local.port", "add port"),
+        ("{ours: {active: tiny}}", "ours.active", "remove it"),
+        ("{local: {models: {small: {source: {path: /x, repo: a/b}}}}}", "path", ""),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_shown_where_the_user_wrote_it(
+    override: str, path: str, hint: str
+) -> None:
+    """Not at the line of the shipped file that it was merged over."""
+    result = compiled(SHIPPED_OLLAMA, llm_overrides=over(f"providers: {override}"))
+    told = result.errors[0]
+    assert path in told.render()
+    assert hint in told.render()
+    assert told.origin is not None
+    assert (told.origin.file, told.origin.line) == ("mine.yml", 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "code"),
+    [
+        ("{versions: {llama_cpp: null}}", "missing-key"),
+        ("{versions: null}", "missing-key"),
+        ("{providers: {local: {models: {small: null, 'large:7b': null}}}}", "no-models"),
+    ],
+)
+def test_what_was_taken_out_is_missing_where_that_was_done(override: str, code: str) -> None:
+    result = compiled(llm_overrides=over(override))
+    told = next(one for one in result.errors if one.code == code)
+    assert str(told.origin).startswith("mine.yml:1:")
+
+
+@pytest.mark.parametrize("section", ["providers", "routing", "gateway", "clients"])
+def test_a_section_with_nothing_below_it_takes_nothing_out(section: str) -> None:
+    text = refused(compiled(llm_overrides=over(f"{section}: null")), "invalid-value", 1)
+    assert "would remove the whole section" in text
+
+
+def test_null_where_a_value_may_be_null() -> None:
+    watched = {"llm_stack": ["one"], "llm_monitoring": ["one"]}
+    off = over("{monitoring: {probe_interval_s: null}}")
+    text = change("llm_versions:\n", "llm_monitoring: true\nllm_versions:\n")
+    result = compiled(text, groups=watched, llm_overrides=off)
+    assert result.errors == []
+    assert result.catalogue is not None
+    assert result.catalogue.monitoring is not None
+    assert result.catalogue.monitoring.probe_interval_s is None
+    # What is null by default may be written as such.
+    unset = over("{providers: {local: {timeout: null, models: {small: {rpm: null}}}}}")
+    assert compiled(llm_overrides=unset).errors == []
+
+
+def test_a_name_with_nothing_below_it() -> None:
+    text = refused(
+        compiled(llm_overrides=over("{providers: {local: {models: {qwen: null}}}}")),
+        "unknown-override",
+        1,
+    )
+    assert 'to add a model that needs no keys, write "qwen": {}' in text
+
+
+def test_a_model_twice_in_the_list_of_an_override() -> None:
+    override = over(
+        "{providers: {local: {models: [{name: small, rpm: 1}, {name: small, rpm: 2}]}}}"
+    )
+    assert 'model "small" twice' in refused(compiled(llm_overrides=override), "duplicate-model", 1)
+
+
+def test_models_of_a_new_provider_may_be_a_mapping() -> None:
+    override = over(
+        "{providers: {new: {type: vllm, base_url: 'http://192.0.2.9:8000', models: {fresh: {}}}}}"
+    )
+    result = compiled(llm_overrides=override)
+    assert result.errors == []
+    assert "fresh" in result.public_names
+
+
+def test_keys_of_a_model_that_are_not_indented() -> None:
+    override = over(
+        "{providers: {local: {models: {small: {}, vram_mib: 4000, source: {path: /x}}}}}"
+    )
+    result = compiled(llm_overrides=override)
+    assert places(result) == [("unknown-key", 1), ("unknown-key", 1)]
+    assert "indent it below the model" in result.errors[0].render()

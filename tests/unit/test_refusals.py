@@ -59,8 +59,8 @@ EDITS = [
     ("credentials in a URL", "https://api", "https://u:p@api", "invalid-value", 14, "api_key_env"),
     ("URL without scheme", "https://api.example.org/v1", "api.example.org", "invalid-value", 14, "http://"),
     ("key instead of a secret's name", "CLOUD_KEY", "sk-12345", "invalid-value", 15, "never the key itself"),
-    ("group and base_url", "base_url:", "group: llm_local\n    base_url:", "invalid-value", 12, "exactly one"),
-    ("cloud without a key", "    api_key_env: CLOUD_KEY\n", "", "invalid-value", 12, "api_key_env"),
+    ("group and base_url", "base_url:", "group: llm_local\n    base_url:", "invalid-value", 15, "exactly one"),
+    ("cloud without a key", "    api_key_env: CLOUD_KEY\n", "", "invalid-value", 13, "api_key_env"),
     ("url without sha256", "{path: /models/small.gguf}", "{url: https://e.org/m}", "invalid-value", 8, "sha256"),
     ("option the unit sets", "port: 8081", "port: 8081\n        options: {host: x}", "invalid-value", 12, "set by the unit"),
     ("source of a model elsewhere", "- name: big-cloud", "- name: big-cloud\n        source: {path: /x}",
@@ -349,7 +349,7 @@ def test_empty_catalogue() -> None:
 def test_no_versions() -> None:
     refused(compiled(CATALOGUE[: CATALOGUE.index("llm_versions")]), "missing-key", None)
     removed = f"{CATALOGUE}llm_overrides: {{versions: null}}\n"
-    assert "no version is pinned" in refused(compiled(removed), "missing-key", None)
+    assert "no version is pinned" in refused(compiled(removed), "missing-key", 30)
 
 
 def test_version_without_a_lock() -> None:

@@ -46,7 +46,8 @@ def test_no_other_module_names_an_engine() -> None:
 def test_command_lines() -> None:
     native, python, vllm = (instance(role) for role in ("llama_cpp", "llama_cpp_python", "vllm"))
     assert native["argv"] == [
-        *("--model", MODEL, "--alias", "Tiny.7b", "--host", "10.0.0.1", "--port", "8080", GPU),
+        *("--model", MODEL, "--alias", "Tiny.7b", "--host", "10.0.0.1", "--port", "8080"),
+        *("--parallel", "1", "--no-kv-unified", GPU),
         *("--threads", "8", "--swa-full", "--alias-suffix", "a b", "--metrics", "--offline"),
         *("--api-key-file", KEY_FILE),
     ]
@@ -93,7 +94,8 @@ def test_context_is_on_the_command_line() -> None:
     native = instance(
         "llama_cpp", change("source: {path: /m.gguf}\n        options: {threads", longer)
     )["argv"]
-    assert native[native.index("--ctx-size") + 1] == "4096"
+    # What one request may have, for each of the server's four slots.
+    assert native[native.index("--ctx-size") + 1] == "16384"
     text = change("        quantization: awq\n", "        context_length: 512\n")
     vllm = instance("vllm", text)["argv"]
     assert vllm[vllm.index("--max-model-len") + 1] == "512"
@@ -154,7 +156,8 @@ entry."""
 
 @pytest.mark.parametrize("role", FORMERLY)
 def test_what_the_unit_says_a_user_may_not(role: str) -> None:
-    more = {"llama_cpp": {"offline"}, "vllm": {"middleware"}}.get(role, set())
+    slots = "no-kv-unified kv-unified kvu no-kvu kv-unified-per-slot np".split()
+    more = {"llama_cpp": {"offline", *slots}, "vllm": {"middleware"}}.get(role, set())
     assert by_role(role).reserved == frozenset(FORMERLY[role].split()) | more
 
 

@@ -27,6 +27,7 @@ from modelyard.kinds import (
     Unique,
     UsDollars,
     distinct,
+    misfit,
     unit,
 )
 
@@ -79,13 +80,13 @@ class ModelSource(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if sum(place is not None for place in (self.path, self.url, self.repo)) != 1:
-            raise ValueError("a source needs exactly one of path, url and repo")
+            raise misfit("a source needs exactly one of path, url and repo", "path", "url", "repo")
         if self.url is not None and self.sha256 is None:
-            raise ValueError("a url needs sha256, the checksum of its file")
+            raise misfit("a url needs sha256, the checksum of its file", "url")
         if self.repo is not None and self.revision is None:
-            raise ValueError("a repo needs revision, the commit to fetch")
+            raise misfit("a repo needs revision, the commit to fetch", "repo")
         if self.repo is None and (self.revision is not None or self.file is not None):
-            raise ValueError("revision and file are only valid with repo")
+            raise misfit("revision and file are only valid with repo", "revision", "file")
         return self
 
 
@@ -125,9 +126,9 @@ class Model(Strict):
     mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
     """The kind of requests it answers. A chain holds models of one mode."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
-    """The context window. An engine of ours is started with it (default: the model's own); for a
-    model that runs elsewhere it is what that model takes. `plan` warns where it shrinks along a
-    chain."""
+    """The context window: what one request may have, its answer included. An engine of ours keeps
+    as much for every request that it answers at once (default: the model's own); for a model that
+    runs elsewhere it is what that model takes. `plan` warns where it shrinks along a chain."""
     quantization: OptionText | None = Field(
         None,
         examples=["awq"],

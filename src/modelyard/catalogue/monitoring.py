@@ -14,6 +14,7 @@ from modelyard.kinds import (
     Positive,
     SecretName,
     Strict,
+    misfit,
     unit,
 )
 
@@ -61,7 +62,9 @@ class Email(Strict):
     @model_validator(mode="after")
     def _login(self) -> Self:
         if (self.username is None) != (self.password_env is None):
-            raise ValueError("set both username and password_env, or neither")
+            raise misfit(
+                "set both username and password_env, or neither", "username", "password_env"
+            )
         return self
 
 
@@ -110,7 +113,6 @@ class ExporterPorts(Strict):
 
 
 def _probe_interval(seconds: int) -> int:
-    """Not `null` for never: in overrides that takes the key out, and the default would apply."""
     if 0 < seconds < 30:
         raise ValueError("an engine is asked every 30 seconds at most; 0 is never")
     return seconds
@@ -129,8 +131,8 @@ class Monitoring(Strict):
     """Shows dashboards."""
     exporters: ExporterPorts = Field(ExporterPorts(), examples=[{"node": 9101}])
     """Exporter ports."""
-    probe_interval_s: Annotated[int, Field(ge=0), AfterValidator(_probe_interval)] = Field(
+    probe_interval_s: Annotated[int, Field(ge=0), AfterValidator(_probe_interval)] | None = Field(
         300, examples=[600], json_schema_extra=unit("seconds")
     )
     """How often every engine is queried for a few tokens, to measure the time to the first. At
-    least 30; `0`: never."""
+    least 30; `0` or `null`: never."""

@@ -2,17 +2,20 @@
 
 Every `llm_overrides_*` variable in name order, then `llm_overrides`, then what was switched, each
 in the catalogue's shape (`providers`, `routing`, `gateway`, `clients`, `monitoring`, `versions`),
-is merged over the catalogue key by key. Models are found by their name. `null` removes. A value
-that is one of several shapes is replaced whole: half of the old shape beside half of the new one
-would never be valid.
+is merged over the catalogue key by key. Models are found by their name. `null` removes, unless null
+is a value of the key's own. A value that is one of several shapes is replaced whole: half of the
+old shape beside half of the new one would never be valid.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from modelyard.catalogue.fields import field_at, takes_null
+from modelyard.catalogue.models import Model
+from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, Origin, Path, Probe, is_list
 from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line
 
@@ -59,53 +62,98 @@ class _Merge:
             here = self.probe(key) or self.probe(value) or around
             at = (*path, key)
             if value is None:
-                if key in out:
-                    self.removed.update(dict.fromkeys(_public_names(out[key], at), here))
-                    del out[key]
-                    out.origins.pop(key, None)
-                else:
-                    self._removes_nothing(key, out, at, here)
+                self.null(out, key, at, here)
                 continue
             old = out.get(key)
             by_name = at[0] == "providers" and at[2:] == ("models",)
-            if by_name and is_list(old) and (is_list(value) or isinstance(value, Mapping)):
+            if by_name and (is_list(value) or isinstance(value, Mapping)):
+                if not is_list(old):
+                    old = []
+                    out.origins[key] = (here, self.probe(value) or here)
                 # The list keeps the place where it was begun; its elements know their own.
                 out[key] = self.models(old, value, at, here)
+                if not out[key]:
+                    out.origins[key] = (here, self.probe(value) or here)
                 continue
             if isinstance(old, Mapping) and isinstance(value, Mapping) and not is_atomic(at):
                 out[key] = self.mapping(old, value, at, here)
                 continue
+            if _has_models_by_name(value, at):
+                out[key] = self.mapping({}, value, at, here)
+                out.origins[key] = (here, self.probe(value) or here)
+                continue
             out[key] = value
             out.origins[key] = (here, self.probe(value) or here)
         return out
+
+    def null(self, out: Merged, key: Any, at: Path, here: Origin | None) -> None:
+        """Take a key out of `out`, or give it the value null where that is one of its own."""
+        field = field_at(Catalogue, at)
+        if field is not None and takes_null(field) and field.default is not None:
+            out[key] = None
+            out.origins[key] = (here, here)
+        elif len(at) == 1 and field is not None and not takes_null(field):
+            self._add(
+                "invalid-value",
+                f"{key} has nothing below it: null would remove the whole section",
+                at,
+                here,
+                "remove this line",
+            )
+        elif key in out:
+            self.removed.update(dict.fromkeys(_public_names(out[key], at), here))
+            del out[key]
+            out.origins.pop(key, None)
+            out.out[key] = here
+        elif field is None or not takes_null(field):
+            self._removes_nothing(key, out, at, here)
+
+    def entries(
+        self, over: Any, path: Path, around: Origin | None
+    ) -> Iterator[tuple[Any, Any, Origin | None]]:
+        """Yield name, value and place of each model of an override, a mapping by name or a list;
+        refuse what is no model.
+        """
+        if isinstance(over, Mapping):
+            for key, value in over.items():
+                yield key, value, self.probe(key) or self.probe(value) or around
+            return
+        seen: set[Any] = set()
+        for position, item in enumerate(over):
+            here = self.probe(item) or around
+            name = item.get("name") if isinstance(item, Mapping) else None
+            if isinstance(name, str) and name in seen:
+                self._add(
+                    "duplicate-model",
+                    f'{self.variable} has model "{name}" twice in one list',
+                    (*path, position),
+                    self.probe(name) or here,
+                    "keep one of them",
+                )
+                continue
+            seen.add(name if isinstance(name, str) else None)
+            yield name, item, here
 
     def models(self, base: Any, over: Any, path: Path, around: Origin | None) -> list[Any]:
         """Merge models by name. `over` is a list of models, or a mapping NAME: model (null removes
         it).
         """
         out: list[Any] = list(base)
-        if isinstance(over, Mapping):
-            entries = [
-                (key, value, self.probe(key) or self.probe(value) or around)
-                for key, value in over.items()
-            ]
-        else:
-            entries = [
-                (
-                    item.get("name") if isinstance(item, Mapping) else None,
-                    item,
-                    self.probe(item) or around,
-                )
-                for item in over
-            ]
-        for name, entry, here in entries:
+        for name, entry, here in self.entries(over, path, around):
             names = [item.get("name") if isinstance(item, Mapping) else None for item in out]
             index = names.index(name) if name is not None and name in names else None
-            if entry is None:
+            if index is None and isinstance(over, Mapping) and name in Model.model_fields:
+                self._add(
+                    "unknown-key",
+                    f'"{name}" is a key of a model, but stands where the names of models are',
+                    (*path, name),
+                    here,
+                    "indent it below the model that it belongs to",
+                )
+            elif entry is None and isinstance(over, Mapping):
                 if index is None:
-                    self._removes_nothing(
-                        name, [n for n in names if isinstance(n, str)], (*path, name), here
-                    )
+                    known = [n for n in names if isinstance(n, str)]
+                    self._removes_nothing(name, known, (*path, name), here)
                 else:
                     self.removed[str(name)] = here
                     del out[index]
@@ -121,17 +169,38 @@ class _Merge:
                 out[index] = self.mapping(out[index], entry, (*path, index), here)
         return out
 
-    def _removes_nothing(self, key: Any, known: Any, path: Path, origin: Origin | None) -> None:
+    def _add(
+        self, code: str, message: str, path: Path, origin: Origin | None, hint: str = ""
+    ) -> None:
         self.diagnostics.append(
-            Diagnostic(
-                "unknown-override",
-                "error",
-                f'{self.variable} removes "{key}", which does not exist',
-                (self.variable, *path),
-                origin,
-                did_you_mean(str(key), [str(name) for name in known]) or "remove this line",
-            )
+            Diagnostic(code, "error", message, (self.variable, *path), origin, hint)
         )
+
+    def _removes_nothing(self, key: Any, known: Any, path: Path, origin: Origin | None) -> None:
+        near = did_you_mean(str(key), [str(name) for name in known])
+        self._add(
+            "unknown-override",
+            f'{self.variable} removes "{key}", which does not exist (nothing below a name is null,'
+            " which removes)",
+            path,
+            origin,
+            " ".join(filter(None, (near, _instead_of_nothing(key, path)))),
+        )
+
+
+def _has_models_by_name(value: Any, path: Path) -> bool:
+    """Return whether a value is a new provider whose models are a mapping."""
+    is_provider = len(path) == 2 and path[0] == "providers" and isinstance(value, Mapping)
+    return is_provider and isinstance(value.get("models"), Mapping)
+
+
+def _instead_of_nothing(key: Any, path: Path) -> str:
+    """Return what to write where a name has nothing below it."""
+    if path[0] == "providers" and path[2:3] == ("models",) and len(path) == 4:
+        return f"to add a model that needs no keys, write {json.dumps(str(key))}: {{}}"
+    if len(path) == 2 and path[0] in ("providers", "clients"):
+        return "to add it, write its keys below it"
+    return "give it a value, or remove this line"
 
 
 def _public_names(value: Any, path: Path) -> list[str]:

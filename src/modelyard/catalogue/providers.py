@@ -20,6 +20,7 @@ from modelyard.kinds import (
     SecretName,
     Strict,
     WholeSeconds,
+    misfit,
     unit,
 )
 
@@ -178,50 +179,84 @@ class Provider(_WithSections):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.group is None) == (self.base_url is None):
-            raise ValueError("a provider needs exactly one of group and base_url")
+        running = ("ready_timeout_s", "model_margin_mib", *self._sections)
+        only_ours = ("port", "exclusive_group", "active", "flavour", *running)
+        unused = [key for key in only_ours if getattr(self, key) is not None]
+        if self.group is not None and self.base_url is not None:
+            elsewhere = ", ".join(f"{key}: null" for key in ("group", *unused))
+            raise misfit(
+                "a provider needs exactly one of group and base_url",
+                "base_url",
+                "group",
+                hint=f"if it runs elsewhere, add {elsewhere} to your overrides of it, or remove"
+                " these keys; if Modelyard is to run it, remove base_url",
+            )
+        if self.group is None and self.base_url is None:
+            hint = "add the base_url it is reached at"
+            if self.type in TYPES:
+                hint += ", or the group of hosts that Modelyard is to run it on"
+            raise misfit(
+                "a provider needs exactly one of group and base_url", "group", "base_url", hint=hint
+            )
         if self.group is not None and self.type not in TYPES:
-            raise ValueError(
-                f"{self.type} is not deployed by Modelyard: it needs base_url, not group"
+            raise misfit(
+                f"{self.type} is not deployed by Modelyard: it needs base_url, not group",
+                "group",
+                "type",
             )
         if self.group is not None and self.port is None:
-            raise ValueError("a provider with a group needs a port")
-        if self.base_url is not None:
-            running = ("ready_timeout_s", "model_margin_mib", *self._sections)
-            only_ours = ("port", "exclusive_group", "active", "flavour", *running)
-            unused = [key for key in only_ours if getattr(self, key) is not None]
-            if unused:
-                raise ValueError(f"{unused[0]} has no effect on a provider with a base_url")
+            raise misfit("a provider with a group needs a port", "port", "group", hint="add port")
+        if self.base_url is not None and unused:
+            raise misfit(
+                f"{unused[0]} has no effect on a provider with a base_url",
+                unused[0],
+                hint=f"remove it; in your overrides of it: {unused[0]}: null",
+            )
         return self
 
     @model_validator(mode="after")
     def _its_engine(self) -> Self:
         engine = self.engine
         if self.flavour is not None and (engine is None or engine.flavour is None):
-            raise ValueError(f"only {WITH_FLAVOURS.replace('`', '')} has flavours")
+            raise misfit(
+                f"only {WITH_FLAVOURS.replace('`', '')} has flavours", "flavour", hint="remove it"
+            )
         for section in self._sections:
             if section != self.type:
-                raise ValueError(
-                    f"the key {section} has no effect on a provider of type {self.type}"
+                raise misfit(
+                    f"the key {section} has no effect on a provider of type {self.type}",
+                    section,
+                    hint="remove it",
                 )
         if engine is not None and self.group is not None:
             if not engine.keyed and self.api_key_env is not None:
-                raise ValueError(
+                raise misfit(
                     f"{engine.title} checks no keys: api_key_env has no effect on one that"
-                    " Modelyard deploys"
+                    " Modelyard deploys",
+                    "api_key_env",
+                    hint="remove it",
                 )
             if engine.per_provider and self.active is not None:
-                raise ValueError(
-                    f"one {engine.title} serves all its models, so active has no effect"
+                raise misfit(
+                    f"one {engine.title} serves all its models, so active has no effect",
+                    "active",
+                    hint="remove it",
                 )
         return self
 
     @model_validator(mode="after")
     def _its_key(self) -> Self:
         if self.type in CLOUD_TYPES and self.api_key_env is None:
-            raise ValueError(
-                f"{self.type} needs api_key_env, the name of the secret that holds its key"
+            raise misfit(
+                f"{self.type} needs api_key_env, the name of the secret that holds its key",
+                "api_key_env",
+                "type",
+                hint="add api_key_env, such as OPENAI_API_KEY, the secret's name",
             )
         if self.api_key_env is None and self.when_secret_missing == "skip":
-            raise ValueError("when_secret_missing has no effect without api_key_env")
+            raise misfit(
+                "when_secret_missing has no effect without api_key_env",
+                "when_secret_missing",
+                hint="remove it, or name the secret in api_key_env",
+            )
         return self

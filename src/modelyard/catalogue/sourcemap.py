@@ -49,11 +49,11 @@ def no_origin(_value: object) -> Origin | None:
 
 
 class Merged(dict[Any, Any]):
-    """A mapping made by merging, which remembers where it began, and where the keys that an
-    override set came from.
+    """A mapping made by merging, which remembers where it began, where the keys that an override
+    set came from, and where keys were taken `out`.
     """
 
-    __slots__ = ("origin", "origins")
+    __slots__ = ("origin", "origins", "out")
 
     def __init__(self, base: Mapping[Any, Any], origin: Origin | None) -> None:
         super().__init__(base)
@@ -61,6 +61,7 @@ class Merged(dict[Any, Any]):
         self.origins: dict[Any, tuple[Origin | None, Origin | None]] = dict(
             base.origins if isinstance(base, Merged) else {}
         )
+        self.out: dict[Any, Origin | None] = dict(base.out if isinstance(base, Merged) else {})
 
 
 def is_list(value: object) -> bool:
@@ -83,7 +84,8 @@ class SourceMap:
         `key` is true.
 
         A value without origin (a boolean, null) has that of its key, else of the nearest thing
-        around it. A path that does not exist has the origin of the part of it that does.
+        around it. A path that does not exist has the origin of what took it out, else of the part
+        of it that does exist.
         """
         node: Any = self.tree
         nearest: Origin | None = None
@@ -104,7 +106,8 @@ class SourceMap:
                 child = node[step]
                 value_origin = child.origin if isinstance(child, Merged) else self.probe(child)
             else:
-                return nearest
+                taken = node.out.get(step) if isinstance(node, Merged) else None
+                return taken or nearest
             last = depth == len(path) - 1
             wants_value = last and not key and not isinstance(child, Mapping) and not is_list(child)
             first, second = (
@@ -113,6 +116,20 @@ class SourceMap:
             nearest = first or second or nearest
             node = child
         return nearest
+
+    def overrides(self, path: Path) -> bool:
+        """Return whether an override set what stands at `path` or something around it, or took it
+        out.
+        """
+        node: Any = self.tree
+        for step in path:
+            if isinstance(node, Merged) and (step in node.origins or step in node.out):
+                return True
+            listed = is_list(node) and isinstance(step, int) and 0 <= step < len(node)
+            if not listed and not (isinstance(node, Mapping) and step in node):
+                return False
+            node = node[step]
+        return False
 
 
 def plain(value: Any) -> Any:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from modelyard.catalogue.fields import keys_at
 from modelyard.catalogue.former import FORMER
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
@@ -161,6 +161,8 @@ def _describe(
             diagnostics.append(_missing(str(loc[-1]), place, tree, source))
         elif kind == "literal_error":
             diagnostics.append(_unknown_value(problem, place, source))
+        elif kind == "misfit":
+            diagnostics.append(_misfit(problem, place, tree, source))
         else:
             message = str(problem["msg"]).removeprefix("Value error, ")
             message = message.replace("Input should be", "must be")
@@ -177,6 +179,26 @@ def _describe(
                 )
             )
     return diagnostics
+
+
+def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
+    """Describe a mapping whose keys do not fit together, at the key that was written last."""
+    node: Any = tree
+    for part in place:
+        node = node[part]
+    keys = [(*place, key) for key in problem["ctx"]["keys"]]
+    # What the user wrote, or took out, comes before what is shipped.
+    mine = [key for key in keys if source.overrides(key)]
+    there = [key for key in keys if node.get(key[-1]) is not None]
+    chosen: Path = next(iter((*mine, *there, place)))
+    return Diagnostic(
+        "invalid-value",
+        "error",
+        f"{_subject(place, tree)}: {problem['msg']}" if place else str(problem["msg"]),
+        variable_path(chosen),
+        source.origin(chosen, key=True),
+        problem["ctx"]["hint"],
+    )
 
 
 def _seen(value: Any, place: Path, source: SourceMap) -> str:
@@ -234,7 +256,7 @@ def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) ->
 
 
 def _unknown_key(place: Path, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
-    known = _keys_at(root, place[:-1])
+    known = keys_at(root, place[:-1])
     hint = _elsewhere(root, place) or did_you_mean(str(place[-1]), known)
     return Diagnostic(
         "unknown-key",
@@ -253,9 +275,9 @@ def _elsewhere(root: type[BaseModel], place: Path) -> str:
     former = FORMER.get(f"{place[-2]}_{place[-1]}", ()) if len(place) == 3 else ()
     if former and former[:-1] == place[:-1]:
         return f'did you mean "{former[-1]}"?'
-    if len(place) < 2 or not (section := _keys_at(root, place[:1])):
+    if len(place) < 2 or not (section := keys_at(root, place[:1])):
         return ""
-    parts = [key for key in section if place[-1] in _keys_at(root, (place[0], key))]
+    parts = [key for key in section if place[-1] in keys_at(root, (place[0], key))]
     return f'did you mean "{parts[0]}.{place[-1]}"?' if len(parts) == 1 else ""
 
 
@@ -290,27 +312,3 @@ def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
         source.origin(place),
         did_you_mean(str(problem["input"]), allowed) or f"one of {', '.join(allowed)}",
     )
-
-
-def _keys_at(root: type[BaseModel], path: Path) -> list[str]:
-    """Return the keys the schema has at `path`."""
-    kind: Any = root
-    for part in path:
-        kind = _model_or_container(kind)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = kind.model_fields[str(part)].annotation
-        else:
-            kind = get_args(kind)[-1]
-    kind = _model_or_container(kind)
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
-
-
-def _model_or_container(kind: Any) -> Any:
-    """Look through `X | None` and `Annotated[X, ...]`."""
-    while True:
-        if hasattr(kind, "__metadata__"):
-            kind = get_args(kind)[0]
-        elif get_origin(kind) in (Union, UnionType):
-            kind = next(arg for arg in get_args(kind) if arg is not type(None))
-        else:
-            return kind

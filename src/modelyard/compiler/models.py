@@ -9,6 +9,7 @@ from typing import Any
 from modelyard.catalogue.models import ENGINE_KEYS, Model
 from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.sourcemap import Path
+from modelyard.compiler.sources import check_source
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.engines import ENGINES
 from modelyard.engines.base import PLACEHOLDERS, Engine
@@ -47,7 +48,7 @@ def check_model(
             )
     if model.adapter_of is not None:
         _check_adapter(name, provider, model, at, error)
-    _check_source(name, provider.type, engine, model, at, sound, error)
+    check_source(name, provider.type, engine, model, at, sound, error)
     called = "served_name" if model.served_name else "name"
     texts = {
         called: [model.served],
@@ -63,6 +64,13 @@ def check_model(
                     (*at, key),
                     "use other text",
                 )
+    _check_options(engine, model, at, error)
+    for mistake in engine.mistakes(model) if sound else ():
+        error(mistake.code, mistake.message, (*at, *mistake.key), mistake.hint, key=True)
+
+
+def _check_options(engine: Engine, model: Model, at: Path, error: Any) -> None:
+    """Refuse the options that the unit sets."""
     reserved = engine.reserved
     for option in model.options:
         if option in reserved:
@@ -97,49 +105,3 @@ def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error:
                 "remove it",
                 key=True,
             )
-
-
-def _check_source(
-    name: str, kind: str, engine: Engine, model: Model, at: Path, sound: bool, error: Any
-) -> None:
-    """Check that the source is a GGUF file or a directory, as the engine takes it."""
-    source, directory = model.source, engine.takes == "directory"
-    if source is None:
-        if not engine.pulls and sound:
-            error(
-                "missing-key",
-                f'model "{model.name}" of provider "{name}" has no source',
-                at,
-                (
-                    "add source: {path: /...} or source: {repo: OWNER/NAME, revision: COMMIT}"
-                    if directory
-                    else "add source: {path: /...} or source: {url: ..., sha256: ...}"
-                ),
-            )
-        return
-    problem = ""
-    if directory and source.url is not None:
-        problem, hint = (
-            f"{engine.title} needs a directory, not a single file",
-            "name a path or a repo",
-        )
-    elif directory and source.file is not None:
-        problem, hint = (
-            f"{engine.title} fetches the whole repository, not a single file",
-            "remove file",
-        )
-    elif directory and source.sha256 is not None:
-        problem, hint = "a directory has no checksum", "remove sha256"
-    elif not directory and source.repo is not None and source.file is None:
-        problem, hint = (
-            f"{kind} needs one file of the repository",
-            "add file, the name of a .gguf file in it",
-        )
-    if problem:
-        error(
-            "invalid-value",
-            f'the source of "{model.name}": {problem}',
-            (*at, "source"),
-            hint,
-            key=True,
-        )

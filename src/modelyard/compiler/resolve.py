@@ -164,8 +164,9 @@ class _Resolver:
             self.report.error(
                 "no-models",
                 f'provider "{name}" has no models',
-                path,
+                (*path, "models"),
                 "list at least one under models:, or remove it",
+                key=True,
             )
         hosts = _hosts(name, provider, self.groups, self.report.error)
         reason = self.left_out(name, provider, hosts)

@@ -136,6 +136,15 @@ class Metrics(NamedTuple):
     keyed: bool
 
 
+class Mistake(NamedTuple):
+    """What a model says that its engine cannot do: `key` is the path below the model."""
+
+    code: str
+    key: tuple[str, ...]
+    message: str
+    hint: str
+
+
 class Probe(NamedTuple):
     """What the blackbox exporter asks an engine without metrics, and its module that says what
     counts as an answer.
@@ -189,8 +198,12 @@ class Engine:
     port."""
     takes: Literal["file", "directory"] = "file"
     """What a model's `source` is."""
+    splits: bool = False
+    """It loads a file that is split, by the name of its first part."""
     pulls: bool = False
     """It can fetch a model by its name: then `source` may be missing."""
+    library: str | None = None
+    """The host of the web pages about the models that it fetches by name."""
     keys: frozenset[str] = frozenset()
     """Those of ENGINE_KEYS that mean something to it."""
     keyed: bool = True
@@ -216,6 +229,8 @@ class Engine:
     sight: tuple[str, ...] | None = None
     """How the options begin that let a model read more than text. None: its models may read more
     without any."""
+    embedding_hint: str = "is it a model for embeddings?"
+    """What to look at when a model of mode `embedding` gives none."""
     closes_connections: bool = False
     """The gateway has to open a new connection for every request."""
     contexts: tuple[tuple[int, int], ...] = ()
@@ -308,6 +323,22 @@ class Engine:
         catalogue.
         """
         return model.context_length
+
+    def slots(self, model: Model, settings: Any) -> int:
+        """Return how many requests for a model a process answers at once, each with a context of
+        its own; `context` is that of all of them.
+        """
+        return 1
+
+    def options(self, model: Model) -> dict[str, Option]:
+        """Return the options that decide the memory of a model: the catalogue's, and what the
+        command line says beside them.
+        """
+        return dict(model.options)
+
+    def mistakes(self, model: Model) -> list[Mistake]:
+        """Return what is wrong with a model that only its engine can tell."""
+        return []
 
     def unestimated(self, model: Model) -> str | None:
         """Why the memory that a model needs cannot be estimated from its file; None if it can."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -15,7 +16,10 @@ from modelyard.engines.base import (
     Engine,
     Flag,
     Metrics,
+    Mistake,
+    Option,
     Process,
+    Value,
 )
 from modelyard.kinds import (
     SHA256_EXAMPLE,
@@ -26,6 +30,9 @@ from modelyard.kinds import (
     SourceArchive,
     Version,
 )
+
+if TYPE_CHECKING:
+    from modelyard.catalogue.models import Model
 
 SIGHT = ("mm", "clip")
 """How the options begin that give a model eyes or ears: `mmproj`, and `clip_model_path` of the
@@ -93,12 +100,165 @@ def gpu_check(process: Process, layers: str, options: str) -> dict[str, Any]:
     }
 
 
+PARALLEL = "parallel"
+"""The option that says how many requests are answered at once."""
+
+SLOTS = 4
+"""Requests at once, unless `parallel` says otherwise: the server's own number."""
+
+WHOLE_TOKENS = 8192
+"""Tokens of the longest input of an embedding model that does not say `context_length`: what the
+common models with long inputs take. The server makes its buffers no longer than the model's own
+context."""
+
+EMBEDS = ("embedding", "embeddings")
+"""The option that starts the server for embeddings, by its two names."""
+
+RERANKS = ("rerank", "reranking")
+"""The option that starts it for a path that the gateway does not serve, by its two names."""
+
+MICRO_BATCHES = ("batch-size", "ubatch-size")
+"""An input is embedded in one batch and one micro-batch (server-context.cpp, `can_split`)."""
+
+
+def whole_number(value: Option) -> int | None:
+    """Return an option's value as the server reads it, if that is a whole number above 0."""
+    text = str(value)
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def slots_of(model: Model) -> int:
+    """Return how many requests are answered at once, each with `context_length` tokens.
+
+    Without a `context_length` only the host knows the model's own, which several would divide: then
+    it is one request after the other.
+    """
+    if model.context_length is None:
+        return 1
+    return whole_number(model.options.get(PARALLEL, SLOTS)) or SLOTS
+
+
+def embeddings(process: Process) -> bool:
+    """Return whether the flag for embeddings is to be added: the options may have it."""
+    return process.model.mode == "embedding" and not any(name in process.options for name in EMBEDS)
+
+
+def context_size(process: Process) -> int | None:
+    """Return the tokens of all requests that are answered at once."""
+    length = process.model.context_length
+    return None if length is None else length * slots_of(process.model)
+
+
+def batches(model: Model) -> dict[str, Option]:
+    """Return the options of batch and micro-batch that have to hold a whole input; none of a model
+    that chats.
+    """
+    if model.mode != "embedding":
+        return {}
+    length = model.context_length or WHOLE_TOKENS
+    return {name: model.options.get(name, length) for name in MICRO_BATCHES}
+
+
+def batch_flag(name: str) -> Flag:
+    """Return the flag of a batch, for a model whose options do not have it."""
+
+    def value(process: Process) -> Value:
+        return None if name in process.options else batches(process.model).get(name)
+
+    return Flag(name, value, default=True)
+
+
 class LlamaCpp(Engine):
     """What llama.cpp's server does its own way."""
+
+    def slots(self, model: Model, settings: Any) -> int:
+        """Return `parallel`, or the default."""
+        return slots_of(model)
+
+    def context(self, model: Model, settings: Any) -> int | None:
+        """Return the tokens of context of all requests; None if it is the model's own."""
+        return None if model.context_length is None else model.context_length * slots_of(model)
+
+    def options(self, model: Model) -> dict[str, Option]:
+        """Return the options, and of an embedding model the micro-batch."""
+        return {**model.options, **batches(model)}
+
+    def mistakes(self, model: Model) -> list[Mistake]:
+        """Return options that contradict the model's `mode` or `context_length`."""
+        return [*_of_slots(model), *_of_mode(model)]
 
     def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
         """Return the check that layers are on GPUs: all, or some if the user says how many."""
         return [gpu_check(process, "some" if layers_given(process) else "all", "n-gpu-layers")]
+
+
+def _of_slots(model: Model) -> Iterator[Mistake]:
+    if PARALLEL not in model.options:
+        return
+    key = ("options", PARALLEL)
+    number = whole_number(model.options[PARALLEL])
+    if number is None:
+        yield Mistake(
+            "invalid-value",
+            key,
+            f'{PARALLEL} of "{model.name}" has to be a whole number above 0',
+            f"write how many requests it answers at once, or remove it: {SLOTS} is the default",
+        )
+    elif number > 1 and model.context_length is None:
+        yield Mistake(
+            "missing-key",
+            key,
+            f'{PARALLEL} of "{model.name}" would divide the model\'s own context among {number}'
+            " requests",
+            "add context_length, the tokens that one request may have: each of them gets as many",
+        )
+
+
+def _of_mode(model: Model) -> Iterator[Mistake]:
+    for name in RERANKS:
+        if model.options.get(name, False) is not False:
+            yield Mistake(
+                "invalid-value",
+                ("options", name),
+                f'"{model.name}" would only rank documents, and the gateway has no path for that',
+                "remove it",
+            )
+    given = [name for name in EMBEDS if name in model.options]
+    if model.mode != "embedding":
+        for name in given:
+            if model.options[name] is not False:
+                yield Mistake(
+                    "invalid-value",
+                    ("options", name),
+                    f'"{model.name}" would answer embeddings only, and its mode is {model.mode}',
+                    "write mode: embedding, which starts the engine for it, and remove this option",
+                )
+        return
+    for name in given:
+        if model.options[name] is False:
+            yield Mistake(
+                "invalid-value",
+                ("options", name),
+                f'"{model.name}" has mode: embedding, and the engine would not be started for it',
+                "remove it",
+            )
+    if model.options.get("pooling") in ("none", "rank"):
+        yield Mistake(
+            "invalid-value",
+            ("options", "pooling"),
+            f'"{model.name}" would not give one vector for each input',
+            "use mean, cls or last, or remove it where the model's file says which",
+        )
+    for name in MICRO_BATCHES:
+        size, least = model.options.get(name), model.context_length or 1
+        if size is not None and (whole_number(size) or 0) < least:
+            yield Mistake(
+                "invalid-value",
+                ("options", name),
+                f'{name} of "{model.name}" is less than its context_length: an embedding model'
+                " reads an input at once, so longer ones would fail",
+                "remove it: it follows from context_length",
+            )
 
 
 ENGINE = LlamaCpp(
@@ -112,6 +272,7 @@ ENGINE = LlamaCpp(
         "source": {"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE},
     },
     former=FORMER,
+    splits=True,
     keys=frozenset({"port"}),
     health="/health",
     metrics=Metrics(keyed=True),
@@ -120,7 +281,18 @@ ENGINE = LlamaCpp(
         Flag("alias", lambda process: process.model.served),
         Flag("host", lambda process: process.address),
         Flag("port", lambda process: process.port),
-        Flag("ctx-size", lambda process: process.model.context_length),
+        # The context of all slots. Left to itself the server has four that share it: two long
+        # requests at once both failed with 500. One cache for all (`kv-unified`) also makes a model
+        # with two sets of factors for long contexts choose by the sum (llama-model.cpp).
+        Flag("ctx-size", context_size),
+        Flag(
+            PARALLEL,
+            lambda process: None if PARALLEL in process.options else slots_of(process.model),
+            default=True,
+        ),
+        Flag("no-kv-unified"),
+        Flag("embeddings", embeddings, default=True),
+        *map(batch_flag, MICRO_BATCHES),
         # By default it silently keeps on the CPU what does not fit.
         Flag(
             "n-gpu-layers",
@@ -134,9 +306,12 @@ ENGINE = LlamaCpp(
         Flag("api-key-file", KEY_FILE),
     ),
     unsafe=frozenset(
-        "m a c api-key no-metrics hf-repo hf-file model-url mu ssl-key-file ssl-cert-file"
-        " slot-save-path log-file".split()
+        "m a c np kv-unified kvu no-kvu kv-unified-per-slot api-key no-metrics hf-repo hf-file"
+        " model-url mu ssl-key-file ssl-cert-file slot-save-path log-file".split()
     ),
     sight=SIGHT,
+    embedding_hint=(
+        "a model whose file does not say its pooling needs it in its options: mean, cls or last"
+    ),
     closes_connections=True,
 )

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Probe, Process
 from modelyard.engines.llama_cpp import FORMER, SIGHT, LlamaCppBuild, gpu_check
-from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version
+from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version, misfit
 
 
 class LockedArchive(Strict):
@@ -24,7 +24,7 @@ class LockedArchive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.url is None) == (self.path is None):
-            raise ValueError("a source needs exactly one of url and path")
+            raise misfit("a source needs exactly one of url and path", "url", "path")
         return self
 
 
@@ -65,6 +65,7 @@ ENGINE = LlamaCppPython(
         "source": ("versions", "source"),
     },
     locked=True,
+    splits=True,
     keys=frozenset({"port"}),
     probe=Probe("/v1/models", "http_401_is_up"),
     underscores=True,

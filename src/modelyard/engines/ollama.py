@@ -39,8 +39,8 @@ class OllamaSettings(Strict):
     """A model stays loaded this long after its last request. A cold one makes the next request wait
     for the disk."""
     num_parallel: Positive | None = Field(None, examples=[2])
-    """Requests a model answers at once; each takes memory for a context of its own. Default:
-    Ollama's own choice."""
+    """Requests a model answers at once; each takes memory for a whole `context_length`. Default:
+    Ollama's own choice, which is one."""
     max_loaded_models: Positive | None = Field(None, examples=[2])
     """Models that are loaded at once. Default: Ollama's own choice, by memory. The GPUs are planned
     for this many of the largest (one by default)."""
@@ -128,9 +128,12 @@ class Ollama(Engine):
 
     def context(self, model: Model, settings: OllamaSettings) -> int | None:
         """Return the tokens of context of all parallel requests; None if no length is declared."""
-        return (model.context_length or settings.context_length or 0) * (
-            settings.num_parallel or 1
-        ) or None
+        length = model.context_length or settings.context_length
+        return None if length is None else length * self.slots(model, settings)
+
+    def slots(self, model: Model, settings: OllamaSettings) -> int:
+        """Return `num_parallel`; Ollama's own choice is one (0.17.4, envconfig)."""
+        return settings.num_parallel or 1
 
     def unestimated(self, model: Model) -> str | None:
         """Return why a model without a source has no estimate; None for one with a source."""
@@ -182,6 +185,7 @@ ENGINE = Ollama(
     ready_timeout_s=60,
     per_provider=True,
     pulls=True,
+    library="ollama.com",
     keys=frozenset({"preload"}),
     keyed=False,
     health="/api/version",

@@ -6,12 +6,13 @@ here on a GPU:
     weights    All tensors but those that are only looked up; the reader leaves these out. (Of a
                Llama 3 8B of 4685 MiB 4403 are on the GPU, according to its log.)
     cache      Per layer: tokens x KV heads x (key + value length) x bytes per number
-               (llama-kv-cache.cpp). A layer with a sliding window keeps slots x window +
-               micro-batch tokens (llama-kv-cache-iswa.cpp). Where a header does not tell which
+               (llama-kv-cache.cpp), where tokens are those of all slots: each has a cache of its
+               own. A layer with a sliding window keeps window + micro-batch tokens per slot
+               (llama-kv-cache-iswa.cpp). Where a header does not tell which
                layers have one, all count in full; so do recurrent layers (Mamba and its like).
     computing  The buffer of a micro-batch: 512 x (vocabulary + embedding) numbers of 4 bytes
-               (Llama 3 8B: 250.5 + 8 MiB, its log says 258.50), a mask of 512 x context numbers,
-               and 512 MiB for CUDA itself.
+               (Llama 3 8B: 250.5 + 8 MiB, its log says 258.50), a mask of 512 x the context of a
+               slot numbers, and 512 MiB for CUDA itself.
 
 It is an estimate, and is shown as one.
 """
@@ -27,9 +28,6 @@ MIB = 1 << 20
 CUDA_MIB = 512
 MICRO_BATCH = 512
 MOST_LAYERS = 4096
-SLOTS = 4
-"""Requests that llama-server answers at once by default."""
-
 NUMBER_BYTES = {
     "f32": 4.0,
     "f16": 2.0,
@@ -73,9 +71,12 @@ def estimate(
     context_length: int | None,
     options: Mapping[str, Any],
     own_context: int | None = None,
+    slots: int = 1,
 ) -> Estimate:
-    """Estimate from what modelyard_gguf.read returned. `own_context` is the engine's own default,
-    if it has one.
+    """Estimate from what modelyard_gguf.read returned.
+
+    `context_length` are the tokens of all `slots`, which answer requests at once. `own_context` is
+    the engine's own default for a request, if it has one.
     """
     decisive = [option for option in DECISIVE if options.get(option)]
     layers, embedding = _count(header.get("layers")), _count(header.get("embedding"))
@@ -87,7 +88,8 @@ def estimate(
     if (layers or 0) > MOST_LAYERS:
         layers = None
     known = _count(header.get("context_length"))
-    context = context_length or (min(own_context, known or own_context) if own_context else known)
+    own = min(own_context, known or own_context) if own_context else known
+    context = context_length or (own * slots if own else None)
     heads = header.get("heads_kv") if header.get("heads_kv") is not None else header.get("heads")
     per_layer = _per_layer(heads, layers or 0)
     length = _head_length(header, embedding or 0)
@@ -101,8 +103,8 @@ def estimate(
     numbers = context * sum(per_layer)
     windowed = _windowed(header, layers)
     if windowed and not options.get("swa-full"):
-        slots = _number(options.get("parallel")) or SLOTS
-        kept = min(context, ceil((slots * int(header["window"]) + micro_batch) / 256) * 256)
+        window = ceil((int(header["window"]) + micro_batch) / 256) * 256
+        kept = min(context, slots * window)
         numbers = sum(
             (kept if window else context) * n for n, window in zip(per_layer, windowed, strict=True)
         )
@@ -110,10 +112,10 @@ def estimate(
     cache = ceil(numbers * (length[0] * key + length[1] * value) / MIB)
     weights = ceil(int(header["weights_bytes"]) / MIB)
     vocabulary = _count(header.get("vocabulary")) or 0
-    computing = CUDA_MIB + ceil(micro_batch * 4 * (vocabulary + embedding + context) / MIB)
+    computing = CUDA_MIB + ceil(micro_batch * 4 * (vocabulary + embedding + context // slots) / MIB)
+    each = f"{slots} requests of {context // slots}" if slots > 1 else str(context)
     how = (
-        f"estimate: {weights} weights + {cache} cache for {context} tokens + {computing} for"
-        " computing"
+        f"estimate: {weights} weights + {cache} cache for {each} tokens + {computing} for computing"
     )
     return Estimate(weights + cache + computing, how)
 

@@ -234,7 +234,11 @@ def _estimate(
         engine.get("contexts") or (), sum(one.card.memory.mib or 0 for one in mine)
     )
     return estimate(
-        model["header"], engine.get("context_length"), engine.get("options") or {}, default
+        model["header"],
+        engine.get("context_length"),
+        engine.get("options") or {},
+        default,
+        engine.get("slots") or 1,
     )
 
 

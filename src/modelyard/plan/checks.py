@@ -112,6 +112,18 @@ class ChatCheck(BaseCheck):
     """Of an engine that loads on demand, the address that lists what is loaded."""
 
 
+class EmbeddingCheck(BaseCheck):
+    """A request for an embedding is answered with one vector."""
+
+    kind: Literal["embedding"] = "embedding"
+    url: str
+    """The address."""
+    bearer: str | None = optional()
+    """The credential that is sent, as `SERVICE/NAME`."""
+    model: str
+    """The model that is asked."""
+
+
 class KeyCheck(BaseCheck):
     """A provider elsewhere accepts our key. 401 and 403 fail, any other status but 200 is reported
     as skipped.
@@ -143,7 +155,14 @@ class RedisCheck(BaseCheck):
 
 
 Check = Annotated[
-    UnitCheck | HttpCheck | ModelsCheck | GpuCheck | ChatCheck | KeyCheck | RedisCheck,
+    UnitCheck
+    | HttpCheck
+    | ModelsCheck
+    | GpuCheck
+    | ChatCheck
+    | EmbeddingCheck
+    | KeyCheck
+    | RedisCheck,
     Field(discriminator="kind"),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from modelyard.catalogue.models import Model
 from modelyard.catalogue.providers import MODEL_MARGIN_MIB
 from modelyard.compiler.emit import is_never_cooled, last_steps
 from modelyard.compiler.listeners import instance_names
@@ -16,6 +17,7 @@ from modelyard.plan.checks import (
     CHAT_TIMEOUT_S,
     ChatCheck,
     Check,
+    EmbeddingCheck,
     HttpCheck,
     ModelsCheck,
     unit_check,
@@ -130,7 +132,8 @@ class EngineParts:
             vram_mib=model.vram_mib,
             source=model.planned_source,
             context_length=engine.context(model, settings),
-            options=dict(model.options),
+            slots=engine.slots(model, settings),
+            options=engine.options(model),
             max_loaded=engine.at_once(settings),
             contexts=[list(entry) for entry in engine.contexts],
             unestimated=engine.unestimated(model),
@@ -221,23 +224,36 @@ def engine_checks(engine: Engine, process: Process, *, keyed: bool) -> list[Chec
             hint=f"systemctl cat {unit} shows the model and alias it was started with",
         )
     )
-    for model in process.models:
-        skip = None
-        if model.mode != "chat":
-            skip = f"mode is {model.mode}"
-        elif engine.on_demand and not model.preload:
-            skip = "loaded on the first request; checks load no model"
-        checks.append(
-            ChatCheck(
-                name=f"{model.name} answers",
-                service=service,
-                url=f"{base}/v1/chat/completions",
-                bearer=bearer,
-                model=model.served,
-                timeout_s=CHAT_TIMEOUT_S,
-                loaded_url=None if engine.loaded_path is None else base + engine.loaded_path,
-                skip=skip,
-                hint=f"{journal(unit)}; a model without a chat template cannot chat",
-            )
-        )
+    checks += [_answer_check(engine, service, model, base, bearer) for model in process.models]
     return checks
+
+
+def _answer_check(
+    engine: Engine, service: str, model: Model, base: str, bearer: str | None
+) -> ChatCheck | EmbeddingCheck:
+    """Return the check that a model answers what it is for."""
+    hint = journal(f"modelyard-{service}.service")
+    loads = engine.on_demand and not model.preload
+    skip = "loaded on the first request; checks load no model" if loads else None
+    if model.mode == "embedding":
+        return EmbeddingCheck(
+            name=f"{model.name} embeds",
+            service=service,
+            url=f"{base}/v1/embeddings",
+            bearer=bearer,
+            model=model.served,
+            timeout_s=CHAT_TIMEOUT_S,
+            skip=skip,
+            hint=f"{hint}; {engine.embedding_hint}",
+        )
+    return ChatCheck(
+        name=f"{model.name} answers",
+        service=service,
+        url=f"{base}/v1/chat/completions",
+        bearer=bearer,
+        model=model.served,
+        timeout_s=CHAT_TIMEOUT_S,
+        loaded_url=None if engine.loaded_path is None else base + engine.loaded_path,
+        skip=skip,
+        hint=f"{hint}; a model without a chat template cannot chat",
+    )

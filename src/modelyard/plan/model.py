@@ -112,9 +112,11 @@ class Demand(Strict):
     source: dict[str, Any] | None
     """Where its file comes from; `null` if the engine pulls it."""
     context_length: int | None
-    """Tokens of context that the process keeps for it."""
+    """Tokens of context that the process keeps for it, of all requests at once."""
+    slots: int
+    """Requests that it answers at once, each with its share of these."""
     options: dict[str, Any]
-    """Options of the engine."""
+    """Options of the engine, and what decides memory beside them."""
     max_loaded: int | None
     """How many models the process holds at once; `null` for all."""
     contexts: list[list[int]]

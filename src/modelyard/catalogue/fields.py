@@ -1,0 +1,58 @@
+"""What the schema says of a path of the catalogue: which field it is, and which keys it has."""
+
+from __future__ import annotations
+
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from modelyard.catalogue.sourcemap import Path
+
+
+def keys_at(root: type[BaseModel], path: Path) -> list[str]:
+    """Return the keys that the schema has at `path`; none where it has no fixed ones."""
+    kind = _model(_kind_at(root, path))
+    return list(kind.model_fields) if kind is not None else []
+
+
+def field_at(root: type[BaseModel], path: Path) -> FieldInfo | None:
+    """Return the field whose value is at `path`; None for an entry of a list or of a mapping by
+    name, and for what the schema does not have.
+    """
+    around = _model(_kind_at(root, path[:-1])) if path else None
+    return around.model_fields.get(str(path[-1])) if around is not None else None
+
+
+def takes_null(field: FieldInfo) -> bool:
+    """Return whether a field may be null."""
+    kind = field.annotation
+    return get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind)
+
+
+def _kind_at(root: type[BaseModel], path: Path) -> Any:
+    kind: Any = root
+    for part in path:
+        if (model := _model(kind)) is not None:
+            field = model.model_fields.get(str(part))
+            kind = field.annotation if field else None
+        else:
+            kind = next(reversed(get_args(_look_through(kind))), None)
+    return kind
+
+
+def _model(kind: Any) -> type[BaseModel] | None:
+    kind = _look_through(kind)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _look_through(kind: Any) -> Any:
+    """Look through `X | None` and `Annotated[X, ...]`."""
+    while True:
+        if hasattr(kind, "__metadata__"):
+            kind = get_args(kind)[0]
+        elif get_origin(kind) in (Union, UnionType):
+            kind = next(arg for arg in get_args(kind) if arg is not NoneType)
+        else:
+            return kind
