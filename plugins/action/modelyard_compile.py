@@ -20,6 +20,7 @@ from modelyard.catalogue.sourcemap import Bounds, Origin, SourceMap
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.addresses import own
+from modelyard.controller.layout import unread_directories, unread_keys
 from modelyard.controller.origins import ansible_origin
 from modelyard.controller.places import declared, ineffective, others, places_of, unread
 from modelyard.controller.secrets import find
@@ -189,6 +190,8 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         role_variables=declared(ROLES, (one.name for one in strange)),
         unread=unread(hostvars, groups),
         group_origins=group_origins(hostvars),
+        unread_directories=unread_directories(hostvars),
+        unread_keys=unread_keys(hostvars),
         own_addresses=own(
             text
             for host in hosts.values()

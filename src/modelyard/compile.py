@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.catalogue.hosts import Gpu, HostVariables
-from modelyard.catalogue.ineffective import check_effect, check_files
+from modelyard.catalogue.ineffective import (
+    check_effect,
+    check_files,
+    check_layout,
+    misread_groups,
+)
 from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
@@ -90,6 +95,11 @@ def compile_inventory(inventory: Inventory) -> Compiled:
     check_machines(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
     out.diagnostics += check_files(inventory.unread)
+    out.diagnostics += check_layout(
+        inventory.unread_directories,
+        inventory.unread_keys,
+        (*CATALOGUE_VARIABLES, *OTHER_VARIABLES),
+    )
     if any(inventory.hosts[name].endless for name in stack):
         return out
     first = inventory.hosts[stack[0]].variables
@@ -120,7 +130,14 @@ def compile_catalogue(
         inventory, stack, out, watched=model is not None and model.monitoring is not None
     )
     gpus = _declared_gpus(inventory, stack, out)
-    out.diagnostics += check_groups(inventory.groups, _named_groups(tree), inventory.group_origins)
+    out.diagnostics += check_groups(
+        inventory.groups,
+        _named_groups(tree),
+        inventory.group_origins,
+        misread_groups(
+            inventory.unread_directories, inventory.unread_keys, inventory.group_origins
+        ),
+    )
     if model is None:
         return
     found = Report(source)

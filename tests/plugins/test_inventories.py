@@ -112,3 +112,32 @@ def test_one_address_for_a_group(
     address = variables("llm_address: 203.0.113.4\n", "llm_llama_cpp_native")
     done = ansible("ansible-playbook", "-i", path.parent, VALIDATE)
     assert f"{address}:1:14: error[duplicate-address]: a, b have the same address" in done.stdout
+
+
+def test_variables_in_the_inventory_itself(ansible: Run, stack: Path) -> None:
+    """Ansible takes them for groups, and only warns."""
+    (stack / "llm.yml").write_text(
+        "llm_overrides: {gateway: {port: 4100}}\nllm_gateway: {port: 1}\nllm_allow_removal: true\n"
+    )
+    (stack / "more.yml").write_text("llm_redis: {host: {gw: }}\nother: {x: 1}\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert done.stdout.count("error[") == 4, done.stdout
+    for line, name in enumerate(("llm_overrides", "llm_gateway", "llm_allow_removal"), 1):
+        said = (
+            f"llm.yml:{line}:1: error[variable-without-effect]: {name} has no effect: Ansible takes"
+        )
+        assert said in done.stdout
+    assert 'more.yml:1:13: error[unknown-key]: Ansible does not read "host" of group' in done.stdout
+    assert 'did you mean "hosts"?' in done.stdout
+
+
+@pytest.mark.parametrize("name", ["group_var", "groupvars", "Group-Vars", "group_vars_old"])
+def test_directory_of_variables_that_is_misspelt(ansible: Run, stack: Path, name: str) -> None:
+    (stack / name / "llm_stack").mkdir(parents=True)
+    (stack / name / "llm_stack/llm.yml").write_text("llm_overrides: {gateway: {port: 4100}}\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert done.stdout.count("error[") == 1, done.stdout
+    assert f"/{name}: error[variable-without-effect]: Ansible reads this directory" in done.stdout
+    assert "rename it to group_vars" in done.stdout
+    done = ansible("ansible-playbook", "-i", stack / "hosts.yml", VALIDATE)
+    assert ("Ansible does not read this directory" in done.stdout) == (name != "group_vars_old")

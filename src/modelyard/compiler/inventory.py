@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.catalogue.ineffective import Ineffective
+from modelyard.catalogue.ineffective import Ineffective, UnreadDirectory, UnreadKey
 from modelyard.catalogue.overrides import SECTIONS
 from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_origin
 from modelyard.catalogue.strays import Variable
@@ -62,7 +62,8 @@ class Inventory:
     value would replace a default. `unread` are files of variables that Ansible does not read
     because of their names. `away` are providers that get no requests for now, as if none of their
     models ran. `group_origins` is where the inventory names a group first, `own_addresses` are
-    those addresses of `local` hosts that the controller has.
+    those addresses of `local` hosts that the controller has. `unread_directories` and `unread_keys`
+    are what lies in the inventory itself and is not what Ansible takes it for.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -78,6 +79,8 @@ class Inventory:
     unread: Sequence[Origin] = ()
     group_origins: Mapping[str, Origin] = field(default_factory=dict)
     own_addresses: frozenset[str] = frozenset()
+    unread_directories: Sequence[UnreadDirectory] = ()
+    unread_keys: Sequence[UnreadKey] = ()
 
 
 @dataclass(slots=True)

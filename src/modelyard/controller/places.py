@@ -98,7 +98,7 @@ def unread(hostvars: Any, groups: Mapping[str, Sequence[str]]) -> list[Origin]:
     their names, such as `llm.yml.txt`.
     """
     found = []
-    for source in _sources(getattr(hostvars, "_inventory", None)):
+    for source in sources_of(getattr(hostvars, "_inventory", None)):
         base = source if os.path.isdir(source) else os.path.dirname(source)
         for kind, names in _reached(groups).items():
             directory = Path(base, f"{kind}_vars")
@@ -112,7 +112,8 @@ def unread(hostvars: Any, groups: Mapping[str, Sequence[str]]) -> list[Origin]:
     return list(dict.fromkeys(found))
 
 
-def _sources(inventory: Any) -> list[str]:
+def sources_of(inventory: Any) -> list[str]:
+    """Return the files and directories that an inventory was read from."""
     return [source for source in getattr(inventory, "_sources", ()) if os.path.exists(source)]
 
 
@@ -198,7 +199,7 @@ def _places(hostvars: Any) -> Iterator[Place]:
     for host in inventory.hosts.values():
         yield from _of(host.vars, "host", host.name)
     playbooks = os.path.realpath(loader.get_basedir())
-    sources = _sources(inventory)
+    sources = sources_of(inventory)
     bases = [
         os.path.realpath(source if os.path.isdir(source) else os.path.dirname(source))
         for source in sources
