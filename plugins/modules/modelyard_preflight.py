@@ -234,10 +234,10 @@ import os
 import time
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_gpu_demands import gpu_facts, headers
 from ansible.module_utils.modelyard_gpus import find
 from ansible.module_utils.modelyard_host import read_text
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_services import public_names
 from ansible.module_utils.modelyard_sockets import (
     Holder,
@@ -445,7 +445,7 @@ def removal_problems(planned: list[str], live: dict[str, Any] | None) -> list[st
 
 def main() -> None:
     """Run the module. It returns what it sees; the action beside it judges the GPUs, and fails."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "services": {"type": "list", "elements": "dict", "default": []},
             "free_mib": {"type": "dict", "default": {"/opt": 3072, "/var/lib": 1024}},

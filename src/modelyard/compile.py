@@ -4,7 +4,7 @@ deterministic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,9 @@ from modelyard.catalogue.ineffective import (
     misread_groups,
 )
 from modelyard.catalogue.overrides import apply_overrides, is_override
+from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.secrets import check_variable, names_of
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
@@ -32,10 +34,12 @@ from modelyard.compiler.hosts import check_machines
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
-from modelyard.compiler.reach import check_listen, check_loopback
-from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
+from modelyard.compiler.processes import check_processes
+from modelyard.compiler.reach import check_reach
+from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, former_secrets, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
+from modelyard.compiler.secrets import check_values, uses
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
 from modelyard.diagnostics import Report
@@ -44,6 +48,9 @@ from modelyard.names import MONITORING, STACK
 from modelyard.plan.model import HostPlan
 from modelyard.plan.planner import Planner
 from modelyard.plan.scope import Scope
+
+KNOWN = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
+"""The `llm_*` variables of Modelyard, but for `llm_overrides_*`."""
 
 
 @dataclass(slots=True)
@@ -92,14 +99,9 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         )
         return out
     check_variables(inventory, stack, out)
-    check_machines(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
     out.diagnostics += check_files(inventory.unread)
-    out.diagnostics += check_layout(
-        inventory.unread_directories,
-        inventory.unread_keys,
-        (*CATALOGUE_VARIABLES, *OTHER_VARIABLES),
-    )
+    out.diagnostics += check_layout(inventory.unread_directories, inventory.unread_keys, KNOWN)
     if any(inventory.hosts[name].endless for name in stack):
         return out
     first = inventory.hosts[stack[0]].variables
@@ -120,12 +122,13 @@ def compile_catalogue(
 ) -> None:
     """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
     source, tree = _merge(sections, overrides, inventory, out)
-    known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
-    out.diagnostics += check_strays(inventory.others, inventory.role_variables, known, tree)
+    out.diagnostics += check_strays(inventory.others, inventory.role_variables, KNOWN, tree)
     declared = declared_names(tree)
+    named = frozenset(names_of(tree))
     model, problems, broken = validate(tree, source)
-    out.diagnostics += problems
+    out.diagnostics += [*problems, *check_numbers(source, problems)]
     sound = not out.errors
+    check_machines(inventory, stack, out)
     topology = build_topology(
         inventory, stack, out, watched=model is not None and model.monitoring is not None
     )
@@ -160,17 +163,18 @@ def compile_catalogue(
     checked = Report(source)
     check_stack(model, stack, inventory, checked)
     check_ports(model, resolved, topology, checked, broken)
+    shared = Report(source)
+    check_processes(model, resolved, shared)
+    checked.found += shared.outside(broken)
     placed = Report(source)
     placement = place_on_gpus(resolved, gpus, model.versions, placed)
     checked.found += placed.outside(broken)
-    check_secrets(model, inventory.secrets, checked)
     clients = Report(source)
-    check_clients(model, public_names(tree), resolved, inventory.short, clients)
+    check_clients(model, public_names(tree), resolved, routes, inventory.views, clients)
     checked.found += clients.outside(broken)
+    _check_secrets(model, named, resolved, topology, inventory, checked)
     check_gateway(model, resolved, topology, checked)
-    if not any(place[:2] in (("gateway",), ("gateway", "listen")) for place in broken):
-        check_listen(model, topology, inventory, checked)
-    check_loopback(model, resolved, topology, inventory, checked)
+    check_reach(model, resolved, topology, inventory, checked, broken)
     check_memory(model, resolved, topology, checked)
     out.diagnostics += checked.found
     check_addresses(topology, resolved, inventory, out)
@@ -193,6 +197,23 @@ def compile_catalogue(
             ),
             source,
         )
+
+
+def _check_secrets(
+    model: Catalogue,
+    named: Iterable[str],
+    resolved: Resolved,
+    topology: Topology,
+    inventory: Inventory,
+    report: Report,
+) -> None:
+    """Secrets that are missing, and what is wrong with the others. `named` are all names of secrets
+    in the catalogue.
+    """
+    check_secrets(model, inventory.secrets, report)
+    report.found += check_variable(named, inventory.views, former_secrets(model))
+    used = uses(model, resolved, topology, inventory.secrets)
+    report.found += check_values(used, inventory.views, report.source)
 
 
 def _named_groups(tree: Mapping[str, Any]) -> list[str]:
@@ -219,7 +240,7 @@ def _merge(
         merged = Merged(merged, None)
         merged.pop("monitoring", None)
     out.diagnostics += problems
-    source = SourceMap(merged, inventory.probe, removed)
+    source = SourceMap(merged, inventory.probe, removed, inventory.line)
     tree = plain(merged)
     if not tree.get("providers"):
         out.refuse(
@@ -272,7 +293,9 @@ def _declared_gpus(
             continue
         if id(given) not in read:
             tree = {"gpus": plain(given)}
-            problems = check(HostVariables, tree, SourceMap({"gpus": given}, inventory.probe))
+            source = SourceMap({"gpus": given}, inventory.probe, line=inventory.line)
+            problems = check(HostVariables, tree, source)
+            problems += check_numbers(source, problems)
             out.diagnostics += problems
             read[id(given)] = None if problems else HostVariables.model_validate(tree).gpus
         if (found := read[id(given)]) is not None:

@@ -6,6 +6,7 @@ agree.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -35,7 +36,7 @@ CODES: dict[str, str] = {
     "unknown-host": "a model is placed on a host that is not in its provider's group",
     "host-outside-stack": "a host of one of our groups is not in llm_stack",
     "no-models": "a provider has no models",
-    "duplicate-model": "two models have the same public name",
+    "duplicate-model": "two models have the same public name, or the same name in one process",
     "shadowed-name": "an alias or capability has the name of something else",
     "unknown-model": "a name that no provider declares",
     "model-not-deployed": "a name that no active provider serves",
@@ -43,7 +44,6 @@ CODES: dict[str, str] = {
     "chain-empty": "a chain without steps that is not terminal",
     "chain-self": "a model is its own fallback",
     "chain-duplicate": "a chain has a duplicate entry",
-    "chain-cycle": "chains form a cycle",
     "chain-mode": "a chain mixes models of different modes",
     "chain-lost": "every step of a chain was left out",
     "chain-undeclared": "a model has no chain and is not terminal (warning)",
@@ -65,8 +65,10 @@ CODES: dict[str, str] = {
     "listen-address": "the front end cannot listen on an address, or no client reaches it",
     "loopback-provider": "a provider on loopback, as seen from several machines (warning)",
     "secret-undefined": "a named secret is not defined",
-    "secret-reserved": "a provider uses a secret that belongs to Modelyard itself",
-    "secret-shared": "a client's key is also used elsewhere",
+    "secret-unusable": "the value of a secret cannot be used",
+    "secret-differs": "two hosts have different values of one secret",
+    "secret-reserved": "a secret of Modelyard itself is named for something else",
+    "secret-shared": "one secret, or one value, for two purposes",
     "secret-too-short": "a client's key is too short to be stored as a hash",
     "version-unsafe": "a version below the security floor",
     "version-without-lock": "a version without a lock file with hashes",
@@ -191,7 +193,9 @@ def show_path(path: Path) -> str:
     """Render `("llm_providers", "a", "models", 0)` as `llm_providers.a.models[0]`."""
     text = ""
     for part in path:
-        if isinstance(part, int):
+        if part is None or isinstance(part, bool):  # A key that YAML does not read as text.
+            text += f"[{json.dumps(part)}]"
+        elif isinstance(part, int):
             text += f"[{part}]"
         elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", str(part)):
             text += f".{part}" if text else part

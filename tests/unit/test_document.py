@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -643,6 +644,26 @@ def test_shipped_catalogue_with_the_cloud() -> None:
         "gpt-oss:20b-cloud",
         "llama-cpp-native",
     ]
+
+
+GETTING_STARTED = re.findall(
+    r"```yaml\n(.*?)```", (ROOT / "docs/getting-started.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize("text", GETTING_STARTED, ids=lambda text: text.split()[-1])
+def test_examples_of_the_documentation_are_valid(text: str) -> None:
+    """On the workstation, with hosts in the groups that they speak of."""
+    card = ROOT / "inventories/workstation/group_vars/llm_stack/card.yml"
+    groups = {**SHIPPED_GROUPS, "llm_ollama": ["one"], "llm_vllm_qwen": ["one"]}
+    result = compiled(
+        "\n".join([shipped(), card.read_text(encoding="utf-8").removeprefix("---\n")]),
+        groups=groups,
+        secrets=frozenset(),
+        **load_yaml(text.removeprefix("---\n")),
+    )
+    assert {one.code for one in result.diagnostics} <= {"single-point-of-failure"}
+    assert ("dolphin-uncensored-vllm" in result.public_names) != ("vllm-dolphin: null" in text)
 
 
 def test_shipped_chains_are_what_the_plan_promises() -> None:

@@ -1,4 +1,4 @@
-"""Mistakes in the routing as it is written: unknown names, chains that lead nowhere or back."""
+"""Mistakes in the routing as it is written: unknown names, chains that lead nowhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.chains import SECTIONS, Chains, Section
 from modelyard.compiler.resolve import Resolved
 from modelyard.diagnostics import Report, did_you_mean
+from modelyard.names import GATEWAY_WORDS
 
-RESERVED = frozenset({"default"})
+RESERVED = GATEWAY_WORDS | {"default"}
 """Names the gateway uses for itself."""
 
 
@@ -27,10 +28,12 @@ class ChainChecks:
         self.report = report
 
     def check(self) -> None:
-        """Check all of it."""
+        """Check all of it.
+
+        Models may fall back to each other: flat chains have every model once, so a circle ends
+        where it began.
+        """
         self.check_names()
-        for section in SECTIONS:
-            self.check_cycles(section)
 
     def add(
         self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False
@@ -42,14 +45,7 @@ class ChainChecks:
         """Check aliases, capabilities, the default chain, and every chain that is written."""
         for alias, target in self.routing.aliases.items():
             path: Path = ("aliases", alias)
-            if alias in self.declared or alias in RESERVED:
-                self.add(
-                    "shadowed-name",
-                    f'alias "{alias}" is also the name of a model',
-                    path,
-                    "rename it",
-                    key=True,
-                )
+            self.check_shadow("alias", alias, path)
             if target in self.routing.aliases:
                 self.add(
                     "unknown-alias-target",
@@ -58,7 +54,8 @@ class ChainChecks:
                     f'point it at "{self.routing.aliases[target]}"',
                 )
             elif target not in self.declared and target not in self.routing.capabilities:
-                why, hint = self.unknown(target, self.names, path, "null")
+                near = [name for name in self.names if name not in self.routing.aliases]
+                why, hint = self.unknown(target, near, path, "null")
                 self.add(
                     "unknown-alias-target",
                     f'alias "{alias}" points at "{target}", {why}',
@@ -69,18 +66,7 @@ class ChainChecks:
                 self.deployable(target, f'alias "{alias}"', path)
         for capability, entry in self.routing.capabilities.items():
             path = ("capabilities", capability)
-            if (
-                capability in self.declared
-                or capability in self.routing.aliases
-                or capability in RESERVED
-            ):
-                self.add(
-                    "shadowed-name",
-                    f'capability "{capability}" is also the name of something else',
-                    path,
-                    "rename it",
-                    key=True,
-                )
+            self.check_shadow("capability", capability, path)
             self.check_steps(
                 entry.models, f'capability "{capability}"', (*path, "models"), models_only=True
             )
@@ -100,6 +86,34 @@ class ChainChecks:
             self.routing.default_fallbacks, "default_fallbacks", ("default_fallbacks",)
         )
 
+    def check_shadow(self, kind: str, name: str, path: Path) -> None:
+        """Check that an alias or a capability has a name of its own."""
+        provider, hint = self.chains.owners.get(name), "rename it"
+        if name in RESERVED:
+            whose = "a word that the gateway uses itself"
+        elif name in self.declared:
+            off = " (disabled)" if name in self.resolved.disabled else ""
+            whose = "the name of a model" + (f' of provider "{provider}"{off}' if provider else "")
+            if provider and off:
+                hint = f"rename it, or take the model out: {self.freeing(name, provider)}"
+        elif kind == "capability" and name in self.routing.aliases:
+            whose = "an alias"
+        else:
+            return
+        self.add("shadowed-name", f'{kind} "{name}" is also {whose}', path, hint, key=True)
+
+    def freeing(self, model: str, provider: str) -> str:
+        """Return the override that takes a model and its chains out."""
+        alone = [name for name, owner in self.chains.owners.items() if owner == provider] == [model]
+        entry = "null" if alone else f"{{models: {{{json.dumps(model)}: null}}}}"
+        chains = ", ".join(
+            f"{section}: {{{json.dumps(model)}: null}}"
+            for section in SECTIONS
+            if model in self.chains.of(section)
+        )
+        routing = f", routing: {{{chains}}}" if chains else ""
+        return f"llm_overrides: {{providers: {{{provider}: {entry}}}{routing}}}"
+
     def check_chain(self, section: Section, model: str, chain: Chain) -> None:
         """Check one chain as it is written: that it is a model's, that it has steps, and each of
         them.
@@ -114,6 +128,8 @@ class ChainChecks:
                 why, hint = self.unknown(model, self.names, path, "null")
                 message = f'a chain for "{model}", {why}'
             self.add("unknown-model", message, path, hint, key=True)
+            if model in self.report.source.removed:
+                return  # The whole entry has to go, whatever its steps are.
         if chain.terminal and chain.chain:
             self.add(
                 "invalid-value",
@@ -157,7 +173,7 @@ class ChainChecks:
                     "chain-self",
                     f'{subject} contains "{own}" itself (step "{step}")',
                     at,
-                    "remove this step",
+                    self.instead_of(step, own),
                 )
             elif step in seen:
                 self.add(
@@ -170,9 +186,12 @@ class ChainChecks:
                 models_only
                 or (step not in self.routing.aliases and step not in self.routing.capabilities)
             ):
-                near = self.declared if models_only else self.names
-                rest = [step for step in steps if step not in self.report.source.removed]
-                if rest or len(path) < 3:
+                known = self.declared if models_only else self.names
+                near = [name for name in known if name not in (own, *steps)]
+                rest = self.rest(steps, own, known)
+                if models_only and step in self.names:
+                    why, hint = self.no_model(step)
+                elif rest or len(path) < 3:
                     why, hint = self.unknown(step, near, path, json.dumps(rest))
                 else:
                     why, hint = self.unknown(
@@ -184,12 +203,37 @@ class ChainChecks:
                 self.check_mode(own, step, subject, at)
             seen.add(step)
 
+    def instead_of(self, step: str, own: str) -> str:
+        """Return the hint for a step that stands for `own`, whose chain it is in."""
+        others = [name for name in self.chains.expand(step) if name != own]
+        if not others:
+            return "remove this step"
+        return f"write {', '.join(json.dumps(name) for name in others)} in its place"
+
+    def rest(self, steps: list[str], own: str | None, known: Iterable[str]) -> list[str]:
+        """Return those of some steps that would not be refused if they stood alone."""
+        good = {*known} - self.resolved.disabled - {own}
+        return [step for step in dict.fromkeys(steps) if step in good]
+
+    def no_model(self, name: str) -> tuple[str, str]:
+        """Why an alias or a capability is no member of a capability, and the hint."""
+        kind, target = "a capability", name
+        if name in self.routing.aliases:
+            target = self.routing.aliases[name]
+            kind = f'an alias of "{target}"'
+        models = [one for one in self.chains.expand(target) if one in self.declared]
+        instead = ", ".join(json.dumps(one) for one in models)
+        hint = f"write {instead} in its place" if models else "remove it"
+        return f"which is {kind}: a capability lists models", hint
+
     def unknown(self, name: str, near: Iterable[str], path: Path, instead: str) -> tuple[str, str]:
         """Why nothing declares `name`, and the hint. An override that writes `instead` at `path`
         does without it.
         """
         if name not in self.report.source.removed:
-            return "which no provider declares", did_you_mean(name, near)
+            meant = did_you_mean(name, {*near} - self.resolved.disabled)
+            hint = meant or "add it to the models of a provider, or remove it here"
+            return "which no provider declares", hint
         place = self.report.source.removed[name] or "an unknown place"
         return (
             f"which was removed at {place}",
@@ -219,43 +263,3 @@ class ChainChecks:
                     path,
                     "a step must have the same mode",
                 )
-
-    def check_cycles(self, section: Section) -> None:
-        """Every cycle of the chains as written, once, at the step that closes it.
-
-        Default chains may lead back: they just end there.
-        """
-        done: set[str] = set()
-        for start in self.chains.of(section):
-            trail: list[str] = []
-            on_trail: set[str] = set()
-            stack: list[tuple[str, bool]] = [(start, False)]
-            while stack:
-                name, leaving = stack.pop()
-                if leaving:
-                    trail.pop()
-                    on_trail.discard(name)
-                    done.add(name)
-                    continue
-                if name in done or name in on_trail:
-                    continue
-                trail.append(name)
-                on_trail.add(name)
-                stack.append((name, True))
-                for follower in reversed(self.chains.written(section, name)):
-                    if follower in on_trail and follower != name:
-                        self.report_cycle(section, [*trail[trail.index(follower) :], follower])
-                    elif follower not in done:
-                        stack.append((follower, False))
-
-    def report_cycle(self, section: Section, cycle: list[str]) -> None:
-        """Add an error at the step that closes a cycle; its last model is its first, too."""
-        last = cycle[-2]
-        chain = self.chains.of(section)[last].chain or []
-        position = next(i for i, step in enumerate(chain) if cycle[-1] in self.chains.expand(step))
-        self.add(
-            "chain-cycle",
-            f"chains form a cycle: {' → '.join(cycle)}",
-            (section, last, "chain", position),
-            "remove one of these steps",
-        )

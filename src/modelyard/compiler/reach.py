@@ -16,7 +16,23 @@ from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Report, listing
 
 
-def check_listen(
+def check_reach(
+    model: Catalogue,
+    resolved: Resolved,
+    topology: Topology,
+    inventory: Inventory,
+    report: Report,
+    broken: frozenset[Path],
+) -> None:
+    """Check where the front end listens, unless that was refused already, and what gateways call on
+    loopback.
+    """
+    if not any(place[:2] in (("gateway",), ("gateway", "listen")) for place in broken):
+        _check_listen(model, topology, inventory, report)
+    _check_loopback(model, resolved, topology, inventory, report)
+
+
+def _check_listen(
     model: Catalogue, topology: Topology, inventory: Inventory, report: Report
 ) -> None:
     """Check the addresses of the front end, which are the same on every host of it."""
@@ -62,7 +78,7 @@ def _is_loopback(address: str) -> bool:
     return ip is not None and ip.is_loopback
 
 
-def check_loopback(
+def _check_loopback(
     model: Catalogue, resolved: Resolved, topology: Topology, inventory: Inventory, report: Report
 ) -> None:
     """Warn of providers on loopback where that is another machine for each gateway, or not the one

@@ -14,7 +14,7 @@ from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.compiler.models import check_model
 from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines.base import Engine
-from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
+from modelyard.names import GATEWAY_WORDS, OWN_SECRETS, deployment_id, engine_secret, former
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,7 @@ class _Resolver:
         self.out = Resolved()
         self.index = _model_indices(report.source.tree)
         self.running = _running(catalogue, groups)
+        self.reserved = OWN_SECRETS | former_secrets(catalogue).keys()
         self.inactive: dict[str, None] = {}
         self.first: dict[str, tuple[str, Model, Path]] = {}
         """By public name, the first provider that has it, and where."""
@@ -189,11 +190,18 @@ class _Resolver:
             seen.add(model.name)
             self.model(name, provider, model, at, hosts, reason)
 
+    def why_secret(self, name: str) -> Path:
+        """Return what makes a provider need its secret: who switches on a shipped provider did
+        not write its `api_key_env`.
+        """
+        keys: list[Path] = [("providers", name, key) for key in ("api_key_env", "status")]
+        return next(filter(self.report.source.overrides, keys), keys[0])
+
     def left_out(self, name: str, provider: Provider, hosts: Sequence[str]) -> str:
         """Why a provider is left out; empty if it is not. A secret that it lacks may be an error
         instead.
         """
-        secret, at = provider.api_key_env, ("providers", name, "api_key_env")
+        secret, at = provider.api_key_env, self.why_secret(name)
         rival = self.running.get(provider.exclusive_group or "")
         if name in self.away:
             return "its model is being switched"
@@ -205,7 +213,7 @@ class _Resolver:
             )
         if provider.group is not None and not hosts:
             return f"no host in group {provider.group}"
-        if secret in OWN_SECRETS:
+        if secret in self.reserved:
             self.report.error(
                 "secret-reserved",
                 f'provider "{name}" uses {secret}, a secret of Modelyard itself',
@@ -219,7 +227,7 @@ class _Resolver:
                 "secret-undefined",
                 f'provider "{name}" needs secret {secret}, which is not defined',
                 at,
-                did_you_mean(secret, self.secrets)
+                did_you_mean(secret, self.secrets - self.reserved)
                 or (
                     f"export {secret}, define it in llm_secrets or in .credentials/{secret} "
                     "beside the inventory, or set when_secret_missing: skip"
@@ -272,6 +280,13 @@ class _Resolver:
 
     def check_name(self, name: str, model: Model, at: Path) -> None:
         """Two providers may share a public name if both say how much of the requests they take."""
+        if model.name in GATEWAY_WORDS:
+            self.report.error(
+                "shadowed-name",
+                f'"{model.name}" is a word that the gateway uses itself',
+                (*at, "name"),
+                "give it another name, and this one as served_name",
+            )
         if model.name not in self.first:
             self.first[model.name] = (name, model, at)
             return
@@ -296,6 +311,16 @@ class _Resolver:
 def is_keyed(provider: Provider) -> bool:
     """Return whether a provider runs an engine of ours that checks a key."""
     return provider.group is not None and provider.engine is not None and provider.engine.keyed
+
+
+def former_secrets(catalogue: Catalogue) -> dict[str, str]:
+    """Return the names under which former values of secrets of ours are kept, with those of the
+    secrets.
+    """
+    engines = (
+        engine_secret(name) for name, provider in catalogue.providers.items() if is_keyed(provider)
+    )
+    return {former(secret): secret for secret in (*sorted(OWN_SECRETS), *engines)}
 
 
 def _check_weights(

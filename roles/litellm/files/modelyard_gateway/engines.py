@@ -16,7 +16,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from modelyard_gateway.clients import say
+from modelyard_gateway.journal import chain, kind, say
 
 T = TypeVar("T")
 
@@ -196,23 +196,11 @@ class Failure:
         return next(
             (
                 error.response
-                for error in causes(self.exception)
+                for error in chain(self.exception)
                 if isinstance(error, httpx.HTTPStatusError)
             ),
             None,
         )
-
-
-def causes(exception: BaseException) -> Iterator[BaseException]:
-    """An exception, what caused it, and so on, each once: an error that is raised from itself has
-    no end.
-    """
-    error: BaseException | None = exception
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 class Judge:
@@ -223,6 +211,9 @@ class Judge:
         self.required = required
         self.tasks: set[asyncio.Task[None]] = set()
         self.asking: dict[str, asyncio.Task[bool]] = {}
+        self.cooling = asyncio.Lock()
+        """One after the other: of two that fail together, the second sees that the first is cooled
+        down."""
 
     def judge(
         self,
@@ -239,6 +230,7 @@ class Judge:
         entry = None if deployment is None else router.get_model_info(id=deployment)
         if entry is None or deployment is None:
             return False
+        say(f"{entry['model_name']} at {deployment} failed: {kind(original_exception)}")
         # Its own first: on paths like /v1/responses LiteLLM does not know it.
         own = entry["litellm_params"].get("cooldown_time")
         seconds = next(
@@ -259,8 +251,11 @@ class Judge:
             return
         router = failure.router
         key = f"deployment:{failure.deployment}:allowed_fails"
-        if await count(router.cache, key, router.cooldown_time, router.allowed_fails):
-            await cool(failure)
+        if not await count(router.cache, key, router.cooldown_time, router.allowed_fails):
+            return
+        async with self.cooling:
+            if not await is_last_left(failure):
+                await cool(failure)
 
     async def is_about_the_request(self, failure: Failure) -> bool:
         """Whether the request is what is wrong, by what the engine answered and how it is."""
@@ -309,6 +304,24 @@ async def count(cache: DualCache, key: str, ttl_s: float, allowed: int) -> bool:
         asyncio.TimeoutError,
     ):
         return False
+
+
+async def is_last_left(failure: Failure) -> bool:
+    """Whether all who answer in this deployment's place are cooled down already.
+
+    Of models that fall back to each other none is the last by what the document says: they would
+    all be turned away for a while after two failures each. What ends a chain for good has a
+    `cooldown_time` of 0 there.
+    """
+    router = failure.router
+    name = router.get_model_info(id=failure.deployment)["model_name"]
+    chain: list[str] = next((entry[name] for entry in router.fallbacks or () if name in entry), [])
+    if not chain:
+        return False
+    others = {one for step in (name, *chain) for one in router.get_model_ids(step)}
+    others.discard(failure.deployment)
+    cooled = await router.cooldown_cache.async_get_active_cooldowns(sorted(others), None)
+    return others <= {one for one, _why in cooled}
 
 
 async def cool(failure: Failure) -> None:
