@@ -104,7 +104,7 @@ def build_topology(
             out.refuse(
                 "address-unusable",
                 f"llm_address of {name} is not an IP address that other hosts can reach:"
-                f" {plain(own)!r} is {why}",
+                f" {'(not shown)' if '@' in str(own) else repr(plain(own))} is {why}",
                 ("llm_address",),
                 inventory.probe(own),
                 "set it to the host's IP address in the network that the hosts share, without a"
