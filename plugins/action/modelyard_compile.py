@@ -17,7 +17,7 @@ from ansible.utils.display import Display
 from modelyard.catalogue.overrides import SWITCHED
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
-from modelyard.controller.origins import ansible_origin
+from modelyard.controller.origins import ansible_origin, line_at
 from modelyard.controller.places import declared, ineffective, others, places_of, unread
 from modelyard.controller.secrets import find
 from modelyard.engines import ENGINES
@@ -184,6 +184,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         others=strange,
         role_variables=declared(ROLES, (one.name for one in strange)),
         unread=unread(hostvars, groups),
+        line=line_at,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from modelyard.catalogue.hosts import Gpu, HostVariables
 from modelyard.catalogue.ineffective import check_effect, check_files
 from modelyard.catalogue.overrides import apply_overrides, is_override
+from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
@@ -109,7 +110,7 @@ def compile_catalogue(
     out.diagnostics += check_strays(inventory.others, inventory.role_variables, known, tree)
     declared = declared_names(tree)
     model, problems, broken = validate(tree, source)
-    out.diagnostics += problems
+    out.diagnostics += [*problems, *check_numbers(source, problems)]
     sound = not out.errors
     topology = build_topology(
         inventory, stack, out, watched=model is not None and model.monitoring is not None
@@ -194,7 +195,7 @@ def _merge(
         merged = Merged(merged, None)
         merged.pop("monitoring", None)
     out.diagnostics += problems
-    source = SourceMap(merged, inventory.probe, removed)
+    source = SourceMap(merged, inventory.probe, removed, inventory.line)
     tree = plain(merged)
     if not tree.get("providers"):
         out.refuse(
@@ -247,7 +248,9 @@ def _declared_gpus(
             continue
         if id(given) not in read:
             tree = {"gpus": plain(given)}
-            problems = check(HostVariables, tree, SourceMap({"gpus": given}, inventory.probe))
+            source = SourceMap({"gpus": given}, inventory.probe, line=inventory.line)
+            problems = check(HostVariables, tree, source)
+            problems += check_numbers(source, problems)
             out.diagnostics += problems
             read[id(given)] = None if problems else HostVariables.model_validate(tree).gpus
         if (found := read[id(given)]) is not None:

@@ -6,6 +6,7 @@ agree.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -43,7 +44,6 @@ CODES: dict[str, str] = {
     "chain-empty": "a chain without steps that is not terminal",
     "chain-self": "a model is its own fallback",
     "chain-duplicate": "a chain has a duplicate entry",
-    "chain-cycle": "chains form a cycle",
     "chain-mode": "a chain mixes models of different modes",
     "chain-vectors": "another embedding model would answer for one",
     "chain-lost": "every step of a chain was left out",
@@ -187,7 +187,9 @@ def show_path(path: Path) -> str:
     """Render `("llm_providers", "a", "models", 0)` as `llm_providers.a.models[0]`."""
     text = ""
     for part in path:
-        if isinstance(part, int):
+        if part is None or isinstance(part, bool):  # A key that YAML does not read as text.
+            text += f"[{json.dumps(part)}]"
+        elif isinstance(part, int):
             text += f"[{part}]"
         elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", str(part)):
             text += f".{part}" if text else part

@@ -18,11 +18,13 @@ llm_providers:
   one:
     type: openai_compatible
     base_url: http://192.0.2.1:8000/v1
-    models: [{name: n0}, {name: n2}, {name: n4}, {name: n6}, {name: n8}, {name: via-alias}, {name: u}, {name: w}]
+    models: [{name: n0}, {name: n2}, {name: n4}, {name: n6}, {name: n8}, {name: via-alias}, {name: u}, {name: w},
+      {name: x}, {name: z}]
   two:
     type: vllm
     base_url: http://192.0.2.2:8000
-    models: [{name: n1}, {name: n3}, {name: n5}, {name: n7}, {name: n9}, {name: via-capability}, {name: v}, {name: q}]
+    models: [{name: n1}, {name: n3}, {name: n5}, {name: n7}, {name: n9}, {name: via-capability}, {name: v}, {name: q},
+      {name: y}]
 llm_routing:
   fallbacks:
     # Longer than five, and deeper: each step has a chain of its own.
@@ -42,8 +44,12 @@ llm_routing:
     u: {chain: [w]}
     v: {chain: [q]}
     w: {terminal: true}
-  aliases: {nickname: q, coder: code}
-  capabilities: {code: {models: [u, v]}, reversed: {models: [v, u]}}
+    # Each other's fallback, by another name too, and one that leads there.
+    x: {chain: [y]}
+    y: {chain: [ecks, n9]}
+    z: {chain: [both]}
+  aliases: {nickname: q, coder: code, ecks: x}
+  capabilities: {code: {models: [u, v]}, reversed: {models: [v, u]}, both: {models: [y, x]}}
 # What failed is taken back at once, so that one test does not decide about the next.
 llm_gateway: {cooldown_s: 0.001, timeouts: {request_s: 5, stream_s: 5}}
 """
@@ -56,6 +62,11 @@ EXPECTED = {
     "code": "u v w q",
     "reversed": "v u q w",
     "coder": "u v w q",
+    "x": "x y n9",
+    "y": "y x n9",
+    "z": "z y x n9",
+    "ecks": "x y n9",
+    "both": "y x n9",
 }
 """Written by hand, so that the compiler is not compared with itself only."""
 
@@ -64,15 +75,14 @@ RANDOM_MODELS = 16
 
 
 def random_catalogue() -> str:
-    """Groups of models with chains to any models behind them in their group, so that no chain leads
-    back."""
+    """Groups of models with chains to any models of their group, in front of them too."""
     chains: dict[str, dict[str, object]] = {}
     for seed in SEEDS:
         dice = random.Random(seed)
         names = [f"g{seed}-{number}" for number in range(RANDOM_MODELS)]
         for position, name in enumerate(names):
-            behind = names[position + 1 :]
-            steps = dice.sample(behind, min(len(behind), dice.randint(0, 3)))
+            others = names[:position] + names[position + 1 :]
+            steps = dice.sample(others, dice.randint(0, 3))
             chains[name] = {"chain": steps} if steps else {"terminal": True}
     models = [{"name": name} for name in chains]
     provider = {

@@ -16,6 +16,9 @@ from stubs import Behaviour, Stubs
 FAIL = Behaviour(500, {"error": {"message": "stub: out of order", "type": "server_error"}})
 COOLDOWN_S = 3
 
+CIRCLES = ["one-down", "both-down"]
+"""In these `head` and `step` are each other's fallback."""
+
 GROUPS = ["skipped.whole", "skipped.stream", "counted", "again", "alias", "retry-after", "no-path"]
 """Every test has models of its own, so that none has to wait until another's cool-downs are
 over."""
@@ -33,6 +36,11 @@ def catalogue() -> str:
             step: {"chain": [last]},
             last: {"terminal": True},
         }
+    for group in CIRCLES:
+        head, step, before = (f"{group}.{name}" for name in ("head", "step", "before"))
+        models += [{"name": head}, {"name": step}, {"name": before}]
+        fallbacks |= {name: {"chain": [other]} for name, other in ((head, step), (step, head))}
+        fallbacks[before] = {"chain": [step]}
     kind = "openai_compatible"
     providers = {
         "one": {"type": kind, "base_url": "http://192.0.2.1:8000/v1", "models": models},
@@ -133,6 +141,41 @@ def test_several_hosts_of_a_last_step_do_cool_down(gateway: Gateway, stubs: Stub
     assert answer.error is not None
     assert answer.error["type"] == "all_deployments_in_cooldown"
     assert int(answer.headers["retry-after"]) <= COOLDOWN_S
+
+
+def test_of_two_that_step_in_for_each_other_one_cools_down(gateway: Gateway, stubs: Stubs) -> None:
+    """One that is down, or hangs, is skipped. The other is then the last, for both names."""
+    stubs.behaviours["one-down.head"] = FAIL
+    assert [asked(gateway, stubs, "one-down.head") for _ in range(3)] == [
+        "head step",
+        "head step",
+        "step",
+    ]
+    stubs.behaviours["one-down.step"] = FAIL
+    assert [asked(gateway, stubs, "one-down.step") for _ in range(4)] == ["step"] * 4
+    assert asked(gateway, stubs, "one-down.head") == "step"
+    assert asked(gateway, stubs, "one-down.before") == "before"
+    stubs.behaviours["one-down.before"] = FAIL
+    assert asked(gateway, stubs, "one-down.before") == "before step"
+    stubs.behaviours.clear()
+    assert {gateway.chat(f"one-down.{name}").text for name in ("head", "step")} == {
+        "I am one-down.step"
+    }
+    time.sleep(COOLDOWN_S + 0.5)
+    assert asked(gateway, stubs, "one-down.head") == "head", "its time is up"
+
+
+def test_of_two_that_step_in_for_each_other_one_is_always_asked(
+    gateway: Gateway, stubs: Stubs
+) -> None:
+    """Both fail: whichever it is, one of them is still asked, and answers as soon as it can."""
+    stubs.behaviours.update({"both-down.head": FAIL, "both-down.step": FAIL})
+    for _ in range(6):
+        calls = {asked(gateway, stubs, f"both-down.{name}") for name in ("head", "step")}
+        assert "" not in calls
+    assert calls in ({"head"}, {"step"}), "the other one is skipped"
+    stubs.behaviours.clear()
+    assert {gateway.chat(f"both-down.{name}").status for name in ("head", "step")} == {200}
 
 
 def test_retry_after_decides_how_long(gateway: Gateway, stubs: Stubs) -> None:

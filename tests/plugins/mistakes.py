@@ -103,18 +103,21 @@ MISTAKES = (
         'did you mean "llama3.1:latest"?',
     ),
     Mistake(
-        "Two models that are each other's fallback",
-        "In the shipped catalogue `llama-cpp-default` already falls back to `llama-cpp-native`.",
+        "A model that is its own fallback by another name",
+        "`general` stands for three models, and one of them is the model itself. (Two models may be"
+        " each other's fallback.)",
         MINE,
         """\
         llm_overrides:
           routing:
+            capabilities:
+              general: {models: ["llama3.1:latest", llama-cpp-default, llama-cpp-native]}
             fallbacks:
-              llama-cpp-native: {chain: [llama-cpp-default]}
+              "llama3.1:latest": {chain: [general]}
         """,
-        "chain-cycle",
-        4,
-        "remove one of these steps",
+        "chain-self",
+        6,
+        'write "llama-cpp-default", "llama-cpp-native" in its place',
     ),
     Mistake(
         "A group that the inventory does not have",

@@ -206,6 +206,14 @@ def test_whoever_ends_a_chain_waits_for_those_before_it() -> None:
     assert plan("a", elsewhere)["after"] == {}
 
 
+def test_two_that_step_in_for_each_other_wait_for_one_another() -> None:
+    """The gateway cools down the one that is restarted, so the other must not go at once."""
+    circle = change("Tiny.7b: {terminal: true}", "Tiny.7b: {chain: [snake]}")
+    after = plan("a", circle)["after"]
+    tiny, snake = "llama-cpp@tiny-7b", "llama-cpp-python@snake"
+    assert (after[tiny][snake], after[snake][tiny]) == (31, 31)
+
+
 def test_whoever_ends_a_chain_is_restarted_first() -> None:
     text = change(
         "    models:\n      - name: Tiny.7b\n",

@@ -168,11 +168,11 @@ NAMES = st.sampled_from("abcdef")
 def test_following_the_arrows_gives_the_order_of_attempts(
     chains: dict[str, list[str]], default: list[str], heads: list[str]
 ) -> None:
-    """Written chains only lead forward, so that none is a cycle; default ones may lead back."""
+    """Chains lead anywhere, back too."""
     written: dict[str, Any] = {
         name: (
             {"chain": steps}
-            if (steps := [step for step in chain if step > name])
+            if (steps := [step for step in chain if step != name])
             else {"terminal": True}
         )
         for name, chain in chains.items()
@@ -194,7 +194,7 @@ def test_following_the_arrows_gives_the_order_of_attempts(
         for route in result.routes
     }
     assert walk(result) == expected
-    if not default:
+    if not default and all(step > name for name, chain in chains.items() for step in chain):
         code = list(expected).index("code")
         dotted = re.findall(r"^  n(\d+) -\.", render_mermaid(result), re.MULTILINE)
         assert set(dotted) == {str(code)}, "solid arrows say it all where nothing leads back"

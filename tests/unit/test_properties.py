@@ -7,7 +7,7 @@ import copy
 import json
 from typing import Any
 
-from catalogues import GROUPS, compiled, inventory
+from catalogues import GROUPS, compiled, document, inventory
 from catalogues import load as load_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,10 +206,15 @@ def test_any_override(override: Any, shape: str) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(chains=st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=10, max_size=10))
-def test_any_chains(chains: list[list[int]]) -> None:
-    """Random graphs: refused for a loop, a repeated step or emptiness, else closed and free of
-    loops."""
+@given(
+    chains=st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=10, max_size=10),
+    accepted=st.booleans(),
+)
+def test_any_chains(chains: list[list[int]], accepted: bool) -> None:
+    """Random graphs, circles and all: refused for a step to the model itself or a repeated one,
+    else each name gets all that can be reached from it, depth first, each once."""
+    if accepted:
+        chains = [[*dict.fromkeys(n for n in chain if n != i)] for i, chain in enumerate(chains)]
     providers = {
         "cloud": {
             "type": "openai_compatible",
@@ -224,22 +229,26 @@ def test_any_chains(chains: list[list[int]]) -> None:
     tree = {**SHIPPED, "llm_providers": providers, "llm_routing": {"fallbacks": fallbacks}}
     result = compile_inventory(Inventory(GROUPS, {"one": Host(tree, "one")}, frozenset()))
     promises(result)
-    loops = any(_reaches(chains, i, i) for i in range(10))
+    selves = any(i in chain for i, chain in enumerate(chains))
     repeats = any(len(chain) != len(set(chain)) for chain in chains)
-    assert bool(result.errors) == (loops or repeats)
+    assert bool(result.errors) == (selves or repeats)
+    if not result.errors:
+        tried = {f"m{i}": [f"m{n}" for n in _depth_first(chains, i, [])] for i in range(10)}
+        attempts = {r["name"]: [a["model"] for a in r["attempts"]] for r in result.routes}
+        assert attempts == tried
+        entries = document(result)["model_list"]
+        never = {e["model_name"] for e in entries if e["litellm_params"].get("cooldown_time") == 0}
+        for *_others, last in tried.values():
+            leads_back = any(last in tried[step] for step in tried[last][1:])
+            assert (last in never) != leads_back
 
 
-def _reaches(chains: list[list[int]], start: int, goal: int) -> bool:
-    seen: set[int] = set()
-    todo = list(chains[start])
-    while todo:
-        node = todo.pop()
-        if node == goal:
-            return True
-        if node not in seen:
-            seen.add(node)
-            todo += chains[node]
-    return False
+def _depth_first(chains: list[list[int]], node: int, seen: list[int]) -> list[int]:
+    if node not in seen:
+        seen.append(node)
+        for step in chains[node]:
+            _depth_first(chains, step, seen)
+    return seen
 
 
 @settings(max_examples=50, deadline=None)

@@ -30,6 +30,7 @@ from modelyard.catalogue.sourcemap import Origin
 from modelyard.catalogue.strays import SHAPES, Variable
 from modelyard.catalogue.validate import NAMES_OF_SECRETS
 from modelyard.compile import Compiled, compile_inventory
+from modelyard.compiler.chains import SECTIONS
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.places import declared
 from modelyard.diagnostics import CODES
@@ -79,7 +80,6 @@ EDITS = [
     ("empty entry", "small: {chain: [big-cloud]}", "small: {}", "chain-empty", 21, "terminal: true"),
     ("terminal with a chain", "{chain: [big-cloud]}", "{chain: [big-cloud], terminal: true}", "invalid-value", 21,
      "keep one"),
-    ("cycle", "{terminal: true}", '{chain: ["large:7b"]}', "chain-cycle", 22, "small → big-cloud → large:7b"),
     ("port taken by the door", "port: 8081", "port: 4000", "port-clash", 11, '"large:7b"'),
     ("two models on one port", "        port: 8081\n", "", "port-clash", 9, 'give "large:7b" its own port, such as port: 8081'),
     ("version with known holes", "1.106.2", "1.82.7", "version-unsafe", 26, "1.83.7"),
@@ -87,9 +87,11 @@ EDITS = [
      "unknown-model", 19, 'did you mean "big-cloud"?'),
     ("typo in a content chain's head", "  fallbacks:", "  content_policy_fallbacks: {smal: {chain: [big-cloud]}}\n  fallbacks:",
      "unknown-model", 19, 'did you mean "small"?'),
-    ("cycle of context chains", "  fallbacks:",
-     "  context_window_fallbacks: {small: {chain: [big-cloud]}, big-cloud: {chain: [small]}}\n  fallbacks:",
-     "chain-cycle", 19, "small → big-cloud → small"),
+    ("context chain with itself", "  fallbacks:",
+     "  context_window_fallbacks: {small: {chain: [big-cloud, small]}}\n  fallbacks:", "chain-self", 19, "itself"),
+    ("content chain with a step twice", "  fallbacks:",
+     "  content_policy_fallbacks: {small: {chain: [big-cloud, big-cloud]}}\n  fallbacks:", "chain-duplicate", 19,
+     "duplicate entry"),
     ("typo in the default chain", "  fallbacks:", "  default_fallbacks: [big-clod]\n  fallbacks:", "unknown-model", 19,
      'did you mean "big-cloud"?'),
     ("default chain with a step twice", "  fallbacks:", "  default_fallbacks: [small, small]\n  fallbacks:",
@@ -297,12 +299,26 @@ def test_a_chain_for_an_alias() -> None:
     assert "alias, not a model" in refused(compiled(text), "unknown-model", 22)
 
 
-def test_cycle_through_alias_and_capability() -> None:
+@pytest.mark.parametrize(
+    ("step", "hint"),
+    [
+        ("fast", "remove this step"),
+        ("all", 'write "small", "big-cloud" in its place'),
+        ("any", 'write "small", "big-cloud" in its place'),
+    ],
+)
+@pytest.mark.parametrize("section", SECTIONS)
+def test_chain_with_another_name_of_its_own_model(section: str, step: str, hint: str) -> None:
     text = change(
-        ROUTING, ROUTING + "  aliases: {fast: all}\n  capabilities: {all: {models: [large:7b]}}\n"
+        ROUTING,
+        f"{ROUTING}  aliases: {{fast: 'large:7b', any: all}}\n"
+        "  capabilities: {all: {models: [small, 'large:7b', big-cloud]}}\n",
     )
-    text = change("{terminal: true}", "{chain: [fast]}", text)
-    assert "large:7b → small → big-cloud → large:7b" in refused(compiled(text), "chain-cycle", 24)
+    more = {"routing": {section: {"large:7b": {"chain": ["small", step]}}}}
+    (error,) = compiled(text, llm_overrides=more).errors
+    assert error.code == "chain-self"
+    assert f'contains "large:7b" itself (step "{step}")' in error.message
+    assert error.hint == hint
 
 
 def test_modes_do_not_mix() -> None:

@@ -246,3 +246,52 @@ def test_where_nobody_could_step_in_the_gateway_stays_as_it_is() -> None:
     key = rotation(stack(ALONE), "QWEN_API_KEY")
     assert key.away.plans == before.plans
     assert key.uncovered == tuple(before.public_names)
+
+
+def test_two_on_a_card_that_answer_for_each_other() -> None:
+    """Whichever runs, both names are answered, before and after a switch."""
+    text = change("    coder: {chain: [ready]}\n", "    coder: {chain: [dolphin]}\n").replace(
+        "dolphin: {chain: [coder, snake]}", "dolphin: {chain: [coder]}"
+    )
+    before = compile_inventory(stack(text))
+    (warning,) = [one for one in before.diagnostics if one.code == "chain-lost"]
+    assert warning.severity == "warning"
+    found = switch(stack(text), "dolphin", "dolphin")
+    tried = {
+        route["name"]: [attempt["model"] for attempt in route["attempts"]]
+        for compiled in (before, found.final)
+        for route in compiled.routes
+        if route["kind"] == "inactive"
+    }
+    assert tried == {"dolphin": ["coder"], "coder": ["dolphin"], "coder-sql": ["dolphin"]}
+    assert found.uncovered == ("dolphin", "coder", "coder-sql")
+
+
+def test_a_lost_fallback_elsewhere_is_still_refused() -> None:
+    """`ready` does not share the card: the switch takes its only fallback away for good."""
+    text = change("ready: {chain: [chatty]}", "ready: {chain: [coder]}")
+    with pytest.raises(SwitchError, match='every step of the chain of "ready" was left out'):
+        switch(stack(text), "dolphin", "dolphin")
+
+
+def test_one_of_two_that_step_in_for_each_other_is_away() -> None:
+    """The other answers for both, and is the last step meanwhile."""
+    text = change("ready: {chain: [chatty]}", "ready: {chain: [coder]}")
+    found = rotation(stack(text), "QWEN_API_KEY")
+    assert found.uncovered == ()
+    away = found.away.plans["g"]["litellm"]["document"]
+    never = {
+        entry["model_name"]
+        for entry in away["model_list"]
+        if entry["litellm_params"].get("cooldown_time") == 0
+    }
+    assert {"coder": ["ready"]}.items() <= {
+        group["group_name"]: group["models"] for group in away["router_settings"]["routing_groups"]
+    }.items()
+    assert "ready" in never
+    both = found.final.plans["g"]["litellm"]["document"]
+    assert all(
+        "cooldown_time" not in entry["litellm_params"]
+        for entry in both["model_list"]
+        if entry["model_name"] in ("ready", "coder")
+    )

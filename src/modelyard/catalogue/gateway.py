@@ -152,7 +152,7 @@ class Gateway(Strict):
     """Limits of one request, one address and one worker."""
     cooldown_s: Seconds = Field(30, examples=[30], json_schema_extra=unit("seconds"))
     """A deployment is cooled down for this long after two consecutive failures. The last step of a
-    chain never is."""
+    chain never is, nor the last that is left of models that fall back to each other."""
     cache: Cache = Field(Cache(), examples=[{"enabled": True}])
     """Whether repeated requests may be answered from Redis."""
     redis: Redis = Field(Redis(), examples=[{"port": 6380}])

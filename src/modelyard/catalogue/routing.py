@@ -14,7 +14,7 @@ class Chain(Strict):
 
     chain: list[Name] | None = Field(None, examples=[["qwen2.5-coder:7b", "gpt-oss:20b-cloud"]])
     """Models, aliases or capabilities, tried in this order; each step is followed by its own
-    fallbacks."""
+    fallbacks, and no model is tried twice. So two models may be each other's fallback."""
     terminal: Literal[True] | None = Field(None, examples=[True])
     """No fallback, on purpose."""
 

@@ -43,6 +43,11 @@ class Origin:
 Probe = Callable[[object], Origin | None]
 
 
+def no_line(_origin: Origin) -> str:
+    """Return nothing: for data whose files cannot be read."""
+    return ""
+
+
 def no_origin(_value: object) -> Origin | None:
     """Return None: a probe for data that carries no origins."""
     return None
@@ -72,12 +77,13 @@ def is_list(value: object) -> bool:
 @dataclass(frozen=True, slots=True)
 class SourceMap:
     """Answers where a path of `tree` was written, and where names that are no longer in it were
-    `removed`.
+    `removed`. `line` returns the text of the line that a place is in.
     """
 
     tree: Any
     probe: Probe = no_origin
     removed: Mapping[str, Origin | None] = field(default_factory=dict)
+    line: Callable[[Origin], str] = no_line
 
     def origin(self, path: Path, *, key: bool = False) -> Origin | None:
         """Return the origin of the value at `path`; of its key where the value is a container or

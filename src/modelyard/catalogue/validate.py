@@ -8,15 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from modelyard.catalogue.fields import keys_at
+from modelyard.catalogue.fields import field_at, keys_at
 from modelyard.catalogue.former import FORMER
+from modelyard.catalogue.scalars import (
+    as_number,
+    in_quotes,
+    is_quoted,
+    misread,
+    read_as,
+    seen,
+    written,
+)
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
-from modelyard.diagnostics import Diagnostic, did_you_mean, on_command_line, variable_path
+from modelyard.diagnostics import (
+    Diagnostic,
+    did_you_mean,
+    on_command_line,
+    show_path,
+    variable_path,
+)
 
 EXPECTED = {
     "string_type": "text",
@@ -36,13 +52,6 @@ SECRET_HINT = (
 
 NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")
 """Keys of the catalogue that may contain a secret itself by mistake."""
-
-HINTS = {
-    "string_type": "put it in quotes",
-    "int_type": "write the number without quotes",
-    "float_type": "write the number without quotes",
-    "bool_type": "write true or false without quotes",
-}
 
 
 def validate(
@@ -97,17 +106,27 @@ def _locate(loc: Path, tree: Any) -> Path:
     `[key]`.
     """
     node: Any = tree
-    for depth, part in enumerate(loc):
-        if not _has(node, part):
-            return loc[:depth]
-        node = node[part]
-    return loc
+    found: list[Any] = []
+    for part in loc:
+        key = _key(node, part)
+        if not _has(node, key):
+            break
+        found.append(key)
+        node = node[key]
+    return tuple(found)
 
 
 def _has(node: Any, part: str | int) -> bool:
     if isinstance(node, list):
         return isinstance(part, int) and part < len(node)
     return isinstance(node, dict) and part in node
+
+
+def _key(node: Any, part: str | int) -> Any:
+    """Return the key of a mapping that pydantic calls `part`: 1 for true, text for null, dates."""
+    if not isinstance(node, dict) or (isinstance(part, str) and part in node):
+        return part
+    return next((key for key in node if key == part or str(part) in (str(key), repr(key))), part)
 
 
 def _cut(path: Path, tree: Any) -> Path:
@@ -154,13 +173,15 @@ def _describe(
             kinds = branches.pop(place, None)
             if kinds is None:
                 continue
-            diagnostics.append(_wrong_type(kinds, problem["input"], place, source))
+            diagnostics.append(_wrong_type(kinds, problem["input"], place, source, root))
         elif kind == "extra_forbidden":
             diagnostics.append(_unknown_key(place, source, root))
         elif kind == "missing":
             diagnostics.append(_missing(str(loc[-1]), place, tree, source))
         elif kind == "literal_error":
             diagnostics.append(_unknown_value(problem, place, source))
+        elif kind == "string_type":
+            diagnostics.append(_key_that_is_no_text(problem["input"], place, source))
         elif kind == "misfit":
             diagnostics.append(_misfit(problem, place, tree, source))
         else:
@@ -175,7 +196,9 @@ def _describe(
                     f"{_subject(place, tree)}{shown}: {message}" if place else message,
                     variable_path(place),
                     source.origin(place, key=is_key),
-                    SECRET_HINT if place and place[-1] in NAMES_OF_SECRETS else "",
+                    SECRET_HINT
+                    if place and place[-1] in NAMES_OF_SECRETS
+                    else "; ".join(filter(None, misread(source, place, problem["input"]))),
                 )
             )
     return diagnostics
@@ -209,7 +232,7 @@ def _seen(value: Any, place: Path, source: SourceMap) -> str:
     with_password = re.search(r"//.*@", str(value), re.DOTALL) is not None
     if by_mistake or with_password or (origin and origin.encrypted):
         return "(not shown)"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    return seen(value)
 
 
 def _subject(path: Path, tree: Any) -> str:
@@ -224,7 +247,45 @@ def _subject(path: Path, tree: Any) -> str:
     return f"{path[-2]}[{last}]" if isinstance(last, int) and len(path) > 1 else str(last)
 
 
-def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) -> Diagnostic:
+def _instead(
+    kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
+) -> str:
+    """Return the hint for a value of the wrong type."""
+    if kinds == ["string_type"]:
+        return in_quotes(value, written(source, place, value))
+    if kinds == ["bool_type"]:
+        return "write true or false without quotes" if isinstance(value, str | int | float) else ""
+    if not {*kinds} <= {"int_type", "float_type"}:
+        return ""
+    field = field_at(root, place)
+    extra = field.json_schema_extra if field else None
+    unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+    example = field.examples[0] if field and field.examples else 1
+    if isinstance(value, str) and "{{" not in value:
+        return as_number(value, unit, example, quoted=is_quoted(source, place))
+    if isinstance(value, bool | date):
+        reads = read_as(value, written(source, place, value))
+        return f"{reads}write a number{f' of {unit}' if unit else ''}, such as {example}"
+    if isinstance(value, float):
+        return f"write {value:.0f}" if value == int(value) else "write it without a fraction"
+    return ""
+
+
+def _key_that_is_no_text(value: Any, place: Path, source: SourceMap) -> Diagnostic:
+    """Describe a key that YAML reads as something else than text."""
+    return Diagnostic(
+        "invalid-value",
+        "error",
+        f"a name in {show_path(variable_path(place[:-1]))} must be text, not {seen(value)}",
+        variable_path(place),
+        source.origin(place, key=True),
+        in_quotes(value, written(source, place, value)),
+    )
+
+
+def _wrong_type(
+    kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
+) -> Diagnostic:
     expected = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
     name = _subject(place, {}) if place else "the catalogue"
     found = (
@@ -236,10 +297,7 @@ def _wrong_type(kinds: list[str], value: Any, place: Path, source: SourceMap) ->
         if is_list(value)
         else _seen(value, place, source)
     )
-    hint = ""
-    if len(kinds) == 1 and isinstance(value, str | int | float):
-        wants_text = kinds[0] == "string_type"
-        hint = HINTS.get(kinds[0], "") if wants_text or isinstance(value, str) else ""
+    hint = _instead(kinds, value, place, source, root)
     origin = source.origin(place)
     if len(place) == 1 and isinstance(value, str) and not (origin and origin.file):
         hint = on_command_line(
@@ -304,11 +362,15 @@ def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
     allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"]) or [
         problem["ctx"]["expected"].lower()
     ]
+    value = problem["input"]
+    hint = did_you_mean(str(value), allowed) or f"one of {', '.join(allowed)}"
+    if isinstance(value, bool):
+        hint = f"{read_as(value, written(source, place, value))}one of {', '.join(allowed)}"
     return Diagnostic(
         "unknown-value",
         "error",
         f"unknown value {_seen(problem['input'], place, source)} for {place[-1]}",
         variable_path(place),
         source.origin(place),
-        did_you_mean(str(problem["input"]), allowed) or f"one of {', '.join(allowed)}",
+        hint,
     )

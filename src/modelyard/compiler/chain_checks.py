@@ -1,4 +1,4 @@
-"""Mistakes in the routing as it is written: unknown names, chains that lead nowhere or back."""
+"""Mistakes in the routing as it is written: unknown names, chains that lead nowhere."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ class ChainChecks:
         self.report = report
 
     def check(self) -> None:
-        """Check all of it."""
+        """Check all of it.
+
+        Models may fall back to each other: flat chains have every model once, so a circle ends
+        where it began.
+        """
         self.check_names()
-        for section in SECTIONS:
-            self.check_cycles(section)
 
     def add(
         self, code: str, message: str, path: Path, hint: str = "", *, key: bool = False
@@ -171,7 +173,7 @@ class ChainChecks:
                     "chain-self",
                     f'{subject} contains "{own}" itself (step "{step}")',
                     at,
-                    "remove this step",
+                    self.instead_of(step, own),
                 )
             elif step in seen:
                 self.add(
@@ -198,6 +200,13 @@ class ChainChecks:
                 self.check_mode(own, step, subject, at)
                 self.check_vectors(own, step, subject, at)
             seen.add(step)
+
+    def instead_of(self, step: str, own: str) -> str:
+        """Return the hint for a step that stands for `own`, whose chain it is in."""
+        others = [name for name in self.chains.expand(step) if name != own]
+        if not others:
+            return "remove this step"
+        return f"write {', '.join(json.dumps(name) for name in others)} in its place"
 
     def unknown(self, name: str, near: Iterable[str], path: Path, instead: str) -> tuple[str, str]:
         """Why nothing declares `name`, and the hint. An override that writes `instead` at `path`
@@ -248,43 +257,3 @@ class ChainChecks:
                 path,
                 f"{SAY_SO}; without another, write terminal: true",
             )
-
-    def check_cycles(self, section: Section) -> None:
-        """Every cycle of the chains as written, once, at the step that closes it.
-
-        Default chains may lead back: they just end there.
-        """
-        done: set[str] = set()
-        for start in self.chains.of(section):
-            trail: list[str] = []
-            on_trail: set[str] = set()
-            stack: list[tuple[str, bool]] = [(start, False)]
-            while stack:
-                name, leaving = stack.pop()
-                if leaving:
-                    trail.pop()
-                    on_trail.discard(name)
-                    done.add(name)
-                    continue
-                if name in done or name in on_trail:
-                    continue
-                trail.append(name)
-                on_trail.add(name)
-                stack.append((name, True))
-                for follower in reversed(self.chains.written(section, name)):
-                    if follower in on_trail and follower != name:
-                        self.report_cycle(section, [*trail[trail.index(follower) :], follower])
-                    elif follower not in done:
-                        stack.append((follower, False))
-
-    def report_cycle(self, section: Section, cycle: list[str]) -> None:
-        """Add an error at the step that closes a cycle; its last model is its first, too."""
-        last = cycle[-2]
-        chain = self.chains.of(section)[last].chain or []
-        position = next(i for i, step in enumerate(chain) if cycle[-1] in self.chains.expand(step))
-        self.add(
-            "chain-cycle",
-            f"chains form a cycle: {' → '.join(cycle)}",
-            (section, last, "chain", position),
-            "remove one of these steps",
-        )

@@ -23,10 +23,12 @@ class Chains:
     def __init__(self, catalogue: Catalogue, declared: frozenset[str]) -> None:
         self.routing = catalogue.routing
         # A disabled alternative may have the name of the one that is on: that one counts.
-        providers = sorted(
+        self.providers = sorted(
             catalogue.providers.values(), key=lambda provider: provider.status == "active"
         )
-        self.models = {model.name: model for provider in providers for model in provider.models}
+        self.models = {
+            model.name: model for provider in self.providers for model in provider.models
+        }
         self.declared = declared | self.models.keys()
         """Model names, those of refused models too: a typo elsewhere must not make them unknown."""
         self.names = sorted(
@@ -65,6 +67,20 @@ class Chains:
             and self.models[name].mode == known.mode
             and not strangers([known, self.models[name]])
         ]
+
+    def alternatives(self, model: str) -> set[str]:
+        """Return the models that cannot run beside `model`: those of its exclusive group, and the
+        others of its provider where one is `active`.
+        """
+        homes = [one for one in self.providers if any(m.name == model for m in one.models)]
+        groups = {home.exclusive_group for home in homes} - {None}
+        return {
+            other.name
+            for provider in self.providers
+            if (provider in homes and provider.active is not None)
+            or (provider not in homes and provider.exclusive_group in groups)
+            for other in provider.models
+        } - {model}
 
     def next(self, section: Section, model: str) -> list[str]:
         """Return the models behind `model`, the default chain included."""

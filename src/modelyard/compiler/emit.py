@@ -184,8 +184,19 @@ empty without a database."""
 
 
 def last_steps(routes: Sequence[Route]) -> set[str]:
-    """Return the models that end a chain: they have no fallback."""
-    return {route.tried(section)[-1] for route in routes for section in SECTIONS}
+    """Return the models that end a chain for good.
+
+    Of models that fall back to each other none is one: each is the last step of another's chain,
+    and has steps behind it. The gateway cools down all but the last of them that is left
+    (`roles/litellm/files/modelyard_gateway/engines.py`).
+    """
+    lasts: set[str] = set()
+    for section in SECTIONS:
+        tried = {route.name: route.tried(section) for route in routes}
+        for last in {steps[-1] for steps in tried.values()}:
+            if not any(last in tried[step] for step in tried[last][1:]):
+                lasts.add(last)
+    return lasts
 
 
 def is_never_cooled(members: Sequence[Deployment], lasts: Collection[str]) -> bool:
@@ -327,10 +338,11 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
     """Check what must hold for every document ever emitted, whatever the catalogue. Raises
     AssertionError.
 
-    Ids are unique; every name used exists; no chain repeats a name or contains its own head; what
-    can be called is exactly the public names; weights and tags stand at all of a name's deployments
-    or at none; a limit per minute is not one on parallel requests; no key stands in the document
-    itself.
+    Ids are unique; every name used exists; chains are flat (the gateway walks none inside another),
+    and none repeats a name or contains its own head, whatever leads back to whatever in the
+    catalogue; what can be called is exactly the public names; weights and tags stand at all of a
+    name's deployments or at none; a limit per minute is not one on parallel requests; no key stands
+    in the document itself.
     """
     entries = document["model_list"]
     router = document["router_settings"]
@@ -353,6 +365,8 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
         raise AssertionError(
             f"callable are {sorted(callable_names)}, public are {sorted(public_names)}"
         )
+    if router["max_fallbacks"] != 1:
+        raise AssertionError("the gateway would walk chains inside of chains")
     _assert_chains(router, set(callable_names), models)
     taggable = {
         entry["model_name"]
@@ -365,13 +379,15 @@ def assert_invariants(document: Mapping[str, Any], public_names: Sequence[str]) 
 
 
 def _assert_chains(router: Mapping[str, Any], names: set[str], models: set[str]) -> None:
+    aliases = router.get("model_group_alias", {})
     for section in SECTIONS:
         heads = [next(iter(entry)) for entry in router.get(section, [])]
         if len(heads) != len(set(heads)):
             raise AssertionError(f"duplicate entry in {section}")
         for entry in router.get(section, []):
             for head, chain in entry.items():
-                if head not in names or not chain or len(chain) != len(set(chain)) or head in chain:
+                own = aliases.get(head, head)
+                if head not in names or not chain or len(chain) != len(set(chain)) or own in chain:
                     raise AssertionError(
                         f"chain of {head} is empty, repeats a step or contains itself: {chain}"
                     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.catalogue.ineffective import Ineffective
 from modelyard.catalogue.overrides import SECTIONS
-from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_origin
+from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_line, no_origin
 from modelyard.catalogue.strays import Variable
 from modelyard.diagnostics import Diagnostic
 
@@ -50,7 +50,7 @@ class Inventory:
     those that roles take (that could be meant by one of `others`), and whether the inventory's
     value would replace a default. `unread` are files of variables that Ansible does not read
     because of their names. `away` are providers that get no requests for now, as if none of their
-    models ran.
+    models ran. `line` returns the line of a file that a place is in.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -64,6 +64,7 @@ class Inventory:
     role_variables: Mapping[str, bool] = field(default_factory=dict)
     short: frozenset[str] = frozenset()
     unread: Sequence[Origin] = ()
+    line: Callable[[Origin], str] = no_line
 
 
 @dataclass(slots=True)

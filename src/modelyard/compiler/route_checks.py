@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelyard.catalogue.sourcemap import Path
-from modelyard.compiler.chains import SECTIONS
+from modelyard.compiler.chains import SECTIONS, Section
 from modelyard.compiler.routes import Route, Router
 from modelyard.diagnostics import Report, listing
 
@@ -63,7 +63,7 @@ class RouteChecks:
                     )
 
     def check_lost(self, route: Route) -> None:
-        """Warn of a model without any fallback declared; refuse a chain none of whose steps is
+        """Warn of a model without any fallback declared; look for chains none of whose steps is
         deployed.
         """
         if route.name not in self.routing.fallbacks and not self.chains.defaults(route.name):
@@ -78,18 +78,33 @@ class RouteChecks:
         for section in SECTIONS:
             attempts = route.tried(section)
             if self.chains.written(section, route.name) and len(attempts) == 1:
-                reasons = "; ".join(
-                    f"{name}: {self.resolved.absent.get(name, 'not deployed')}"
-                    for name in self.router.order(section, [route.name])
-                    if name not in attempts
-                )
-                self.add(
-                    "chain-lost",
-                    f'every step of the chain of "{route.name}" was left out ({reasons})',
-                    (section, route.name),
-                    f"add a step that is deployed, or accept it: llm_overrides: "
-                    f'{{routing: {{{section}: {{"{route.name}": {{terminal: true}}}}}}}}',
-                )
+                self.add_lost(section, route)
+
+    def add_lost(self, section: Section, route: Route) -> None:
+        """Refuse a chain that lost every step.
+
+        Only warn if each is an alternative of the model itself: which of them runs is changed by a
+        switch, and then the chain says who answers for this name.
+        """
+        lost = [
+            name
+            for name in self.router.order(section, [route.name])
+            if name not in route.tried(section)
+        ]
+        reasons = "; ".join(
+            f"{name}: {self.resolved.absent.get(name, 'not deployed')}" for name in lost
+        )
+        switched = self.chains.alternatives(route.name).issuperset(lost)
+        self.add(
+            "chain-lost",
+            f'every step of the chain of "{route.name}" was left out ({reasons})',
+            (section, route.name),
+            "add a step that can run at the same time, if there is to be one"
+            if switched
+            else f"add a step that is deployed, or accept it: llm_overrides: "
+            f'{{routing: {{{section}: {{"{route.name}": {{terminal: true}}}}}}}}',
+            warning=switched,
+        )
 
     def check_windows(self, route: Route) -> None:
         """Warn of steps with a smaller context window than the model they replace."""

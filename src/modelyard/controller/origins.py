@@ -33,6 +33,21 @@ def ansible_origin(value: object) -> Origin | None:
     )
 
 
+def line_at(origin: Origin) -> str:
+    """Return the line of the file that a place is in; empty if it has none or cannot be read."""
+    lines = _lines(origin.file) if origin.file and origin.line else ()
+    return lines[origin.line - 1] if origin.line and origin.line <= len(lines) else ""
+
+
+@lru_cache(maxsize=64)
+def _lines(path: str) -> tuple[str, ...]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return tuple(file.read().splitlines())
+    except (OSError, UnicodeDecodeError):
+        return ()
+
+
 @lru_cache(maxsize=256)
 def shorten(path: str) -> str:
     """Return the path of the file itself, not of a link to it, relative to the working directory if

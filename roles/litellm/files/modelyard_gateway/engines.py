@@ -223,6 +223,9 @@ class Judge:
         self.required = required
         self.tasks: set[asyncio.Task[None]] = set()
         self.asking: dict[str, asyncio.Task[bool]] = {}
+        self.cooling = asyncio.Lock()
+        """One after the other: of two that fail together, the second sees that the first is cooled
+        down."""
 
     def judge(
         self,
@@ -259,8 +262,11 @@ class Judge:
             return
         router = failure.router
         key = f"deployment:{failure.deployment}:allowed_fails"
-        if await count(router.cache, key, router.cooldown_time, router.allowed_fails):
-            await cool(failure)
+        if not await count(router.cache, key, router.cooldown_time, router.allowed_fails):
+            return
+        async with self.cooling:
+            if not await is_last_left(failure):
+                await cool(failure)
 
     async def is_about_the_request(self, failure: Failure) -> bool:
         """Whether the request is what is wrong, by what the engine answered and how it is."""
@@ -309,6 +315,24 @@ async def count(cache: DualCache, key: str, ttl_s: float, allowed: int) -> bool:
         asyncio.TimeoutError,
     ):
         return False
+
+
+async def is_last_left(failure: Failure) -> bool:
+    """Whether all who answer in this deployment's place are cooled down already.
+
+    Of models that fall back to each other none is the last by what the document says: they would
+    all be turned away for a while after two failures each. What ends a chain for good has a
+    `cooldown_time` of 0 there.
+    """
+    router = failure.router
+    name = router.get_model_info(id=failure.deployment)["model_name"]
+    chain: list[str] = next((entry[name] for entry in router.fallbacks or () if name in entry), [])
+    if not chain:
+        return False
+    others = {one for step in (name, *chain) for one in router.get_model_ids(step)}
+    others.discard(failure.deployment)
+    cooled = await router.cooldown_cache.async_get_active_cooldowns(sorted(others), None)
+    return others <= {one for one, _why in cooled}
 
 
 async def cool(failure: Failure) -> None:
