@@ -27,6 +27,7 @@ from modelyard.compiler.clients import check_clients
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
+from modelyard.compiler.processes import check_processes
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
@@ -139,6 +140,9 @@ def compile_catalogue(
     checked = Report(source)
     check_stack(model, stack, inventory, checked)
     check_ports(model, resolved, topology, checked, broken)
+    shared = Report(source)
+    check_processes(model, resolved, shared)
+    checked.found += shared.outside(broken)
     placed = Report(source)
     placement = place_on_gpus(resolved, gpus, model.versions, placed)
     checked.found += placed.outside(broken)

@@ -36,7 +36,7 @@ CODES: dict[str, str] = {
     "unknown-host": "a model is placed on a host that is not in its provider's group",
     "host-outside-stack": "a host of one of our groups is not in llm_stack",
     "no-models": "a provider has no models",
-    "duplicate-model": "two models have the same public name",
+    "duplicate-model": "two models have the same public name, or the same name in one process",
     "shadowed-name": "an alias or capability has the name of something else",
     "unknown-model": "a name that no provider declares",
     "model-not-deployed": "a name that no active provider serves",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from posixpath import normpath
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -114,6 +115,28 @@ def _gpu_id(value: int | str) -> int | str:
     return value
 
 
+_SYSTEM = re.compile(
+    # The standard directories, where others live, too, and homes, ...
+    r"/|/(bin|boot|dev|etc|home|lib|lib32|lib64|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)"
+    r"|/home/[^/]+|/usr/(games|local|share)|/usr/local/(bin|etc|games|include|lib|man|sbin|share|src)"
+    r"|/var/(backups|cache|lib|local|lock|log|mail|opt|run|spool|tmp)"
+    # ... all of what the system owns, or empties when it boots, ...
+    r"|/(bin|boot|dev|etc|lib|lib32|lib64|proc|run|sbin|sys|tmp)/.*"
+    r"|/usr/(bin|include|lib|lib32|lib64|libexec|sbin|src)/?.*|/var/(cache|lock|log|run|tmp)/.*"
+    # ... and ours. A former provider's store may be taken over.
+    r"|/opt/modelyard(/.*)?|/var/lib/modelyard(/[^/]+|/models/.*)?"
+)
+
+
+def _own_directory(value: str) -> str:
+    if _SYSTEM.fullmatch("/" + normpath(value).strip("/")):
+        raise ValueError(
+            "others live in this directory, or it is emptied at boot: name one that is for this"
+            " alone, such as /srv/models/NAME"
+        )
+    return value
+
+
 def misfit(message: str, *keys: str, hint: str = "") -> PydanticCustomError:
     """Return the error of a mapping whose `keys` do not fit together, for its validator to raise.
 
@@ -210,6 +233,7 @@ AbsolutePath = Annotated[
         "an absolute path begins with / and has no control characters",
     ),
 ]
+OwnDirectory = Annotated[AbsolutePath, AfterValidator(_own_directory)]
 HttpUrl = Annotated[
     str,
     Matching(

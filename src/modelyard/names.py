@@ -12,6 +12,10 @@ from collections.abc import Iterable
 STACK, GATEWAY, REDIS, MONITORING = "llm_stack", "llm_gateway", "llm_redis", "llm_monitoring"
 """Groups of the inventory: all hosts of the stack, and those of its parts."""
 
+GATEWAY_WORDS = frozenset({"all-proxy-models", "all-team-models", "no-default-models"})
+"""Names that stand for something else where the gateway lists the models of a key
+(`SpecialModelNames` in LiteLLM 1.106.2)."""
+
 MASTER_KEY = "LITELLM_MASTER_KEY"
 REDIS_PASSWORD = "REDIS_PASSWORD"
 REDIS_MONITOR_PASSWORD = "REDIS_MONITOR_PASSWORD"

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from modelyard.diagnostics import listing
 from modelyard_importer import keys
-from modelyard_importer.catalogue import Provider, Routing, write_providers, write_routing
+from modelyard_importer.catalogue import (
+    ROUTING,
+    Provider,
+    Routing,
+    write_providers,
+    write_routing,
+)
 from modelyard_importer.chains import Chains
 from modelyard_importer.matches import ExactMatches
 from modelyard_importer.models import finish_model
@@ -118,10 +124,9 @@ def _servers(providers: Node, mappings: Node, report: Report) -> Servers:
     ExactMatches(mappings, servers, report).convert()
     servers.finish()
     share(mappings, servers, report)
-    active = servers.active
     for provider in servers.providers.values():
         for model in provider.models.values():
-            finish_model(provider, model, report, shared=len(active.get(model.name, ())) > 1)
+            finish_model(provider, model, report)
         report.rest(provider.node, keys.PROVIDER, PROVIDER_KEYS)
     return servers
 
@@ -171,7 +176,7 @@ def _result(servers: Servers, routing: Routing, report: Report, schema: str) -> 
     files = {
         "hosts.yml": HOSTS,
         "group_vars/llm_stack/providers.yml": write_providers(providers, schema),
-        "group_vars/llm_stack/routing.yml": write_routing(routing, schema),
+        ROUTING: write_routing(routing, schema),
         REPORT: text,
     }
     return Imported(files, tuple(report.entries), public, secrets, summary, text)
@@ -207,12 +212,20 @@ def _summary(
             f"Secrets to define first: {', '.join(secrets)} (in the environment, llm_secrets or"
             " .credentials/)."
         )
-    urgent = render_entries(entry for entry in report.entries if entry.urgent)
+    urgent = render_entries(
+        sorted((entry for entry in report.entries if entry.urgent), key=_who_answers)
+    )
     if urgent:
         lines += ["", "Check these first:", *(f"- {line}" for line in urgent[:MOST_URGENT])]
         if len(urgent) > MOST_URGENT:
             lines.append(f"- and {len(urgent) - MOST_URGENT} more in the report")
     return "\n".join(lines)
+
+
+def _who_answers(entry: Entry) -> tuple[bool, bool]:
+    """Sort what changes who answers a request first, the default chain before all else."""
+    ours = entry.path and entry.path[0] in ("fallback_chains", "capabilities")
+    return entry.path[:2] != ("fallback_chains", "default"), not ours
 
 
 def _names(names: Sequence[str] | Mapping[str, str]) -> str:

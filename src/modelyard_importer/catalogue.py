@@ -15,6 +15,9 @@ from modelyard_importer.oldfiles import Node
 
 WIDTH = 120
 
+ROUTING = "group_vars/llm_stack/routing.yml"
+"""The file with `llm_routing`, in the new inventory."""
+
 ORDER = [*providers.Provider.model_fields, *models.Model.model_fields]
 """Keys stand in the order of the reference."""
 
@@ -73,7 +76,7 @@ class Commented:
 
 @dataclass(slots=True)
 class Routing:
-    """`llm_routing`. A chain without steps is terminal."""
+    """`llm_routing`. A chain without steps is terminal. The default chain is only proposed."""
 
     fallbacks: dict[str, Commented] = field(default_factory=dict)
     default_fallbacks: Commented = field(default_factory=lambda: Commented([]))
@@ -118,15 +121,33 @@ def write_routing(routing: Routing, modeline: str) -> str:
         "",
         *_section("fallbacks", routing.fallbacks),
         "",
-        *_comment(routing.default_fallbacks.comment, 2),
-        *_names("default_fallbacks", routing.default_fallbacks.names, 2),
-        "",
+        *_proposed(routing),
         "  aliases:" if routing.aliases else "  aliases: {}",
         *(f"    {text(alias)}: {text(target)}" for alias, target in routing.aliases.items()),
         "",
         *_section("capabilities", routing.capabilities),
     ]
     return "\n".join([*lines, ""])
+
+
+def write_default(routing: Routing) -> str:
+    """Return the line with the default chain."""
+    return f"default_fallbacks: {_flow(routing.default_fallbacks.names)}"
+
+
+def _proposed(routing: Routing) -> list[str]:
+    if not routing.default_fallbacks.names:
+        return []
+    return [
+        *_comment(
+            "fallback_chains.default, which the old gateway never read. The chain of every model"
+            " without an entry above:",
+            2,
+        ),
+        *_comment(routing.default_fallbacks.comment, 2),
+        f"  # {write_default(routing)}",
+        "",
+    ]
 
 
 def _head(modeline: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from modelyard.diagnostics import did_you_mean
 from modelyard_importer import keys
-from modelyard_importer.catalogue import Commented, Routing
+from modelyard_importer.catalogue import ROUTING, Commented, Routing, write_default
 from modelyard_importer.oldfiles import Node
 from modelyard_importer.report import Outcome, Report
 from modelyard_importer.servers import Servers, entries
@@ -37,8 +37,6 @@ class Chains:
         self.report = report
         self.routing = Routing(aliases=servers.aliases)
         self._active = servers.active
-        self._behind: dict[str, list[str]] = {}
-        """By model: the models that its chain names, as far as it is written."""
 
     def convert(self) -> None:
         """Capabilities first: they may be steps of chains."""
@@ -48,11 +46,10 @@ class Chains:
             self._capability(text, node, written)
         for text, node in written.items():
             if text == "default":
-                steps = list(self._steps(node, "llm_routing.default_fallbacks"))
-                self.routing.default_fallbacks = Commented(steps, text_of(node.get("description")))
+                self._default(node)
             else:
                 self._chain(text, node)
-            self.report.rest(node, keys.CHAIN, ["chain"])
+                self.report.rest(node, keys.CHAIN, ["chain"])
 
     # -- names -------------------------------------------------------------------------------------
 
@@ -101,8 +98,8 @@ class Chains:
         else:
             self.report.claim(node, UNSUPPORTED, "there is no name here")
 
-    def _steps(self, node: Node, place: str, head: str = "") -> Iterator[str]:
-        """Yield the steps of a chain that can be imported, each once; claim all of them."""
+    def _steps(self, node: Node, place: str, head: str) -> Iterator[str]:
+        """Yield the steps of a model's chain that can be imported, each once; claim all of them."""
         covered: set[str] = set()
         for leaf in self._flat(chain_of(node)):
             text = text_of(leaf)
@@ -111,38 +108,43 @@ class Chains:
                 self.report.claim(leaf, UNSUPPORTED, f"left out of {place}: {problem}", urgent=True)
                 continue
             models = self._models(name)
-            if head in models:
+            others = [model for model in models if model != head]
+            if not others:
                 self.report.claim(leaf, CHANGED, f"left out of {place}: it contains {head} itself")
-            elif covered.issuperset(models):
+            elif covered.issuperset(others):
                 self.report.claim(leaf, CHANGED, f"left out of {place}: duplicate entry")
-            elif head and any(self._embeds(model) != self._embeds(head) for model in models):
+            elif any(self._embeds(model) != self._embeds(head) for model in models):
                 self.report.claim(leaf, CHANGED, f"left out of {place}: {OTHER_MODE}", urgent=True)
-            elif head and (circle := self._way(models, head)):
-                text = f"left out of {place}: it closes a cycle, {' → '.join([head, *circle])}"
-                self.report.claim(leaf, CHANGED, text, urgent=True)
             else:
-                covered.update(models)
-                self._behind.setdefault(head, []).extend(models)
-                same = name == text
+                # A capability that contains the model itself: its others.
+                names = [name] if head not in models else [m for m in others if m not in covered]
+                covered.update(others)
+                same = names == [text]
                 self.report.claim(
-                    leaf, TAKEN if same else CHANGED, place if same else f'{place}: "{name}"'
+                    leaf, TAKEN if same else CHANGED, place if same else f"{place}: {quoted(names)}"
                 )
-                yield name
+                yield from names
 
-    def _way(self, starts: list[str], goal: str) -> list[str]:
-        """Return the models from one of `starts` along the chains to `goal`; none if there is no
-        way.
+    def _default(self, node: Node) -> None:
+        """Leave out the default chain, which the old gateway never read: with it, models that had
+        no fallback would get one, perhaps in a cloud.
+
+        The summary tells it first, and the new file has it as a comment.
         """
-        stack = [[start] for start in starts]
-        seen: set[str] = set()
-        while stack:
-            way = stack.pop()
-            if way[-1] == goal:
-                return way
-            if way[-1] not in seen:
-                seen.add(way[-1])
-                stack.extend([*way, model] for model in self._behind.get(way[-1], ()))
-        return []
+        names: dict[str, None] = {}
+        leaves = list(self._flat(chain_of(node)))
+        for leaf in leaves:
+            name, problem = self._find(text_of(leaf))
+            if not problem:
+                names[name] = None
+        text = "left out: the old gateway never read it, so models without a chain had no fallback"
+        if names:
+            self.routing.default_fallbacks = Commented(
+                list(names), text_of(node.get("description"))
+            )
+            line = write_default(self.routing)
+            text += f"; for all of them to get this one, add to llm_routing in {ROUTING}: {line}"
+        self.report.claim(node, UNSUPPORTED, text, urgent=bool(leaves))
 
     # -- what is written ---------------------------------------------------------------------------
 
@@ -221,6 +223,11 @@ class Chains:
             self.report.claim(source, CHANGED, f"{place}: terminal, as there is no fallback")
         else:
             self.report.remark(node, f"{place}: terminal, as every step is left out", urgent=True)
+
+
+def quoted(names: list[str]) -> str:
+    """Return names for a sentence: `"a", "b"`."""
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def chain_of(node: Node) -> Node | None:

@@ -66,6 +66,13 @@ MODEL: Known = {
     "pulled_at": NOTE,
     "model_size_gb": NOTE,
     "kv_cache_available_gb": NOTE,
+    "tags": (
+        UNSUPPORTED,
+        (
+            "never had an effect; as tags of the model here they would route requests that send"
+            " such a tag (x-litellm-tags, metadata.tags)"
+        ),
+    ),
     "options": (
         UNSUPPORTED,
         (
@@ -138,7 +145,10 @@ ROUTING_RULES: Known = {
         UNSUPPORTED,
         "never had an effect; a request for an unknown name is refused (400)",
     ),
-    "default_fallback": (UNSUPPORTED, "never had an effect; write llm_routing.default_fallbacks"),
+    "default_fallback": (
+        UNSUPPORTED,
+        "never had an effect; a chain for all models without one is llm_routing.default_fallbacks",
+    ),
     "request_metadata_routing": (
         UNSUPPORTED,
         (

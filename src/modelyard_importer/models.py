@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-from modelyard.kinds import Tag
 from modelyard_importer import keys
 from modelyard_importer.catalogue import Model, Provider
 from modelyard_importer.oldfiles import Node
 from modelyard_importer.report import Outcome, Report
-from modelyard_importer.values import fits, positive, text_of
+from modelyard_importer.values import positive
 
 TAKEN, UNSUPPORTED = Outcome.TAKEN, Outcome.UNSUPPORTED
 
@@ -19,11 +18,8 @@ CLOUD_SUFFIX = re.compile(r"[:-]cloud$")
 """A local Ollama marks models of Ollama's cloud so. The cloud itself lists them without it."""
 
 
-def finish_model(provider: Provider, model: Model, report: Report, *, shared: bool) -> None:
-    """Set the keys of a model, and report them.
-
-    `shared`: several active providers serve its name.
-    """
+def finish_model(provider: Provider, model: Model, report: Report) -> None:
+    """Set the keys of a model, and report them."""
     node, place = model.node, f'{provider.place} "{model.name}"'
     if model.embeds:
         model.keys["mode"] = "embedding"
@@ -46,29 +42,7 @@ def finish_model(provider: Provider, model: Model, report: Report, *, shared: bo
             report.claim(context, TAKEN, place)
         else:
             report.claim(context, UNSUPPORTED, "not a whole number of tokens above 0")
-    _tags(model, place, report, shared=shared)
-    report.rest(node, keys.MODEL, ["name", "context_length", "tags"])
-
-
-def _tags(model: Model, place: str, report: Report, *, shared: bool) -> None:
-    taken: list[str] = []
-    listed = model.node.get("tags")
-    for node in listed.sequence if listed else ():
-        problem = fits(Tag, node.scalar)
-        if shared:
-            problem = (
-                "several providers serve the name; tags would divert all other requests from"
-                " this one"
-            )
-        if problem:
-            report.claim(node, UNSUPPORTED, problem)
-            continue
-        taken.append(text_of(node))
-        report.claim(
-            node, TAKEN, f"{place}: it now routes: requests choose it by the header x-litellm-tags"
-        )
-    if taken:
-        model.keys["tags"] = taken
+    report.rest(node, keys.MODEL, ["name", "context_length"])
 
 
 def set_limits(node: Node, models: list[Model], report: Report) -> None:
@@ -83,6 +57,14 @@ def set_limits(node: Node, models: list[Model], report: Report) -> None:
         for model in models:
             model.keys[rate] = most
         report.claim(limit, TAKEN, f"llm_providers: {rate} of {models[0].name}")
+    given = [rate for rate in RATES if models and rate in models[0].keys]
+    if limits is not None and given:
+        report.remark(
+            limits,
+            f"{' and '.join(given)} of {models[0].name} will be enforced, which the old gateway did"
+            " not do: what exceeds them goes to the next step of the chain, or gets 429",
+            urgent=True,
+        )
     if limits is not None:
         report.rest(limits, {}, RATES)
 

@@ -28,6 +28,18 @@ def share(mappings: Node, servers: Servers, report: Report) -> None:
     for key, node in entries(mappings, "load_balancing", report):
         _balance(key, node, shared, servers, report)
     for name, serving in shared.items():
+        parts = [provider.models[name].keys.get("weight") for provider in serving]
+        if len({*parts}) > 1:
+            divided = ", ".join(
+                f"{provider.name} {part or 1}"
+                for provider, part in zip(serving, parts, strict=True)
+            )
+            report.remark(
+                serving[0].models[name].node,
+                f'requests for "{name}" are now divided by load_balancing ({divided}), which the'
+                " old gateway never read: it divided them equally",
+                urgent=True,
+            )
         for provider in serving:
             model = provider.models[name]
             if "weight" not in model.keys:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def test_what_is_wrong_in_the_faulty_example_is_told_first() -> None:
     for words in (
         "providers.forgotten → the provider is left out",
         "it looks like a template",
-        'did you mean "forgotten"?',
+        'did you mean "shared:7b"?',
     ):
         assert words in summary
 
@@ -729,22 +730,62 @@ def test_steps_that_cannot_be_taken_over() -> None:
     assert document(imported)
 
 
-def test_circles_are_cut_where_they_close() -> None:
+def test_circles_are_taken_over() -> None:
     old = provider().replace("two]", "two, three]")
     mappings = (
         "fallback_chains: {one: {chain: [two]}, two: {chain: [three]}, three: {chain: [one, two]}}"
     )
     imported = convert(old, mappings)
-    chains = routing(imported)["fallbacks"]
-    assert chains == {
+    assert routing(imported)["fallbacks"] == {
         "one": {"chain": ["two"]},
         "two": {"chain": ["three"]},
-        "three": {"terminal": True},
+        "three": {"chain": ["one", "two"]},
     }
-    assert "three → one → two → three" in told(
-        imported, "fallback_chains.three.chain[0]", "Changed"
+    assert "fallback_chains" not in imported.summary, "nothing is lost"
+    assert document(imported)["router_settings"]["fallbacks"] == [
+        {"one": ["two", "three"]},
+        {"two": ["three", "one"]},
+        {"three": ["one", "two"]},
+    ]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.sampled_from("abcde"), st.lists(st.sampled_from("abcde"), max_size=4)))
+def test_chains_are_equivalent(chains: dict[str, list[str]]) -> None:
+    """Whatever leads where: each name tries what the old chains reach, depth first, each once."""
+    old = provider().replace("[one, two]", "[a, b, c, d, e]")
+    written_chains = {name: {"chain": chain} for name, chain in chains.items()}
+    imported = convert(old, yaml.safe_dump({"fallback_chains": written_chains}))
+
+    def reach(name: str, order: list[str]) -> list[str]:
+        if name not in order:
+            order.append(name)
+            for step in chains.get(name, []):
+                reach(step, order)
+        return order
+
+    result = compiled(imported)
+    assert result.errors == []
+    assert {r["name"]: [a["model"] for a in r["attempts"]] for r in result.routes} == {
+        name: reach(name, []) for name in "abcde"
+    }
+    assert "left out of" not in imported.summary, "nothing is lost"
+
+
+def test_step_to_a_capability_of_the_model_itself() -> None:
+    """Its other models are the fallback; the compiler would refuse the capability as a step."""
+    old = provider().replace("two]", "two, three]")
+    mappings = (
+        "capabilities: {any: {models: [one, two, three]}, mine: {models: [one]}}\n"
+        "fallback_chains: {one: {chain: [mine, any]}, two: {chain: [three, any]}}"
     )
-    assert "as every step is left out" in told(imported, "fallback_chains.three", "Changed")
+    imported = convert(old, mappings)
+    assert routing(imported)["fallbacks"] == {
+        "one": {"chain": ["two", "three"]},
+        "two": {"chain": ["three", "one"]},
+    }
+    assert '"two", "three"' in told(imported, "fallback_chains.one.chain[1]", "Changed")
+    assert "fallback_chains" not in imported.summary, "nothing is lost"
     assert document(imported)
 
 
@@ -754,10 +795,115 @@ def test_empty_and_default_chains() -> None:
         " retry_attempts: 3}}"
     )
     imported = convert(provider(), mappings)
-    assert routing(imported)["default_fallbacks"] == ["two"]
+    assert "default_fallbacks" not in routing(imported)
     assert routing(imported)["fallbacks"] == {"two": {"terminal": True}}
-    assert document(imported)["router_settings"]["fallbacks"] == [{"one": ["two"]}]
+    assert document(imported)["router_settings"]["fallbacks"] == []
     assert "terminal" in told(imported, "fallback_chains.two.chain", "Changed")
+
+
+def test_the_default_chain_is_told_first_and_can_be_had() -> None:
+    """The old gateway never read it: live, it would send local models to a cloud."""
+    mappings = (
+        "exact_matches: {nowhere: {provider: nobody}}\n"
+        "fallback_chains: {one: {chain: [nope]}, default: {description: D, chain: [{primary: two,"
+        " secondary: 'x:1'}, nope]}}"
+    )
+    imported = convert(provider().replace("two]", "two, 'x:1']"), mappings)
+    first = imported.summary.split("Check these first:\n")[1].splitlines()[0]
+    line = 'default_fallbacks: [two, "x:1"]'
+    assert "fallback_chains.default → left out: the old gateway never read it" in first
+    assert first.endswith(f"group_vars/llm_stack/routing.yml: {line}")
+    text = imported.files["group_vars/llm_stack/routing.yml"]
+    assert f"  # {line}\n" in text
+    assert document(imported)["router_settings"]["fallbacks"] == []
+    wanted = replace(
+        imported,
+        files={
+            **imported.files,
+            "group_vars/llm_stack/routing.yml": text.replace(f"# {line}", line),
+        },
+    )
+    assert document(wanted)["router_settings"]["fallbacks"] == [
+        {"two": ["x:1"]},
+    ], "one keeps what is written for it: nothing"
+
+
+NEVER_READ = {
+    "providers.yaml": [
+        "health_checks: {enabled: true, interval_seconds: 5}",
+        "cors: {allow_origins: ['*']}",
+        "router_settings: {routing_strategy: least-busy, fallbacks: [{one: [two]}]}",
+        "general_settings: {master_key: sk-1}",
+    ],
+    "model": [
+        "tags: [fast]",
+        "options: {num_ctx: 1}",
+        "size: 7B",
+        "timeout: 1",
+        "weight: 3",
+        "rpm: 1",
+        "fallback: two",
+        "rate_limit: {rpm: 1}",
+    ],
+    "provider": [
+        "rate_limits: {rpm: 1}",
+        "budget: {max_budget_usd: 1}",
+        "configuration: {n_ctx: 1, timeout: 1}",
+        "health_endpoint: /x",
+        "timeout: 1",
+    ],
+    "model-mappings.yaml": [
+        "patterns: [{pattern: '^o', provider: local, fallback: two}]",
+        "routing_rules: {default_provider: local, default_fallback: two}",
+        "routing_rules: {request_metadata_routing: {high: {provider: local}}}",
+        "special_cases: {error_based_routing: {timeout: {action: next}}}",
+        "load_balancing: {pool: {providers: [{provider: local, weight: 3}], strategy: random}}",
+        "fallback_chains: {default: {chain: [two]}}",
+        "exact_matches: {one: {provider: local, priority: primary, fallback: two}}",
+        "exact_matches: {one: {provider: local, budget: {max_budget_usd: 1}}}",
+        "default_fallbacks: [two]",
+        "aliases: {a: one}",
+        "context_window_fallbacks: {one: {chain: [two]}}",
+        "cors: {allow_origins: ['*']}",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "key"), [(place, key) for place, keys in NEVER_READ.items() for key in keys]
+)
+def test_what_had_no_effect_gets_none(place: str, key: str) -> None:
+    """The gateway is the same with and without it, and the report says so."""
+    old = provider().replace("[one, two]", "[{name: one}, two]")
+    with_key = {
+        "providers.yaml": f"{old}\n{key}",
+        "provider": old.replace("    status", f"    {key}\n    status"),
+        "model": old.replace("{name: one}", f"{{name: one, {key}}}"),
+        "model-mappings.yaml": old,
+    }[place]
+    imported = convert(with_key, key if place == "model-mappings.yaml" else "")
+    assert document(imported) == document(convert(old))
+    name = key.partition(":")[0]
+    sections = re.split(r"^## ", imported.report, flags=re.MULTILINE)[1:]
+    said = [s for s in sections if s.startswith(("Not supported", "No meaning"))]
+    assert any(name in section for section in said)
+
+
+def test_what_comes_into_effect_is_told_first() -> None:
+    """Limits and shares were written down, and the old gateway did not heed them."""
+    imported = convert(
+        provider() + "\n  b: {type: ollama, base_url: 'http://h:2', status: active, models: [one]}",
+        "exact_matches: {two: {provider: local, rate_limit: {rpm: 3}}}\n"
+        "load_balancing: {one: {providers: [{provider: local, weight: 3}, {provider: b, weight:"
+        " 1}]}}",
+    )
+    first = imported.summary.split("Check these first:\n")[1]
+    assert "rpm of two will be enforced" in first
+    assert 'requests for "one" are now divided by load_balancing (local 3, b 1)' in first
+    equal = convert(
+        provider() + "\n  b: {type: ollama, base_url: 'http://h:2', status: active, models: [one]}"
+    )
+    assert "Check these first" not in equal.summary
 
 
 def test_capabilities() -> None:
@@ -859,7 +1005,7 @@ def test_lines_in_the_documentation_are_real() -> None:
     report = import_stack(read("workstation"), "old").report.splitlines()
     text = (ROOT / "docs/import.md").read_text(encoding="utf-8")
     quoted = [line.strip() for line in text.splitlines() if line.startswith("    - ")]
-    assert len(quoted) == 10
+    assert len(quoted) == 12
     assert [line for line in quoted if line not in report] == []
 
 

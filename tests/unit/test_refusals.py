@@ -273,7 +273,12 @@ ROUTING = "llm_routing:\n"
             'point it at "small"',
         ),
         ("  aliases: {default: small}\n", "shadowed-name", 19, "default"),
-        ("  capabilities: {small: {models: [big-cloud]}}\n", "shadowed-name", 19, "something else"),
+        (
+            "  capabilities: {small: {models: [big-cloud]}}\n",
+            "shadowed-name",
+            19,
+            "the name of a model of provider",
+        ),
         (
             "  capabilities: {code: {models: [smal]}}\n",
             "unknown-model",

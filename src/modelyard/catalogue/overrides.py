@@ -197,9 +197,10 @@ def _has_models_by_name(value: Any, path: Path) -> bool:
 def _instead_of_nothing(key: Any, path: Path) -> str:
     """Return what to write where a name has nothing below it."""
     if path[0] == "providers" and path[2:3] == ("models",) and len(path) == 4:
-        return f"to add a model that needs no keys, write {json.dumps(str(key))}: {{}}"
+        empty = f"{json.dumps(str(key))}: {{}}"
+        return f"to add a model that needs no keys, write {empty}, else remove this line"
     if len(path) == 2 and path[0] in ("providers", "clients"):
-        return "to add it, write its keys below it"
+        return "to add it, write its keys below it, else remove this line"
     return "give it a value, or remove this line"
 
 

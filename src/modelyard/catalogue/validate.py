@@ -25,6 +25,7 @@ from modelyard.catalogue.scalars import (
     written,
 )
 from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.shapes import shape_hint
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
 from modelyard.diagnostics import (
     Diagnostic,
@@ -251,6 +252,8 @@ def _instead(
     kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
 ) -> str:
     """Return the hint for a value of the wrong type."""
+    if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"}:
+        return shape_hint(root, place, value)
     if kinds == ["string_type"]:
         return in_quotes(value, written(source, place, value))
     if kinds == ["bool_type"]:
@@ -341,7 +344,12 @@ def _elsewhere(root: type[BaseModel], place: Path) -> str:
 
 def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
     hint = f"add {key}"
-    if len(place) == 2 and place[0] == "providers":
+    if len(place) == 2 and place[0] == "providers" and not source.overrides(place):
+        hint = (
+            f"add {key}; llm_providers replaces the shipped one, so to change a provider of that"
+            f" write llm_overrides: {{providers: {{{place[1]}: ...}}}}"
+        )
+    elif len(place) == 2 and place[0] == "providers":
         # A typo in an override's provider name makes a new, incomplete provider.
         near = did_you_mean(
             str(place[1]), [str(name) for name in tree["providers"] if name != place[1]]

@@ -12,8 +12,9 @@ from modelyard.compiler.chains import SECTIONS, Chains, Section
 from modelyard.compiler.resolve import Resolved
 from modelyard.compiler.vectors import SAY_SO, strangers
 from modelyard.diagnostics import Report, did_you_mean
+from modelyard.names import GATEWAY_WORDS
 
-RESERVED = frozenset({"default"})
+RESERVED = GATEWAY_WORDS | {"default"}
 """Names the gateway uses for itself."""
 
 
@@ -45,14 +46,7 @@ class ChainChecks:
         """Check aliases, capabilities, the default chain, and every chain that is written."""
         for alias, target in self.routing.aliases.items():
             path: Path = ("aliases", alias)
-            if alias in self.declared or alias in RESERVED:
-                self.add(
-                    "shadowed-name",
-                    f'alias "{alias}" is also the name of a model',
-                    path,
-                    "rename it",
-                    key=True,
-                )
+            self.check_shadow("alias", alias, path)
             if target in self.routing.aliases:
                 self.add(
                     "unknown-alias-target",
@@ -61,7 +55,8 @@ class ChainChecks:
                     f'point it at "{self.routing.aliases[target]}"',
                 )
             elif target not in self.declared and target not in self.routing.capabilities:
-                why, hint = self.unknown(target, self.names, path, "null")
+                near = [name for name in self.names if name not in self.routing.aliases]
+                why, hint = self.unknown(target, near, path, "null")
                 self.add(
                     "unknown-alias-target",
                     f'alias "{alias}" points at "{target}", {why}',
@@ -72,18 +67,7 @@ class ChainChecks:
                 self.deployable(target, f'alias "{alias}"', path)
         for capability, entry in self.routing.capabilities.items():
             path = ("capabilities", capability)
-            if (
-                capability in self.declared
-                or capability in self.routing.aliases
-                or capability in RESERVED
-            ):
-                self.add(
-                    "shadowed-name",
-                    f'capability "{capability}" is also the name of something else',
-                    path,
-                    "rename it",
-                    key=True,
-                )
+            self.check_shadow("capability", capability, path)
             self.check_steps(
                 entry.models, f'capability "{capability}"', (*path, "models"), models_only=True
             )
@@ -116,6 +100,34 @@ class ChainChecks:
                 f"{SAY_SO}; make an alias of one model instead",
             )
 
+    def check_shadow(self, kind: str, name: str, path: Path) -> None:
+        """Check that an alias or a capability has a name of its own."""
+        provider, hint = self.chains.owners.get(name), "rename it"
+        if name in RESERVED:
+            whose = "a word that the gateway uses itself"
+        elif name in self.declared:
+            off = " (disabled)" if name in self.resolved.disabled else ""
+            whose = "the name of a model" + (f' of provider "{provider}"{off}' if provider else "")
+            if provider and off:
+                hint = f"rename it, or take the model out: {self.freeing(name, provider)}"
+        elif kind == "capability" and name in self.routing.aliases:
+            whose = "an alias"
+        else:
+            return
+        self.add("shadowed-name", f'{kind} "{name}" is also {whose}', path, hint, key=True)
+
+    def freeing(self, model: str, provider: str) -> str:
+        """Return the override that takes a model and its chains out."""
+        alone = [name for name, owner in self.chains.owners.items() if owner == provider] == [model]
+        entry = "null" if alone else f"{{models: {{{json.dumps(model)}: null}}}}"
+        chains = ", ".join(
+            f"{section}: {{{json.dumps(model)}: null}}"
+            for section in SECTIONS
+            if model in self.chains.of(section)
+        )
+        routing = f", routing: {{{chains}}}" if chains else ""
+        return f"llm_overrides: {{providers: {{{provider}: {entry}}}{routing}}}"
+
     def check_chain(self, section: Section, model: str, chain: Chain) -> None:
         """Check one chain as it is written: that it is a model's, that it has steps, and each of
         them.
@@ -130,6 +142,8 @@ class ChainChecks:
                 why, hint = self.unknown(model, self.names, path, "null")
                 message = f'a chain for "{model}", {why}'
             self.add("unknown-model", message, path, hint, key=True)
+            if model in self.report.source.removed:
+                return  # The whole entry has to go, whatever its steps are.
         if chain.terminal and chain.chain:
             self.add(
                 "invalid-value",
@@ -186,9 +200,12 @@ class ChainChecks:
                 models_only
                 or (step not in self.routing.aliases and step not in self.routing.capabilities)
             ):
-                near = self.declared if models_only else self.names
-                rest = [step for step in steps if step not in self.report.source.removed]
-                if rest or len(path) < 3:
+                known = self.declared if models_only else self.names
+                near = [name for name in known if name not in (own, *steps)]
+                rest = self.rest(steps, own, known)
+                if models_only and step in self.names:
+                    why, hint = self.no_model(step)
+                elif rest or len(path) < 3:
                     why, hint = self.unknown(step, near, path, json.dumps(rest))
                 else:
                     why, hint = self.unknown(
@@ -208,12 +225,30 @@ class ChainChecks:
             return "remove this step"
         return f"write {', '.join(json.dumps(name) for name in others)} in its place"
 
+    def rest(self, steps: list[str], own: str | None, known: Iterable[str]) -> list[str]:
+        """Return those of some steps that would not be refused if they stood alone."""
+        good = {*known} - self.resolved.disabled - {own}
+        return [step for step in dict.fromkeys(steps) if step in good]
+
+    def no_model(self, name: str) -> tuple[str, str]:
+        """Why an alias or a capability is no member of a capability, and the hint."""
+        kind, target = "a capability", name
+        if name in self.routing.aliases:
+            target = self.routing.aliases[name]
+            kind = f'an alias of "{target}"'
+        models = [one for one in self.chains.expand(target) if one in self.declared]
+        instead = ", ".join(json.dumps(one) for one in models)
+        hint = f"write {instead} in its place" if models else "remove it"
+        return f"which is {kind}: a capability lists models", hint
+
     def unknown(self, name: str, near: Iterable[str], path: Path, instead: str) -> tuple[str, str]:
         """Why nothing declares `name`, and the hint. An override that writes `instead` at `path`
         does without it.
         """
         if name not in self.report.source.removed:
-            return "which no provider declares", did_you_mean(name, near)
+            meant = did_you_mean(name, {*near} - self.resolved.disabled)
+            hint = meant or "add it to the models of a provider, or remove it here"
+            return "which no provider declares", hint
         place = self.report.source.removed[name] or "an unknown place"
         return (
             f"which was removed at {place}",

@@ -29,6 +29,14 @@ class Chains:
         self.models = {
             model.name: model for provider in self.providers for model in provider.models
         }
+        self.owners = {
+            model.name: name
+            for name, provider in sorted(
+                catalogue.providers.items(), key=lambda entry: entry[1].status == "active"
+            )
+            for model in provider.models
+        }
+        """The provider of each model; the active one if it is not alone."""
         self.declared = declared | self.models.keys()
         """Model names, those of refused models too: a typo elsewhere must not make them unknown."""
         self.names = sorted(

@@ -124,7 +124,8 @@ def _process(members: Sequence[Deployment]) -> Process:
         for member in members
         if member.model.adapter_of is None
     ]
-    if (at_once := members[0].engine.at_once(provider.settings)) is not None:
+    models = [member.model for member in members]
+    if (at_once := members[0].engine.at_once(provider.settings, models)) is not None:
         parts = list(largest(parts, at_once))
     gpus = dict.fromkeys(gpu for member in members for gpu in member.model.gpus or ())
     return Process(tuple(parts), tuple(gpus))

@@ -16,7 +16,7 @@ from modelyard.compiler.models import check_model
 from modelyard.compiler.vectors import SAY_SO, strangers
 from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines.base import Engine
-from modelyard.names import OWN_SECRETS, deployment_id, engine_secret
+from modelyard.names import GATEWAY_WORDS, OWN_SECRETS, deployment_id, engine_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +191,18 @@ class _Resolver:
             seen.add(model.name)
             self.model(name, provider, model, at, hosts, reason)
 
+    def why_secret(self, name: str) -> Path:
+        """Return what makes a provider need its secret: who switches on a shipped provider did
+        not write its `api_key_env`.
+        """
+        keys: list[Path] = [("providers", name, key) for key in ("api_key_env", "status")]
+        return next(filter(self.report.source.overrides, keys), keys[0])
+
     def left_out(self, name: str, provider: Provider, hosts: Sequence[str]) -> str:
         """Why a provider is left out; empty if it is not. A secret that it lacks may be an error
         instead.
         """
-        secret, at = provider.api_key_env, ("providers", name, "api_key_env")
+        secret, at = provider.api_key_env, self.why_secret(name)
         rival = self.running.get(provider.exclusive_group or "")
         if name in self.away:
             return "its model is being switched"
@@ -274,6 +281,13 @@ class _Resolver:
 
     def check_name(self, name: str, model: Model, at: Path) -> None:
         """Two providers may share a public name if both say how much of the requests they take."""
+        if model.name in GATEWAY_WORDS:
+            self.report.error(
+                "shadowed-name",
+                f'"{model.name}" is a word that the gateway uses itself',
+                (*at, "name"),
+                "give it another name, and this one as served_name",
+            )
         if model.name not in self.first:
             self.first[model.name] = (name, model, at)
             return

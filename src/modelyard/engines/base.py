@@ -218,6 +218,14 @@ class Engine:
     unsafe: frozenset[str] = frozenset()
     """Options that a user may not set beside those of `vector`: other names of these, and what
     reaches outside the sandbox or shows a secret."""
+    quantizations: frozenset[str] = frozenset()
+    """What `quantization` may be; without any it is not checked."""
+    quantizations_of: str = ""
+    """The version that knows these."""
+    holds: str | None = None
+    """The key of its settings that says how many models are loaded at once."""
+    keeps: str | None = None
+    """The key of its settings that says where it keeps its models (`store`)."""
     on_demand: bool = False
     """A model is loaded on the first request, unless it has `preload`."""
     loaded_path: str | None = None
@@ -314,8 +322,8 @@ class Engine:
 
     # -- what it needs, and how it answers ---------------------------------------------------------
 
-    def at_once(self, settings: Any) -> int | None:
-        """How many of its models a process holds at once; None for all of them."""
+    def at_once(self, settings: Any, models: Sequence[Model]) -> int | None:
+        """How many of its `models` a process holds at once; None for all of them."""
         return None
 
     def context(self, model: Model, settings: Any) -> int | None:
@@ -343,6 +351,16 @@ class Engine:
     def unestimated(self, model: Model) -> str | None:
         """Why the memory that a model needs cannot be estimated from its file; None if it can."""
         return None
+
+    def store(self, service: str, settings: Any) -> str:
+        """Return the directory where a process keeps its models, which is its alone; empty if it
+        keeps none.
+        """
+        return ""
+
+    def identity(self, served_name: str) -> str:
+        """Return what two names have in common that a process takes for one model."""
+        return served_name
 
     def listed(self, served_name: str) -> str:
         """Return a model's name as /v1/models lists it."""

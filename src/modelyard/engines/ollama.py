@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from modelyard.kinds import (
     Duration,
     HostPort,
     HttpUrl,
+    OwnDirectory,
     Positive,
     Release,
     Strict,
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
 class OllamaSettings(Strict):
     """How an Ollama of ours runs."""
 
-    models_path: AbsolutePath | None = Field(None, examples=["/srv/ollama/models"])
-    """Where it keeps its models. The store of an Ollama that was there before can be adopted
-    (roles/ollama/README.md). Default: below /var/lib/modelyard/ollama."""
+    models_path: OwnDirectory | None = Field(None, examples=["/srv/ollama/models"])
+    """Where it keeps its models: a directory for this alone, which two cannot share. The store of
+    an Ollama that was there before can be adopted (roles/ollama/README.md). Default: below
+    /var/lib/modelyard/ollama."""
     keep_alive: Duration = Field("30m", examples=["24h"])
     """A model stays loaded this long after its last request. A cold one makes the next request wait
     for the disk."""
@@ -42,8 +45,9 @@ class OllamaSettings(Strict):
     """Requests a model answers at once; each takes memory for a whole `context_length`. Default:
     Ollama's own choice, which is one."""
     max_loaded_models: Positive | None = Field(None, examples=[2])
-    """Models that are loaded at once. Default: Ollama's own choice, by memory. The GPUs are planned
-    for this many of the largest (one by default)."""
+    """Models that are loaded at once, at least those with `preload`. Default: Ollama's own choice,
+    by memory. The GPUs are planned for this many of the largest (by default for as many as have
+    `preload`, at least one)."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
     """Context of models that do not say `context_length`. Default: Ollama's own."""
     flash_attention: bool = Field(True, examples=[False])
@@ -105,7 +109,7 @@ class Ollama(Engine):
     def environment(self, process: Process) -> dict[str, str]:
         """Variables of the server: it takes no words."""
         settings: OllamaSettings = process.settings
-        home = f"/var/lib/modelyard/{process.service.replace('@', '/')}"
+        home = _home(process.service)
         values = {
             "OLLAMA_HOST": f"{url_host(process.address)}:{process.port}",
             # Where the server sees the models: another place of theirs is shown to it below its
@@ -122,9 +126,11 @@ class Ollama(Engine):
         }
         return {name: str(value) for name, value in values.items() if value is not None}
 
-    def at_once(self, settings: OllamaSettings) -> int:
-        """Return for how many models the GPUs are planned: one, unless the settings say more."""
-        return settings.max_loaded_models or 1
+    def at_once(self, settings: OllamaSettings, models: Sequence[Model]) -> int:
+        """Return for how many models the GPUs are planned: as many as the settings say, else as
+        stay loaded, at least one.
+        """
+        return settings.max_loaded_models or max(1, sum(model.preload for model in models))
 
     def context(self, model: Model, settings: OllamaSettings) -> int | None:
         """Return the tokens of context of all parallel requests; None if no length is declared."""
@@ -141,6 +147,17 @@ class Ollama(Engine):
             None if model.source else "Ollama keeps its file; declare vram_mib to have it counted"
         )
 
+    def store(self, service: str, settings: OllamaSettings) -> str:
+        """Return the directory of its models: the one that is set, or below its home."""
+        return settings.models_path or f"{_home(service)}/models"
+
+    def identity(self, served_name: str) -> str:
+        """Return the name in full, in lower case: without a tag it is `latest`, without a registry
+        its own (0.17.4, types/model/name.go).
+        """
+        name = self.listed(served_name).lower()
+        return name.removeprefix("registry.ollama.ai/").removeprefix("library/")
+
     def listed(self, served_name: str) -> str:
         """Return the name as /v1/models lists it: with the tag `latest` if it has none."""
         return served_name if ":" in served_name else f"{served_name}:latest"
@@ -152,6 +169,10 @@ class Ollama(Engine):
             f"Its models need not be pulled again: {setting} adopts their directory"
             " (roles/ollama/README.md)"
         )
+
+
+def _home(service: str) -> str:
+    return f"/var/lib/modelyard/{service.replace('@', '/')}"
 
 
 def _model(model: Model) -> dict[str, Any]:
@@ -193,6 +214,8 @@ ENGINE = Ollama(
     # What `context_length` says.
     unsafe=frozenset({"num-ctx"}),
     on_demand=True,
+    holds="max_loaded_models",
+    keeps="models_path",
     loaded_path="/api/ps",
     # What was pulled by hand is kept.
     lists_others=True,

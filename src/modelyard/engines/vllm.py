@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from modelyard.catalogue.models import Model
 
 
+QUANTIZATIONS = (
+    "auto_awq auto_gptq awq awq_marlin compressed-tensors deepseek_v4_fp8 experts_int8 fbgemm_fp8"
+    " fp8 fp8_per_block fp8_per_channel fp8_per_tensor fp_quant gpt_oss_mxfp4 gptq gptq_marlin"
+    " humming inc int8_per_channel_weight_only modelopt modelopt_fp4 modelopt_mixed modelopt_mxfp8"
+    " moe_wna16 mxfp4 mxfp8 nvfp4_per_token online quark torchao"
+)
+"""0.32.0, vllm/model_executor/layers/quantization."""
+
+
 class VllmSettings(Strict):
     """How a deployed vLLM runs."""
 
@@ -105,6 +114,8 @@ ENGINE = Vllm(
     locked=True,
     takes="directory",
     keys=frozenset({"port", "quantization", "adapter_of"}),
+    quantizations=frozenset(QUANTIZATIONS.split()),
+    quantizations_of="0.32.0",
     health="/health",
     metrics=Metrics(keyed=False),
     # Later words win, so those of the plan come last.

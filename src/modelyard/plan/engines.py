@@ -86,9 +86,17 @@ class EngineParts:
         """Return what preflight has to know of each model of a host. An adapter has no memory of
         its own.
         """
+        members = self.scope.by_host.get(host, [])
+        models: dict[str, list[Model]] = {}
+        for one in members:
+            models.setdefault(one.provider_name, []).append(one.model)
+        most = {
+            one.provider_name: one.engine.at_once(one.provider.settings, models[one.provider_name])
+            for one in {one.provider_name: one for one in members}.values()
+        }
         return [
-            self.demand(one)
-            for one in self.scope.by_host.get(host, [])
+            self.demand(one, most[one.provider_name])
+            for one in members
             if one.model.adapter_of is None
         ]
 
@@ -118,9 +126,9 @@ class EngineParts:
                     )
         return found
 
-    def demand(self, deployment: Deployment) -> Demand:
+    def demand(self, deployment: Deployment, at_once: int | None) -> Demand:
         """Return what preflight has to know of a model to place it on the GPUs that the host really
-        has.
+        has. Its process holds `at_once` models, all of them if that is None.
         """
         engine, model, settings = deployment.engine, deployment.model, deployment.provider.settings
         return Demand(
@@ -134,7 +142,7 @@ class EngineParts:
             context_length=engine.context(model, settings),
             slots=engine.slots(model, settings),
             options=engine.options(model),
-            max_loaded=engine.at_once(settings),
+            max_loaded=at_once,
             contexts=[list(entry) for entry in engine.contexts],
             unestimated=engine.unestimated(model),
         )

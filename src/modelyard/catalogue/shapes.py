@@ -1,0 +1,75 @@
+"""What to write where a list stands for a mapping, or the other way round: often LiteLLM's own form
+of fallbacks and aliases.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from modelyard.catalogue.fields import field_at
+from modelyard.catalogue.sourcemap import Path, is_list, plain
+
+
+def shape_hint(root: type[BaseModel], place: Path, value: Any) -> str:
+    """Return the hint for a value of the wrong shape; empty if there is nothing to say."""
+    if place[:1] == ("routing",):
+        if hint := _routing(place, value):
+            return hint
+    elif place[:1] == ("providers",) and (hint := _models(place, value)):
+        return hint
+    field = field_at(root, place)
+    if field is None or not field.examples:
+        return ""
+    return f"for example: {place[-1]}: {_flow(field.examples[0])}"
+
+
+def _routing(place: Path, value: Any) -> str:
+    """Return the hint for chains, aliases and capabilities in another form."""
+    section = str(place[1]) if len(place) > 1 else ""
+    names = _names(value)
+    if section == "default_fallbacks" and names:
+        return f"write {section}: {_flow(names)}"
+    key = {"capabilities": "models"}.get(section, "chain" if section.endswith("fallbacks") else "")
+    if len(place) == 3 and key:
+        return f"write {json.dumps(str(place[2]))}: {{{key}: {_flow(names) if names else '[...]'}}}"
+    if len(place) == 2 and is_list(value):
+        # LiteLLM: [{model: [fallback, ...]}, ...]
+        entries = [entry for entry in value if isinstance(entry, Mapping) and len(entry) == 1]
+        written = [
+            f"{json.dumps(str(name))}: "
+            + (f"{{{key}: {_flow(_names(steps) or ['...'])}}}" if key else _flow(plain(steps)))
+            for entry in entries
+            for name, steps in entry.items()
+        ]
+        if written:
+            return f"write {section}: {{{', '.join(written)}}}"
+    return ""
+
+
+def _models(place: Path, value: Any) -> str:
+    """Return the hint for models in another form."""
+    if place[2:] == ("models",) and isinstance(value, Mapping):
+        names = ", ".join(f"{{name: {json.dumps(str(name))}, ...}}" for name in value)
+        return f"write models: [{names}]"
+    if len(place) == 4 and place[2] == "models" and isinstance(value, str):
+        return f"write {{name: {json.dumps(str(value))}}}"
+    return ""
+
+
+def _names(value: Any) -> list[str]:
+    """Return a name as a list of one, and a list of names as it is; empty for anything else."""
+    names = [value] if isinstance(value, str) else list(value) if is_list(value) else []
+    return [str(name) for name in names] if all(isinstance(name, str) for name in names) else []
+
+
+def _flow(value: Any) -> str:
+    """Return a value as one line of YAML."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(child)}" for key, child in value.items()) + "}"
+    if is_list(value):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return json.dumps(value)

@@ -1,0 +1,171 @@
+"""Hints: what they offer is not refused next, and what people write in another form is shown in
+ours."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+from catalogues import change, compiled, load, places, refused
+
+ROUTING = "llm_routing:\n"
+OFF = (
+    "  spare: {type: openai_compatible, status: disabled, base_url: 'http://h/v1', models: [{name: MODELS}]}\n"
+    "  cloud:\n"
+)
+
+
+def routed(text: str) -> str:
+    return change(ROUTING, f"{ROUTING}  {text}\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("small: {chain: [big-cloud]}", "small: [big-cloud]", 'write "small": {chain: ["big-cloud"]}'),
+        ("small: {chain: [big-cloud]}", "small: big-cloud", 'write "small": {chain: ["big-cloud"]}'),
+        ("small: {chain: [big-cloud]}", "small: {chain: big-cloud}", 'for example: chain: ["qwen'),
+        ("small: {chain: [big-cloud]}", "small: 3", 'write "small": {chain: [...]}'),
+        ("llm_routing:\n", "llm_routing:\n  default_fallbacks: small\n", 'write default_fallbacks: ["small"]'),
+        ("llm_routing:\n", "llm_routing:\n  aliases: [{fast: small}]\n", 'write aliases: {"fast": "small"}'),
+        ("llm_routing:\n", "llm_routing:\n  capabilities: {code: [small]}\n", 'write "code": {models: ["small"]}'),
+        ("llm_routing:\n", "llm_routing:\n  capabilities: {code: small}\n", 'write "code": {models: ["small"]}'),
+        ("llm_routing:\n", "llm_routing:\n  context_window_fallbacks: [{small: [big-cloud]}]\n",
+         'write context_window_fallbacks: {"small": {chain: ["big-cloud"]}}'),
+        ("llm_routing:\n", "llm_routing:\n  content_policy_fallbacks: [{small: [big-cloud]}, {large:7b: small}]\n",
+         'write content_policy_fallbacks: {"small": {chain: ["big-cloud"]}, "large:7b": {chain: ["small"]}}'),
+        ("- name: big-cloud", "- big-cloud", 'write {name: "big-cloud"}'),
+        ("      - name: big-cloud", "      big-cloud: {}", 'write models: [{name: "big-cloud", ...}]'),
+        ("port: 4000", "listen: 127.0.0.1", "for example: listen: ["),
+        ("port: 4000", "timeouts: 30", "for example: timeouts: {"),
+    ],
+)  # fmt: skip
+def test_another_form_is_shown_in_ours(old: str, new: str, hint: str) -> None:
+    told = [
+        one.render() for one in compiled(change(old, new)).errors if one.code == "invalid-value"
+    ]
+    assert hint in told[0]
+
+
+def test_a_whole_list_of_fallbacks_as_litellm_has_it() -> None:
+    text = change(
+        "    large:7b: {chain: [small, big-cloud]}\n    small: {chain: [big-cloud]}\n"
+        "    big-cloud: {terminal: true}\n",
+        "    - large:7b: [small, big-cloud]\n    - small: [big-cloud]\n",
+    )
+    text = refused(compiled(text), "invalid-value", 19)
+    (hint,) = re.findall(r"write (fallbacks: .*)", text)
+    written = yaml.safe_load(hint)["fallbacks"]
+    assert written == {
+        "large:7b": {"chain": ["small", "big-cloud"]},
+        "small": {"chain": ["big-cloud"]},
+    }
+
+
+def test_a_name_that_would_be_refused_is_not_offered() -> None:
+    """Neither the model of a disabled provider, nor what is in the chain, nor its own model."""
+    off = change("  cloud:\n", OFF.replace("MODELS", "big-clout"))
+    text = change("small: {chain: [big-cloud]}", "small: {chain: [big-clouf]}", off)
+    assert 'did you mean "big-cloud"?' in refused(compiled(text), "unknown-model", 22)
+    text = change("{chain: [small, big-cloud]}", "{chain: [big-cloud, big-cloup]}")
+    assert "did you mean" not in refused(compiled(text), "unknown-model", 20)
+    text = change("small: {chain: [big-cloud]}", "small: {chain: [smal]}")
+    assert "did you mean" not in refused(compiled(text), "unknown-model", 21)
+    text = routed("aliases: {fast: small, quick: fasd}")
+    assert "did you mean" not in refused(compiled(text), "unknown-alias-target", 19)
+
+
+def test_what_is_left_of_a_chain_is_not_refused_next() -> None:
+    """The rest that a hint offers has no other mistake of the same chain."""
+    off = change("  cloud:\n", OFF.replace("MODELS", "gone")).replace(
+        "{chain: [small, big-cloud]}", "{chain: [small, big-cloud, gone, big-cloud]}"
+    )
+    override = load("{providers: {local: {models: {small: null}}}}", "mine.yml")
+    result = compiled(off, llm_overrides=override)
+    told = next(one for one in result.errors if one.path[-1] == 0 and one.code == "unknown-model")
+    assert '{chain: ["big-cloud"]}' in told.hint
+
+
+def test_one_hint_for_a_chain_whose_model_was_removed() -> None:
+    """To take the entry out; nothing is said of its steps, which go with it."""
+    override = load("{providers: {local: {models: {small: null, 'large:7b': null}}}}", "mine.yml")
+    result = compiled(llm_overrides=override)
+    about = [one for one in result.errors if "large:7b" in map(str, one.path)]
+    assert [one.path[-1] for one in about] == ["large:7b"]
+    assert '{"large:7b": null}' in about[0].hint
+
+
+@pytest.mark.parametrize(
+    ("extra", "line", "says"),
+    [
+        ("aliases: {fast: small}\n  capabilities: {code: {models: [fast]}}", 20,
+         'which is an alias of "small": a capability lists models\n'),
+        ("aliases: {fast: small}\n  capabilities: {code: {models: [fast]}}", 20, 'write "small" in its place'),
+        ("capabilities: {code: {models: [all]}, all: {models: [small, big-cloud]}}", 19,
+         'write "small", "big-cloud" in its place'),
+        ("capabilities: {code: {models: [smal]}}", 19, 'did you mean "small"?'),
+        ("capabilities: {code: {models: [xyz]}}", 19, "add it to the models of a provider"),
+    ],
+)  # fmt: skip
+def test_members_of_a_capability_are_models(extra: str, line: int, says: str) -> None:
+    assert says in refused(compiled(routed(extra)), "unknown-model", line)
+
+
+@pytest.mark.parametrize(
+    ("models", "chain", "taken_out"),
+    [
+        ("fast", "", "{providers: {spare: null}}"),
+        ("fast", "fast: {chain: [small]}, ", '{providers: {spare: null}, routing: {fallbacks: {"fast": null}}}'),
+        ("fast}, {name: slow", "", '{providers: {spare: {models: {"fast": null}}}}'),
+    ],
+)  # fmt: skip
+def test_the_hint_about_a_shadowed_name_frees_it(models: str, chain: str, taken_out: str) -> None:
+    """Whose it is, and an override that works."""
+    text = change("  cloud:\n", OFF.replace("MODELS", models))
+    text = change(ROUTING, f"{ROUTING}  aliases: {{fast: small}}\n", text)
+    if chain:
+        text = change(
+            "    large:7b: {chain", "    fast: {chain: [small]}\n    large:7b: {chain", text
+        )
+    told = refused(compiled(text), "shadowed-name", 20)
+    assert 'the name of a model of provider "spare" (disabled)' in told
+    assert f"llm_overrides: {taken_out}" in told
+    assert compiled(text, llm_overrides=load(taken_out)).errors == []
+
+
+@pytest.mark.parametrize("word", ["all-proxy-models", "all-team-models", "no-default-models"])
+def test_words_of_the_gateway_are_no_names(word: str) -> None:
+    assert "the gateway uses itself" in refused(
+        compiled(routed(f"aliases: {{{word}: small}}")), "shadowed-name", 19
+    )
+    assert "the gateway uses itself" in refused(
+        compiled(routed(f"capabilities: {{{word}: {{models: [small]}}}}")), "shadowed-name", 19
+    )
+    model = (
+        change("- name: small", f"- name: {word}")
+        .replace("[small, ", "[")
+        .replace("    small: {chain: [big-cloud]}\n", "")
+    )
+    assert "served_name" in refused(compiled(model), "shadowed-name", 7)
+
+
+def test_a_provider_that_replaces_the_shipped_ones() -> None:
+    text = change("    type: llama_cpp\n", "")
+    told = refused(
+        compiled(text.split("  cloud:")[0] + "llm_versions:" + text.split("llm_versions:")[1]),
+        "missing-key",
+        2,
+    )
+    assert "llm_overrides: {providers: {local: ...}}" in told
+
+
+def test_a_secret_is_needed_where_its_provider_is_switched_on() -> None:
+    text = change("type: openai", "type: openai\n    status: disabled")
+    text = text.replace("[small, big-cloud]", "[small]").replace(
+        "{chain: [big-cloud]}", "{terminal: true}"
+    )
+    on = load("{providers: {cloud: {status: active}}}", "mine.yml")
+    result = compiled(text, secrets=frozenset(), llm_overrides=on)
+    assert places(result) == [("secret-undefined", 1)]
+    assert str(result.errors[0].origin).startswith("mine.yml")
