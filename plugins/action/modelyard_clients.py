@@ -30,12 +30,12 @@ class ActionModule(Action):
         given, store = self._secrets(variables)
         arguments = self._task.args
         clients = {str(name): dict(client) for name, client in arguments["clients"].items()}
-        taken = {
-            value: name
-            for name in arguments.get("others", ())
-            if (value := find(str(name), given, store))
-        }
         try:
+            taken = {
+                value: name
+                for name in arguments.get("others", ())
+                if (value := find(str(name), given, store))
+            }
             hashes, generated = keys(clients, taken, given, store, write=self._writes)
         except SecretError as error:
             raise AnsibleActionFail(str(error)) from error
@@ -67,7 +67,6 @@ def keys(
     for name, client in clients.items():
         secret = str(client["secret"])
         value, fresh = resolve(secret, given, store, write=write)
-        value = value.strip()  # of a block in YAML the last line ends, too
         if len(value) < SHORTEST_CLIENT_KEY:
             raise SecretError(
                 f"{secret}, the key of client {name}, has fewer than {SHORTEST_CLIENT_KEY} "

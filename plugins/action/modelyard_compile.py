@@ -6,7 +6,6 @@ Documented in the module of this name.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
 
 from modelyard.catalogue.overrides import SWITCHED
+from modelyard.catalogue.secrets import VARIABLE as SECRETS
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
-from modelyard.controller.origins import ansible_origin, line_at
+from modelyard.controller.origins import ansible_origin, line_at, shorten
 from modelyard.controller.places import declared, ineffective, others, places_of, unread
-from modelyard.controller.secrets import find
+from modelyard.controller.secrets import survey
 from modelyard.engines import ENGINES
-from modelyard.names import SHORTEST_CLIENT_KEY, STACK
+from modelyard.names import STACK
 from modelyard.operations.switching import (
     UPGRADED,
     Rotation,
@@ -150,37 +150,18 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     fixed: dict[int, Any] = {}
     written = {name: read_raw(name, hostvars) for name in groups.get(STACK, [])}
     hosts = {name: read_host(name, hostvars, raw, fixed) for name, raw in written.items()}
-    given: dict[str, Any] = {}
-    stores: dict[Path, set[str]] = {}
-    for name, host in hosts.items():
-        mine = host.variables.get("llm_secrets")
-        given |= (
-            {str(key): value for key, value in mine.items() if value}
-            if isinstance(mine, Mapping)
-            else {}
-        )
-        store = store_of(hostvars[name])
-        if store not in stores:
-            stores[store] = stored_secrets(store)
-    secrets = {*given, *(name for name, value in os.environ.items() if value)}.union(
-        *stores.values()
-    )
-    values = {name: [find(name, given, store) or "" for store in stores] for name in secrets}
-    short = {
-        name
-        for name, found in values.items()
-        if any(0 < len(value) < SHORTEST_CLIENT_KEY for value in found)
-    }
+    views = survey(seeing(hosts, hostvars), ansible_origin, shorten)
+    defined = {name for view in views for name, seen in view.secrets.items() if seen.is_there}
     places = places_of(hostvars)
     strange = others(hostvars, places, groups)
     return Inventory(
         groups,
         hosts,
-        frozenset(secrets),
+        frozenset(defined | unreadable_secrets(hosts, written)),
         ansible_origin,
         ineffective(places, groups, written),
         {role: found for role in LOCKED if (found := locked_versions(role))},
-        short=frozenset(short),
+        views=views,
         others=strange,
         role_variables=declared(ROLES, (one.name for one in strange)),
         unread=unread(hostvars, groups),
@@ -240,6 +221,32 @@ def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int,
     return Host(values, address, unreadable)
 
 
+def seeing(hosts: Mapping[str, Host], hostvars: Any) -> dict[str, tuple[Mapping[str, Any], Path]]:
+    """Return where the secrets of each host are looked for: its llm_secrets, and the directory
+    beside its inventory. A host whose llm_secrets cannot be read is left out.
+    """
+    found: dict[str, tuple[Mapping[str, Any], Path]] = {}
+    nothing: dict[str, Any] = {}
+    for name, host in hosts.items():
+        given = host.variables.get(SECRETS, nothing)
+        if SECRETS not in host.unreadable:
+            usable = given if isinstance(given, Mapping) else nothing
+            found[name] = (usable, store_of(hostvars[name]))
+    return found
+
+
+def unreadable_secrets(
+    hosts: Mapping[str, Host], written: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Return the names in every llm_secrets that cannot be read: they are defined, whatever the
+    values are.
+    """
+    given = (
+        written[name].get(SECRETS) for name, host in hosts.items() if SECRETS in host.unreadable
+    )
+    return {str(name) for one in given if isinstance(one, Mapping) for name in one}
+
+
 def is_fixed(value: Any) -> bool:
     """Return whether templating cannot change a value: no templates and nothing encrypted in it."""
     if value is None or isinstance(value, bool | int | float):
@@ -249,15 +256,6 @@ def is_fixed(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(is_fixed(key) and is_fixed(child) for key, child in value.items())
     return isinstance(value, list) and all(is_fixed(child) for child in value)
-
-
-def stored_secrets(store: Path) -> set[str]:
-    """Return the names of the secrets kept beside the inventory."""
-    return (
-        {entry.name for entry in store.iterdir() if not entry.name.startswith(".")}
-        if store.is_dir()
-        else set()
-    )
 
 
 def report(compiled: Compiled) -> str:

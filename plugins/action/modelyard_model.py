@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from modelyard.controller.secrets import find
+from modelyard.controller.secrets import SecretError, find
 from modelyard_ansible.action import Action
 
 
@@ -22,7 +22,10 @@ class ActionModule(Action):
         arguments = dict(self._task.args)
         name = arguments.pop("token_secret", None)
         if name and arguments.get("repo"):
-            arguments["token"] = find(str(name), *self._secrets(variables))
+            try:
+                arguments["token"] = find(str(name), *self._secrets(variables))
+            except SecretError as error:
+                raise AnsibleActionFail(str(error)) from error
             if not arguments["token"]:
                 raise AnsibleActionFail(
                     f"secret {name} is not defined, but fetching {arguments['repo']} needs it: "

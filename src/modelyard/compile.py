@@ -4,7 +4,7 @@ deterministic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from modelyard.catalogue.ineffective import check_effect, check_files
 from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.secrets import check_variable, names_of
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
@@ -28,9 +29,10 @@ from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, F
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
 from modelyard.compiler.processes import check_processes
-from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, resolve
+from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, former_secrets, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
+from modelyard.compiler.secrets import check_values, uses
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
 from modelyard.diagnostics import Report
@@ -110,6 +112,7 @@ def compile_catalogue(
     known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
     out.diagnostics += check_strays(inventory.others, inventory.role_variables, known, tree)
     declared = declared_names(tree)
+    named = frozenset(names_of(tree))
     model, problems, broken = validate(tree, source)
     out.diagnostics += [*problems, *check_numbers(source, problems)]
     sound = not out.errors
@@ -146,10 +149,10 @@ def compile_catalogue(
     placed = Report(source)
     placement = place_on_gpus(resolved, gpus, model.versions, placed)
     checked.found += placed.outside(broken)
-    check_secrets(model, inventory.secrets, checked)
     clients = Report(source)
-    check_clients(model, public_names(tree), resolved, inventory.short, clients)
+    check_clients(model, public_names(tree), resolved, routes, inventory.views, clients)
     checked.found += clients.outside(broken)
+    _check_secrets(model, named, resolved, topology, inventory, checked)
     check_gateway(model, resolved, topology, checked)
     check_memory(model, resolved, topology, checked)
     out.diagnostics += checked.found
@@ -173,6 +176,23 @@ def compile_catalogue(
             ),
             source,
         )
+
+
+def _check_secrets(
+    model: Catalogue,
+    named: Iterable[str],
+    resolved: Resolved,
+    topology: Topology,
+    inventory: Inventory,
+    report: Report,
+) -> None:
+    """Secrets that are missing, and what is wrong with the others. `named` are all names of secrets
+    in the catalogue.
+    """
+    check_secrets(model, inventory.secrets, report)
+    report.found += check_variable(named, inventory.views, former_secrets(model))
+    used = uses(model, resolved, topology, inventory.secrets)
+    report.found += check_values(used, inventory.views, report.source)
 
 
 def _named_groups(tree: Mapping[str, Any]) -> list[str]:

@@ -242,6 +242,122 @@ def test_a_clients_key_that_is_too_short(ansible: Run, stack: Path, variables: W
     assert ansible("ansible-playbook", "-i", stack, VALIDATE).returncode == 0
 
 
+UNUSABLE = {
+    "FILE_EMPTY": "is empty",
+    "FILE_BLANK": "is empty",
+    "FILE_LINES": "has several lines",
+    "FILE_QUOTES": "is in quotes",
+    "FILE_NAMED": "begins with its own name",
+    "FILE_DIRECTORY": "is a directory",
+    "FILE_BINARY": "is not UTF-8 text",
+    "FILE_NOWHERE": "cannot be read",
+    "FROM_LINES": "has several lines in the environment",
+    "FROM_BLANK": "is blank in the environment",
+    "FROM_NOTHING": "is empty in the environment",
+    "FROM_BEARER": "has white space",
+    "YAML_YES": "is a boolean",
+    "YAML_NUMBER": "is a number",
+    "YAML_DATE": "is a date",
+    "YAML_MAPPING": "is a mapping",
+    "YAML_LIST": "is a list",
+    "YAML_LINES": "has several lines",
+    "YAML_EMPTY": "is empty",
+    "YAML_NULL": "is empty",
+}
+"""What is said of the key of each client."""
+
+GIVEN = """\
+llm_secrets:
+  YAML_YES: yes
+  YAML_NUMBER: 4711
+  YAML_DATE: 2026-11-30
+  YAML_MAPPING: {planted: planted}
+  YAML_LIST: [planted]
+  YAML_LINES: "planted\\nplanted"
+  YAML_EMPTY: ""
+  YAML_NULL:
+"""
+
+
+def test_secrets_that_no_service_could_use(ansible: Run, stack: Path, variables: Write) -> None:
+    """All at once, wherever they are; no value is shown."""
+    clients = "".join(
+        f"    {name.lower().replace('_', '-')}: {{secret: {name}}}\n" for name in UNUSABLE
+    )
+    path = variables(f"---\n{GIVEN}llm_overrides:\n  clients:\n{clients}")
+    store = stack / ".credentials"
+    (store / "FILE_DIRECTORY").mkdir(parents=True)
+    (store / "FILE_NOWHERE").symlink_to("nowhere")
+    contents = {
+        "EMPTY": b"",
+        "BLANK": b" \n\t\n",
+        "LINES": b"planted\nplanted\n",
+        "QUOTES": b"'planted'",
+        "NAMED": b"FILE_NAMED=planted",
+        "BINARY": b"planted\xff",
+    }
+    for name, content in contents.items():
+        (store / f"FILE_{name}").write_bytes(content)
+    environment = {
+        "FROM_LINES": "planted\nplanted",
+        "FROM_BLANK": "  ",
+        "FROM_NOTHING": "",
+        "FROM_BEARER": "Bearer planted-and-long-enough",
+    }
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, **environment)
+    assert "planted" not in done.stdout
+    assert "4711" not in done.stdout
+    told = [line for line in done.stdout.splitlines() if "error[" in line]
+    for name, fault in UNUSABLE.items():
+        (line,) = [line for line in told if name in line.partition("error[")[2]]
+        assert fault in line
+        if name.startswith("YAML"):
+            number = list(UNUSABLE).index(name) - 9
+            assert line.strip().startswith(f"{path}:{number}:3: error[")
+    assert len(told) == len(UNUSABLE)
+
+
+@pytest.mark.parametrize(
+    ("mine", "of_gpu", "told"),
+    [
+        ("[planted]", "", "llm.yml:2:14: error[invalid-value]: llm_secrets is not a mapping"),
+        ("{}", "{OLLAMA_CLOUD_API_KEY: planted}", "but not for gw, where it is needed"),
+        ("{REDIS_PASSWORD: planted}", "{REDIS_PASSWORD: no}", "gpu.yml:2:15: error[invalid-value]"),
+        ("{REDIS_PASSWORD: planted}", "{REDIS_PASSWORD: n}", "gpu.yml:2:15: error[secret-differs]"),
+        ("{OLLAMA_CLOUD_API_KEY: '{{ of_vault }}'}", "", "define of_vault in group_vars"),
+        ("{OLLAMA_CLOUD_API_KEY: !vault x}", "", "--vault-password-file"),
+    ],
+)
+def test_secrets_that_hosts_do_not_share(
+    ansible: Run, stack: Path, variables: Write, mine: str, of_gpu: str, told: str
+) -> None:
+    variables(f"---\nllm_secrets: {mine}\n")
+    if of_gpu:
+        (stack / "host_vars").mkdir()
+        (stack / "host_vars/gpu.yml").write_text(f"---\nllm_secrets: {of_gpu}\n")
+    if mine == "{}":
+        (stack / ".credentials").write_text("")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert done.returncode == 2, done.stdout
+    assert told in done.stdout
+    assert "planted" not in done.stdout
+    assert ("it cannot be read (Not a directory)" in done.stdout) == (mine == "{}")
+
+
+def test_right_secrets(ansible: Run, stack: Path, variables: Write) -> None:
+    """Some for one group, an empty one of a provider that may be missing, a block of YAML."""
+    variables(
+        "---\nllm_secrets:\n  OLLAMA_CLOUD_API_KEY: \"{{ lookup('env', 'NOT_SET') }}\"\n"
+        "  LITELLM_MASTER_KEY: |\n    sk-planted-by-hand\n"
+    )
+    (stack / ".credentials").mkdir()
+    (stack / ".credentials/REDIS_PASSWORD").write_text("planted-by-hand-too\n", encoding="utf-8")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, REDIS_PASSWORD="")
+    assert done.returncode == 0, done.stdout
+    assert "secret OLLAMA_CLOUD_API_KEY is not defined" in done.stdout
+    assert "secret-" not in done.stdout
+
+
 def test_report(ansible: Run, stack: Path, variables: Write, tmp_path: Path) -> None:
     path = variables("---\nllm_overrides:\n  gateway:\n    prt: 1\n")
     ansible(

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from modelyard.catalogue.secrets import SecretView, SeenSecret
 from modelyard.catalogue.sourcemap import Origin
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
@@ -117,6 +118,12 @@ def inventory(
     values = {**load(text), **variables}
     hosts = {host: Host(values, (addresses or {}).get(host, host)) for host in groups["llm_stack"]}
     return Inventory(groups, hosts, secrets, probe)
+
+
+def views(*hosts: str, store: str = "store", **secrets: SeenSecret) -> list[SecretView]:
+    """What `hosts` ("one" by default) see: `secrets`, and CLOUD_KEY unless it is in there."""
+    seen = {"CLOUD_KEY": SeenSecret(99, "the environment"), **secrets}
+    return [SecretView(hosts or ("one",), store, seen)]
 
 
 def compiled(text: str = CATALOGUE, **arguments: Any) -> Compiled:

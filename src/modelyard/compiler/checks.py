@@ -8,11 +8,11 @@ from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path
 from modelyard.catalogue.versions import below_floor
 from modelyard.compiler.inventory import Inventory
-from modelyard.compiler.resolve import Resolved
+from modelyard.compiler.resolve import Resolved, former_secrets
 from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines import ROLES
-from modelyard.names import GATEWAY, MONITORING, REDIS, STACK
+from modelyard.names import GATEWAY, MONITORING, OWN_SECRETS, REDIS, STACK
 
 REMEMBERED = 80
 """Deployments with which a gateway without Redis still remembers failures: measured, 80 work and
@@ -33,10 +33,14 @@ def check_secrets(model: Catalogue, secrets: frozenset[str], report: Report) -> 
         if settings.email:
             path = ("monitoring", "alertmanager", "email", "password_env")
             wanted.append((settings.email.password_env, "e-mail for alerts needs", path))
+    reserved = former_secrets(model) | {name: name for name in OWN_SECRETS}
     for name, what, path in wanted:
-        if name is not None and name not in secrets:
+        if name in reserved:
+            message = f"{what} {name}, a secret of Modelyard itself"
+            report.error("secret-reserved", message, path, "use a separate secret")
+        elif name is not None and name not in secrets:
             hint = (
-                did_you_mean(name, secrets)
+                did_you_mean(name, secrets - reserved.keys())
                 or f"export {name}, define it in llm_secrets, or remove {path[-1]}"
             )
             report.error(

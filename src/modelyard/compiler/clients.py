@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.secrets import SecretView
 from modelyard.catalogue.sourcemap import Path
-from modelyard.compiler.resolve import Resolved
-from modelyard.diagnostics import Report, did_you_mean
+from modelyard.compiler.resolve import Resolved, former_secrets
+from modelyard.compiler.routes import Route
+from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.names import OWN_SECRETS, SHORTEST_CLIENT_KEY, engine_secret
 
 
@@ -15,15 +17,18 @@ def check_clients(
     catalogue: Catalogue,
     public: Collection[str],
     resolved: Resolved,
-    short: Collection[str],
+    routes: Sequence[Route],
+    views: Sequence[SecretView],
     report: Report,
 ) -> None:
     """Names that do not exist, secrets that are used elsewhere.
 
-    `public` are all names that clients can ask for, those of refused models too, `short` the
-    secrets that are defined and too short.
+    `public` are all names that clients can ask for, those of refused models too, `routes` those of
+    them that are served (none if that is not known), `views` what hosts see of the secrets.
     """
     owners = dict(other_secrets(catalogue))
+    short = {name for view in views for name, seen in view.secrets.items() if seen.short}
+    live = {route.name for route in routes}
     for name, client in catalogue.clients.items():
         path: Path = ("clients", name)
         owner = owners.setdefault(client.secret, f'client "{name}"')
@@ -56,12 +61,19 @@ def check_clients(
                 message = f'client "{name}" may use "{model}", but {resolved.absent[model]}'
                 hint = "remove it here, or set the provider to status: active"
                 report.error("model-not-deployed", message, at, hint)
+        names = {*(client.models or ())} & {*public}
+        if live and names and names.isdisjoint({*live, *resolved.disabled}):
+            message = f'client "{name}" may use nothing: {listing(sorted(names))} is left out'
+            hint = "plan says why; deploy it, or give the client another name"
+            report.warning("name-unreachable", message, (*path, "models"), hint)
 
 
 def other_secrets(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """Secrets that are no client's, with who has them."""
     for secret in sorted(OWN_SECRETS):
         yield secret, "Modelyard itself"
+    for secret, of in former_secrets(catalogue).items():
+        yield secret, f"Modelyard itself, where it keeps the former value of {of}"
     for name, provider in catalogue.providers.items():
         if provider.api_key_env is not None:
             yield provider.api_key_env, f'provider "{name}"'

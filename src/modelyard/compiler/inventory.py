@@ -8,6 +8,7 @@ from typing import Any
 
 from modelyard.catalogue.ineffective import Ineffective
 from modelyard.catalogue.overrides import SECTIONS
+from modelyard.catalogue.secrets import SecretView
 from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_line, no_origin
 from modelyard.catalogue.strays import Variable
 from modelyard.diagnostics import Diagnostic
@@ -43,14 +44,15 @@ class Host:
 class Inventory:
     """A snapshot of an inventory.
 
-    `secrets` are the names of the secrets that are defined somewhere, `short` those that are too
-    short for a client's key, `ineffective` the places that set a variable without effect, `locks`
-    by role the versions whose packages can be checked (a role that is missing: not known). `others`
-    are the variables that the inventory and the command line set beside `llm_*`, `role_variables`
-    those that roles take (that could be meant by one of `others`), and whether the inventory's
-    value would replace a default. `unread` are files of variables that Ansible does not read
-    because of their names. `away` are providers that get no requests for now, as if none of their
-    models ran. `line` returns the line of a file that a place is in.
+    `secrets` are the names of the secrets that are defined somewhere, `views` what hosts see of
+    them (a host in none: not known), `ineffective` the places that set a variable without effect,
+    `locks` by role the versions whose packages can be checked (a role that is missing: not known).
+    `others` are the variables that the inventory and the command line set beside `llm_*`,
+    `role_variables` those that roles take (that could be meant by one of `others`), and whether the
+    inventory's value would replace a default. `unread` are files of variables that Ansible does
+    not read because of their names. `away` are providers that get no requests for now, as if none
+    of their models ran. `line` returns the line of a file that a place
+    is in.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -62,7 +64,7 @@ class Inventory:
     away: frozenset[str] = frozenset()
     others: Sequence[Variable] = ()
     role_variables: Mapping[str, bool] = field(default_factory=dict)
-    short: frozenset[str] = frozenset()
+    views: Sequence[SecretView] = ()
     unread: Sequence[Origin] = ()
     line: Callable[[Origin], str] = no_line
 

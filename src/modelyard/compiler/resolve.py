@@ -16,7 +16,7 @@ from modelyard.compiler.models import check_model
 from modelyard.compiler.vectors import SAY_SO, strangers
 from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines.base import Engine
-from modelyard.names import GATEWAY_WORDS, OWN_SECRETS, deployment_id, engine_secret
+from modelyard.names import GATEWAY_WORDS, OWN_SECRETS, deployment_id, engine_secret, former
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,7 @@ class _Resolver:
         self.out = Resolved()
         self.index = _model_indices(report.source.tree)
         self.running = _running(catalogue, groups)
+        self.reserved = OWN_SECRETS | former_secrets(catalogue).keys()
         self.inactive: dict[str, None] = {}
         self.first: dict[str, tuple[str, Model, Path]] = {}
         """By public name, the first provider that has it, and where."""
@@ -214,7 +215,7 @@ class _Resolver:
             )
         if provider.group is not None and not hosts:
             return f"no host in group {provider.group}"
-        if secret in OWN_SECRETS:
+        if secret in self.reserved:
             self.report.error(
                 "secret-reserved",
                 f'provider "{name}" uses {secret}, a secret of Modelyard itself',
@@ -228,7 +229,7 @@ class _Resolver:
                 "secret-undefined",
                 f'provider "{name}" needs secret {secret}, which is not defined',
                 at,
-                did_you_mean(secret, self.secrets)
+                did_you_mean(secret, self.secrets - self.reserved)
                 or (
                     f"export {secret}, define it in llm_secrets or in .credentials/{secret} "
                     "beside the inventory, or set when_secret_missing: skip"
@@ -320,6 +321,16 @@ class _Resolver:
 def is_keyed(provider: Provider) -> bool:
     """Return whether a provider runs an engine of ours that checks a key."""
     return provider.group is not None and provider.engine is not None and provider.engine.keyed
+
+
+def former_secrets(catalogue: Catalogue) -> dict[str, str]:
+    """Return the names under which former values of secrets of ours are kept, with those of the
+    secrets.
+    """
+    engines = (
+        engine_secret(name) for name, provider in catalogue.providers.items() if is_keyed(provider)
+    )
+    return {former(secret): secret for secret in (*sorted(OWN_SECRETS), *engines)}
 
 
 def _check_weights(

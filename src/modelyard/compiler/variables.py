@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from modelyard.catalogue.overrides import is_override
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap, is_list, plain
 from modelyard.catalogue.strays import meant
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
-from modelyard.diagnostics import listing
+from modelyard.diagnostics import did_you_mean, listing
 from modelyard.names import STACK
 
 
@@ -35,11 +36,39 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
             f"{variable} cannot be read for {listing(hosts)}: {reason}",
             (variable,),
             origin,
-            "the catalogue is compiled before any host is contacted: it cannot use facts or"
-            " registered variables",
+            _unreadable_hint(reason, inventory),
         )
-    given = inventory.hosts[stack[0]].variables.get("llm_secrets")
-    if given is not None and not isinstance(given, Mapping):
+    _check_mapping(inventory, stack, out)
+    _check_same(inventory, stack, out)
+
+
+def _unreadable_hint(reason: str, inventory: Inventory) -> str:
+    """Return what to do about a variable that cannot be templated, by what Ansible says of it."""
+    undefined = re.search(r"'(\w+)' is undefined", reason)
+    if undefined and not undefined[1].startswith("ansible_"):
+        name = undefined[1]
+        near = did_you_mean(name, (variable.name for variable in inventory.others))
+        define = f"define {name} in group_vars/{STACK}, or with -e"
+        return f"{near} Else {define}" if near else define
+    if re.search(r"vault|decrypt", reason, re.IGNORECASE):
+        return (
+            "it is encrypted: give the password it was encrypted with (--vault-password-file FILE,"
+            " --ask-vault-pass, or ANSIBLE_VAULT_PASSWORD_FILE in the environment)"
+        )
+    return (
+        "the catalogue is compiled before any host is contacted: it cannot use facts or"
+        " registered variables"
+    )
+
+
+def _check_mapping(inventory: Inventory, stack: Sequence[str], out: Findings) -> None:
+    """Refuse a llm_secrets that is no mapping, once for each place."""
+    told: set[int] = set()
+    for name in stack:
+        given = inventory.hosts[name].variables.get("llm_secrets")
+        if given is None or isinstance(given, Mapping) or id(given) in told:
+            continue
+        told.add(id(given))
         out.refuse(
             "invalid-value",
             "llm_secrets is not a mapping of names to values",
@@ -47,7 +76,6 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
             inventory.probe(given),
             "write NAME: value, with the value encrypted by ansible-vault",
         )
-    _check_same(inventory, stack, out)
 
 
 def _check_same(inventory: Inventory, stack: Sequence[str], out: Findings) -> None:

@@ -1,0 +1,307 @@
+"""What is wrong with values of secrets, and which host needs which: found on the controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from catalogues import CATALOGUE, change, compiled, inventory, places, refused, views
+from test_document import SHIPPED_GROUPS, shipped
+
+from modelyard.catalogue.secrets import MISTYPED, SecretView, SeenSecret
+from modelyard.catalogue.sourcemap import Origin, SourceMap
+from modelyard.compile import Compiled, compile_inventory
+from modelyard.compiler.resolve import resolve
+from modelyard.compiler.secrets import uses
+from modelyard.compiler.topology import build_topology
+from modelyard.diagnostics import Report
+from modelyard.names import GRAFANA_PASSWORD, MASTER_KEY, REDIS_PASSWORD
+
+CLIENTS = "llm_clients:\n  a: {secret: A_KEY}\n  b: {secret: B_KEY}\n"
+TWO = {"llm_stack": ["one", "two"]}
+
+
+def at(line: int, number: int = 1, **more: Any) -> SeenSecret:
+    """A secret in llm_secrets on a line."""
+    return SeenSecret(number, "llm_secrets", Origin("vault.yml", line, 3), **more)
+
+
+def seen(*given: SecretView, text: str = CATALOGUE, **more: Any) -> Compiled:
+    secrets = frozenset(
+        name for view in given for name, secret in view.secrets.items() if secret.is_there
+    )
+    return compile_inventory(replace(inventory(text, secrets=secrets, **more), views=given))
+
+
+# -- values --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["is empty", "is blank", "has several lines", "is a directory"])
+def test_a_value_that_cannot_be_used(fault: str) -> None:
+    given = SeenSecret(0, "/x/CLOUD_KEY", Origin("x/CLOUD_KEY"), fault)
+    text = refused(seen(*views(CLOUD_KEY=given)), "secret-unusable", None)
+    assert (
+        f'x/CLOUD_KEY: error[secret-unusable]: CLOUD_KEY, the key of provider "cloud", {fault}'
+        in text
+    )
+
+
+def test_a_value_in_the_environment_has_the_line_that_names_it() -> None:
+    given = SeenSecret(0, "the environment", None, "has several lines")
+    text = refused(seen(*views(CLOUD_KEY=given)), "secret-unusable", 15)
+    assert "has several lines in the environment" in text
+    assert "alone on one line" in text
+
+
+def test_a_generated_secret_that_is_set_to_nothing() -> None:
+    text = refused(seen(*views(**{MASTER_KEY: at(3, 0)})), "secret-unusable", 3)
+    assert "is empty" in text
+    assert "one is generated" in text
+
+
+def test_a_key_that_no_header_takes() -> None:
+    assert "white space" in refused(
+        seen(*views(CLOUD_KEY=at(3, unsendable=True))), "secret-unusable", 3
+    )
+    # A person's password may have such characters.
+    assert seen(*views(GRAFANA_ADMIN_PASSWORD=at(3, unsendable=True))).errors == []
+
+
+@pytest.mark.parametrize("fault", MISTYPED)
+def test_a_value_that_is_no_text(fault: str) -> None:
+    text = refused(seen(*views(CLOUD_KEY=at(3, 0, fault=fault))), "invalid-value", 3)
+    assert f"the value of CLOUD_KEY {fault}" in text
+    assert "quotes" in text
+
+
+def test_an_unused_value_of_another_type_is_refused_too() -> None:
+    refused(seen(*views(LATER=at(3, 0, fault=MISTYPED[0]))), "invalid-value", 3)
+
+
+def test_a_name_that_nothing_uses() -> None:
+    result = seen(*views(LITELLM_MASTERKEY=at(3), CLOUD_KEY=at(4, 2)))
+    assert result.errors == []
+    (warning,) = [one for one in result.warnings if one.code == "no-effect"]
+    assert warning.hint == 'did you mean "LITELLM_MASTER_KEY"?'
+    assert warning.origin == Origin("vault.yml", 3, 3)
+
+
+def test_secrets_of_what_is_disabled_and_former_ones_are_used() -> None:
+    text = change("type: openai\n", "type: openai\n    status: disabled\n")
+    text = change("[small, big-cloud]", "[small]", text)
+    text = change("{chain: [big-cloud]}", "{terminal: true}", text)
+    text = change("    big-cloud: {terminal: true}\n", "", text)
+    given = views(
+        CLOUD_KEY=at(3), LITELLM_MASTER_KEY_FORMER=at(4, 2), LOCAL_API_KEY_FORMER=at(5, 3)
+    )
+    result = seen(*given, text=text)
+    assert [one.code for one in result.diagnostics if one.code == "no-effect"] == []
+
+
+def test_a_directory_of_secrets_that_is_none() -> None:
+    given = [replace(one, fault="cannot be read (Not a directory)") for one in views()]
+    assert "the secrets in store cannot be used" in refused(seen(*given), "secret-unusable", None)
+
+
+# -- hosts ---------------------------------------------------------------------------------------
+
+
+def test_a_secret_that_another_host_sees() -> None:
+    """It would be generated for the gateway, and the provider would take it for a wrong key."""
+    given = [SecretView(("one",), "s", {}), SecretView(("two",), "s", {"CLOUD_KEY": at(2)})]
+    text = refused(seen(*given, groups=TWO), "secret-undefined", 2)
+    assert "is defined for two (vault.yml:2:3), but not for one" in text
+    assert "group_vars/llm_stack" in text
+
+
+def test_a_secret_where_it_is_needed_is_enough() -> None:
+    given = [*views("one", CLOUD_KEY=at(2)), SecretView(("two",), "s", {})]
+    assert seen(*given, groups=TWO).errors == []
+
+
+def test_a_generated_secret_that_only_one_of_two_sees() -> None:
+    groups = {**TWO, "llm_redis": ["two"]}
+    addresses = {"one": "192.0.2.1", "two": "192.0.2.2"}
+    given = [*views("one"), SecretView(("two",), "s", {REDIS_PASSWORD: at(2)})]
+    text = refused(seen(*given, groups=groups, addresses=addresses), "secret-undefined", 2)
+    assert "REDIS_PASSWORD" in text
+    assert "not for one" in text
+
+
+def test_two_values() -> None:
+    given = [*views("one", CLOUD_KEY=at(2, 1)), SecretView(("two",), "s", {"CLOUD_KEY": at(9, 2)})]
+    text = refused(seen(*given, groups=TWO), "secret-differs", 9)
+    assert "two (vault.yml:9:3)" in text
+    assert "one (vault.yml:2:3)" in text
+
+
+def test_one_value_in_two_places() -> None:
+    given = [*views("one", CLOUD_KEY=at(2)), SecretView(("two",), "s", {"CLOUD_KEY": at(9)})]
+    assert seen(*given, groups=TWO).errors == []
+
+
+def test_hosts_of_two_inventories_would_get_two_values() -> None:
+    groups = {**TWO, "llm_redis": ["two"]}
+    addresses = {"one": "192.0.2.1", "two": "192.0.2.2"}
+    given = [*views("one", store="a"), SecretView(("two",), "b", {})]
+    text = refused(seen(*given, groups=groups, addresses=addresses), "secret-undefined", None)
+    assert "would be generated in a, b" in text
+
+
+def test_a_host_of_which_nothing_is_known_misses_nothing() -> None:
+    assert seen(*views("one"), groups=TWO).errors == []
+
+
+# -- one value for two -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("A_KEY", "B_KEY"),
+        ("A_KEY", MASTER_KEY),
+        ("A_KEY", "LOCAL_API_KEY"),
+        ("A_KEY", "CLOUD_KEY"),
+        ("A_KEY", "REDIS_PASSWORD"),
+        ("CLOUD_KEY", MASTER_KEY),
+        ("LOCAL_API_KEY", MASTER_KEY),
+        ("A_KEY", "LITELLM_MASTER_KEY_FORMER"),
+    ],
+)
+def test_one_value_for_two(one: str, two: str) -> None:
+    text = change("llm_versions:", f"{CLIENTS}llm_versions:")
+    result = seen(*views(**{one: at(2, 7), two: at(3, 7)}), text=text)
+    assert [one.code for one in result.errors] == ["secret-shared"]
+    assert {one, two} <= set(result.errors[0].message.replace(",", "").split())
+
+
+def test_one_value_that_harms_nobody() -> None:
+    """Of what one person sets for the host's own services it is a doubt."""
+    result = seen(*views(REDIS_PASSWORD=at(2, 7), LITELLM_MASTER_KEY=at(3, 7)))
+    assert result.errors == []
+    assert "secret-shared" in [one.code for one in result.warnings]
+    # Not begun, or not ended: both names have the value for a moment.
+    result = seen(*views(LITELLM_MASTER_KEY_FORMER=at(2, 7), LITELLM_MASTER_KEY=at(3, 7)))
+    assert [one.code for one in result.diagnostics if one.code == "secret-shared"] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["LITELLM_MASTER_KEY_FORMER", "REDIS_PASSWORD_FORMER", "LOCAL_API_KEY_FORMER"]
+)
+def test_names_of_former_values(name: str) -> None:
+    """The hosts would take a client's key for the former key of the gateway."""
+    client = change("llm_versions:", f"llm_clients: {{app: {{secret: {name}}}}}\nllm_versions:")
+    assert "keeps the former value" in refused(compiled(client), "secret-shared", 25)
+    provider = change("CLOUD_KEY", name)
+    refused(compiled(provider), "secret-reserved", 15)
+    secrets = frozenset({"CLOUD_KEY", name})
+    refused(compiled(provider, secrets=secrets), "secret-reserved", 15)
+    webhook = f"llm_monitoring: {{alertmanager: {{webhook: {{url: 'https://e.org/a', token_env: {name}}}}}}}"
+    text = change("llm_versions:", f"{webhook}\nllm_versions:")
+    refused(compiled(text, secrets=secrets), "secret-reserved", 25)
+
+
+def test_the_hub_does_not_get_the_master_key() -> None:
+    text = change("llm_versions:", "llm_versions:\n  hugging_face: {token_env: LITELLM_MASTER_KEY}")
+    refused(compiled(text), "secret-reserved", 26)
+
+
+def test_a_hint_offers_no_secret_that_is_refused() -> None:
+    secrets = frozenset({"CLOUD_KEY_FORMER", "LITELLM_MASTER_KEY"})
+    text = refused(
+        compiled(change("CLOUD_KEY", "LITELLM_MASTER_KEYS"), secrets=secrets),
+        "secret-undefined",
+        15,
+    )
+    assert "did you mean" not in text
+
+
+def test_a_client_of_which_no_name_is_served() -> None:
+    text = change(
+        "llm_versions:", "llm_clients: {app: {secret: KEY, models: [big-cloud]}}\nllm_versions:"
+    )
+    text = change(
+        "    api_key_env: CLOUD_KEY\n",
+        "    api_key_env: CLOUD_KEY\n    when_secret_missing: skip\n",
+        text,
+    )
+    text = change("    small: {chain: [big-cloud]}\n", "    small: {terminal: true}\n", text)
+    result = compiled(text, secrets=frozenset())
+    assert ("name-unreachable", 26) in places(result, "warning")
+    assert result.errors == []
+    assert ("name-unreachable", 26) not in places(compiled(text), "warning")
+
+
+# -- who needs which: what the plans say -----------------------------------------------------------
+
+
+def planned(result: Compiled) -> dict[str, set[str]]:
+    """By secret, the hosts whose plans name it."""
+
+    def of(part: Any) -> Iterator[str]:
+        if isinstance(part, dict):
+            for key, value in part.items():
+                if key == "secrets":
+                    yield from value.values()
+                elif key == "clients":
+                    yield from (client["secret"] for client in value.values())
+                else:
+                    yield from of(value)
+        elif isinstance(part, list):
+            for value in part:
+                yield from of(value)
+
+    found: dict[str, set[str]] = {}
+    for host, plan in result.plans.items():
+        for name in of(plan):
+            found.setdefault(name, set()).add(host)
+    return found
+
+
+HOSTS = ["gw1", "gw2", "ops", "gpu1", "gpu2", "gpu3"]
+WIDE = {
+    "llm_stack": HOSTS,
+    "llm_gateway": ["gw1", "gw2"],
+    "llm_redis": ["ops"],
+    "llm_monitoring": ["ops"],
+    "llm_ollama": ["gpu1"],
+    "llm_llama_cpp_native": ["gpu1", "gpu2"],
+    "llm_llama_cpp_python": ["gpu2"],
+    "llm_vllm_qwen": ["gpu3"],
+}
+MORE = """
+llm_clients: {app: {secret: APP_KEY}}
+"""
+
+
+@pytest.mark.parametrize("redis", [["ops"], ["gw1"], []])
+@pytest.mark.parametrize("watched", [["ops"], ["gpu2"], []])
+@pytest.mark.parametrize(
+    "former", [frozenset(), frozenset({"LITELLM_MASTER_KEY_FORMER", "REDIS_PASSWORD_FORMER"})]
+)
+def test_the_hosts_of_a_secret_are_those_of_the_plans(
+    redis: list[str], watched: list[str], former: frozenset[str]
+) -> None:
+    groups = {**SHIPPED_GROUPS, **WIDE, "llm_redis": redis, "llm_monitoring": watched}
+    text = shipped() + MORE
+    text = text.replace(
+        "llm_versions:\n",
+        "llm_versions:\n  grafana: {version: '12.3.0', source: {path: /g.tar.gz, sha256: SHA}}\n",
+        1,
+    ).replace("SHA", "b" * 64)
+    addresses = {host: f"192.0.2.{number}" for number, host in enumerate(HOSTS, 1)}
+    secrets = frozenset({"OLLAMA_CLOUD_API_KEY"}) | former
+    given = inventory(text, groups=groups, secrets=secrets, addresses=addresses)
+    result = compile_inventory(given)
+    assert result.errors == [], [one.render() for one in result.errors]
+    assert result.catalogue
+    report = Report(SourceMap({}))
+    resolved = resolve(result.catalogue, given.groups, secrets, report, sound=True)
+    topology = build_topology(given, HOSTS, result, watched=True)
+    found: dict[str, set[str]] = {}
+    for use in uses(result.catalogue, resolved, topology, secrets):
+        found.setdefault(use.name, set()).update(use.hosts)
+    assert found == planned(result)
+    assert (GRAFANA_PASSWORD in found) == bool(watched)
