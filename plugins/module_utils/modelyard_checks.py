@@ -215,9 +215,29 @@ def speed(check: dict[str, Any], tokens: int) -> dict[str, Any]:
     return found
 
 
+# Where engines put what a model generates: text; what it thinks before that (llama.cpp and Ollama
+# say `reasoning_content` or `reasoning`, by version, vLLM `reasoning`); a refusal; calls of tools.
+# The exporter, one file of its own, has the same list.
+_GENERATED = (
+    "content",
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "refusal",
+    "tool_calls",
+    "function_call",
+)
+
+
 def _has_token(event: dict[str, Any]) -> bool:
     deltas = [choice.get("delta") or {} for choice in event.get("choices") or []]
-    return any(delta.get("content") or delta.get("reasoning_content") for delta in deltas)
+    return any(delta.get(field) for delta in deltas for field in _GENERATED)
+
+
+def said(message: dict[str, Any]) -> str:
+    """Return the text of a whole answer, or what the model thought, if it came no further."""
+    texts = (message.get(field) for field in _GENERATED)
+    return next((text for text in texts if isinstance(text, str) and text), "")
 
 
 def _excerpt(body: bytes) -> str:

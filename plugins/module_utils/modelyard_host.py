@@ -12,6 +12,9 @@ import subprocess
 import tempfile
 import time
 
+_TEMPORARY = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
+"""Variables that name a directory for temporary files."""
+
 
 class ServiceError(Exception):
     """Something on the host is not as it must be; the text is for the user."""
@@ -20,14 +23,18 @@ class ServiceError(Exception):
 def run(argv: list[str], timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
     """Run a program and return its result, whatever its exit status.
 
-    It runs in `/`, because a service user may not enter /root. Raises ServiceError.
+    It runs in `/`, because a service user may not enter /root, and without the login's temporary
+    directory (pam_tmpdir), which may be closed to that user, too. Its output is read as UTF-8,
+    whatever the login's locale. Raises ServiceError.
     """
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    environment = {name: value for name, value in os.environ.items() if name not in _TEMPORARY}
+    environment["LC_ALL"] = "C.UTF-8"
     try:
         return subprocess.run(
             argv,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             timeout=timeout,
             env=environment,

@@ -113,10 +113,10 @@ import os
 import pwd
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_activation import Activation
 from ansible.module_utils.modelyard_host import ServiceError
 from ansible.module_utils.modelyard_in_place import InPlace
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_running import differences
 from ansible.module_utils.modelyard_services import Release, Service, mend, missing, spoiled_files
 from ansible.module_utils.modelyard_slots import Slots
@@ -134,7 +134,7 @@ def activation(service: Service, release: Release, params: dict[str, Any]) -> Ac
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "service": {"type": "str", "required": True},
             "release": {"type": "str"},

@@ -106,7 +106,6 @@ import os
 import shutil
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_host import (
     ServiceError,
     read_text,
@@ -114,6 +113,7 @@ from ansible.module_utils.modelyard_host import (
     sha256_of,
     write_atomically,
 )
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_store import CACHE, COMPLETE, STORE, WORK, building, unit_name
 
 BUILD_USER = "modelyard-build"
@@ -151,19 +151,23 @@ def start(
     for directory in (destination, work):
         shutil.rmtree(directory, ignore_errors=True)
         os.makedirs(directory)
-    os.makedirs(os.path.join(work, "sources"))
+    sources_in, temporary = os.path.join(work, "sources"), os.path.join(work, "tmp")
+    for directory in (sources_in, temporary):
+        os.makedirs(directory)
     for name, path in sources.items():
-        shutil.copyfile(path, os.path.join(work, "sources", name))
+        shutil.copyfile(path, os.path.join(sources_in, name))
     script_path = os.path.join(work, "build.sh")
     write_atomically(script_path, script, 0o755)
-    for directory in (destination, work):
+    for directory in (destination, work, temporary):
         shutil.chown(directory, BUILD_USER, BUILD_USER)
     variables = {
         **environment,
         "DEST": destination,
-        "SOURCES": os.path.join(work, "sources"),
+        "SOURCES": sources_in,
         "JOBS": str(os.cpu_count() or 1),
         "HOME": work,
+        # A build runs what it puts there (pip's build environments), and /tmp may be noexec.
+        "TMPDIR": temporary,
         "CCACHE_DIR": os.path.join(CACHE, "ccache"),
     }
     ccache = variables["CCACHE_DIR"]
@@ -256,7 +260,7 @@ def _checked(argv: list[str], timeout: float = 120.0) -> None:
 
 def main() -> None:
     """Run one step of the action."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "step": {
                 "choices": ["query", "start", "poll", "finish", "unpack", "discard"],

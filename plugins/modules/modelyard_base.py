@@ -65,8 +65,8 @@ import stat
 import time
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_host import ServiceError, read_text, run, write_atomically
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_services import (
     CREDENTIALS,
     SERVICES,
@@ -166,7 +166,7 @@ def cleaned(check_mode: bool) -> list[str]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "target": {"type": "str", "required": True},
             "build_user": {"type": "str", "default": "modelyard-build"},

@@ -47,13 +47,19 @@ seconds:
 import json
 import time
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.modelyard_checks import GATEWAY_OPTIONS, CheckError, describe, request
+from ansible.module_utils.modelyard_checks import (
+    GATEWAY_OPTIONS,
+    CheckError,
+    describe,
+    request,
+    said,
+)
+from ansible.module_utils.modelyard_module import new_module
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             **GATEWAY_OPTIONS,
             "prompt": {"type": "str", "default": "Say hello."},
@@ -80,7 +86,7 @@ def main() -> None:
                 f"the gateway answered {status}: {answer.decode('utf-8', 'replace')[:500]}"
             )
         parsed = json.loads(answer)
-        content = parsed["choices"][0]["message"]["content"]
+        content = said(parsed["choices"][0]["message"])
     except CheckError as error:
         module.fail_json(msg=str(error))
     except (OSError, ValueError, LookupError) as error:

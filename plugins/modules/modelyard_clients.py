@@ -62,14 +62,14 @@ generated:
 import os
 import pwd
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_clients import PATH, content, describe, is_private, there
 from ansible.module_utils.modelyard_host import read_text, write_atomically
+from ansible.module_utils.modelyard_module import new_module
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "user": {"type": "str", "required": True},
             "clients": {"type": "dict", "required": True},

@@ -58,8 +58,8 @@ import secrets
 import shutil
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_host import link_atomically, read_text, write_atomically
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_services import CREDENTIALS, Release, Service
 
 
@@ -76,7 +76,7 @@ def environment_file(values: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "service": {"type": "str", "required": True},
             "values": {"type": "dict", "required": True, "no_log": True},

@@ -71,7 +71,6 @@ import threading
 import time
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import (
     GATEWAY_OPTIONS,
     CheckError,
@@ -79,6 +78,7 @@ from ansible.module_utils.modelyard_checks import (
     read_credential,
     sent,
 )
+from ansible.module_utils.modelyard_module import new_module
 
 
 class Client:
@@ -150,7 +150,7 @@ def summary(asked: int, client: Client, started: float, ended: float) -> dict[st
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             **GATEWAY_OPTIONS,
             "rate": {"type": "float", "default": 4},

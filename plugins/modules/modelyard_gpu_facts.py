@@ -113,13 +113,13 @@ reason:
   returned: always
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_gpus import find, survey
+from ansible.module_utils.modelyard_module import new_module
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module = new_module(argument_spec={}, supports_check_mode=True)
     module.exit_json(changed=False, **survey(find(module.get_bin_path)))
 
 

@@ -71,9 +71,9 @@ import json
 import os
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_clients import there as clients_there
 from ansible.module_utils.modelyard_host import changed_at, read_text
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_services import SERVICES, Service, public_names
 
 ENTRIES = 50
@@ -118,7 +118,7 @@ def history() -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={"history": {"type": "bool", "default": False}},
         supports_check_mode=True,
     )

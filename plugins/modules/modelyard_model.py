@@ -147,10 +147,10 @@ import os
 import re
 from typing import Any, Callable
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_download import Means, ModelError
 from ansible.module_utils.modelyard_model_directory import Snapshot, local_directory
 from ansible.module_utils.modelyard_model_file import MODELS, Download, Hub, local_file
+from ansible.module_utils.modelyard_module import new_module
 
 DIRECTORY_WANTS_NONE_OF = ("url", "sha256", "file")
 """Options that only a file has."""
@@ -184,7 +184,7 @@ def fetched(
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "form": {"type": "str", "choices": ["file", "directory"], "default": "file"},
             "path": {"type": "path"},

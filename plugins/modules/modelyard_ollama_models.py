@@ -137,8 +137,8 @@ import urllib.parse
 import urllib.request
 from typing import Any, Callable
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_host import read_text, sha256_of, write_atomically
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_ollama_pull import Pull, Space
 from ansible.module_utils.modelyard_ollama_server import (
     TIMEOUT_S,
@@ -374,7 +374,7 @@ def run(options: dict[str, Any], check_mode: bool, log: Callable[[str], None]) -
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "url": {"type": "str", "required": True},
             "models": {"type": "list", "elements": "dict", "required": True},

@@ -122,6 +122,13 @@ options:
             estimate impossible (C(n-gpu-layers), C(override-tensor)).
         type: dict
         default: {}
+      share:
+        description: The part of each GPU's memory that its process reserves, whatever its model
+          needs. Null if it takes what its models need.
+        type: float
+      width:
+        description: How many GPUs its process uses. Null for as many as it was given, or one.
+        type: int
       max_loaded:
         description:
           - How many of its models the process holds at once, of which this many of the largest are
@@ -234,10 +241,10 @@ import os
 import time
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_gpu_demands import gpu_facts, headers
 from ansible.module_utils.modelyard_gpus import find
 from ansible.module_utils.modelyard_host import read_text
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_services import public_names
 from ansible.module_utils.modelyard_sockets import (
     Holder,
@@ -445,7 +452,7 @@ def removal_problems(planned: list[str], live: dict[str, Any] | None) -> list[st
 
 def main() -> None:
     """Run the module. It returns what it sees; the action beside it judges the GPUs, and fails."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "services": {"type": "list", "elements": "dict", "default": []},
             "free_mib": {"type": "dict", "default": {"/opt": 3072, "/var/lib": 1024}},

@@ -81,8 +81,8 @@ import time
 import urllib.parse
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import describe, request
+from ansible.module_utils.modelyard_module import new_module
 
 # What the connection takes beside the evaluation, which Prometheus itself ends in time.
 MORE_S = 10
@@ -113,7 +113,7 @@ def ask(url: str, path: str, timeout_s: int, **query: object) -> list[dict[str, 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "url": {"type": "str", "default": "http://127.0.0.1:9090"},
             "points": {"type": "int", "required": True},

@@ -132,11 +132,11 @@ import json
 import os
 import pwd
 import shutil
-import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_host import ServiceError, run, write_atomically
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_running import differences
 from ansible.module_utils.modelyard_services import Release, Service, mend, spoiled_files
 from ansible.module_utils.modelyard_units import UNITS, uninstall
@@ -249,7 +249,8 @@ def dry_run(release: Release, commands: list[list[str]]) -> list[str]:
         return [
             f"{release.service}: the new release was not validated, {absent[0]} does not exist yet"
         ]
-    directory = os.path.join(tempfile.gettempdir(), f"modelyard-check-{os.getpid()}")
+    # The login's temporary directory may be closed to the service's user (pam_tmpdir).
+    directory = f"/run/modelyard-check-{os.getpid()}"
     try:
         write(release, directory, gid)
         validate(release, directory, commands)
@@ -287,7 +288,10 @@ def present(module: AnsibleModule) -> dict[str, Any]:
             os.path.join(release.path, "manifest.json"), release.manifest(), 0o640, gid
         )
     if known is None:
-        os.makedirs(os.path.dirname(release.path), mode=0o755, exist_ok=True)
+        for directory in (service.root, os.path.dirname(release.path)):
+            os.makedirs(directory, exist_ok=True)
+            # A run that did not set its umask yet may have closed it to the service's user.
+            os.chmod(directory, 0o755)
         shutil.rmtree(
             release.path, ignore_errors=True
         )  # what an interrupted run left has no manifest
@@ -323,7 +327,7 @@ def absent(module: AnsibleModule) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec=ARGUMENTS,
         required_if=[("state", "present", ["user", "units"])],
         supports_check_mode=True,

@@ -58,8 +58,8 @@ import os
 import pwd
 import shutil
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_host import ServiceError, run
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_store import CACHE
 from ansible.module_utils.modelyard_units import TRIED_UNITS, UNITS, delete_unit_files, systemctl
 
@@ -164,7 +164,7 @@ def take_away(data: bool) -> list[str]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={"data": {"type": "bool", "default": False}}, supports_check_mode=True
     )
     data = module.params["data"]

@@ -46,8 +46,8 @@ checks:
 from itertools import groupby
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import run_checks, table
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_services import Service
 
 
@@ -66,7 +66,7 @@ def with_gpu_checks(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={"checks": {"type": "list", "elements": "dict", "required": True}},
         supports_check_mode=True,
     )

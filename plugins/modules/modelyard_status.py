@@ -62,9 +62,9 @@ import json
 import os
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_checks import CheckError, describe, request, speed
 from ansible.module_utils.modelyard_host import ServiceError, changed_at, run
+from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_running import active_slots, differences, slot_unit
 from ansible.module_utils.modelyard_services import Release, Service, services, spoiled_files
 from ansible.module_utils.modelyard_units import unit_state
@@ -133,7 +133,7 @@ def unloaded(check: dict[str, Any]) -> str | None:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = new_module(
         argument_spec={
             "checks": {"type": "list", "elements": "dict", "default": []},
             "tokens": {"type": "int", "default": 32},

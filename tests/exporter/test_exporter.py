@@ -760,6 +760,18 @@ def test_what_a_model_thinks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert got == (10.2, 10.4, 2)
 
 
+@pytest.mark.parametrize("field", exporter.GENERATED)
+def test_any_field_that_a_model_fills_counts(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    assert timed(monkeypatch, (10.2, word("a", field)), (10.4, word("b", field)))[2] == 2
+
+
+def test_the_exporter_and_the_checks_know_the_same_fields() -> None:
+    checks = (ROLE.parents[1] / "plugins/module_utils/modelyard_checks.py").read_text(
+        encoding="utf-8"
+    )
+    assert all(f'"{field}",' in checks for field in exporter.GENERATED)
+
+
 def test_the_servers_own_count_of_tokens_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """A piece may hold several tokens."""
     usage = {"choices": [], "usage": {"completion_tokens": 9}}

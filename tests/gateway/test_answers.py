@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import pytest
 from asking import ASKING
@@ -242,8 +243,8 @@ def read(
 )
 def test_what_is_listed_can_be_looked_up(gateway: Gateway, who: str, names: list[str]) -> None:
     """Aliases, capabilities and names with a slash, too; nothing else is there."""
-    for name in names:
-        status, headers, raw = read(gateway, "GET", f"/v1/models/{name}", who)
+    for name, path in [(one, as_sent) for one in names for as_sent in {one, quote(one, safe="")}]:
+        status, headers, raw = read(gateway, "GET", f"/v1/models/{path}", who)
         assert (status, headers["content-type"]) == (200, "application/json")
         assert json.loads(raw) == {
             "id": name,

@@ -14,6 +14,18 @@ from ansible.module_utils import modelyard_checks as checks
 RECORDED: list[object] = []
 
 
+CALL = {"index": 0, "function": {"name": "clock", "arguments": "{}"}}
+DELTAS: dict[str, list[dict[str, object]]] = {
+    "says": [{"content": "a"}, {"content": "b"}],
+    "vllm-thinks": [{"reasoning": "a", "content": None}, {"reasoning": "b"}],
+    "llama-thinks": [{"reasoning_content": "a"}, {"content": "b"}],
+    "thinks": [{"thinking": "a"}, {"thinking": "b"}],
+    "calls": [{"tool_calls": [CALL]}, {"tool_calls": [CALL]}],
+    "refuses": [{"refusal": "I"}, {"refusal": "cannot"}],
+    "nothing": [{"content": None}, {"tool_calls": [], "reasoning": ""}],
+}
+"""By model: what comes behind the chunk that only opens the answer."""
+
 EMBEDDED: dict[str, tuple[int, list[list[float]]]] = {
     "good": (200, [[0.5, 0.25]]),
     "empty": (200, []),
@@ -71,6 +83,11 @@ class Stub(http.server.BaseHTTPRequestHandler):
             return self._answer(200, b'{"choices": []}')
         if request["model"] == "cut":
             return self._answer(200, b'data: {"choices": []}\n\n')
+        if request["model"] in DELTAS:
+            events = [{"role": "assistant", "content": ""}, *DELTAS[request["model"]]]
+            chunks = [json.dumps({"choices": [{"delta": delta}]}) for delta in events]
+            chunks += [json.dumps({"choices": [], "usage": {"completion_tokens": 2}}), "[DONE]"]
+            return self._answer(200, "".join(f"data: {one}\n\n" for one in chunks).encode())
         if request["stream"]:
             return self._answer(200, b'data: {"choices": []}\n\ndata: [DONE]\n\n')
         return self._answer(200, b'{"choices": [{"message": {"content": "hi"}}]}')
@@ -201,3 +218,27 @@ def test_no_question_is_asked_twice(url: str) -> None:
     assert [result["status"] for result in checks.run_checks([asked, asked])] == ["ok", "ok"]
     first, second = RECORDED
     assert first != second
+
+
+@pytest.mark.parametrize("model", DELTAS)
+def test_whatever_a_model_generates_counts_as_a_token(url: str, model: str) -> None:
+    """`status` called a host not well whose model thought first."""
+    found = checks.speed({"model": model, "url": f"{url}/v1/chat/completions"}, 2)
+    if model == "nothing":
+        assert found["problem"] == "the stream contained no token"
+    else:
+        assert found["problem"] is None
+        assert found["first_token_s"] is not None
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": "hi", "reasoning": "hm"}, "hi"),
+        ({"content": None, "reasoning_content": "hm"}, "hm"),
+        ({"content": "", "reasoning": "hm"}, "hm"),
+        ({"content": None, "tool_calls": [CALL]}, ""),
+    ],
+)
+def test_what_a_whole_answer_says(message: dict[str, object], text: str) -> None:
+    assert checks.said(message) == text

@@ -234,5 +234,12 @@ def test_every_plugin_is_documented(kind: str, names: list[str]) -> None:
         assert plugin["return"], name
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_sets_its_umask(module: str) -> None:
+    """That of a login may be 077: what a module makes would be closed to the service's user."""
+    code = (ROOT / f"plugins/modules/{module}.py").read_text(encoding="utf-8")
+    assert "AnsibleModule(" not in code, "use new_module of module_utils/modelyard_module.py"
+
+
 def test_no_documentation_of_a_filter_that_is_gone() -> None:
     assert sorted(path.stem for path in (ROOT / "plugins/filter").glob("*.yml")) == FILTERS

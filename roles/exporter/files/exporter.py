@@ -41,6 +41,16 @@ PART_TIMEOUT_S = 8.0
 # A probe may have to wait for other requests, so it gets longer; it holds up no scrape.
 PROBE_TIMEOUT_S = 60.0
 PROBE_TOKENS = 32
+# Fields of a chunk that hold what a model generates, in the words of any engine.
+GENERATED = (
+    "content",
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "refusal",
+    "tool_calls",
+    "function_call",
+)
 
 # Said in the journal once a problem is over; a problem is said once, not at every scrape.
 WELL = "all is well again"
@@ -602,7 +612,7 @@ def measure(lines: Iterator[bytes], started: float) -> tuple[float | None, float
         told = (event.get("usage") or {}).get("completion_tokens") or told
         choice = (event.get("choices") or [{}])[0]
         delta = choice.get("delta") or {}
-        if delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
+        if any(delta.get(field) for field in GENERATED):
             first, last, pieces = first or now, now, pieces + 1
     raise PartError("the stream ended without [DONE]")
 

@@ -172,7 +172,8 @@ class Model(Strict):
     without that the engine's own choice."""
     vram_mib: Positive | None = Field(None, examples=[6144], json_schema_extra=unit("MiB"))
     """GPU memory it needs. More than the GPUs have is refused. On several GPUs each holds an equal
-    share. Default: estimated from the header of a GGUF file that is on the host."""
+    share. An engine that reserves a part of a GPU takes this much where `llm_gpus` is declared.
+    Default: estimated from the header of a GGUF file that is on the host."""
     weight: Positive | None = Field(None, examples=[3])
     """Only where two providers share one public name: the share of requests each gets."""
     rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -460,12 +459,3 @@ def _model_indices(tree: Any) -> dict[tuple[str, str], int]:
                     if isinstance(model, Mapping) and isinstance(model.get("name"), str):
                         indices[(str(provider), str(model["name"]))] = position
     return indices
-
-
-def is_own_address(address: str) -> bool:
-    """Return whether text is an IP address that other hosts can reach."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return not (ip.is_loopback or ip.is_unspecified)

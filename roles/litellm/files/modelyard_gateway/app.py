@@ -14,7 +14,7 @@ from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
 from litellm.proxy import proxy_server
 from litellm.proxy._types import LitellmUserRoles, SpecialModelNames, UserAPIKeyAuth
 
-from modelyard_gateway import engines, ledger, library, requests, texts, windows
+from modelyard_gateway import engines, journal, ledger, library, requests, texts, windows
 from modelyard_gateway.clients import MASTER, Client, Clients, Keys
 from modelyard_gateway.guard import CALLER, Guard, Receive, Scope, Send
 from modelyard_gateway.limits import Limits
@@ -72,6 +72,7 @@ class Worker:
             if message["type"] == "lifespan.startup.complete":
                 self.workers.enter()
                 self.tasks.add(asyncio.create_task(self.workers.watch(RULES.worker_bytes)))
+                journal.close()
             await send(message)
 
         await self.guard(scope, receive, sent)

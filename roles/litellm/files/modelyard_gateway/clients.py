@@ -12,12 +12,12 @@ import hashlib
 import hmac
 import json
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from modelyard_gateway.errors import Refusal
+from modelyard_gateway.journal import say
 
 SALT = b"modelyard client key\0"
 """The host holds SHA-256(SALT + key): LiteLLM shows a key's plain SHA-256 in places, and that is
@@ -107,11 +107,6 @@ class Clients:
             say(f"{self.path} is damaged, {kept}: {type(error).__name__} {error}")
         else:
             say(f"{len(self.known)} clients")
-
-
-def say(text: str) -> None:
-    """Write a line to the journal."""
-    print(f"modelyard: {text}", file=sys.stderr, flush=True)
 
 
 MASTER = Client("", "", None, None)

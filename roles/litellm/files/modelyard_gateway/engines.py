@@ -16,7 +16,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from modelyard_gateway.clients import say
+from modelyard_gateway.journal import chain, kind, say
 
 T = TypeVar("T")
 
@@ -197,23 +197,11 @@ class Failure:
         return next(
             (
                 error.response
-                for error in causes(self.exception)
+                for error in chain(self.exception)
                 if isinstance(error, httpx.HTTPStatusError)
             ),
             None,
         )
-
-
-def causes(exception: BaseException) -> Iterator[BaseException]:
-    """An exception, what caused it, and so on, each once: an error that is raised from itself has
-    no end.
-    """
-    error: BaseException | None = exception
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 class Judge:
@@ -243,6 +231,7 @@ class Judge:
         entry = None if deployment is None else router.get_model_info(id=deployment)
         if entry is None or deployment is None:
             return False
+        say(f"{entry['model_name']} at {deployment} failed: {kind(original_exception)}")
         # Its own first: on paths like /v1/responses LiteLLM does not know it.
         own = entry["litellm_params"].get("cooldown_time")
         seconds = next(

@@ -45,6 +45,11 @@ class Refusal(Exception):  # noqa: N818  # an answer
         self.code = code
         self.headers = dict(headers or {})
 
+    @property
+    def kind(self) -> str:
+        """What is wrong, in a word of ours."""
+        return self.code or CODES.get(self.status, str(self.status))
+
     def body(self) -> bytes:
         """The body of the answer."""
         return error_body(self.status, self.message, self.param, self.code)

@@ -15,8 +15,9 @@ from typing import Any
 from prometheus_client import Counter
 
 from modelyard_gateway import answers, bodies, kept, ledger, requests
-from modelyard_gateway.clients import KEY_HEADERS, MASTER, Client, Keys, say
+from modelyard_gateway.clients import KEY_HEADERS, MASTER, Client, Keys
 from modelyard_gateway.errors import Refusal, shown
+from modelyard_gateway.journal import say
 from modelyard_gateway.limits import Limits
 from modelyard_gateway.rules import Rules
 
@@ -72,11 +73,8 @@ class Guard:
             name = caller[0].name if caller else ""
             REFUSALS.labels(name, str(refusal.status)).inc()
             if caller and caller[0] is not MASTER:
-                path = shown(scope["path"])[1:-1]
-                say(
-                    f"client {name}: {scope['method']} {path} refused, {refusal.status}:"
-                    f" {refusal.message}"
-                )
+                # Not its message, which repeats what the client sent.
+                say(f"client {name}: {told(scope)} refused, {refusal.status}: {refusal.kind}")
             rest = None if incoming.whole else incoming.discard(2 * self.rules.body_bytes)
             await answers.refuse(send, refusal, rest, head=scope["method"] == "HEAD")
 
@@ -217,8 +215,16 @@ class Guard:
     def tell(self, client: Client, scope: Scope, model: str) -> None:
         """Write a line about a client's request to the journal: nothing of its content."""
         if client is not MASTER:
-            path = shown(scope["path"])[1:-1]
-            say(f"client {client.name}: {scope['method']} {path} {shown(model)[1:-1]}".rstrip())
+            known = model if model in self.rules.public_names else ""
+            say(f"client {client.name}: {told(scope)} {known}".rstrip())
+
+
+def told(scope: Scope) -> str:
+    """What a request is, in the journal: its method and its path, without a model's name in it."""
+    bare = requests.path_of(scope["path"])
+    one = bare is not None and bare.startswith(f"{requests.READING}/")
+    path = f"/{requests.READING}/..." if one else shown(scope["path"])[1:-1]
+    return f"{scope['method']} {path}"
 
 
 async def while_there(answering: Awaitable[None], receive: Receive) -> None:

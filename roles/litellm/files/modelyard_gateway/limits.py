@@ -17,8 +17,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from modelyard_gateway.clients import say
 from modelyard_gateway.errors import Refusal
+from modelyard_gateway.journal import say
 from modelyard_gateway.rules import Redis
 
 WINDOW_S = 60.0

@@ -11,7 +11,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from modelyard_gateway.clients import say
+from modelyard_gateway.journal import say
 
 EVERY_S = 2.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
