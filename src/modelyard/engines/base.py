@@ -254,6 +254,9 @@ class Engine:
     sight: tuple[str, ...] | None = None
     """How the options begin that let a model read more than text. None: its models may read more
     without any."""
+    cuts_prompts: bool = False
+    """It cuts a prompt that is too long instead of refusing it, and a request for a chat or an
+    embedding cannot forbid that."""
     embedding_hint: str = "is it a model for embeddings?"
     """What to look at when a model of mode `embedding` gives none."""
     closes_connections: bool = False
@@ -359,6 +362,10 @@ class Engine:
         """Tokens of context that a process keeps for a model; None if that is not known from the
         catalogue.
         """
+        return model.context_length
+
+    def window(self, model: Model, settings: Any) -> int | None:
+        """Return the tokens that one request may have; None if the catalogue does not say."""
         return model.context_length
 
     def slots(self, model: Model, settings: Any) -> int:
