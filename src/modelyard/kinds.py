@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 from posixpath import normpath
 from typing import Annotated, Any, ClassVar, Self
@@ -25,6 +26,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from modelyard.addresses import unbindable
 
 
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
@@ -68,6 +71,51 @@ class Matching:
         return {**handler(schema), **for_editors(self.kind, self.pattern, self.message)}
 
 
+_NAME = r"(?!-)[!#-&()+./0-9:;=?@A-Z\[\]^_`a-z|~\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u00ff-]+"
+"""The gateway writes a name into a header of its answer, which has Latin-1 only: any other
+character is a 500 (measured with LiteLLM 1.106.2)."""
+
+_UNSEEN = r"\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff"
+"""Characters that nobody sees: zero-width ones, and those that change the direction of writing."""
+
+_NOT_IN_NAMES = {
+    ",": ("the gateway takes a name with one for several names", "give each model its own name"),
+    "*": ("the gateway takes a name with one for a pattern", "write each name out"),
+    "{": (
+        "Ansible fills in templates in values, not in keys",
+        'write the name, or a list: models: [{name: "{{ variable }}"}]',
+    ),
+    "<": ("that is a placeholder", "write the name that stands for it"),
+}
+
+
+def unfit(message: str, hint: str) -> PydanticCustomError:
+    """Return the error of a value, with a hint, for its validator to raise."""
+    return PydanticCustomError("unfit", "{message}", {"message": message, "hint": hint})
+
+
+class NameText(Matching):
+    """Text that says which of its characters no name has: some of them cannot be seen."""
+
+    __slots__ = ()
+
+    def check(self, value: str) -> str:
+        """Return `value`; raises PydanticCustomError if it does not match."""
+        if re.fullmatch(self.pattern, value):
+            return value
+        found = next((one for one in value if not re.fullmatch(self.pattern, f"a{one}")), None)
+        if found is None:
+            raise unfit(self.message, "name it as clients ask for it")
+        if found in _NOT_IN_NAMES:
+            why, hint = _NOT_IN_NAMES[found]
+            raise unfit(f'a name has no "{found}": {why}', hint)
+        if not found.isascii() or not found.isprintable():
+            what = f"U+{ord(found):04X} ({unicodedata.name(found, 'a control character')})"
+            why = "the gateway can answer for letters of ASCII and Latin-1 only"
+            raise unfit(f"a name has no {what}: {why}", "type the name anew")
+        raise unfit(self.message, "write it without, as clients ask for it")
+
+
 def _ip_address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
@@ -76,11 +124,16 @@ def _ip_address(value: str) -> str:
 
 
 def listen_addresses(value: list[str]) -> list[str]:
-    """Return `value`; raises ValueError for duplicates, and for a wildcard among several."""
+    """Return `value`; raises ValueError for duplicates, for a wildcard among several, and for what
+    no service can listen on.
+    """
     if len(value) != len(set(value)):
         raise ValueError("duplicate address")
     if len(value) > 1 and not {"0.0.0.0", "::"}.isdisjoint(value):
         raise ValueError("0.0.0.0 and :: mean all addresses: list no others beside them")
+    for address in value:
+        if why := unbindable(address):
+            raise ValueError(f"no service can listen on {address}: it is {why}")
     return value
 
 
@@ -146,6 +199,17 @@ def misfit(message: str, *keys: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("misfit", "{message}", context)
 
 
+def has_password(value: object) -> bool:
+    """Return whether text has a URL with a user's name or password in it."""
+    return re.search(r"//[^\s/]*@", str(value)) is not None
+
+
+def _without_password(value: str) -> str:
+    if has_password(value):
+        raise ValueError("a URL in here has a password, which could be read on the host")
+    return value
+
+
 def unit(name: str) -> dict[str, Any]:
     """Return the unit of a number, for the reference: `json_schema_extra` of a field."""
     return {"unit": name}
@@ -156,10 +220,11 @@ Unique: FieldInfo = Field(json_schema_extra={"uniqueItems": True})
 
 Name = Annotated[
     str,
-    Matching(
+    NameText(
         "name",
-        r"[^\s*\x22\x27\\\x00-\x1f\x7f]+",
-        "a name has no white space, quotes, backslashes or asterisks and is not empty",
+        _NAME,
+        "a name has no white space, quotes, commas, braces, < >, backslashes or asterisks, does not"
+        " begin with - and is not empty",
     ),
 ]
 Identifier = Annotated[
@@ -229,8 +294,9 @@ AbsolutePath = Annotated[
     str,
     Matching(
         "absolute path",
-        r"/[^\x00-\x1f\x7f]*",
-        "an absolute path begins with / and has no control characters",
+        rf"/([^\x00-\x1f\x7f{_UNSEEN}]*[^\s\x00-\x1f\x7f{_UNSEEN}])?",
+        "an absolute path begins with /, does not end in white space and has no control or unseen"
+        " characters",
     ),
 ]
 OwnDirectory = Annotated[AbsolutePath, AfterValidator(_own_directory)]
@@ -288,7 +354,7 @@ FileName = Annotated[
     str,
     Matching(
         "file name",
-        r"(?!/)(?!(?:.*/)?\.\.?(?:/|$))[^\s\x00-\x1f\x7f]+",
+        rf"(?!/)(?!(?:.*/)?\.\.?(?:/|$))[^\s\x00-\x1f\x7f{_UNSEEN}]+",
         "a file of the repository, like model-q4_k_m.gguf",
     ),
 ]
@@ -312,8 +378,8 @@ WebOrigin = Annotated[
     str,
     Matching(
         "origin",
-        r"[a-z][a-z0-9+.-]*://[^\s,/]+",
-        "an origin is like http://localhost or https://chat.example.org",
+        r"[a-z][a-z0-9+.-]*://[^\s,/@]+",
+        "an origin is like http://localhost or https://chat.example.org, without credentials",
     ),
 ]
 OptionName = Annotated[
@@ -329,7 +395,9 @@ OptionText = Annotated[
     Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters"),
 ]
 CMakeOption = Annotated[
-    str, Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")
+    str,
+    Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE"),
+    AfterValidator(_without_password),
 ]
 CudaToolkit = Annotated[
     str,
@@ -347,8 +415,8 @@ Tag = Annotated[
     str,
     Matching(
         "tag",
-        r"(?!default$|!)[^\s,]+",
-        'a tag has no white space or comma, does not begin with "!" and is not "default"',
+        r"(?!default$|!)[!-+.-~-]+",
+        'a tag has ASCII characters, no white space or comma, does not begin with "!" and is not "default"',
     ),
 ]
 _UUID = r"(GPU|MIG)-[0-9A-Za-z/-]+"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ FLEET = {
     "llm_redis": ["gw1"],
     "llm_local": ["gpu1", "gpu2", "gw1"],
 }
-ADDRESSES = {"gw1": "10.0.0.1", "gw2": "10.0.0.2", "gpu1": "fd00::5", "gpu2": "10.0.0.6"}
+ADDRESSES = {"gw1": "10.0.0.1", "gw2": "10.0.0.2", "gpu1": "10.0.0.5", "gpu2": "10.0.0.6"}
 
 
 def entries(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -156,7 +157,7 @@ def test_fleet() -> None:
     result = compiled(groups=FLEET, addresses=ADDRESSES)
     first, second = document(result, "gw1"), document(result, "gw2")
     assert [e["litellm_params"]["api_base"] for e in entries(first, "small")] == [
-        "http://[fd00::5]:8080/v1",
+        "http://10.0.0.5:8080/v1",
         "http://10.0.0.6:8080/v1",
         "http://10.0.0.1:8080/v1",
     ]
@@ -164,9 +165,20 @@ def test_fleet() -> None:
     assert first["router_settings"]["redis_host"] == "127.0.0.1"
     assert second["router_settings"]["redis_host"] == "10.0.0.1"
     assert result.plans["gw1"]["redis"]["listen"] == ["127.0.0.1", "10.0.0.1"]
-    assert part(result.plans["gpu1"], "llama_cpp")["instances"][0]["listen"] == ["fd00::5"]
+    assert part(result.plans["gpu1"], "llama_cpp")["instances"][0]["listen"] == ["10.0.0.5"]
     assert result.plans["gpu1"]["litellm"] is None
     assert result.plans["gw2"]["engines"] == []
+
+
+def test_fleet_with_ipv6_addresses() -> None:
+    addresses = {name: f"fd00::{number}" for number, name in enumerate(ADDRESSES, 1)}
+    result = compiled(groups=FLEET, addresses=addresses)
+    assert [e["litellm_params"]["api_base"] for e in entries(document(result, "gw2"), "small")] == [
+        "http://[fd00::3]:8080/v1",
+        "http://[fd00::4]:8080/v1",
+        "http://[fd00::1]:8080/v1",
+    ]
+    assert part(result.plans["gpu1"], "llama_cpp")["instances"][0]["listen"] == ["fd00::3"]
 
 
 def test_ids_do_not_depend_on_addresses() -> None:
@@ -632,6 +644,26 @@ def test_shipped_catalogue_with_the_cloud() -> None:
         "gpt-oss:20b-cloud",
         "llama-cpp-native",
     ]
+
+
+GETTING_STARTED = re.findall(
+    r"```yaml\n(.*?)```", (ROOT / "docs/getting-started.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize("text", GETTING_STARTED, ids=lambda text: text.split()[-1])
+def test_examples_of_the_documentation_are_valid(text: str) -> None:
+    """On the workstation, with hosts in the groups that they speak of."""
+    card = ROOT / "inventories/workstation/group_vars/llm_stack/card.yml"
+    groups = {**SHIPPED_GROUPS, "llm_ollama": ["one"], "llm_vllm_qwen": ["one"]}
+    result = compiled(
+        "\n".join([shipped(), card.read_text(encoding="utf-8").removeprefix("---\n")]),
+        groups=groups,
+        secrets=frozenset(),
+        **load_yaml(text.removeprefix("---\n")),
+    )
+    assert {one.code for one in result.diagnostics} <= {"single-point-of-failure"}
+    assert ("dolphin-uncensored-vllm" in result.public_names) != ("vllm-dolphin: null" in text)
 
 
 def test_shipped_chains_are_what_the_plan_promises() -> None:

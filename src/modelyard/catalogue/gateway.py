@@ -136,9 +136,9 @@ class Gateway(Strict):
     listen: Annotated[
         list[IPAddress], Field(min_length=1), AfterValidator(listen_addresses), Unique
     ] = Field(["127.0.0.1"], examples=[["192.0.2.10"]])
-    """IP addresses the front end listens on, on every host of `llm_gateway`. By default only its
-    own host reaches it. It has no TLS yet: clients on a network, with an address of the host there,
-    have to trust that network."""
+    """IP addresses the front end listens on, on every host of `llm_gateway`: 0.0.0.0 where there
+    are several. By default only its own host reaches it. It has no TLS yet: clients on a network,
+    with an address of the host there, have to trust that network."""
     port: Port = Field(4000, examples=[4000])
     """The front end's port: LiteLLM's own default."""
     slots: Slots = Field(Slots(), examples=[{"blue": 4001, "green": 4002}])

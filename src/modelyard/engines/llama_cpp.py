@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,15 @@ class LlamaCpp(Engine):
         """Return the options, and of an embedding model the micro-batch."""
         return {**model.options, **batches(model)}
 
+    def width(self, model: Model, given: int) -> int:
+        """Return as many GPUs as it was given, or as the options name by number: it sees no others,
+        and does not start with a number that it does not see (commit 0c1e570, common/arg.cpp).
+        """
+        named = re.findall(r"CUDA(\d+)", str(model.options.get("device", "")))
+        if model.options.get("split-mode") == "none":
+            named.append(str(model.options.get("main-gpu", 0)))
+        return max(given, *(int(number) + 1 for number in named if number.isdecimal()), 1)
+
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return options that contradict the model's `mode` or `context_length`."""
         return [*_of_slots(model), *_of_mode(model)]
@@ -274,6 +284,7 @@ ENGINE = LlamaCpp(
     former=FORMER,
     splits=True,
     keys=frozenset({"port"}),
+    spreads=("device", "main-gpu"),
     health="/health",
     metrics=Metrics(keyed=True),
     vector=(
@@ -306,8 +317,21 @@ ENGINE = LlamaCpp(
         Flag("api-key-file", KEY_FILE),
     ),
     unsafe=frozenset(
-        "m a c np kv-unified kvu no-kvu kv-unified-per-slot api-key no-metrics hf-repo hf-file"
-        " model-url mu ssl-key-file ssl-cert-file slot-save-path log-file".split()
+        # Of `llama-server --help` (the llama.cpp of 0.3.36): other names of what the unit sets,
+        "m a c np kv-unified kvu no-kvu kv-unified-per-slot api-key no-metrics ssl-key-file"
+        " ssl-cert-file api-prefix reuse-port"
+        # tokens, and models from elsewhere; a preset is a download, too,
+        " hf-token hft hf-repo hf hfr hf-file hff hf-repo-draft hfd hfrd spec-draft-hf hf-repo-v hfv"
+        " hfrv hf-file-v hffv docker-repo dr model-url mu mmproj-url mmu models-dir models-preset"
+        " models-max models-autoload embd-gemma-default fim-qwen-1 fim-qwen-1.5b-default"
+        " fim-qwen-3b-default fim-qwen-7b-default fim-qwen-7b-spec fim-qwen-14b-spec"
+        " fim-qwen-30b-default gpt-oss-20b-default gpt-oss-120b-default vision-gemma-4b-default"
+        " vision-gemma-12b-default"
+        # other hosts and programs, files for whoever asks,
+        " rpc tools tools-runtime agent ag mcp-servers-config mcp-servers-json ui-mcp-proxy"
+        " webui-mcp-proxy path media-path slot-save-path log-file log-prompts-dir"
+        # and what prints something and ends.
+        " help h usage version list-devices cache-list cl completion-bash".split()
     ),
     sight=SIGHT,
     embedding_hint=(
