@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from modelyard.catalogue.routing import Chain
 from modelyard.catalogue.schema import Catalogue
+from modelyard.compiler.vectors import strangers
 
 Section = Literal["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"]
 """Which chain: on any error, or on the errors that have one of their own."""
@@ -70,7 +71,10 @@ class Chains:
         return [
             name
             for name in behind
-            if known and name in self.models and self.models[name].mode == known.mode
+            if known
+            and name in self.models
+            and self.models[name].mode == known.mode
+            and not strangers([known, self.models[name]])
         ]
 
     def alternatives(self, model: str) -> set[str]:
