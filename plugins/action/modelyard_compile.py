@@ -165,7 +165,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         frozenset(defined | unreadable_secrets(hosts, written)),
         ansible_origin,
         ineffective(places, groups, written),
-        {role: found for role in LOCKED if (found := locked_versions(role))},
+        {role: locked_versions(role) for role in LOCKED if (ROLES / role).is_dir()},
         views=views,
         others=strange,
         role_variables=declared(ROLES, (one.name for one in strange)),
@@ -187,7 +187,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
 def locked_versions(role: str) -> frozenset[str]:
     """Return the versions a role has locks of, e.g. from vllm-0.32.0-cuda.txt.
 
-    Empty where the role is missing: the plugins may be used without the roles.
+    Of a missing role nobody asks: the plugins may be used without the roles.
     """
     name = role.replace("_", "-")
     return frozenset(

@@ -45,6 +45,7 @@ CODES: dict[str, str] = {
     "chain-self": "a model is its own fallback",
     "chain-duplicate": "a chain has a duplicate entry",
     "chain-mode": "a chain mixes models of different modes",
+    "chain-vectors": "another embedding model would answer for one",
     "chain-lost": "every step of a chain was left out",
     "chain-undeclared": "a model has no chain and is not terminal (warning)",
     "name-unreachable": "no deployment serves a capability or alias (warning)",

@@ -396,7 +396,12 @@ OptionText = Annotated[
 ]
 CMakeOption = Annotated[
     str,
-    Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE"),
+    Matching(
+        "CMake option",
+        r"-D[A-Za-z0-9_.+-]+(:(BOOL|FILEPATH|INTERNAL|PATH|STATIC|STRING|UNINITIALIZED))?"
+        r"=[^\x00-\x1f\x7f]*",
+        "a CMake option is -DNAME=VALUE, or -DNAME:TYPE=VALUE with a type of CMake such as STRING",
+    ),
     AfterValidator(_without_password),
 ]
 CudaToolkit = Annotated[

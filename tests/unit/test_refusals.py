@@ -546,6 +546,20 @@ def test_context_that_shrinks() -> None:
     assert compiled(text).warnings == []
 
 
+@pytest.mark.parametrize("section", SECTIONS[:2])
+def test_context_that_shrinks_in_a_circle(section: str) -> None:
+    """Told of the model that loses by it, not of the one that gains."""
+    text = change("- name: large:7b", "- name: large:7b\n        context_length: 32768")
+    text = change("- name: small", "- name: small\n        context_length: 4096", text)
+    each_other = {"small": {"chain": ["large:7b"]}, "large:7b": {"chain": ["small"]}}
+    more = {"routing": {"fallbacks": {name: {"chain": ["big-cloud"]} for name in each_other}}}
+    more["routing"][section] = each_other
+    found = compiled(text, llm_overrides=more)
+    assert found.errors == []
+    (warning,) = [one for one in found.warnings if one.code == "context-shrinks"]
+    assert warning.message.startswith('the chain of "large:7b"')
+
+
 def test_single_point_of_failure() -> None:
     """One warning per place, naming all chains; none for a host without which there is no gateway
     either."""

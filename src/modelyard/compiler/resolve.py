@@ -12,6 +12,7 @@ from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.compiler.models import check_model
+from modelyard.compiler.vectors import SAY_SO, strangers
 from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines.base import Engine
 from modelyard.names import GATEWAY_WORDS, OWN_SECRETS, deployment_id, engine_secret, former
@@ -305,6 +306,14 @@ class _Resolver:
                 f'"{model.name}" is {other_model.mode} at "{other}" but {model.mode} at "{name}"',
                 (*at, "mode"),
                 "rename one of them",
+            )
+        elif strangers([other_model, model]):
+            self.report.error(
+                "chain-vectors",
+                f'"{model.name}" is another embedding model at "{other}" than at "{name}": clients'
+                " would get vectors of both",
+                (*at, "name"),
+                f"{SAY_SO}; rename one of them",
             )
 
 
