@@ -17,6 +17,7 @@ from modelyard.catalogue.secrets import check_variable, names_of
 from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
+from modelyard.compiler.base_urls import check_base_urls
 from modelyard.compiler.checks import (
     check_gateway,
     check_memory,
@@ -154,6 +155,7 @@ def compile_catalogue(
     checked.found += clients.outside(broken)
     _check_secrets(model, named, resolved, topology, inventory, checked)
     check_gateway(model, resolved, topology, checked)
+    checked.found += check_base_urls(model, topology, inventory, source, broken)
     check_memory(model, resolved, topology, checked)
     out.diagnostics += checked.found
     check_addresses(topology, resolved, inventory, out)
