@@ -122,6 +122,13 @@ options:
             estimate impossible (C(n-gpu-layers), C(override-tensor)).
         type: dict
         default: {}
+      share:
+        description: The part of each GPU's memory that its process reserves, whatever its model
+          needs. Null if it takes what its models need.
+        type: float
+      width:
+        description: How many GPUs its process uses. Null for as many as it was given, or one.
+        type: int
       max_loaded:
         description:
           - How many of its models the process holds at once, of which this many of the largest are

@@ -26,7 +26,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from modelyard.addresses import fault, server_fault
+from modelyard.addresses import unbindable
+from modelyard.urls import fault, server_fault
 
 
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
@@ -123,11 +124,16 @@ def _ip_address(value: str) -> str:
 
 
 def listen_addresses(value: list[str]) -> list[str]:
-    """Return `value`; raises ValueError for duplicates, and for a wildcard among several."""
+    """Return `value`; raises ValueError for duplicates, for a wildcard among several, and for what
+    no service can listen on.
+    """
     if len(value) != len(set(value)):
         raise ValueError("duplicate address")
     if len(value) > 1 and not {"0.0.0.0", "::"}.isdisjoint(value):
         raise ValueError("0.0.0.0 and :: mean all addresses: list no others beside them")
+    for address in value:
+        if why := unbindable(address):
+            raise ValueError(f"no service can listen on {address}: it is {why}")
     return value
 
 
@@ -188,6 +194,17 @@ def misfit(message: str, *keys: str, hint: str = "") -> PydanticCustomError:
     """
     context = {"message": message, "keys": keys, "hint": hint}
     return PydanticCustomError("misfit", "{message}", context)
+
+
+def has_password(value: object) -> bool:
+    """Return whether text has a URL with a user's name or password in it."""
+    return re.search(r"//[^\s/]*@", str(value)) is not None
+
+
+def _without_password(value: str) -> str:
+    if has_password(value):
+        raise ValueError("a URL in here has a password, which could be read on the host")
+    return value
 
 
 def unit(name: str) -> dict[str, Any]:
@@ -359,8 +376,8 @@ WebOrigin = Annotated[
     str,
     Matching(
         "origin",
-        r"[a-z][a-z0-9+.-]*://[^\s,/]+",
-        "an origin is like http://localhost or https://chat.example.org",
+        r"[a-z][a-z0-9+.-]*://[^\s,/@]+",
+        "an origin is like http://localhost or https://chat.example.org, without credentials",
     ),
 ]
 OptionName = Annotated[
@@ -376,7 +393,14 @@ OptionText = Annotated[
     Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters"),
 ]
 CMakeOption = Annotated[
-    str, Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE")
+    str,
+    Matching(
+        "CMake option",
+        r"-D[A-Za-z0-9_.+-]+(:(BOOL|FILEPATH|INTERNAL|PATH|STATIC|STRING|UNINITIALIZED))?"
+        r"=[^\x00-\x1f\x7f]*",
+        "a CMake option is -DNAME=VALUE, or -DNAME:TYPE=VALUE with a type of CMake such as STRING",
+    ),
+    AfterValidator(_without_password),
 ]
 CudaToolkit = Annotated[
     str,

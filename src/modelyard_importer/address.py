@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from modelyard.addresses import corrected
 from modelyard.kinds import BaseUrl
+from modelyard.urls import corrected
 from modelyard_importer.report import Outcome
 
 UNKNOWN = "http://set-me.invalid"

@@ -94,7 +94,11 @@ def test_models_are_placed_on_the_gpus_of_the_host(tmp_path: Path, arguments: li
     engines = [
         engine("tiny", source={"path": str(tmp_path / "tiny.gguf")}),
         engine("large", vram_mib=24000),
-        engine("split", vram_mib=1000, gpus=[0, "GPU-5d2b7c3e-0000-0000-0000-000000000001"]),
+        engine(
+            "split",
+            vram_mib=1000,
+            gpus=[f"GPU-5d2b7c3e-0000-0000-0000-00000000000{n}" for n in (0, 1)],
+        ),
         engine("pulled", service="ollama@local", role="ollama"),
     ]
     found, shown = preflight(tmp_path, recorded(tmp_path, "rtx4090-535"), engines, *arguments)

@@ -132,7 +132,7 @@ def test_first_fit_in_order_after_those_that_name_their_gpus() -> None:
 
 
 def test_the_arithmetic_of_what_does_not_fit() -> None:
-    found = fit([engine("a", 30000, gpus=[0, "GPU-1"])], gpu(0), gpu(1, 8192))
+    found = fit([engine("a", 30000, gpus=["GPU-0", "GPU-1"])], gpu(0), gpu(1, 8192))
     assert found.problems == [
         '"a" needs 15000 MiB on each of its GPUs of one, but GPU 1 has 8192 of 8192 MiB left. Fix:'
         " choose other gpus, a smaller model or quantization, or a shorter context_length"

@@ -158,7 +158,27 @@ entry."""
 def test_what_the_unit_says_a_user_may_not(role: str) -> None:
     slots = "no-kv-unified kv-unified kvu no-kvu kv-unified-per-slot np".split()
     more = {"llama_cpp": {"offline", *slots}, "vllm": {"middleware"}}.get(role, set())
-    assert by_role(role).reserved == frozenset(FORMERLY[role].split()) | more
+    assert by_role(role).reserved >= frozenset(FORMERLY[role].split()) | more
+
+
+SECRETS = {
+    "llama_cpp": "hf-token hft api-key ssl-key-file hf-repo hfr docker-repo models-preset tools rpc",
+    "llama_cpp_python": "api-key ssl-keyfile config-file models rpc-servers api-k ssl-key hf-mod",
+    "vllm": "hf-token api-key ssl-keyfile tool-server master-addr headless hf-tok no-enable-lora",
+}
+RIGHT = {
+    "llama_cpp": "threads n-gpu-layers flash-attn pooling mmproj jinja chat-template-file",
+    "llama_cpp_python": "n-threads n-gpu-layers chat-format clip-model-path cache draft-model",
+    "vllm": "tokenizer tokenizer-mode gpu-memory-utilization enable-auto-tool-choice kv-cache-dtype"
+    " tool-call-parser reasoning-parser max-num-seqs config-format load-format",
+}
+
+
+@pytest.mark.parametrize("role", SECRETS)
+def test_options_that_show_a_secret_or_reach_outside(role: str) -> None:
+    engine = by_role(role)
+    assert [option for option in SECRETS[role].split() if not engine.reserves(option)] == []
+    assert [option for option in RIGHT[role].split() if engine.reserves(option)] == []
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.role)

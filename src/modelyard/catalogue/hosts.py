@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from modelyard.kinds import (
     GpuUuid,
@@ -12,11 +14,30 @@ from modelyard.kinds import (
     unit,
 )
 
+LEAST_MIB = 1024
+"""No GPU that an engine runs on has less; a smaller number is one of GiB."""
+
+
+def _memory(value: int) -> int:
+    if value < LEAST_MIB:
+        raise ValueError(f"a GPU has thousands of MiB; {value} GiB are {value * 1024}")
+    return value
+
+
+def _own_uuids(gpus: list[Gpu]) -> list[Gpu]:
+    uuids = [gpu.uuid for gpu in gpus if gpu.uuid is not None]
+    twice = next((uuid for at, uuid in enumerate(uuids) if uuid in uuids[:at]), None)
+    if twice is not None:
+        raise ValueError(f"two GPUs have the UUID {twice}; nvidia-smi -L lists them")
+    return gpus
+
 
 class Gpu(Strict):
     """One GPU of a host, as declared."""
 
-    memory_mib: Positive = Field(examples=[24576], json_schema_extra=unit("MiB"))
+    memory_mib: Annotated[Positive, AfterValidator(_memory)] = Field(
+        examples=[24576], json_schema_extra=unit("MiB")
+    )
     """Its memory, as `nvidia-smi --query-gpu=memory.total` prints it."""
     name: str | None = Field(None, examples=["NVIDIA GeForce RTX 4090"])
     """Shown by `plan`."""
@@ -29,6 +50,8 @@ class HostVariables(Strict):
 
     address: IPAddress | None = Field(None, examples=["192.0.2.11", "2001:db8::11"])
     """The address at which other hosts reach it, without a port. Default: `ansible_host`."""
-    gpus: list[Gpu] | None = Field(None, examples=[[{"memory_mib": 24576}]])
+    gpus: Annotated[list[Gpu], AfterValidator(_own_uuids)] | None = Field(
+        None, examples=[[{"memory_mib": 24576}]]
+    )
     """Its GPUs in the order of their indexes, so that a plan that cannot fit is refused before
     anything is contacted. Default: not known, nothing is checked."""

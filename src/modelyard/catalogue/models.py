@@ -124,7 +124,8 @@ class Model(Strict):
         ),
     )
     mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
-    """The kind of requests it answers. A chain holds models of one mode."""
+    """The kind of requests it answers. A chain holds models of one mode, and that of an embedding
+    model only the same model elsewhere."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
     """The context window: what one request may have, its answer included. An engine of ours keeps
     as much for every request that it answers at once (default: the model's own); for a model that
@@ -171,7 +172,8 @@ class Model(Strict):
     without that the engine's own choice."""
     vram_mib: Positive | None = Field(None, examples=[6144], json_schema_extra=unit("MiB"))
     """GPU memory it needs. More than the GPUs have is refused. On several GPUs each holds an equal
-    share. Default: estimated from the header of a GGUF file that is on the host."""
+    share. An engine that reserves a part of a GPU takes this much where `llm_gpus` is declared.
+    Default: estimated from the header of a GGUF file that is on the host."""
     weight: Positive | None = Field(None, examples=[3])
     """Only where two providers share one public name: the share of requests each gets."""
     rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))

@@ -46,6 +46,9 @@ EXPECTED = {
     "mapping_type": "a mapping",
 }
 
+ADDRESSES = frozenset({"registry", "smarthost", "listen", "origins", "url", "base_url"})
+"""Keys whose values are addresses: what stands before an @ there is not shown."""
+
 SECRET_HINT = (
     "write the secret's name here, and define its value in the environment, llm_secrets or "
     ".credentials/ beside the inventory; replace a key that was in a shared file"
@@ -230,9 +233,10 @@ def _seen(value: Any, place: Path, source: SourceMap) -> str:
     """`value` as it is written, unless it may be a secret, put there by mistake or on purpose."""
     origin = source.origin(place)
     by_mistake = bool(place) and place[-1] in NAMES_OF_SECRETS
-    # Whatever the key is, a URL may carry a password.
+    # Whatever the key is, a URL may carry a password, and so may an address without a scheme.
     with_password = re.search(r"//.*@", str(value), re.DOTALL) is not None
-    if by_mistake or with_password or (origin and origin.encrypted):
+    as_address = not ADDRESSES.isdisjoint(place[-2:]) and "@" in str(value)
+    if by_mistake or with_password or as_address or (origin and origin.encrypted):
         return "(not shown)"
     return seen(value)
 

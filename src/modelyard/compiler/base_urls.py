@@ -1,21 +1,19 @@
-"""Addresses of providers that run elsewhere, seen from the gateways: a loop, this host that is
-another's, a key in clear text.
-"""
+"""URLs of providers that run elsewhere: what is called for them, a loop, a key in clear text."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
-from modelyard.addresses import corrected, is_loopback, is_public, server_of
+from modelyard.addresses import same
 from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.listeners import EngineServices, listeners
 from modelyard.compiler.topology import Topology
-from modelyard.diagnostics import Diagnostic, Report, listing
+from modelyard.diagnostics import Diagnostic, Report
+from modelyard.urls import corrected, is_loopback, is_public, server_of
 
 
 def check_base_urls(
@@ -89,15 +87,6 @@ class _BaseUrls:
                     "write the address of what the models run on",
                 )
                 return
-        others = [one for one in self.topology.hosts if one not in hosts]
-        if is_loopback(host) and (others or len(hosts) > 1):
-            self.report.warning(
-                "address-doubtful",
-                f"{host} is for each gateway the host that it is on ({listing(hosts)}), not"
-                f" {listing(others or hosts[1:])}",
-                path,
-                "write the address of the host that it runs on, unless it runs on every gateway's",
-            )
         if provider.api_key_env is not None:
             self.in_clear(path, url, provider.api_key_env)
 
@@ -139,10 +128,7 @@ def _names(topology: Topology, inventory: Inventory) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in topology.hosts:
         for text in (name, topology.addresses[name], str(inventory.hosts[name].address)):
-            try:
-                key = str(ipaddress.ip_address(text))
-            except ValueError:
-                key = text.lower()
+            key = same(text)
             if name not in found.setdefault(key, []):
                 found[key].append(name)
     return found

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path
-from modelyard.catalogue.versions import below_floor
+from modelyard.catalogue.versions import Versions, below_floor
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved, former_secrets
 from modelyard.compiler.topology import Topology
-from modelyard.diagnostics import Report, did_you_mean, listing
+from modelyard.diagnostics import Diagnostic, Report, did_you_mean, listing, variable_path
 from modelyard.engines import ROLES
+from modelyard.engines.base import Accelerated
 from modelyard.names import GATEWAY, MONITORING, OWN_SECRETS, REDIS, STACK
 
 REMEMBERED = 80
@@ -122,9 +123,13 @@ def check_stack(
     for group, path in groups.items():
         outside = [host for host in inventory.groups.get(group, ()) if host not in members]
         if outside:
-            message = f"{listing(outside)} of group {group} is not in {STACK}"
+            are = "is" if len(outside) == 1 else "are"
+            message = f"{listing(outside)} of group {group} {are} not in {STACK}"
             hint = f"make {group} a child of {STACK} in the inventory"
-            report.error("host-outside-stack", message, path, hint)
+            place = inventory.group_origins.get(group) or report.source.origin(path)
+            report.found.append(
+                Diagnostic("host-outside-stack", "error", message, variable_path(path), place, hint)
+            )
 
 
 def check_versions(
@@ -143,6 +148,7 @@ def check_versions(
             message = "llm_versions is not defined, so no version is pinned"
             report.error("missing-key", message, ("versions",), "see group_vars/all/versions.yml")
         return
+    _check_builds(model, model.versions, report)
     deployed = {member.engine.role for member in resolved.all() if member.host}
     for component in ("litellm", *ROLES):
         entry = model.versions.of(component)
@@ -168,3 +174,33 @@ def check_versions(
                 " add one"
             )
             report.error("version-without-lock", message, path, hint)
+
+
+def _check_builds(model: Catalogue, versions: Versions, report: Report) -> None:
+    """Warn of keys that the build of an engine does not read, for GPUs or for CPUs."""
+    for role in ROLES:
+        entry = versions.of(role)
+        if isinstance(entry, Accelerated) and entry.backend == "cpu":
+            for key in entry.gpu_keys:
+                if getattr(entry, key) != type(entry).model_fields[key].default:
+                    report.warning(
+                        "no-effect",
+                        f"{key} has no effect: llm_versions.{role}.backend is cpu",
+                        ("versions", role, key),
+                        f"remove it, or set llm_versions.{role}.backend to auto or cuda",
+                        key=True,
+                    )
+    for name, provider in model.providers.items():
+        engine = provider.engine
+        if provider.group is None or engine is None or versions.backend(engine) != "cuda":
+            continue
+        for key in engine.cpu_keys:
+            if key in provider.settings.model_fields_set:
+                report.warning(
+                    "no-effect",
+                    f'{key} of "{name}" has no effect: {engine.title} is built for GPUs',
+                    ("providers", name, provider.type, key),
+                    "remove it; on GPUs vram_mib of a model, with llm_gpus of the host, says how"
+                    " much memory it takes",
+                    key=True,
+                )

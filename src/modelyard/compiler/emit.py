@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelyard.addresses import corrected
 from modelyard.catalogue.gateway import Gateway
 from modelyard.compiler.chains import SECTIONS, Section
 from modelyard.compiler.resolve import Deployment
@@ -26,6 +25,7 @@ from modelyard.names import (
     REDIS_PASSWORD,
     url_host,
 )
+from modelyard.urls import corrected
 
 PARALLEL_WITH_LIMITS = 1000
 """`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or

@@ -4,6 +4,7 @@ belongs to.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from modelyard.catalogue.models import ENGINE_KEYS, Model
@@ -13,6 +14,10 @@ from modelyard.compiler.sources import check_source
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.engines import ENGINES
 from modelyard.engines.base import PLACEHOLDERS, Engine
+from modelyard.kinds import has_password
+
+SECRET_OPTION = re.compile(r"(^|-)(api-key|token|password|passphrase|secret)$")
+"""Options whose values are secrets, whatever the engine."""
 
 BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
 """Keys that a LoRA adapter shares with the model it belongs to."""
@@ -71,9 +76,27 @@ def check_model(
 
 def _check_options(engine: Engine, model: Model, at: Path, error: Any) -> None:
     """Refuse the options that the unit sets."""
-    reserved = engine.reserved
-    for option in model.options:
-        if option in reserved:
+    for option, value in model.options.items():
+        if SECRET_OPTION.search(option):
+            error(
+                "invalid-value",
+                f'option "{option}" of "{model.name}" would show a secret to everyone on the host:'
+                " options are words of a command line",
+                (*at, "options", option),
+                "remove it: engines get a key of their own, and the hub's token is named in"
+                " llm_versions.hugging_face.token_env; replace one that was in a shared file",
+                key=True,
+            )
+        elif has_password(value):
+            error(
+                "invalid-value",
+                f'option "{option}" of "{model.name}" has a URL with a password, which everyone on'
+                " the host could read: options are words of a command line",
+                (*at, "options", option),
+                "use an address without a password",
+                key=True,
+            )
+        elif engine.reserves(option):
             error(
                 "invalid-value",
                 f'option "{option}" of "{model.name}" is set by the unit, or reaches outside its'

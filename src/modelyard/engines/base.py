@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -65,6 +65,8 @@ class Accelerated(Release):
     backend: Backend = Field("auto", examples=["cpu"])
     """`cuda`: for NVIDIA GPUs; hosts without one are refused. `cpu`: without GPUs, wherever it
     runs: its models are then not placed on GPUs. `auto`: each host gets the build that suits it."""
+    gpu_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that only a build for GPUs reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,9 @@ class Process:
     address: str
     port: int
     settings: Any = None
+    share: str | None = None
+    """The part of the memory of each of its GPUs that it may reserve, as it is placed; None if that
+    is not known."""
 
     @property
     def model(self) -> Model:
@@ -216,12 +221,24 @@ class Engine:
     underscores: bool = False
     """Its flags are written with underscores, and `true` and `false` are values of theirs."""
     unsafe: frozenset[str] = frozenset()
-    """Options that a user may not set beside those of `vector`: other names of these, and what
-    reaches outside the sandbox or shows a secret."""
+    """Options that a user may not set beside those of `vector`: other names of these, what
+    reaches outside the sandbox, downloads, shows a secret, or starts no server."""
+    abbreviates: bool = False
+    """Its parser takes the beginning of an option's name for the option (Python's argparse)."""
+    whole: frozenset[str] = frozenset()
+    """Of a parser that abbreviates, options whose names are the beginnings of reserved ones."""
     quantizations: frozenset[str] = frozenset()
     """What `quantization` may be; without any it is not checked."""
     quantizations_of: str = ""
     """The version that knows these."""
+    spreads: tuple[str, ...] = ()
+    """Options that say over how many GPUs a model is split."""
+    shares: tuple[str, ...] = ()
+    """Options that say which part of the memory of each GPU a process reserves, by all names."""
+    share: float | None = None
+    """That part by default. None: it takes what its models need."""
+    cpu_keys: tuple[str, ...] = ()
+    """Keys of its settings that only a build for CPUs reads."""
     holds: str | None = None
     """The key of its settings that says how many models are loaded at once."""
     keeps: str | None = None
@@ -237,6 +254,9 @@ class Engine:
     sight: tuple[str, ...] | None = None
     """How the options begin that let a model read more than text. None: its models may read more
     without any."""
+    cuts_prompts: bool = False
+    """It cuts a prompt that is too long instead of refusing it, and a request for a chat or an
+    embedding cannot forbid that."""
     embedding_hint: str = "is it a model for embeddings?"
     """What to look at when a model of mode `embedding` gives none."""
     own_api: str = ""
@@ -264,6 +284,18 @@ class Engine:
     def reserved(self) -> frozenset[str]:
         """Options that a user may not set."""
         return frozenset(flag.name for flag in self.vector if not flag.default) | self.unsafe
+
+    def reserves(self, option: str) -> bool:
+        """Return whether a user may not set an option: one of `reserved`, its negation, or an
+        abbreviation of it.
+        """
+        if option in self.reserved or option.removeprefix("no-") in self.reserved - self.unsafe:
+            return True
+        return (
+            self.abbreviates
+            and option not in self.whole
+            and any(name.startswith(option) for name in self.reserved)
+        )
 
     # -- what a process is started with ------------------------------------------------------------
 
@@ -334,6 +366,10 @@ class Engine:
         """
         return model.context_length
 
+    def window(self, model: Model, settings: Any) -> int | None:
+        """Return the tokens that one request may have; None if the catalogue does not say."""
+        return model.context_length
+
     def slots(self, model: Model, settings: Any) -> int:
         """Return how many requests for a model a process answers at once, each with a context of
         its own; `context` is that of all of them.
@@ -345,6 +381,20 @@ class Engine:
         command line says beside them.
         """
         return dict(model.options)
+
+    def width(self, model: Model, given: int) -> int:
+        """Return how many GPUs a process uses that was given so many."""
+        return given
+
+    def share_of(self, model: Model) -> float | None:
+        """Return the part of the memory of each GPU that the options reserve; None if they say
+        nothing of it.
+        """
+        given = next((model.options[name] for name in self.shares if name in model.options), None)
+        try:
+            return None if given is None else float(given)
+        except ValueError:
+            return None
 
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return what is wrong with a model that only its engine can tell."""

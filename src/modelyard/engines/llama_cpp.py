@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from modelyard.engines.base import (
     FORMER_OF_ALL,
@@ -28,7 +29,10 @@ from modelyard.kinds import (
     CudaToolkit,
     FromIndex,
     SourceArchive,
+    Unique,
     Version,
+    distinct,
+    misfit,
 )
 
 if TYPE_CHECKING:
@@ -42,18 +46,48 @@ LAYERS = ("n-gpu-layers", "gpu-layers")
 """The option that says how many layers are on GPUs, by its two names."""
 
 
+PACKAGED = ("13.0", "7.5 8.0 8.6 8.7 8.8 8.9 9.0 10.0 10.3 11.0 12.0 12.1".split())
+"""The toolkit made of packages, and what it compiles for (`nvcc --list-gpu-code`)."""
+OLDEST, NEWEST = (5, 0), (12, 1)
+"""What any toolkit that is built with compiles for (gpu/cuda.py)."""
+
+
 class LlamaCppBuild(Accelerated, FromIndex):
     """How either server of llama.cpp is built. What differs here is another build."""
+
+    gpu_keys = ("cuda_toolkit", "cuda_architectures")
 
     cuda_toolkit: CudaToolkit = Field("auto", examples=["/usr/local/cuda-12.9"])
     """The CUDA toolkit of the build. `auto` makes one of packages (13.0, for compute capability 7.5
     and later and a driver from 580 on) in the directory of the build. Older GPUs or drivers need
     one of version 12, which no packages hold: the path of one that is installed on each host."""
-    cuda_architectures: list[ComputeCapability] = Field([], examples=[["8.6", "8.9"]])
+    cuda_architectures: Annotated[list[ComputeCapability], AfterValidator(distinct), Unique] = (
+        Field([], examples=[["8.6", "8.9"]])
+    )
     """Compute capabilities to build for. Without any, those of the host's GPUs; with those of all
     hosts, one build serves all of them."""
     cmake_options: list[CMakeOption] = Field([], examples=[["-DGGML_AVX512=ON"]])
     """Further options for CMake, which override those of the role."""
+
+    @model_validator(mode="after")
+    def _compiled_for(self) -> Self:
+        version, packaged = PACKAGED
+        for text in self.cuda_architectures if self.backend != "cpu" else ():
+            major, _, minor = text.partition(".")
+            if self.cuda_toolkit == "auto" and text not in packaged:
+                raise misfit(
+                    f"CUDA toolkit {version} does not build for compute capability {text}",
+                    "cuda_architectures",
+                    hint=f"it builds for {', '.join(packaged)}; for others set cuda_toolkit to the"
+                    " path of one that does",
+                )
+            if not OLDEST <= (int(major), int(minor)) <= NEWEST:
+                raise misfit(
+                    f"no CUDA toolkit builds for compute capability {text}",
+                    "cuda_architectures",
+                    hint="nvidia-smi --query-gpu=compute_cap --format=csv prints that of a GPU",
+                )
+        return self
 
 
 class LlamaCppVersion(LlamaCppBuild):
@@ -183,6 +217,15 @@ class LlamaCpp(Engine):
         """Return the options, and of an embedding model the micro-batch."""
         return {**model.options, **batches(model)}
 
+    def width(self, model: Model, given: int) -> int:
+        """Return as many GPUs as it was given, or as the options name by number: it sees no others,
+        and does not start with a number that it does not see (commit 0c1e570, common/arg.cpp).
+        """
+        named = re.findall(r"CUDA(\d+)", str(model.options.get("device", "")))
+        if model.options.get("split-mode") == "none":
+            named.append(str(model.options.get("main-gpu", 0)))
+        return max(given, *(int(number) + 1 for number in named if number.isdecimal()), 1)
+
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return options that contradict the model's `mode` or `context_length`."""
         return [*_of_slots(model), *_of_mode(model)]
@@ -274,6 +317,7 @@ ENGINE = LlamaCpp(
     former=FORMER,
     splits=True,
     keys=frozenset({"port"}),
+    spreads=("device", "main-gpu"),
     health="/health",
     metrics=Metrics(keyed=True),
     vector=(
@@ -306,8 +350,21 @@ ENGINE = LlamaCpp(
         Flag("api-key-file", KEY_FILE),
     ),
     unsafe=frozenset(
-        "m a c np kv-unified kvu no-kvu kv-unified-per-slot api-key no-metrics hf-repo hf-file"
-        " model-url mu ssl-key-file ssl-cert-file slot-save-path log-file".split()
+        # Of `llama-server --help` (the llama.cpp of 0.3.36): other names of what the unit sets,
+        "m a c np kv-unified kvu no-kvu kv-unified-per-slot api-key no-metrics ssl-key-file"
+        " ssl-cert-file api-prefix reuse-port"
+        # tokens, and models from elsewhere; a preset is a download, too,
+        " hf-token hft hf-repo hf hfr hf-file hff hf-repo-draft hfd hfrd spec-draft-hf hf-repo-v hfv"
+        " hfrv hf-file-v hffv docker-repo dr model-url mu mmproj-url mmu models-dir models-preset"
+        " models-max models-autoload embd-gemma-default fim-qwen-1 fim-qwen-1.5b-default"
+        " fim-qwen-3b-default fim-qwen-7b-default fim-qwen-7b-spec fim-qwen-14b-spec"
+        " fim-qwen-30b-default gpt-oss-20b-default gpt-oss-120b-default vision-gemma-4b-default"
+        " vision-gemma-12b-default"
+        # other hosts and programs, files for whoever asks,
+        " rpc tools tools-runtime agent ag mcp-servers-config mcp-servers-json ui-mcp-proxy"
+        " webui-mcp-proxy path media-path slot-save-path log-file log-prompts-dir"
+        # and what prints something and ends.
+        " help h usage version list-devices cache-list cl completion-bash".split()
     ),
     sight=SIGHT,
     embedding_hint=(

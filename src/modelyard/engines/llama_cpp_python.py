@@ -89,8 +89,12 @@ ENGINE = LlamaCppPython(
         Flag("port", lambda process: process.port),
     ),
     unsafe=frozenset(
-        "api-key config-file hf-model-repo-id ssl-keyfile ssl-certfile root-path".split()
+        # Of llama_cpp/server/settings.py (0.3.36).
+        "api-key config-file models hf-model-repo-id hf-tokenizer-config-path"
+        " hf-pretrained-model-name-or-path rpc-servers ssl-keyfile ssl-certfile root-path"
+        " help".split()
     ),
+    abbreviates=True,
     # It answers one request after the other, this one too.
     models_timeout_s=60,
     sight=SIGHT,

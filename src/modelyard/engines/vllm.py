@@ -4,6 +4,7 @@ model.
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -18,6 +19,8 @@ from modelyard.engines.base import (
     Engine,
     Flag,
     Metrics,
+    Mistake,
+    Option,
     Process,
 )
 from modelyard.kinds import FromIndex, Positive, Strict, Version, refused_below, unit
@@ -39,8 +42,8 @@ class VllmSettings(Strict):
     """How a deployed vLLM runs."""
 
     cpu_kv_cache_gib: Positive = Field(4, examples=[8], json_schema_extra=unit("GiB"))
-    """Memory for the context of all requests, with the CPU build. On GPUs it is a share
-    of their memory, and an option of the model: `gpu-memory-utilization`."""
+    """Memory for the context of all requests, with the CPU build. On GPUs `vram_mib` of the model
+    says how much of their memory vLLM takes for all, or its option `gpu-memory-utilization`."""
 
 
 class VllmVersion(Accelerated, FromIndex):
@@ -60,13 +63,30 @@ class VllmVersion(Accelerated, FromIndex):
     GPUs. `auto`: each host gets the build that suits it."""
 
 
+SPREADS = (
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "prefill-context-parallel-size",
+    "data-parallel-size",
+)
+"""Options of which each multiplies the GPUs of an instance (0.32.0, vllm/config/parallel.py)."""
+LOCAL = "data-parallel-size-local"
+"""What counts on this host instead of `data-parallel-size`."""
+
+SHARES = ("gpu-memory-utilization", "device-memory-utilization")
+"""The option for the part of each GPU's memory that is reserved, by its two names."""
+
+
 def _tensor_parallel(process: Process) -> int | None:
     """Return how many GPUs a model is split over: all it has, if several. None for one, or if the
     user says how.
     """
     gpus = process.model.gpus or []
-    parallel = {"tensor-parallel-size", "pipeline-parallel-size"} & process.options.keys()
-    return len(gpus) if len(gpus) > 1 and not parallel else None
+    return len(gpus) if len(gpus) > 1 and not {*SPREADS, LOCAL} & process.options.keys() else None
+
+
+def _share(process: Process) -> str | None:
+    return None if set(SHARES) & process.options.keys() else process.share
 
 
 class Vllm(Engine):
@@ -87,12 +107,51 @@ class Vllm(Engine):
             "settings": process.settings.model_dump(),
         }
 
+    def width(self, model: Model, given: int) -> int:
+        """Return the product of all ways in which the options split a model or copy it; without any
+        it is split over all that was given.
+        """
+        sizes = [name for name in SPREADS if name in model.options]
+        if LOCAL in model.options:
+            sizes = [*(name for name in sizes if name != "data-parallel-size"), LOCAL]
+        if not sizes:
+            return given
+        return prod(_size(model.options[name]) or 1 for name in sizes)
+
+    def mistakes(self, model: Model) -> list[Mistake]:
+        """Return options that vLLM refuses when it starts."""
+        return [
+            *(
+                Mistake(
+                    "invalid-value",
+                    ("options", name),
+                    f'option "{name}" of "{model.name}" must be a whole number above 0',
+                    "it is a number of GPUs",
+                )
+                for name in (*SPREADS, LOCAL)
+                if name in model.options and _size(model.options[name]) is None
+            ),
+            *(
+                Mistake(
+                    "invalid-value",
+                    ("options", name),
+                    f'option "{name}" of "{model.name}" must be above 0 and at most 1',
+                    "it is a part of the memory of each GPU: 0.5 is half of it",
+                )
+                for name in SHARES
+                if name in model.options and not 0 < (self.share_of(model) or 0) <= 1
+            ),
+        ]
+
     def unestimated(self, model: Model) -> str | None:
         """Return why there never is an estimate: vLLM reserves a share of the GPU."""
-        return (
-            "vLLM reserves a share of the GPU that its options set; declare vram_mib to have it"
-            " counted"
-        )
+        return "vLLM reserves a share of the GPU, which its option or vram_mib sets"
+
+
+def _size(value: Option) -> int | None:
+    """Return a number of GPUs as an option says it; None for what is none."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
 ENGINE = Vllm(
@@ -114,6 +173,10 @@ ENGINE = Vllm(
     locked=True,
     takes="directory",
     keys=frozenset({"port", "quantization", "adapter_of"}),
+    cpu_keys=("cpu_kv_cache_gib",),
+    spreads=(*SPREADS, LOCAL),
+    shares=SHARES,
+    share=0.92,  # 0.32.0, vllm/config/cache.py
     quantizations=frozenset(QUANTIZATIONS.split()),
     quantizations_of="0.32.0",
     health="/health",
@@ -123,6 +186,7 @@ ENGINE = Vllm(
         OPTIONS,
         Flag("quantization", lambda process: process.model.quantization),
         Flag("tensor-parallel-size", _tensor_parallel, default=True),
+        Flag("gpu-memory-utilization", _share, default=True),
         Flag("model", MODEL),
         Flag("served-model-name", lambda process: process.model.served),
         Flag("host", lambda process: process.address),
@@ -135,7 +199,19 @@ ENGINE = Vllm(
         Flag("middleware", "modelyard_guard.Guard"),
     ),
     unsafe=frozenset(
-        "uds api-key trust-remote-code revision code-revision tokenizer-revision hf-token"
-        " download-dir ssl-keyfile ssl-certfile ssl-ca-certs root-path config".split()
+        # Of `vllm serve --help=all` (0.32.0): secrets, and code or models from elsewhere,
+        "api-key hf-token trust-remote-code trust-request-chat-template revision code-revision"
+        " tokenizer-revision download-dir config"
+        # what the unit and the front end are for,
+        " uds ssl-keyfile ssl-certfile ssl-ca-certs ssl-cert-reqs ssl-ciphers enable-ssl-refresh"
+        " root-path"
+        # files and services for whoever asks, and processes on other hosts,
+        " allowed-local-media-path tool-server nnodes node-rank master-addr master-port"
+        " data-parallel-address data-parallel-rpc-port data-parallel-start-rank"
+        " data-parallel-hybrid-lb data-parallel-external-lb data-parallel-multi-port-external-lb"
+        # and what is no server for requests of OpenAI's kind.
+        " headless grpc help version".split()
     ),
+    abbreviates=True,
+    whole=frozenset({"tokenizer"}),
 )

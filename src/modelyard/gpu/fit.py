@@ -16,6 +16,10 @@ SPLIT_IT = (
     " context_length"
 )
 CHOOSE_OTHERS = "choose other gpus, a smaller model or quantization, or a shorter context_length"
+GIVE_A_SHARE = (
+    "declare llm_gpus of the host and vram_mib of the model, from which its share follows, choose"
+    " other gpus, or narrow its hosts"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +36,46 @@ class Process:
     """One process of an engine: the models it holds at once, and the GPUs it was given (empty: it
     takes one with room).
 
-    `late`: it is placed after all others, because its need is not known in every run.
+    `late`: it is placed after all others, because its need is not known in every run. `fraction`:
+    the part of the memory of each GPU that it reserves, whatever its model needs. `width`: how many
+    GPUs it is split over, if its options say so.
     """
 
     parts: tuple[Part, ...]
     gpus: tuple[int | str, ...] = ()
     late: bool = False
+    fraction: float | None = None
+    width: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what it takes."""
+        return self.fraction is not None or self.mib is not None
+
+    @property
+    def count(self) -> int:
+        """How many GPUs it takes: those it is split over, else those it was given, or one."""
+        return self.width or len(self.gpus) or 1
+
+    def mib_on(self, card: Card) -> float | None:
+        """MiB that it takes on one of its GPUs; None if that is not known."""
+        if self.fraction is not None:
+            return None if card.memory.mib is None else self.fraction * card.memory.mib
+        return None if self.mib is None else self.mib / self.count
+
+    def fits(self, card: Card, left: float | None) -> bool:
+        """Return whether there is room on a GPU with so many MiB left (None: not known)."""
+        if card.memory.mib is None and self.fraction is not None:
+            return card.memory.reserved + self.fraction <= 1
+        return left is None or left >= (self.mib_on(card) or 0)
+
+    def on(self, card: Card) -> str:
+        """E.g. `needs 6144 MiB`, or `reserves 0.92 of the memory`."""
+        if self.fraction is None:
+            return self.need((self.mib or 0) / self.count)
+        taken = self.mib_on(card)
+        what = "" if taken is None else f", {taken:.0f} MiB"
+        return f"reserves {self.fraction:g} of the memory{what}"
 
     @property
     def mib(self) -> float | None:
@@ -67,6 +105,8 @@ class Memory:
 
     mib: float | None
     ours: list[Part] = field(default_factory=list)
+    reserved: float = 0
+    """Of a memory that is not known: the parts of it that are reserved."""
     others: list[tuple[str, float]] = field(default_factory=list)
 
     @property
@@ -98,7 +138,10 @@ class Card:
         """E.g. `GPU 0 has 4096 of 24576 MiB left beside "small" (20480)`."""
         memory = self.memory
         if memory.free_mib is None:
-            return f"the memory of {self.label} is not known"
+            names = ", ".join(f'"{part.model}"' for part in memory.ours)
+            return f"{1 - memory.reserved:.2g} of {self.label} is left" + (
+                f" beside {names}" if names else ""
+            )
         beside = [
             *(
                 f'"{part.model}" ({"about " if part.estimated else ""}{part.mib:g})'
@@ -135,61 +178,119 @@ def place(
     it would change from run to run. `lacks` is what to say of a host and a GPU that it does not
     have, e.g. `which does not declare it`.
     """
-    by_name = {name: card for card in cards for name in card.names}
     placed: dict[int, tuple[int | str, ...]] = {}
     refusals: list[Refusal] = []
     order = sorted(enumerate(processes), key=lambda item: (item[1].late, not item[1].gpus))
     for index, process in order:
-        need = process.mib
-        if process.gpus:
-            missing = next((at for at, gpu in enumerate(process.gpus) if gpu not in by_name), None)
-            if missing is not None:
-                message = (
-                    f"{process.describe()} is assigned GPU {process.gpus[missing]} of {host},"
-                    f" {lacks}"
-                )
-                there = ", ".join(_called(card) for card in cards) or "no GPU"
-                refusals.append(
-                    Refusal(index, "unknown-gpu", message, f"{host} has {there}", missing)
-                )
-                continue
-            chosen = [by_name[gpu] for gpu in process.gpus]
-        elif need is None:
+        if not process.gpus and not process.is_known:
             continue
-        else:
-            fitting = [card for card in cards if _has_room(card.memory.unplanned_mib, need)]
-            if not fitting:
-                rooms = "; ".join(card.describe() for card in cards) or "it has no GPU"
-                message = f"{process.describe()} {process.need(need)} on one GPU of {host}: {rooms}"
-                refusals.append(Refusal(index, "vram-exceeded", message, SPLIT_IT))
-                continue
-            chosen = fitting[:1]
-        share = (need or 0) / len(chosen)
-        full = next((card for card in chosen if not _has_room(card.memory.free_mib, share)), None)
+        found = (
+            _given(index, process, cards, host, lacks)
+            if process.gpus
+            else _fitting(index, process, cards, host)
+        )
+        if isinstance(found, Refusal):
+            refusals.append(found)
+            continue
+        chosen = found[: process.count]
+        full = next((card for card in chosen if not process.fits(card, card.memory.free_mib)), None)
         if full is not None:
             where = "on each of its GPUs" if len(chosen) > 1 else f"on {full.label}"
             message = (
-                f"{process.describe()} {process.need(share)} {where} of {host}, but"
-                f" {full.describe()}"
+                f"{process.describe()} {process.on(full)} {where} of {host}, but {full.describe()}"
             )
-            refusals.append(Refusal(index, "vram-exceeded", message, CHOOSE_OTHERS))
+            hint = CHOOSE_OTHERS if process.fraction is None else GIVE_A_SHARE
+            refusals.append(Refusal(index, "vram-exceeded", message, hint))
             continue
-        placed[index] = process.gpus or (chosen[0].id,)
+        placed[index] = _named(process, found if process.gpus else chosen)
         for card in chosen:
+            card.memory.reserved += process.fraction or 0
             for part in process.parts:
                 mib = None if part.mib is None else part.mib / len(chosen)
+                if process.fraction is not None:
+                    mib = process.mib_on(card)
                 card.memory.ours.append(replace(part, mib=mib))
     return placed, sorted(refusals, key=lambda refusal: refusal.process)
+
+
+def _named(process: Process, chosen: Sequence[Card]) -> tuple[int | str, ...]:
+    """Return the GPUs of a process as it was given them, or all of them by index or by UUID: of a
+    list with both CUDA sees only what comes before the first of the other kind. Empty if they have
+    no names of one kind.
+    """
+    given = process.gpus or tuple(card.id for card in chosen)
+    if len({isinstance(gpu, str) for gpu in given}) == 1:
+        return given
+    for kind in (int, str):
+        names = [next((n for n in card.names if isinstance(n, kind)), None) for card in chosen]
+        if None not in names and all(isinstance(card.id, kind) or kind is str for card in chosen):
+            return tuple(name for name in names if name is not None)
+    return ()
+
+
+def _given(
+    index: int, process: Process, cards: Sequence[Card], host: str, lacks: str
+) -> list[Card] | Refusal:
+    """Return the GPUs that a process was given, or why it cannot have them."""
+    by_name = {name: card for card in cards for name in card.names}
+    are = "are" if len(process.parts) > 1 else "is"
+    there = f"{host} has {', '.join(_called(card) for card in cards) or 'no GPU'}"
+    chosen: list[Card] = []
+    for at, gpu in enumerate(process.gpus):
+        if gpu not in by_name:
+            message = f"{process.describe()} {are} assigned GPU {gpu} of {host}, {lacks}"
+            return Refusal(index, "unknown-gpu", message, there, at)
+        card = by_name[gpu]
+        twice = next((one for one, other in enumerate(chosen) if other is card), None)
+        if twice is not None:
+            message = (
+                f"{process.describe()} {are} assigned {card.label} of {host} twice, as"
+                f" {process.gpus[twice]} and as {gpu}"
+            )
+            return Refusal(index, "gpu-mismatch", message, f"name it once; {there}", at)
+        chosen.append(card)
+    if process.count > len(process.gpus):
+        message = (
+            f"{process.describe()} is split over {process.count} GPUs, and is assigned"
+            f" {len(process.gpus)} of {host} ({', '.join(map(str, process.gpus))})"
+        )
+        hint = "name as many in gpus, or split it over as many as it has"
+        return Refusal(index, "gpu-mismatch", message, hint)
+    if not _named(process, chosen):
+        kinds = [isinstance(gpu, str) for gpu in process.gpus]
+        message = (
+            f"{process.describe()} names its GPUs of {host} by index and by UUID, and CUDA reads"
+            " such a list only up to the first of the other kind"
+        )
+        hint = "name all of them in one way"
+        return Refusal(index, "gpu-mismatch", message, hint, kinds.index(not kinds[0]))
+    return chosen
+
+
+def _fitting(
+    index: int, process: Process, cards: Sequence[Card], host: str
+) -> list[Card] | Refusal:
+    """Return the GPUs with room for a process that was given none, or why there are too few."""
+    count = process.count
+    if count > 1 and count > len(cards):
+        message = f"{process.describe()} is split over {count} GPUs, and {host} has {len(cards)}"
+        hint = "split it over as many as there are, or narrow its hosts"
+        return Refusal(index, "gpu-mismatch", message, hint)
+    fitting = [card for card in cards if process.fits(card, card.memory.unplanned_mib)]
+    if len(fitting) >= count:
+        return fitting
+    rooms = "; ".join(card.describe() for card in cards) or "it has no GPU"
+    where = "one GPU" if count == 1 else f"each of {count} GPUs"
+    what = process.on(cards[0]) if cards else process.on(Card(0, "", (), Memory(None)))
+    message = f"{process.describe()} {what} on {where} of {host}: {rooms}"
+    hint = SPLIT_IT if process.fraction is None else GIVE_A_SHARE
+    return Refusal(index, "vram-exceeded", message, hint)
 
 
 def largest(parts: Sequence[Part], most: int) -> tuple[Part, ...]:
     """Return what a process that holds `most` of its models at once may need: its largest ones."""
     ranked = sorted(range(len(parts)), key=lambda at: (-(parts[at].mib or 0), at))[:most]
     return tuple(parts[at] for at in sorted(ranked))
-
-
-def _has_room(left: float | None, need: float) -> bool:
-    return left is None or left >= need
 
 
 def _called(card: Card) -> str:

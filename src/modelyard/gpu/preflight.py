@@ -94,7 +94,9 @@ def _parts(
     services: dict[str, list[tuple[Part, bool, Mapping[str, Any]]]] = {}
     for engine in capable:
         mib, late = engine.get("vram_mib"), False
-        if mib is None:
+        if engine.get("share"):  # What it reserves counts, whatever its model needs.
+            mib = None
+        elif mib is None:
             answer = _estimate(engine, headers.get((engine["service"], engine["model"]), {}), found)
             mib, late = answer.mib, "path" not in (engine.get("source") or {})
             out.estimates.append(
@@ -105,7 +107,8 @@ def _parts(
                     "how": answer.how,
                 }
             )
-        part = Part(engine["model"], mib, estimated=engine.get("vram_mib") is None)
+        estimated = engine.get("vram_mib") is None and not engine.get("share")
+        part = Part(engine["model"], mib, estimated=estimated)
         services.setdefault(engine["service"], []).append((part, late, engine))
     return services
 
@@ -261,7 +264,9 @@ def _process(members: Sequence[tuple[Part, bool, Mapping[str, Any]]]) -> Process
     gpus = dict.fromkeys(
         gpu for _part, _late, engine in members for gpu in engine.get("gpus") or ()
     )
-    return Process(tuple(parts), tuple(gpus), late=not firm)
+    share = engine.get("share")
+    late = not firm and not share
+    return Process(tuple(parts), tuple(gpus), late, fraction=share, width=engine.get("width"))
 
 
 def _others(processes: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:

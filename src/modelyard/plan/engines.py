@@ -131,21 +131,36 @@ class EngineParts:
         has. Its process holds `at_once` models, all of them if that is None.
         """
         engine, model, settings = deployment.engine, deployment.model, deployment.provider.settings
+        on_cpu = deployment.id in self.scope.placement.on_cpu
+        gpus = list(self.scope.placement.gpus.get(deployment.id, ()))
         return Demand(
             service=self.scope.services.of(deployment),
             model=model.name,
             role=engine.role,
-            gpu=deployment.id not in self.scope.placement.on_cpu,
-            gpus=list(self.scope.placement.gpus.get(deployment.id, ())),
+            gpu=not on_cpu,
+            gpus=gpus,
             vram_mib=model.vram_mib,
             source=model.planned_source,
             context_length=engine.context(model, settings),
             slots=engine.slots(model, settings),
             options=engine.options(model),
             max_loaded=at_once,
+            share=self.share(deployment),
+            width=None if on_cpu else engine.width(model, len(gpus) or 1),
             contexts=[list(entry) for entry in engine.contexts],
             unestimated=engine.unestimated(model),
         )
+
+    def share(self, deployment: Deployment) -> float | None:
+        """Return the part of each GPU's memory that a process reserves: what its options say, what
+        follows from `vram_mib`, or its engine's default.
+        """
+        engine, placement = deployment.engine, self.scope.placement
+        if engine.share is None or deployment.id in placement.on_cpu:
+            return None
+        derived = placement.shares.get(deployment.id)
+        given = engine.share_of(deployment.model)
+        return given or (engine.share if derived is None else float(derived))
 
     def conflicts(self, host: str, service: str, deployment: Deployment) -> list[str]:
         """Units that must not run beside this one: other members of its exclusive group, models
@@ -182,6 +197,7 @@ class EngineParts:
             self.scope.topology.engine_address(main.host),
             main.port,
             main.provider.settings,
+            self.scope.placement.shares.get(main.id),
         )
         gpus = dict.fromkeys(
             gpu for member in members for gpu in self.scope.placement.gpus.get(member.id, ())

@@ -119,6 +119,11 @@ class Demand(Strict):
     """Options of the engine, and what decides memory beside them."""
     max_loaded: int | None
     """How many models the process holds at once; `null` for all."""
+    share: float | None
+    """The part of each GPU's memory that its process reserves; `null` if it takes what its models
+    need."""
+    width: int | None
+    """How many GPUs its process uses; `null` without GPUs."""
     contexts: list[list[int]]
     """The engine's own default context: `[MiB of all GPUs, tokens]`, the largest memory first."""
     unestimated: str | None

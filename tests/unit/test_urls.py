@@ -186,14 +186,6 @@ def test_a_loop_by_the_address_of_another_gateway() -> None:
     assert "address-loop" not in [one.code for one in compiled(off).errors]
 
 
-def test_the_same_host_means_each_gateways_own() -> None:
-    result = at("http://localhost:8000/v1", groups=FLEET, addresses=ADDRESSES)
-    assert warned(result) == [("address-doubtful", 14)]
-    text = next(one for one in result.warnings if one.code == "address-doubtful").render()
-    assert "the host that it is on (gw1, gw2), not one" in text
-    assert warned(at("http://localhost:8000/v1")) == []
-
-
 @pytest.mark.parametrize(
     ("url", "doubtful"),
     [
