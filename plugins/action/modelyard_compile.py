@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ansible.context
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
 
 from modelyard.catalogue.overrides import SWITCHED
 from modelyard.catalogue.secrets import VARIABLE as SECRETS
+from modelyard.catalogue.sourcemap import Bounds, Origin, SourceMap
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
+from modelyard.controller.addresses import own
+from modelyard.controller.layout import unread_directories, unread_keys
 from modelyard.controller.locks import locked
 from modelyard.controller.origins import ansible_origin, line_at, shorten
 from modelyard.controller.places import declared, ineffective, others, places_of, unread
@@ -149,14 +153,16 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     }
     hostvars = variables["hostvars"]
     fixed: dict[int, Any] = {}
+    bounds = Bounds()
     written = {name: read_raw(name, hostvars) for name in groups.get(STACK, [])}
-    hosts = {name: read_host(name, hostvars, raw, fixed) for name, raw in written.items()}
+    hosts = {name: read_host(name, hostvars, raw, fixed, bounds) for name, raw in written.items()}
     views = survey(seeing(hosts, hostvars), ansible_origin, shorten)
     defined = {name for view in views for name, seen in view.secrets.items() if seen.is_there}
     pins = [lock for role in LOCKED for lock in locked(ROLES, role, shorten)]
     locks = {
         role: frozenset(lock.version for lock in pins if lock.role == role)
-        for role in {lock.role for lock in pins}
+        for role in LOCKED
+        if (ROLES / role).is_dir()
     }
     places = places_of(hostvars)
     strange = others(hostvars, places, groups)
@@ -172,6 +178,16 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         others=strange,
         role_variables=declared(ROLES, (one.name for one in strange)),
         unread=unread(hostvars, groups),
+        group_origins=group_origins(hostvars),
+        unread_directories=unread_directories(hostvars),
+        unread_keys=unread_keys(hostvars),
+        own_addresses=own(
+            text
+            for host in hosts.values()
+            if host.local
+            for text in (host.address, host.variables.get("llm_address"))
+            if isinstance(text, str)
+        ),
         line=line_at,
     )
 
@@ -188,8 +204,11 @@ def read_raw(name: str, hostvars: Any) -> dict[str, Any]:
     }
 
 
-def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int, Any]) -> Host:
-    """Return the `llm_*` variables of one host, templated in its own context.
+def read_host(
+    name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int, Any], bounds: Bounds
+) -> Host:
+    """Return what the compiler needs to know of one host, with its `llm_*` variables templated in
+    its own context.
 
     `raw` is what `read_raw` says of it. `fixed` holds values without templates by identity: hosts
     share what group_vars says, and templating it again for each of them is what takes the time in
@@ -198,7 +217,13 @@ def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int,
     mine = hostvars[name]
     values: dict[str, Any] = {}
     unreadable: dict[str, Any] = {}
+    endless: dict[str, Any] = {}
     for variable, written in sorted(raw.items()):
+        if flaw := bounds.flaw(written):
+            reason, path = flaw
+            origin = SourceMap(raw, ansible_origin).origin((variable, *path), key=True)
+            endless[variable] = (reason, path, origin)
+            continue
         if id(written) not in fixed and isinstance(written, Mapping) and is_fixed(written):
             fixed[id(written)] = written
         if id(written) in fixed:
@@ -207,13 +232,57 @@ def read_host(name: str, hostvars: Any, raw: Mapping[str, Any], fixed: dict[int,
         try:
             values[variable] = mine[variable]
         except AnsibleError as error:
-            origin = ansible_origin(getattr(error, "obj", None))
+            origin = ansible_origin(getattr(error, "obj", None)) or ansible_origin(written)
             unreadable[variable] = (str(getattr(error, "message", error)).split("\n", 1)[0], origin)
+    address = templated(mine, "ansible_host")
+    return Host(
+        values,
+        str(address or name),
+        unreadable,
+        endless,
+        origin_of(name, hostvars),
+        ansible_origin(address),
+        connection(mine) == "local",
+        ansible_origin(templated(mine, "ansible_connection")),
+        way(mine),
+    )
+
+
+def templated(mine: Any, variable: str) -> Any:
+    """Return a variable of a host; None if it is not set, or cannot be templated."""
     try:
-        address = str(mine.get("ansible_host") or name)
+        return mine.get(variable)
     except AnsibleError:
-        address = name
-    return Host(values, address, unreadable)
+        return None
+
+
+def connection(mine: Any) -> str:
+    """Return how Ansible connects to a host, without the collection's name."""
+    given = templated(mine, "ansible_connection") or ansible.context.CLIARGS.get("connection")
+    return str(given).removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
+
+
+def way(mine: Any) -> str:
+    """Return what leads to a host beside its address."""
+    ports = (templated(mine, name) for name in ("ansible_port", "ansible_ssh_port"))
+    arguments = (
+        templated(mine, f"ansible_ssh_{name}") for name in ("common_args", "extra_args", "args")
+    )
+    port = next((str(port) for port in ports if port), "22")
+    return " ".join([connection(mine), port, *(str(one) for one in arguments if one)])
+
+
+def origin_of(name: str, hostvars: Any) -> Origin | None:
+    """Return where the inventory names a host first; None where its internals look different."""
+    known = getattr(getattr(hostvars, "_inventory", None), "hosts", {})
+    return ansible_origin(getattr(known.get(name), "name", None))
+
+
+def group_origins(hostvars: Any) -> dict[str, Origin]:
+    """Return where the inventory names each group first."""
+    known = getattr(getattr(hostvars, "_inventory", None), "groups", {})
+    found = {str(name): ansible_origin(group.name) for name, group in known.items()}
+    return {name: origin for name, origin in found.items() if origin}
 
 
 def seeing(hosts: Mapping[str, Host], hostvars: Any) -> dict[str, tuple[Mapping[str, Any], Path]]:

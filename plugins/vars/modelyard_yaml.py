@@ -5,9 +5,10 @@ the line.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.inventory.group import InventoryObjectType
 from ansible.plugins.vars import BaseVarsPlugin
 
@@ -20,6 +21,10 @@ description:
     its file, line and column. What is read stays in Ansible's cache; nothing is read twice.
   - Sets no variable.
 """
+
+NO_MAPPING = (
+    "{file} has no variables: a file of variables is a mapping, with a line NAME: VALUE for each"
+)
 
 READ: set[tuple[str, str]] = set()
 """Directories and names that were looked up."""
@@ -39,6 +44,8 @@ class VarsModule(BaseVarsPlugin):
             directory = os.path.join(os.path.realpath(path), kind)
             if (directory, entity.name) not in READ:
                 for file in loader.find_vars_files(directory, entity.name):
-                    loader.load_from_file(file, unsafe=True, trusted_as_template=True)
+                    content = loader.load_from_file(file, unsafe=True, trusted_as_template=True)
+                    if content and not isinstance(content, Mapping):
+                        raise AnsibleError(NO_MAPPING.format(file=file))
                 READ.add((directory, entity.name))
         return {}

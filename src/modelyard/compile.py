@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.catalogue.hosts import Gpu, HostVariables
-from modelyard.catalogue.ineffective import check_effect, check_files
+from modelyard.catalogue.ineffective import (
+    check_effect,
+    check_files,
+    check_layout,
+    misread_groups,
+)
 from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
@@ -24,10 +29,12 @@ from modelyard.compiler.checks import (
     check_stack,
 )
 from modelyard.compiler.clients import check_clients
+from modelyard.compiler.hosts import check_machines
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
 from modelyard.compiler.processes import check_processes
+from modelyard.compiler.reach import check_reach
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, former_secrets, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
@@ -41,6 +48,9 @@ from modelyard.names import MONITORING, STACK
 from modelyard.plan.model import HostPlan
 from modelyard.plan.planner import Planner
 from modelyard.plan.scope import Scope
+
+KNOWN = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
+"""The `llm_*` variables of Modelyard, but for `llm_overrides_*`."""
 
 
 @dataclass(slots=True)
@@ -91,6 +101,9 @@ def compile_inventory(inventory: Inventory) -> Compiled:
     check_variables(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
     out.diagnostics += check_files(inventory.unread)
+    out.diagnostics += check_layout(inventory.unread_directories, inventory.unread_keys, KNOWN)
+    if any(inventory.hosts[name].endless for name in stack):
+        return out
     first = inventory.hosts[stack[0]].variables
     catalogue = {
         name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first
@@ -109,18 +122,25 @@ def compile_catalogue(
 ) -> None:
     """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
     source, tree = _merge(sections, overrides, inventory, out)
-    known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
-    out.diagnostics += check_strays(inventory.others, inventory.role_variables, known, tree)
+    out.diagnostics += check_strays(inventory.others, inventory.role_variables, KNOWN, tree)
     declared = declared_names(tree)
     named = frozenset(names_of(tree))
     model, problems, broken = validate(tree, source)
     out.diagnostics += [*problems, *check_numbers(source, problems)]
     sound = not out.errors
+    check_machines(inventory, stack, out)
     topology = build_topology(
         inventory, stack, out, watched=model is not None and model.monitoring is not None
     )
     gpus = _declared_gpus(inventory, stack, out)
-    out.diagnostics += check_groups(inventory.groups, _named_groups(tree))
+    out.diagnostics += check_groups(
+        inventory.groups,
+        _named_groups(tree),
+        inventory.group_origins,
+        misread_groups(
+            inventory.unread_directories, inventory.unread_keys, inventory.group_origins
+        ),
+    )
     if model is None:
         return
     found = Report(source)
@@ -154,6 +174,7 @@ def compile_catalogue(
     checked.found += clients.outside(broken)
     _check_secrets(model, named, resolved, topology, inventory, checked)
     check_gateway(model, resolved, topology, checked)
+    check_reach(model, resolved, topology, inventory, checked, broken)
     check_memory(model, resolved, topology, checked)
     out.diagnostics += checked.found
     check_addresses(topology, resolved, inventory, out)

@@ -27,6 +27,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from modelyard.addresses import unbindable
+
 
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
     """JSON Schema for text that matches `pattern` as a whole.
@@ -122,11 +124,16 @@ def _ip_address(value: str) -> str:
 
 
 def listen_addresses(value: list[str]) -> list[str]:
-    """Return `value`; raises ValueError for duplicates, and for a wildcard among several."""
+    """Return `value`; raises ValueError for duplicates, for a wildcard among several, and for what
+    no service can listen on.
+    """
     if len(value) != len(set(value)):
         raise ValueError("duplicate address")
     if len(value) > 1 and not {"0.0.0.0", "::"}.isdisjoint(value):
         raise ValueError("0.0.0.0 and :: mean all addresses: list no others beside them")
+    for address in value:
+        if why := unbindable(address):
+            raise ValueError(f"no service can listen on {address}: it is {why}")
     return value
 
 
@@ -389,7 +396,12 @@ OptionText = Annotated[
 ]
 CMakeOption = Annotated[
     str,
-    Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE"),
+    Matching(
+        "CMake option",
+        r"-D[A-Za-z0-9_.+-]+(:(BOOL|FILEPATH|INTERNAL|PATH|STATIC|STRING|UNINITIALIZED))?"
+        r"=[^\x00-\x1f\x7f]*",
+        "a CMake option is -DNAME=VALUE, or -DNAME:TYPE=VALUE with a type of CMake such as STRING",
+    ),
     AfterValidator(_without_password),
 ]
 CudaToolkit = Annotated[

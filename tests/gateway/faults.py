@@ -107,6 +107,7 @@ FAULTS = (
             "BadRequestError",
             400,
         ),
+        kind="context_window",
     ),
     Fault(
         "long-llama-cpp",
@@ -124,6 +125,19 @@ FAULTS = (
         "long-ollama",
         "too long, Ollama's words `input length exceeds the context length`",
         openai(400, "the input length exceeds the context length", "api_error"),
+        kind="context_window",
+    ),
+    Fault(
+        "long-llama-cpp-input",
+        "too long, llama.cpp's words in a 500 `… is too large to process …`",
+        openai(
+            500,
+            "input (900 tokens) is too large to process. increase the physical batch size (current"
+            " batch size: 512)",
+            "server_error",
+            500,
+        ),
+        kind="context_window",
     ),
     Fault(
         "policy",

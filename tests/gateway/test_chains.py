@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import Gateway, compiled, order, plan
+from faults import FAULTS
+from harness import Gateway, compiled, document, order, plan
 from stubs import Behaviour, Stubs
 
 FAIL = Behaviour(500, {"error": {"message": "stub: out of order", "type": "server_error"}})
@@ -48,6 +49,14 @@ llm_routing:
     x: {chain: [y]}
     y: {chain: [ecks, n9]}
     z: {chain: [both]}
+  # And circles on the errors that have chains of their own.
+  context_window_fallbacks:
+    n9: {chain: [w, z]}
+    w: {chain: [u]}
+    u: {chain: [n9]}
+  content_policy_fallbacks:
+    n9: {chain: [q]}
+    q: {chain: [n9]}
   aliases: {nickname: q, coder: code, ecks: x}
   capabilities: {code: {models: [u, v]}, reversed: {models: [v, u]}, both: {models: [y, x]}}
 # What failed is taken back at once, so that one test does not decide about the next.
@@ -143,6 +152,35 @@ def test_every_prefix_of_a_route_can_fail(
     for failing in range(len(planned)):
         asked = calls_with_failing(gateway, stubs, name, planned[:failing], stream)
         assert asked == planned[: failing + 1]
+
+
+@pytest.mark.parametrize(
+    ("slug", "section", "name", "expected"),
+    [
+        ("long-openai", "context_window_fallbacks", "n9", "n9 w u z"),
+        ("long-openai", "context_window_fallbacks", "u", "u n9 w z"),
+        ("policy", "content_policy_fallbacks", "n9", "n9 q"),
+        ("policy", "content_policy_fallbacks", "q", "q n9"),
+        # Who has no chain of this kind keeps the ordinary one.
+        ("policy", "content_policy_fallbacks", "x", "x y n9"),
+    ],
+)
+def test_circles_on_errors_with_chains_of_their_own(
+    gateway: Gateway, stubs: Stubs, slug: str, section: str, name: str, expected: str
+) -> None:
+    """The first step fails, the first two, and so on; then all of them do."""
+    (behaviour,) = (fault.behaviour for fault in FAULTS if fault.slug == slug)
+    assert behaviour is not None
+    planned = expected.split()
+    chains = document(RESULT)["router_settings"][section]
+    assert [entry[name] for entry in chains if name in entry] == [planned[1:]]
+    for failing in range(len(planned) + 1):
+        stubs.behaviours.update(dict.fromkeys(planned[:failing], behaviour))
+        with stubs.recording() as calls:
+            answer = gateway.chat(name)
+        stubs.behaviours.clear()
+        assert [call.model for call in calls] == planned[: failing + 1]
+        assert answer.status == (400 if failing == len(planned) else 200)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -66,6 +66,7 @@ REQUESTS_FAULT = {
     ),
     "type": answered(500, "[json.exception.type_error.302] type must be number, but is string"),
     "too-long": answered(500, "the request exceeds the available context size, try increasing it"),
+    "too-long-input": answered(500, "input (900 tokens) is too large to process"),
     "ollama-picture": Behaviour(
         500, {"error": "this model is missing data required for image input"}
     ),

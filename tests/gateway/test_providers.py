@@ -19,7 +19,7 @@ from modelyard.catalogue.providers import ProviderType
 CATALOGUE = """\
 llm_providers:
   local: {type: llama_cpp, group: llm_local, port: 8080, models: [{name: on-gateway, source: {path: /m.gguf}}]}
-  four: {type: llama_cpp, group: llm_four, port: 8080, models: [{name: on-ipv4, source: {path: /m.gguf}}]}
+  made: {type: llama_cpp, group: llm_made, port: 8080, models: [{name: made-key, source: {path: /m.gguf}}]}
   six:
     type: llama_cpp
     group: llm_six
@@ -87,7 +87,7 @@ class Expected:
 CHAT = "/v1/chat/completions"
 CHATS = {
     "on-gateway": Expected(("127.0.0.1", 8080), CHAT, "on-gateway", "LOCAL_API_KEY"),
-    "on-ipv4": Expected(("192.0.2.20", 8080), CHAT, "on-ipv4", "FOUR_API_KEY"),
+    "made-key": Expected(("2001:db8::14", 8080), CHAT, "made-key", "MADE_API_KEY"),
     "on-ipv6": Expected(("2001:db8::1a", 8081), CHAT, "org/Model-7B.Q4", "SIX_KEY"),
     "ollama": Expected(("192.0.2.3", 11434), CHAT, "llama3.1:8b", None),
     "qwen2.5-coder:7b": Expected(("192.0.2.3", 11435), CHAT, "qwen2.5-coder:7b", None),
@@ -126,8 +126,8 @@ PARAMETERS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def result() -> Any:
-    hosts = {"llm_local": ["gw"], "llm_four": ["gpu4"], "llm_six": ["gpu6"]}
-    addresses = {"gw": "192.0.2.2", "gpu4": "192.0.2.20", "gpu6": "2001:db8::1a"}
+    hosts = {"llm_local": ["gw"], "llm_made": ["gpu4"], "llm_six": ["gpu6"]}
+    addresses = {"gw": "2001:db8::2", "gpu4": "2001:db8::14", "gpu6": "2001:db8::1a"}
     secrets = ["SIX_KEY", "CLOUD_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "KEYED"]
     return compiled(CATALOGUE, hosts, addresses, secrets)
 
@@ -170,7 +170,7 @@ def test_chat(gateway: Gateway, stubs: Stubs, name: str, stream: bool) -> None:
         assert call.headers["authorization"] == f"Bearer {key}"
         assert "x-api-key" not in call.headers
     assert secret("LITELLM_MASTER_KEY") not in str(call.headers), "the client's key stays here"
-    llama_cpp = name in ("on-gateway", "on-ipv4", "on-ipv6", "llama-cpp")
+    llama_cpp = name in ("on-gateway", "made-key", "on-ipv6", "llama-cpp")
     assert call.headers["connection"] == ("close" if llama_cpp else "keep-alive")
 
 

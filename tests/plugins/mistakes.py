@@ -233,6 +233,44 @@ MISTAKES = (
         4,
         "   workers: 2",
     ),
+    Mistake(
+        "Another embedding model as a fallback",
+        "Vectors of two models cannot be compared, and often have another size.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            ollama:
+              models:
+                bge-m3: {mode: embedding}
+                nomic-embed-text: {mode: embedding}
+          routing:
+            fallbacks:
+              bge-m3: {chain: [nomic-embed-text]}
+              nomic-embed-text: {terminal: true}
+        """,
+        "chain-vectors",
+        9,
+        "write terminal: true",
+    ),
+    Mistake(
+        "Requests that share a context",
+        "llama-server divides a context that only the model's file knows.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              models:
+                wide: {source: {path: /srv/wide.gguf}, port: 8085, options: {parallel: 4}}
+          routing:
+            fallbacks:
+              wide: {terminal: true}
+        """,
+        "missing-key",
+        5,
+        "add context_length",
+    ),
 )
 
 HEAD = """\

@@ -62,7 +62,7 @@ def report(ansible: Run, stack: Path, tmp_path: Path) -> Run:
 
     def run(port: int, *arguments: str) -> CompletedProcess[str]:
         watcher = (
-            "        llm_monitoring: {hosts: {watcher: {ansible_host: 192.0.2.3,"
+            "        llm_monitoring: {hosts: {localhost: {llm_address: 203.0.113.3,"
             " ansible_connection: local}}}\n"
         )
         (stack / "hosts.yml").write_text((stack / "hosts.yml").read_text() + watcher)
@@ -114,10 +114,10 @@ def test_without_an_answer_what_was_there_stays(report: Run, tmp_path: Path) -> 
     page = tmp_path / "page.html"
     page.write_text("the one of yesterday")
     # Nobody listens there: it is no port of a service.
-    done = report(1, "-e", f"to={page}")
+    done = report(1024, "-e", f"to={page}")
     assert done.returncode != 0
-    assert "Prometheus on http://127.0.0.1:1: connection refused" in done.stdout
-    assert "try: journalctl -u modelyard-prometheus.service -n 50    (on watcher)" in done.stdout
+    assert "Prometheus on http://127.0.0.1:1024: connection refused" in done.stdout
+    assert "try: journalctl -u modelyard-prometheus.service -n 50    (on localhost)" in done.stdout
     assert page.read_text() == "the one of yesterday"
 
 

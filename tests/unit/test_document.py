@@ -24,7 +24,7 @@ FLEET = {
     "llm_redis": ["gw1"],
     "llm_local": ["gpu1", "gpu2", "gw1"],
 }
-ADDRESSES = {"gw1": "10.0.0.1", "gw2": "10.0.0.2", "gpu1": "fd00::5", "gpu2": "10.0.0.6"}
+ADDRESSES = {"gw1": "10.0.0.1", "gw2": "10.0.0.2", "gpu1": "10.0.0.5", "gpu2": "10.0.0.6"}
 
 
 def entries(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def test_fleet() -> None:
     result = compiled(groups=FLEET, addresses=ADDRESSES)
     first, second = document(result, "gw1"), document(result, "gw2")
     assert [e["litellm_params"]["api_base"] for e in entries(first, "small")] == [
-        "http://[fd00::5]:8080/v1",
+        "http://10.0.0.5:8080/v1",
         "http://10.0.0.6:8080/v1",
         "http://10.0.0.1:8080/v1",
     ]
@@ -165,9 +165,20 @@ def test_fleet() -> None:
     assert first["router_settings"]["redis_host"] == "127.0.0.1"
     assert second["router_settings"]["redis_host"] == "10.0.0.1"
     assert result.plans["gw1"]["redis"]["listen"] == ["127.0.0.1", "10.0.0.1"]
-    assert part(result.plans["gpu1"], "llama_cpp")["instances"][0]["listen"] == ["fd00::5"]
+    assert part(result.plans["gpu1"], "llama_cpp")["instances"][0]["listen"] == ["10.0.0.5"]
     assert result.plans["gpu1"]["litellm"] is None
     assert result.plans["gw2"]["engines"] == []
+
+
+def test_fleet_with_ipv6_addresses() -> None:
+    addresses = {name: f"fd00::{number}" for number, name in enumerate(ADDRESSES, 1)}
+    result = compiled(groups=FLEET, addresses=addresses)
+    assert [e["litellm_params"]["api_base"] for e in entries(document(result, "gw2"), "small")] == [
+        "http://[fd00::3]:8080/v1",
+        "http://[fd00::4]:8080/v1",
+        "http://[fd00::1]:8080/v1",
+    ]
+    assert part(result.plans["gpu1"], "llama_cpp")["instances"][0]["listen"] == ["fd00::3"]
 
 
 def test_ids_do_not_depend_on_addresses() -> None:

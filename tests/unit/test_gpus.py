@@ -209,7 +209,6 @@ def test_not_these_values(keys: str, says: str) -> None:
         "gpus: [0, GPU-bb]",
         "options: {tensor-parallel-size: 2}",
         "options: {data-parallel-size: 4, data-parallel-size-local: 2}",
-        "options: {tensor-parallel-size: 4, nnodes: 2}",
         "options: {gpu-memory-utilization: 1}",
     ],
 )

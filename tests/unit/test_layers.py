@@ -23,7 +23,7 @@ MAY = {
     "dashboards/queries.py": "reads the generated dashboards",
 }
 
-TOP = {"kinds", "names"}
+TOP = {"addresses", "kinds", "names"}
 ASKS = {
     "diagnostics": {"catalogue"},  # where a value stands
     "engines": set(),

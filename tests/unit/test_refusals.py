@@ -548,6 +548,20 @@ def test_context_that_shrinks() -> None:
     assert compiled(text).warnings == []
 
 
+@pytest.mark.parametrize("section", SECTIONS[:2])
+def test_context_that_shrinks_in_a_circle(section: str) -> None:
+    """Told of the model that loses by it, not of the one that gains."""
+    text = change("- name: large:7b", "- name: large:7b\n        context_length: 32768")
+    text = change("- name: small", "- name: small\n        context_length: 4096", text)
+    each_other = {"small": {"chain": ["large:7b"]}, "large:7b": {"chain": ["small"]}}
+    more = {"routing": {"fallbacks": {name: {"chain": ["big-cloud"]} for name in each_other}}}
+    more["routing"][section] = each_other
+    found = compiled(text, llm_overrides=more)
+    assert found.errors == []
+    (warning,) = [one for one in found.warnings if one.code == "context-shrinks"]
+    assert warning.message.startswith('the chain of "large:7b"')
+
+
 def test_single_point_of_failure() -> None:
     """One warning per place, naming all chains; none for a host without which there is no gateway
     either."""
@@ -694,6 +708,7 @@ def stray(text: str, *, command_line: bool = False, catalogue: str = CATALOGUE) 
             "providers: {a: {type: vllm, group: llm_a, port: 1}}",
             "write it as llm_overrides: {providers: {...}}",
         ),
+        ("providers: {local: {port: 1}}", "write it as llm_overrides: {providers: {...}}"),
         (
             "Providers: {a: {type: vllm, group: llm_a, port: 1}}",
             "write it as llm_overrides: {providers: {...}}",
@@ -726,7 +741,7 @@ def test_a_variable_that_looks_like_one_of_ours(text: str, hint: str) -> None:
         ("gateway: {port: 4000, wokers: 2, workers: 2}", "if it is meant for Modelyard, write it"),
         ("providers: {docker: {type: docker, group: docker}, 8: [x]}", "if it is meant"),
         ("providers: {local: null}", "if it is meant for Modelyard, write it"),
-        ("providers: {local: {port: 1}}", "if it is meant for Modelyard, write it"),
+        ("providers: {local: {port: 1, prot: 2}}", "if it is meant for Modelyard, write it"),
         ("overrides: {gateway: {port: 1}}", "if it is meant for Modelyard, write it"),
         ("overides: {gateway: {port: 1}}", "if it is meant for Modelyard, write it"),
         ("llm: {gateway: {port: 1}}", "if it is meant for Modelyard, write it"),
@@ -737,6 +752,13 @@ def test_a_variable_that_may_be_one_of_ours(text: str, hint: str) -> None:
     (warning,) = (one for one in result.warnings if one.code == "unknown-variable")
     assert result.errors == []
     assert hint in warning.hint
+
+
+def test_a_section_beside_one_that_is_ours() -> None:
+    """In one file with it, one key is enough; alone it may be another tool's."""
+    result = stray("providers: {local: {port: 1}}\ngateway: {port: 4100}\nrouting: {x: 1}\n")
+    assert places(result) == [("unknown-variable", 1), ("unknown-variable", 2)]
+    assert "write it as llm_overrides: {gateway: {...}}" in result.errors[1].hint
 
 
 @pytest.mark.parametrize("name", ["engine_plan", "service_name", "redis_plan"])
@@ -992,7 +1014,7 @@ def test_override_on_some_hosts_only() -> None:
     assert "(not defined)" in text
 
 
-def test_every_code_is_tested_here() -> None:
+def test_every_code_is_tested() -> None:
     """A code that no test provokes may be one that nothing can provoke."""
     tests = Path(__file__).parent.glob("test_*.py")
     text = "".join(path.read_text(encoding="utf-8") for path in tests)

@@ -144,6 +144,57 @@ def test_streams(host: Any, name: str) -> None:
     assert text.strip().splitlines()[-1] == "data: [DONE]"
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {
+                            "id": "1",
+                            "type": "function",
+                            "function": {"arguments": "planted-content"},
+                        }
+                    ],
+                }
+            ]
+        },
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "image_url",
+                            "image_url": {"url": "http://127.0.0.1:1/planted-content"},
+                        }
+                    ],
+                }
+            ]
+        },
+        {"messages": [{"role": "user", "content": [{"type": "planted-content"}]}]},
+        {"grammar": "planted-content \n planted-content: x"},
+        {"tools": [{"type": "planted-content"}], "tool_choice": "planted-content"},
+        {"response_format": {"type": "planted-content"}},
+    ],
+    ids=["tool-call", "image", "part", "grammar", "tool", "format"],
+)
+def test_what_a_client_sent_is_not_in_the_journal(host: Any, field: dict[str, Any]) -> None:
+    """The server repeats it in its errors. What it says of a request before that is there."""
+    status, _text = ask(host, "one", "/v1/chat/completions", {**chat("one"), **field})
+    assert 400 <= status < 600
+    assert ask(host, "one", "/v1/chat/completions", chat("one"))[0] == 200
+    journal = host.check_output(
+        "sync; journalctl --sync; journalctl -u modelyard-llama-cpp@one --no-pager -o cat"
+    )
+    assert "planted-content" not in journal
+    assert "listening on" in journal
+    assert "slot" in journal.partition("listening on")[2]
+
+
 def test_offers_the_served_name(host: Any, name: str) -> None:
     status, text = ask(host, name, "/v1/models")
     assert status == 200, text

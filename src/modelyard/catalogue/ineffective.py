@@ -33,6 +33,80 @@ class Ineffective:
     winner: Origin | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadDirectory:
+    """A directory that was meant to be the one of the name `near`. Of an inventory that is a
+    directory, Ansible reads it as a part of the inventory (`as_inventory`).
+    """
+
+    origin: Origin
+    near: str
+    as_inventory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadKey:
+    """A key of a group in an inventory's file that Ansible does not read, and warns of."""
+
+    group: str
+    key: str
+    group_origin: Origin | None = None
+    origin: Origin | None = None
+
+
+def check_layout(
+    directories: Iterable[UnreadDirectory], keys: Iterable[UnreadKey], known: Iterable[str]
+) -> list[Diagnostic]:
+    """Find what an inventory has in a wrong place. `known` are the `llm_*` variables of
+    Modelyard.
+    """
+    found = [
+        Diagnostic(
+            "variable-without-effect",
+            "error",
+            "Ansible reads this directory as a part of the inventory, not as variables"
+            if directory.as_inventory
+            else "Ansible does not read this directory",
+            origin=directory.origin,
+            hint=f"rename it to {directory.near}, or move it out of the inventory's directory",
+        )
+        for directory in directories
+    ]
+    variables, told = {*known}, set()
+    for one in keys:
+        near = did_you_mean(one.key, ("hosts", "children", "vars"))
+        if near and not is_override(one.group):
+            message = f'Ansible does not read "{one.key}" of group {one.group}'
+            place = one.origin or one.group_origin
+            found.append(
+                Diagnostic("unknown-key", "error", message, (one.group, one.key), place, near)
+            )
+        elif one.group not in told and (one.group in variables or is_override(one.group)):
+            told.add(one.group)
+            found.append(
+                Diagnostic(
+                    "variable-without-effect",
+                    "error",
+                    f"{one.group} has no effect: Ansible takes it for a group of the inventory",
+                    (one.group,),
+                    one.group_origin,
+                    f"move it into a file of group_vars/{STACK}/ beside the inventory",
+                )
+            )
+    return found
+
+
+def misread_groups(
+    directories: Iterable[UnreadDirectory],
+    keys: Iterable[UnreadKey],
+    origins: Mapping[str, Origin],
+) -> set[str]:
+    """Return the groups that are variables in a wrong place, of which `check_layout` tells."""
+    below = tuple(f"{directory.origin.file}/" for directory in directories)
+    found = {name for name, origin in origins.items() if str(origin.file).startswith(below)}
+    return found | {one.group for one in keys if is_override(one.group)}
+
+
 def check_effect(
     places: Iterable[Ineffective], groups: Mapping[str, Sequence[str]]
 ) -> list[Diagnostic]:

@@ -124,7 +124,8 @@ class Model(Strict):
         ),
     )
     mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
-    """The kind of requests it answers. A chain holds models of one mode."""
+    """The kind of requests it answers. A chain holds models of one mode, and that of an embedding
+    model only the same model elsewhere."""
     context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
     """The context window: what one request may have, its answer included. An engine of ours keeps
     as much for every request that it answers at once (default: the model's own); for a model that

@@ -8,7 +8,7 @@ cheap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,3 +156,63 @@ def plain(value: Any) -> Any:
     if is_list(value):
         return [plain(child) for child in value]
     return value
+
+
+DEEPEST = 100
+"""Levels of nesting. The catalogue has ten; what is deeper would exhaust the stack of some step."""
+
+LARGEST = 5_000_000
+"""Values of one variable, with each use of a YAML anchor counted. 10,000 models have 100,000."""
+
+
+class Bounds:
+    """Finds values that have no end (a YAML anchor inside itself), or hardly one.
+
+    What several hosts share is walked once.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, tuple[object, int, int]] = {}
+        """By identity: the value, so that it stays, how many values it has, and how deep."""
+
+    def flaw(self, value: object) -> tuple[str, Path] | None:
+        """Return why a value cannot be read, and where in it; None if it can."""
+        try:
+            self._measure(value, (), ())
+        except _EndlessError as error:
+            return error.reason, error.path
+        return None
+
+    def _measure(self, value: object, path: Path, around: tuple[int, ...]) -> tuple[int, int]:
+        """Return how many values there are in one, and how deep. Raises _EndlessError."""
+        if not isinstance(value, Mapping) and not is_list(value):
+            return 1, 0
+        identity = id(value)
+        if identity in around:
+            raise _EndlessError("it contains itself (the anchor & is around the alias *)", path)
+        if identity not in self._sizes:
+            count, depth = 1, 0
+            here = (*around, identity)
+            for key, child in _children(value):
+                at = (*path, key)
+                if len(at) > DEEPEST:
+                    raise _EndlessError(f"it is nested more than {DEEPEST} levels deep", at[:3])
+                size, below = self._measure(child, at, here)
+                count, depth = count + size, max(depth, below + 1)
+            self._sizes[identity] = (value, count, depth)
+        _, count, depth = self._sizes[identity]
+        if len(path) + depth > DEEPEST:
+            raise _EndlessError(f"it is nested more than {DEEPEST} levels deep", path[:3])
+        if count > LARGEST:
+            raise _EndlessError(f"it has more than {LARGEST:,} values", path[:3])
+        return count, depth
+
+
+def _children(value: Any) -> Iterable[tuple[Any, Any]]:
+    return value.items() if isinstance(value, Mapping) else enumerate(value)
+
+
+class _EndlessError(Exception):
+    def __init__(self, reason: str, path: Path) -> None:
+        super().__init__(reason)
+        self.reason, self.path = reason, path

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -120,12 +120,19 @@ def check_strays(
     by_name: dict[str, list[Variable]] = {}
     for variable in variables:
         by_name.setdefault(variable.name, []).append(variable)
+    certain = [
+        variable
+        for places in by_name.values()
+        for variable in places
+        if (judgement := _misplaced(variable, tree)) and judgement[0] == "error"
+    ]
     found = []
     for name, places in by_name.items():
         judged = [
             (judgement, variable)
             for variable in places
             if (judgement := _judge(variable, arguments, known, tree))
+            or (judgement := _beside(variable, certain))
         ]
         if not judged:
             continue
@@ -223,6 +230,23 @@ def _misplaced(variable: Variable, tree: Mapping[str, Any]) -> Judgement | None:
     return severity, hint if severity == "error" else f"if it is meant for Modelyard, {hint}"
 
 
+def _beside(variable: Variable, certain: Sequence[Variable]) -> Judgement | None:
+    """Judge a section that could be another tool's (`gateway: {port: 1}`), if one beside it in the
+    same file is ours without doubt.
+    """
+    files = {one.origin.file for one in certain if one.origin and one.name in SECTIONS}
+    if (
+        variable.name in SECTIONS
+        and variable.value
+        and isinstance(variable.value, Mapping)
+        and variable.origin is not None
+        and variable.origin.file in files
+        and _is_valid({variable.name: plain(variable.value)})
+    ):
+        return "error", f"write it as llm_overrides: {{{variable.name}: {{...}}}}"
+    return None
+
+
 def _fit_overrides(value: dict[Any, Any], tree: Mapping[str, Any]) -> Severity | None:
     """Return whether overrides without `llm_` are ours (an error), or could be (a warning)."""
     sections = [key for key in value if key in SECTIONS]
@@ -243,7 +267,8 @@ def _fit(section: str, value: Any, tree: Mapping[str, Any]) -> Severity | None:
     if not isinstance(value, Mapping):
         return None
     mine = _ours(section, value, tree)
-    if _is_distinctive(section, value, mine) and _is_valid({section: value}):
+    distinctive = _is_distinctive(section, value, mine) or _is_change(section, value, tree)
+    if distinctive and _is_valid({section: value}):
         return "error"
     entries = [one for one in value.values() if isinstance(one, Mapping)]
     total = sum(map(len, entries)) if section in BY_NAME else len(value)
@@ -287,6 +312,16 @@ def _is_distinctive(section: str, value: Mapping[Any, Any], mine: Sequence[Any])
             for entry in value.values()
         )
     return len({*mine}) > 1
+
+
+def _is_change(section: str, value: Mapping[Any, Any], tree: Mapping[str, Any]) -> bool:
+    """Return whether a value changes keys of a provider or client that the catalogue has."""
+    known = SHAPES[section].model_fields
+    return section in BY_NAME and any(
+        isinstance(entry, Mapping) and any(key in known for key in entry)
+        for name, entry in value.items()
+        if name in _entries(section, tree)
+    )
 
 
 def _is_valid(sections: Mapping[str, Any], at: Path = ()) -> bool:
@@ -392,18 +427,24 @@ def like_the_stack(groups: Iterable[str]) -> str:
     return next((f"rename group {name} to {STACK}" for name in groups if _is_like(name, STACK)), "")
 
 
-def check_groups(groups: Mapping[str, Sequence[str]], used: Sequence[str]) -> list[Diagnostic]:
+def check_groups(
+    groups: Mapping[str, Sequence[str]],
+    used: Sequence[str],
+    origins: Mapping[str, Origin],
+    told: Container[str] = (),
+) -> list[Diagnostic]:
     """One `unknown-group` per group that looks like one of ours and whose hosts that one does not
     have.
 
-    `groups` are all groups of the inventory with their hosts, `used` those that providers name.
+    `groups` are all groups of the inventory with their hosts, `used` those that providers name,
+    `origins` where the inventory names them first. Of those in `told` something else is said.
     """
     ours = (STACK, GATEWAY, REDIS, MONITORING)
     mine = {*ours, *used}
     waiting = [name for name in used if name in groups and not groups[name]]
     found = []
     for name, hosts in groups.items():
-        if name in mine:
+        if name in mine or name in told:
             continue
         message = f"group {name} of the inventory is not a group of Modelyard"
         severity: Severity = "error"
@@ -419,7 +460,9 @@ def check_groups(groups: Mapping[str, Sequence[str]], used: Sequence[str]) -> li
             hint = "set it as the group of a provider, or rename it"
         else:
             continue
-        found.append(Diagnostic("unknown-group", severity, message, hint=hint))
+        found.append(
+            Diagnostic("unknown-group", severity, message, origin=origins.get(name), hint=hint)
+        )
     return found
 
 

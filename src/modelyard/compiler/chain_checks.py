@@ -10,6 +10,7 @@ from modelyard.catalogue.routing import Chain
 from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.chains import SECTIONS, Chains, Section
 from modelyard.compiler.resolve import Resolved
+from modelyard.compiler.vectors import SAY_SO, strangers
 from modelyard.diagnostics import Report, did_you_mean
 from modelyard.names import GATEWAY_WORDS
 
@@ -79,12 +80,25 @@ class ChainChecks:
                     (*path, "models"),
                     "declare one capability per mode",
                 )
+            self.check_capability_vectors(capability, entry.models)
         for section in SECTIONS:
             for model, chain in self.chains.of(section).items():
                 self.check_chain(section, model, chain)
         self.check_steps(
             self.routing.default_fallbacks, "default_fallbacks", ("default_fallbacks",)
         )
+
+    def check_capability_vectors(self, capability: str, names: list[str]) -> None:
+        """Refuse a capability of several embedding models: the second one answers for the first."""
+        models = [self.models[name] for name in names if name in self.models]
+        for other in strangers(models):
+            self.add(
+                "chain-vectors",
+                f'capability "{capability}" has embedding models with vectors of their own:'
+                f' "{models[0].name}", "{other.name}"',
+                ("capabilities", capability, "models", names.index(other.name)),
+                f"{SAY_SO}; make an alias of one model instead",
+            )
 
     def check_shadow(self, kind: str, name: str, path: Path) -> None:
         """Check that an alias or a capability has a name of its own."""
@@ -201,6 +215,7 @@ class ChainChecks:
             else:
                 self.deployable(step, subject, at)
                 self.check_mode(own, step, subject, at)
+                self.check_vectors(own, step, subject, at)
             seen.add(step)
 
     def instead_of(self, step: str, own: str) -> str:
@@ -263,3 +278,17 @@ class ChainChecks:
                     path,
                     "a step must have the same mode",
                 )
+
+    def check_vectors(self, own: str | None, step: str, subject: str, path: Path) -> None:
+        """Check that what answers for an embedding model is the same model elsewhere."""
+        if own not in self.models:
+            return
+        steps = [self.models[name] for name in self.chains.expand(step) if name in self.models]
+        for other in strangers([self.models[own], *steps]):
+            self.add(
+                "chain-vectors",
+                f'{subject} names "{other.name}", another embedding model: clients would get'
+                " vectors that do not fit those they have",
+                path,
+                f"{SAY_SO}; without another, write terminal: true",
+            )

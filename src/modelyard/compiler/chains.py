@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from modelyard.catalogue.routing import Chain
 from modelyard.catalogue.schema import Catalogue
+from modelyard.compiler.vectors import strangers
 
 Section = Literal["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"]
 """Which chain: on any error, or on the errors that have one of their own."""
@@ -38,6 +39,7 @@ class Chains:
         """The provider of each model; the active one if it is not alone."""
         self.declared = declared | self.models.keys()
         """Model names, those of refused models too: a typo elsewhere must not make them unknown."""
+        self._next: dict[tuple[Section, str], list[str]] = {}
         self.names = sorted(
             self.declared | self.routing.aliases.keys() | self.routing.capabilities.keys()
         )
@@ -69,7 +71,10 @@ class Chains:
         return [
             name
             for name in behind
-            if known and name in self.models and self.models[name].mode == known.mode
+            if known
+            and name in self.models
+            and self.models[name].mode == known.mode
+            and not strangers([known, self.models[name]])
         ]
 
     def alternatives(self, model: str) -> set[str]:
@@ -88,9 +93,11 @@ class Chains:
 
     def next(self, section: Section, model: str) -> list[str]:
         """Return the models behind `model`, the default chain included."""
-        if section == "fallbacks" and model not in self.routing.fallbacks:
-            return self.defaults(model)
-        return self.written(section, model)
+        key = (section, model)
+        if key not in self._next:
+            without = section == "fallbacks" and model not in self.routing.fallbacks
+            self._next[key] = self.defaults(model) if without else self.written(section, model)
+        return self._next[key]
 
     def walk(self, section: Section, model: str) -> list[str]:
         """`model` and all its fallbacks, depth first, each once. Needs no recursion limit."""
@@ -100,5 +107,6 @@ class Chains:
             name = stack.pop()
             if name not in order:
                 order[name] = None
-                stack.extend(reversed(self.next(section, name)))
+                behind = self.next(section, name)
+                stack.extend(step for step in reversed(behind) if step not in order)
         return list(order)

@@ -9,7 +9,7 @@ from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved, former_secrets
 from modelyard.compiler.topology import Topology
-from modelyard.diagnostics import Report, did_you_mean, listing
+from modelyard.diagnostics import Diagnostic, Report, did_you_mean, listing, variable_path
 from modelyard.names import GATEWAY, MONITORING, OWN_SECRETS, REDIS, STACK
 
 REMEMBERED = 80
@@ -120,6 +120,10 @@ def check_stack(
     for group, path in groups.items():
         outside = [host for host in inventory.groups.get(group, ()) if host not in members]
         if outside:
-            message = f"{listing(outside)} of group {group} is not in {STACK}"
+            are = "is" if len(outside) == 1 else "are"
+            message = f"{listing(outside)} of group {group} {are} not in {STACK}"
             hint = f"make {group} a child of {STACK} in the inventory"
-            report.error("host-outside-stack", message, path, hint)
+            place = inventory.group_origins.get(group) or report.source.origin(path)
+            report.found.append(
+                Diagnostic("host-outside-stack", "error", message, variable_path(path), place, hint)
+            )

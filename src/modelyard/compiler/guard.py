@@ -46,6 +46,11 @@ def emit_rules(
             sorted(gateway.limits.model_dump(include=set(GuardLimits.model_fields)).items())
         ),
         "health": health,
+        "windows": {
+            deployment.id: window
+            for deployment in everything
+            if (window := cut_at(deployment)) is not None
+        },
         "hidden": sorted(addresses | {deployment.id for deployment in everything}),
         "redis": redis if view.redis_address is not None else None,
     }
@@ -60,6 +65,16 @@ def reads_text_only(deployment: Deployment) -> bool:
     return not any(
         option.lower().startswith(deployment.engine.sight) for option in deployment.base.options
     )
+
+
+def cut_at(deployment: Deployment) -> int | None:
+    """Return the tokens at which an engine cuts a prompt without a word; None if it does not, or
+    the catalogue does not say.
+    """
+    engine, provider = deployment.provider.engine, deployment.provider
+    if engine is None or not engine.cuts_prompts:
+        return None
+    return engine.window(deployment.model, provider.settings)
 
 
 def health_url(deployment: Deployment, view: View) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.catalogue.ineffective import Ineffective
+from modelyard.catalogue.ineffective import Ineffective, UnreadDirectory, UnreadKey
 from modelyard.catalogue.overrides import SECTIONS
 from modelyard.catalogue.secrets import SecretView
 from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_line, no_origin
@@ -33,12 +33,23 @@ settings of a run."""
 class Host:
     """What is known of one host: its `llm_*` variables and the address Ansible reaches it at.
 
-    `unreadable` are variables that could not be templated, with the reason and the origin.
+    `unreadable` are variables that could not be templated, with the reason and the origin;
+    `endless` those that contain themselves or are far too large, with the reason, the path and the
+    origin. `origin` is where the inventory names the host first, `address_origin` where it says its
+    `ansible_host`. `local` says that Ansible does not connect to it at all: whatever the address
+    is, its tasks run on the controller; `local_origin` is where that was said. `way` is what leads
+    to a host beside its address, such as a port: two hosts with the same of both are one machine.
     """
 
     variables: Mapping[str, Any]
     address: str
     unreadable: Mapping[str, tuple[str, Origin | None]] = field(default_factory=dict)
+    endless: Mapping[str, tuple[str, Path, Origin | None]] = field(default_factory=dict)
+    origin: Origin | None = None
+    address_origin: Origin | None = None
+    local: bool = False
+    local_origin: Origin | None = None
+    way: str = "ssh 22"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +64,10 @@ class Inventory:
     `role_variables` those that roles take (that could be meant by one of `others`), and whether the
     inventory's value would replace a default. `unread` are files of variables that Ansible does
     not read because of their names. `away` are providers that get no requests for now, as if none
-    of their models ran. `line` returns the line of a file that a place
-    is in.
+    of their models ran. `line` returns the line of a file that a place is in. `group_origins` is
+    where the inventory names a group first, `own_addresses` are those addresses of `local` hosts
+    that the controller has. `unread_directories` and `unread_keys` are what lies in the inventory
+    itself and is not what Ansible takes it for.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -70,6 +83,10 @@ class Inventory:
     pins: Sequence[Lock] = ()
     unread: Sequence[Origin] = ()
     line: Callable[[Origin], str] = no_line
+    group_origins: Mapping[str, Origin] = field(default_factory=dict)
+    own_addresses: frozenset[str] = frozenset()
+    unread_directories: Sequence[UnreadDirectory] = ()
+    unread_keys: Sequence[UnreadKey] = ()
 
 
 @dataclass(slots=True)

@@ -191,6 +191,13 @@ class _Clash:
         report.error("port-clash", message, self.other.path, hint)
 
 
+PRIVILEGED = 1024
+"""Ports below this one need CAP_NET_BIND_SERVICE (ip(7))."""
+
+MAY_BIND = ("haproxy",)
+"""Services whose units have that capability; roles/service gives none to the others."""
+
+
 def check_ports(
     catalogue: Catalogue,
     resolved: Resolved,
@@ -198,8 +205,8 @@ def check_ports(
     report: Report,
     broken: frozenset[Path],
 ) -> None:
-    """Report two listeners on one host and port, whatever their addresses: logs could not tell them
-    apart.
+    """Report ports that a service may not bind; and two listeners on one host and port, whatever
+    their addresses: logs could not tell them apart.
     """
     by_host: dict[str, list[Deployment]] = {}
     for deployment in resolved.all():
@@ -212,6 +219,7 @@ def check_ports(
             by_host.setdefault(deployment.host, []).append(deployment)
     services = EngineServices(catalogue)
     clashes: dict[tuple[str, str, int], _Clash] = {}
+    privileged: dict[Path, Listener] = {}
     for host in topology.hosts:
         # A model is easier to move than what is there once, so it is the second of two.
         wanted = sorted(
@@ -219,6 +227,17 @@ def check_ports(
             key=lambda one: one.role in ROLES,
         )
         _find_clashes(host, wanted, clashes)
+        for one in wanted:
+            if one.port < PRIVILEGED and one.service not in MAY_BIND:
+                privileged.setdefault(one.path, one)
+    for path, one in privileged.items():
+        report.error(
+            "port-privileged",
+            f"{one.what} cannot listen on port {one.port}: only the front end may bind ports below"
+            f" {PRIVILEGED}",
+            path,
+            f"choose a port from {PRIVILEGED} on",
+        )
     for clash in clashes.values():
         clash.tell(report)
 

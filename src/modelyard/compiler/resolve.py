@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.compiler.models import check_model
+from modelyard.compiler.vectors import SAY_SO, strangers
 from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines.base import Engine
 from modelyard.names import GATEWAY_WORDS, OWN_SECRETS, deployment_id, engine_secret, former
@@ -307,6 +307,14 @@ class _Resolver:
                 (*at, "mode"),
                 "rename one of them",
             )
+        elif strangers([other_model, model]):
+            self.report.error(
+                "chain-vectors",
+                f'"{model.name}" is another embedding model at "{other}" than at "{name}": clients'
+                " would get vectors of both",
+                (*at, "name"),
+                f"{SAY_SO}; rename one of them",
+            )
 
 
 def is_keyed(provider: Provider) -> bool:
@@ -451,12 +459,3 @@ def _model_indices(tree: Any) -> dict[tuple[str, str], int]:
                     if isinstance(model, Mapping) and isinstance(model.get("name"), str):
                         indices[(str(provider), str(model["name"]))] = position
     return indices
-
-
-def is_own_address(address: str) -> bool:
-    """Return whether text is an IP address that other hosts can reach."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return not (ip.is_loopback or ip.is_unspecified)

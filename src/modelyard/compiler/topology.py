@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modelyard.catalogue.sourcemap import plain
+from modelyard.addresses import family, flaw, parse
+from modelyard.catalogue.sourcemap import Origin, plain
 from modelyard.compiler.emit import View
-from modelyard.compiler.inventory import Findings, Inventory
-from modelyard.compiler.resolve import Resolved, is_own_address
+from modelyard.compiler.hosts import meant_host
+from modelyard.compiler.inventory import Findings, Host, Inventory
+from modelyard.compiler.resolve import Resolved
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.names import GATEWAY, LOOPBACK, MONITORING, REDIS
 
@@ -97,11 +100,11 @@ def build_topology(
     for name in stack:
         host = inventory.hosts[name]
         own = host.variables.get("llm_address")
-        if own is not None and not (isinstance(own, str) and is_own_address(str(own))):
+        if own is not None and (why := flaw(own) if isinstance(own, str) else "not text"):
             out.refuse(
                 "address-unusable",
                 f"llm_address of {name} is not an IP address that other hosts can reach:"
-                f" {'(not shown)' if '@' in str(own) else repr(plain(own))}",
+                f" {'(not shown)' if '@' in str(own) else repr(plain(own))} is {why}",
                 ("llm_address",),
                 inventory.probe(own),
                 "set it to the host's IP address in the network that the hosts share, without a"
@@ -117,45 +120,116 @@ def build_topology(
     )
 
 
-def check_addresses(
-    topology: Topology, resolved: Resolved, inventory: Inventory, out: Findings
-) -> None:
-    """Addresses that other hosts need: of what is called, and of the gateways that are let in."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A connection from one host to another. `reaches` and `admits` say what it needs the address
+    of the one that is called for, and that of the caller.
+    """
+
+    caller: str
+    called: str
+    reaches: str
+    admits: str
+
+
+def _calls(topology: Topology, resolved: Resolved) -> list[_Call]:
+    """Return the calls between hosts: of gateways, and of the Prometheus that watches all."""
     needed: dict[str, str] = {}
     for deployment in resolved.all():
         if deployment.host is not None:
             needed.setdefault(deployment.host, f'"{deployment.model.name}"')
     if topology.redis is not None:
         needed.setdefault(topology.redis, "redis")
-    problems: dict[str, str] = {}
-    for host, what in needed.items():
-        others = [gateway for gateway in topology.gateways if gateway != host]
-        if host in topology.addresses and others:
-            problems.setdefault(host, f"{what} on {host} is called by the gateway on {others[0]}")
-            for caller in others:
-                problems.setdefault(
-                    caller,
-                    f"the firewall admits the gateway on {caller} to {what} on {host} by its"
-                    " address",
-                )
+    calls = [
+        _Call(
+            gateway,
+            host,
+            f"{what} on {host} is called by the gateway on {gateway}",
+            f"the firewall admits the gateway on {gateway} to {what} on {host} by its address",
+        )
+        for host, what in needed.items()
+        for gateway in topology.gateways
+    ]
     watching = topology.monitoring
-    for host in topology.hosts if watching is not None else ():
-        if host != watching:
-            problems.setdefault(host, f"the Prometheus on {watching} scrapes {host}")
-            problems.setdefault(
-                str(watching),
-                f"the firewall admits the Prometheus on {watching} to {host} by its address",
-            )
-    for host, problem in problems.items():
-        address = topology.addresses[host]
-        if (
-            not is_own_address(address)
-            and inventory.hosts[host].variables.get("llm_address") is None
-        ):
+    calls += [
+        _Call(
+            watching,
+            host,
+            f"the Prometheus on {watching} scrapes {host}",
+            f"the firewall admits the Prometheus on {watching} to {host} by its address",
+        )
+        for host in (topology.hosts if watching is not None else ())
+        if watching is not None
+    ]
+    # A host outside the stack has no address here, and has been told of.
+    known = topology.addresses
+    return [
+        call
+        for call in calls
+        if call.caller != call.called and call.caller in known and call.called in known
+    ]
+
+
+def check_addresses(
+    topology: Topology, resolved: Resolved, inventory: Inventory, out: Findings
+) -> None:
+    """Addresses that other hosts need: of what is called, and of the callers that are let in."""
+    calls = _calls(topology, resolved)
+    problems: dict[str, str] = {}
+    for call in calls:
+        problems.setdefault(call.called, call.reaches)
+        problems.setdefault(call.caller, call.admits)
+    for name, problem in problems.items():
+        address, host = topology.addresses[name], inventory.hosts[name]
+        why = flaw(address)
+        if why and host.variables.get("llm_address") is None:
+            near = meant_host(name, inventory)
+            hint = f"set llm_address for {name} in the inventory"
             out.refuse(
                 "address-unusable",
-                f'{problem}, but "{address}" is not an IP address that other hosts can reach',
+                f'{problem}, but "{address}" is not an IP address that other hosts can reach'
+                if parse(address) is None
+                else f'{problem}, but "{address}" is {why}',
                 ("llm_address",),
-                None,
-                f"set llm_address for {host} in the inventory",
+                host.address_origin or host.origin,
+                f"{near} If not, {hint}" if near else hint,
             )
+    _check_families(topology, calls, inventory, out)
+
+
+def _check_families(
+    topology: Topology, calls: Sequence[_Call], inventory: Inventory, out: Findings
+) -> None:
+    """Report hosts whose address is of another family than that of a host they call, or that calls
+    them: the firewall admits callers by their address alone.
+    """
+    families = {
+        name: family(address) for name, address in topology.addresses.items() if not flaw(address)
+    }
+    counts = Counter(families.values())
+    told: set[str] = set()
+    for call in calls:
+        caller, called = families.get(call.caller), families.get(call.called)
+        if caller is None or called is None or caller == called:
+            continue
+        # The fewer are wrong; of two that are equally many, the one that is called.
+        odd = call.caller if counts[caller] < counts[called] else call.called
+        if odd in told:
+            continue
+        told.add(odd)
+        host, other = inventory.hosts[odd], 10 - (families[odd] or 0)
+        out.refuse(
+            "address-unusable",
+            f"{call.reaches}, but {call.called} has an IPv{called} address and {call.caller} an"
+            f" IPv{caller} address",
+            ("llm_address",),
+            _place(host, inventory),
+            f"set llm_address of {odd} to its IPv{other} address: hosts that call each other need"
+            " addresses of one family",
+        )
+
+
+def _place(host: Host, inventory: Inventory) -> Origin | None:
+    """Return where the address of a host was written."""
+    given = host.variables.get("llm_address")
+    return host.address_origin or host.origin if given is None else inventory.probe(given)

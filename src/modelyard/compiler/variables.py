@@ -19,6 +19,7 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
     known = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
     unknown: dict[str, Origin | None] = {}
     unreadable: dict[tuple[str, str], tuple[Origin | None, list[str]]] = {}
+    endless: dict[tuple[str, str], tuple[Path, Origin | None, list[str]]] = {}
     for name in stack:
         host = inventory.hosts[name]
         for variable in host.variables:
@@ -27,6 +28,16 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
                 unknown.setdefault(variable, inventory.probe(variable) or inventory.probe(value))
         for variable, (reason, origin) in host.unreadable.items():
             unreadable.setdefault((variable, reason), (origin, []))[1].append(name)
+        for variable, (reason, path, origin) in host.endless.items():
+            endless.setdefault((variable, reason), (path, origin, []))[2].append(name)
+    for (variable, reason), (path, origin, hosts) in endless.items():
+        out.refuse(
+            "unreadable-variable",
+            f"{variable} cannot be read for {listing(hosts)}: {reason}",
+            (variable, *path),
+            origin,
+            "write the value out, without the anchor (&) and the alias (*)",
+        )
     for variable, origin in unknown.items():
         hint = meant(variable, known)
         out.refuse("unknown-variable", f"unknown variable {variable}", (variable,), origin, hint)

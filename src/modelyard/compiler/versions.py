@@ -16,6 +16,8 @@ from modelyard.catalogue.withdrawn import withdrawn_among
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved
 from modelyard.diagnostics import Report
+from modelyard.engines import ROLES
+from modelyard.engines.base import Accelerated
 from modelyard.kinds import Archive, Release, release_order
 
 SEE = "see group_vars/all/versions.yml"
@@ -37,6 +39,7 @@ def check_versions(
                 "missing-key", message, ("versions",), _missing_hint(("versions",), report)
             )
         return
+    _check_builds(model, model.versions, report)
     deployed = {member.engine.role for member in resolved.all() if member.host}
     for component in COMPONENTS:
         entry = model.versions.of(component)
@@ -178,3 +181,33 @@ def _check_checksums(model: Catalogue, versions: Versions, report: Report) -> No
 def _same(report: Report, path: Path, one: str, other: str) -> None:
     message = f"{one} has the checksum of {other}, which is another file"
     report.error("invalid-value", message, path, "take the checksum of this file")
+
+
+def _check_builds(model: Catalogue, versions: Versions, report: Report) -> None:
+    """Warn of keys that the build of an engine does not read, for GPUs or for CPUs."""
+    for role in ROLES:
+        entry = versions.of(role)
+        if isinstance(entry, Accelerated) and entry.backend == "cpu":
+            for key in entry.gpu_keys:
+                if getattr(entry, key) != type(entry).model_fields[key].default:
+                    report.warning(
+                        "no-effect",
+                        f"{key} has no effect: llm_versions.{role}.backend is cpu",
+                        ("versions", role, key),
+                        f"remove it, or set llm_versions.{role}.backend to auto or cuda",
+                        key=True,
+                    )
+    for name, provider in model.providers.items():
+        engine = provider.engine
+        if provider.group is None or engine is None or versions.backend(engine) != "cuda":
+            continue
+        for key in engine.cpu_keys:
+            if key in provider.settings.model_fields_set:
+                report.warning(
+                    "no-effect",
+                    f'{key} of "{name}" has no effect: {engine.title} is built for GPUs',
+                    ("providers", name, provider.type, key),
+                    "remove it; on GPUs vram_mib of a model, with llm_gpus of the host, says how"
+                    " much memory it takes",
+                    key=True,
+                )

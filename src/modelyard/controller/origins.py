@@ -8,6 +8,7 @@ catalogue path alone.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 
 from modelyard.catalogue.sourcemap import Origin
@@ -16,7 +17,8 @@ from modelyard.catalogue.sourcemap import Origin
 def ansible_origin(value: object) -> Origin | None:
     """Return the origin on `value`; None if there is none. A `Probe`."""
     tags = getattr(value, "_ansible_tags_mapping", None)
-    if not tags:
+    # What stands for a value that cannot be decrypted has any attribute, and fails when it is used.
+    if not isinstance(tags, Mapping):
         return None
     by_name = {getattr(kind, "__name__", ""): tag for kind, tag in tags.items()}
     tag = by_name.get("Origin")

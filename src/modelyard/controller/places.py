@@ -22,7 +22,7 @@ import yaml
 
 from modelyard.catalogue.ineffective import Ineffective
 from modelyard.catalogue.overrides import SECTIONS
-from modelyard.catalogue.sourcemap import Origin
+from modelyard.catalogue.sourcemap import Bounds, Origin
 from modelyard.catalogue.strays import Variable
 from modelyard.controller.origins import ansible_origin, shorten
 from modelyard.names import STACK
@@ -66,18 +66,24 @@ def others(
     a host of the stack. `groups` are the hosts of each group.
     """
     given = getattr(getattr(hostvars, "_variable_manager", None), "extra_vars", {})
+    bounds = Bounds()
     found = [
-        Variable(name, value, ansible_origin(value), command_line=True)
+        Variable(name, _bounded(value, bounds), ansible_origin(value), command_line=True)
         for name, value in given.items()
         if isinstance(name, str)
     ]
     reached = _reached(groups)
     found += [
-        Variable(place.variable, place.value, place.origin)
+        Variable(place.variable, _bounded(place.value, bounds), place.origin)
         for place in places
         if place.name in reached[place.kind]
     ]
     return [variable for variable in found if not variable.name.startswith("llm_")]
+
+
+def _bounded(value: object, bounds: Bounds) -> object:
+    """Return a value; None instead of one that contains itself: it is for another tool."""
+    return None if bounds.flaw(value) else value
 
 
 def _reached(groups: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
@@ -92,7 +98,7 @@ def unread(hostvars: Any, groups: Mapping[str, Sequence[str]]) -> list[Origin]:
     their names, such as `llm.yml.txt`.
     """
     found = []
-    for source in _sources(getattr(hostvars, "_inventory", None)):
+    for source in sources_of(getattr(hostvars, "_inventory", None)):
         base = source if os.path.isdir(source) else os.path.dirname(source)
         for kind, names in _reached(groups).items():
             directory = Path(base, f"{kind}_vars")
@@ -106,7 +112,8 @@ def unread(hostvars: Any, groups: Mapping[str, Sequence[str]]) -> list[Origin]:
     return list(dict.fromkeys(found))
 
 
-def _sources(inventory: Any) -> list[str]:
+def sources_of(inventory: Any) -> list[str]:
+    """Return the files and directories that an inventory was read from."""
     return [source for source in getattr(inventory, "_sources", ()) if os.path.exists(source)]
 
 
@@ -192,7 +199,7 @@ def _places(hostvars: Any) -> Iterator[Place]:
     for host in inventory.hosts.values():
         yield from _of(host.vars, "host", host.name)
     playbooks = os.path.realpath(loader.get_basedir())
-    sources = _sources(inventory)
+    sources = sources_of(inventory)
     bases = [
         os.path.realpath(source if os.path.isdir(source) else os.path.dirname(source))
         for source in sources

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -65,6 +65,8 @@ class Accelerated(Release):
     backend: Backend = Field("auto", examples=["cpu"])
     """`cuda`: for NVIDIA GPUs; hosts without one are refused. `cpu`: without GPUs, wherever it
     runs: its models are then not placed on GPUs. `auto`: each host gets the build that suits it."""
+    gpu_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that only a build for GPUs reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,8 @@ class Engine:
     """Options that say which part of the memory of each GPU a process reserves, by all names."""
     share: float | None = None
     """That part by default. None: it takes what its models need."""
+    cpu_keys: tuple[str, ...] = ()
+    """Keys of its settings that only a build for CPUs reads."""
     holds: str | None = None
     """The key of its settings that says how many models are loaded at once."""
     keeps: str | None = None
@@ -250,6 +254,9 @@ class Engine:
     sight: tuple[str, ...] | None = None
     """How the options begin that let a model read more than text. None: its models may read more
     without any."""
+    cuts_prompts: bool = False
+    """It cuts a prompt that is too long instead of refusing it, and a request for a chat or an
+    embedding cannot forbid that."""
     embedding_hint: str = "is it a model for embeddings?"
     """What to look at when a model of mode `embedding` gives none."""
     closes_connections: bool = False
@@ -355,6 +362,10 @@ class Engine:
         """Tokens of context that a process keeps for a model; None if that is not known from the
         catalogue.
         """
+        return model.context_length
+
+    def window(self, model: Model, settings: Any) -> int | None:
+        """Return the tokens that one request may have; None if the catalogue does not say."""
         return model.context_length
 
     def slots(self, model: Model, settings: Any) -> int:

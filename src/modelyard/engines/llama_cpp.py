@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from modelyard.engines.base import (
     FORMER_OF_ALL,
@@ -30,6 +30,9 @@ from modelyard.kinds import (
     FromIndex,
     Matching,
     SourceArchive,
+    Unique,
+    distinct,
+    misfit,
 )
 
 if TYPE_CHECKING:
@@ -43,18 +46,48 @@ LAYERS = ("n-gpu-layers", "gpu-layers")
 """The option that says how many layers are on GPUs, by its two names."""
 
 
+PACKAGED = ("13.0", "7.5 8.0 8.6 8.7 8.8 8.9 9.0 10.0 10.3 11.0 12.0 12.1".split())
+"""The toolkit made of packages, and what it compiles for (`nvcc --list-gpu-code`)."""
+OLDEST, NEWEST = (5, 0), (12, 1)
+"""What any toolkit that is built with compiles for (gpu/cuda.py)."""
+
+
 class LlamaCppBuild(Accelerated, FromIndex):
     """How either server of llama.cpp is built. What differs here is another build."""
+
+    gpu_keys = ("cuda_toolkit", "cuda_architectures")
 
     cuda_toolkit: CudaToolkit = Field("auto", examples=["/usr/local/cuda-12.9"])
     """The CUDA toolkit of the build. `auto` makes one of packages (13.0, for compute capability 7.5
     and later and a driver from 580 on) in the directory of the build. Older GPUs or drivers need
     one of version 12, which no packages hold: the path of one that is installed on each host."""
-    cuda_architectures: list[ComputeCapability] = Field([], examples=[["8.6", "8.9"]])
+    cuda_architectures: Annotated[list[ComputeCapability], AfterValidator(distinct), Unique] = (
+        Field([], examples=[["8.6", "8.9"]])
+    )
     """Compute capabilities to build for. Without any, those of the host's GPUs; with those of all
     hosts, one build serves all of them."""
     cmake_options: list[CMakeOption] = Field([], examples=[["-DGGML_AVX512=ON"]])
     """Further options for CMake, which override those of the role."""
+
+    @model_validator(mode="after")
+    def _compiled_for(self) -> Self:
+        version, packaged = PACKAGED
+        for text in self.cuda_architectures if self.backend != "cpu" else ():
+            major, _, minor = text.partition(".")
+            if self.cuda_toolkit == "auto" and text not in packaged:
+                raise misfit(
+                    f"CUDA toolkit {version} does not build for compute capability {text}",
+                    "cuda_architectures",
+                    hint=f"it builds for {', '.join(packaged)}; for others set cuda_toolkit to the"
+                    " path of one that does",
+                )
+            if not OLDEST <= (int(major), int(minor)) <= NEWEST:
+                raise misfit(
+                    f"no CUDA toolkit builds for compute capability {text}",
+                    "cuda_architectures",
+                    hint="nvidia-smi --query-gpu=compute_cap --format=csv prints that of a GPU",
+                )
+        return self
 
 
 LlamaCppRelease = Annotated[

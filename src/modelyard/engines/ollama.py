@@ -134,8 +134,12 @@ class Ollama(Engine):
 
     def context(self, model: Model, settings: OllamaSettings) -> int | None:
         """Return the tokens of context of all parallel requests; None if no length is declared."""
-        length = model.context_length or settings.context_length
+        length = self.window(model, settings)
         return None if length is None else length * self.slots(model, settings)
+
+    def window(self, model: Model, settings: OllamaSettings | None) -> int | None:
+        """Return the model's, else the server's length; None where that is Ollama's own choice."""
+        return model.context_length or (settings.context_length if settings else None)
 
     def slots(self, model: Model, settings: OllamaSettings) -> int:
         """Return `num_parallel`; Ollama's own choice is one (0.17.4, envconfig)."""
@@ -217,6 +221,8 @@ ENGINE = Ollama(
     holds="max_loaded_models",
     keeps="models_path",
     loaded_path="/api/ps",
+    # `truncate: false` is a field of its own API alone (0.17.4, middleware/openai.go has none).
+    cuts_prompts=True,
     # What was pulled by hand is kept.
     lists_others=True,
     # 0.17.4, server/routes.go

@@ -115,8 +115,7 @@ class Vllm(Engine):
         sizes = [name for name in SPREADS if name in model.options]
         if LOCAL in model.options:
             sizes = [*(name for name in sizes if name != "data-parallel-size"), LOCAL]
-        # Of several hosts together: what is here cannot be told.
-        if not sizes or "nnodes" in model.options:
+        if not sizes:
             return given
         return prod(_size(model.options[name]) or 1 for name in sizes)
 
@@ -175,6 +174,7 @@ ENGINE = Vllm(
     locked=True,
     takes="directory",
     keys=frozenset({"port", "quantization", "adapter_of"}),
+    cpu_keys=("cpu_kv_cache_gib",),
     spreads=(*SPREADS, LOCAL),
     shares=SHARES,
     share=0.92,  # 0.32.0, vllm/config/cache.py

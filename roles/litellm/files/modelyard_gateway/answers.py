@@ -23,8 +23,8 @@ LARGEST = 2**20
 """Bytes of an error that are read. What is longer is no message for anybody."""
 
 PREFIX = re.compile(
-    r"\A(?:litellm\.(\w+): (?:\1: )*|Timeout Error: |[\w.-]+Exception - |APITimeoutError -"
-    r" )*(?:Error code: \d+ - )?"
+    r"\A(?:litellm\.(\w+): (?:\1: )*|ContextWindowExceededError: |Timeout Error: "
+    r"|[\w.-]+Exception - |APITimeoutError - )*(?:Error code: \d+ - )?"
 )
 """Words before those of an engine: classes of LiteLLM, and what OpenAI's library says."""
 SUFFIX = re.compile(

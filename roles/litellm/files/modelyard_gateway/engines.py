@@ -25,6 +25,7 @@ import httpx
 import litellm._redis
 from litellm.caching import redis_cache
 from litellm.caching.dual_cache import DualCache
+from litellm.exceptions import ContextWindowExceededError
 from litellm.router import Router
 from litellm.router_utils import cooldown_handlers
 from litellm.router_utils.cooldown_callbacks import router_cooldown_event_callback
@@ -259,6 +260,8 @@ class Judge:
 
     async def is_about_the_request(self, failure: Failure) -> bool:
         """Whether the request is what is wrong, by what the engine answered and how it is."""
+        if isinstance(failure.exception, ContextWindowExceededError):
+            return True
         answer = failure.answer
         if answer is None:
             return False

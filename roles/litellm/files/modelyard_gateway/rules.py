@@ -42,6 +42,8 @@ class Rules:
     """Resident memory of a worker from which it is replaced."""
     health: Mapping[str, str]
     """By the id of a deployment the URL that says whether its engine is well."""
+    windows: Mapping[str, int]
+    """By the id of a deployment whose engine cuts prompts the tokens that a request may have."""
     hidden: tuple[str, ...]
     """Addresses and ids of deployments, which clients must not see."""
     redis: Redis | None
@@ -61,6 +63,7 @@ class Rules:
             body_s=found["limits"]["body_s"],
             worker_bytes=found["limits"]["worker_mib"] * 2**20,
             health=found["health"],
+            windows=found["windows"],
             # The longest first: one can be the beginning of another.
             hidden=tuple(sorted(found["hidden"], key=len, reverse=True)),
             redis=Redis(**found["redis"]) if found["redis"] else None,

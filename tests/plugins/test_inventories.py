@@ -1,0 +1,143 @@
+"""What an inventory says of its hosts, read by real ansible-core."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Write = Callable[..., Path]
+
+VALIDATE = "playbooks/validate.yml"
+
+EMPTY = ("llm_redis", "llm_ollama", "llm_llama_cpp_python", "llm_vllm_qwen", "llm_vllm_dolphin")
+
+
+@pytest.fixture
+def hosts(stack: Path) -> Callable[..., Path]:
+    """Write hosts.yml: lines of groups inside llm_stack, and lines beside it."""
+
+    def write(inside: str, beside: str = "", variables: str = "{}") -> Path:
+        lines = [*inside.splitlines(), *(f"{name}: {{}}" for name in EMPTY)]
+        given = {line.partition(":")[0] for line in inside.splitlines()}
+        lines = [line for line in lines if line.partition(":")[0] not in given or line in inside]
+        path = stack / "hosts.yml"
+        path.write_text(
+            "all:\n  children:\n"
+            + "".join(f"    {line}\n" for line in beside.splitlines())
+            + f"    llm_stack:\n      vars: {variables}\n      children:\n"
+            + "".join(f"        {line}\n" for line in lines),
+            encoding="utf-8",
+        )
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("group", ["llm_gateway", "llm_monitoring", "llm_ollama"])
+def test_group_outside_the_stack(ansible: Run, hosts: Callable[..., Path], group: str) -> None:
+    inside = "llm_gateway: {hosts: {gw: {ansible_host: 203.0.113.1}}}\n" * (group != "llm_gateway")
+    path = hosts(
+        f"{inside}llm_llama_cpp_native: {{hosts: {{gpu: {{ansible_host: 203.0.113.2}}}}}}",
+        f"{group}: {{hosts: {{stray: {{ansible_host: 203.0.113.9}}}}}}",
+    )
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f"        {group}: {{}}\n", ""), encoding="utf-8")
+    done = ansible("ansible-playbook", "-i", path.parent, VALIDATE)
+    assert f"hosts.yml:3:5: error[host-outside-stack]: stray of group {group}" in done.stdout
+    assert "Task failed" not in done.stdout
+
+
+def test_anchor_that_contains_itself(ansible: Run, stack: Path, variables: Write) -> None:
+    path = variables("llm_overrides: &o\n  providers: *o\nmine: &m [*m]\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert f"{path}:2:3: error[unreadable-variable]: llm_overrides cannot be read" in done.stdout
+    assert "recursion" not in done.stdout
+
+
+def test_file_without_variables(ansible: Run, stack: Path, variables: Write) -> None:
+    path = variables("- llm_overrides\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert f"{path} has no variables" in done.stdout
+    variables("")
+    assert ansible("ansible-playbook", "-i", stack, VALIDATE).returncode == 0
+
+
+def test_value_that_is_no_vault(ansible: Run, stack: Path, variables: Write) -> None:
+    path = variables("llm_overrides: !vault x\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert f"{path}:1:16: error[unreadable-variable]: llm_overrides cannot be read" in done.stdout
+
+
+def test_connection_local(ansible: Run, hosts: Callable[..., Path]) -> None:
+    """The controller has no address of 203.0.113.0/24, but 127.0.0.1 is its own."""
+    groups = (
+        "llm_gateway: {hosts: {gw: {ansible_host: 203.0.113.1}}}\n"
+        "llm_llama_cpp_native: {hosts: {gpu: {ansible_host: 203.0.113.2}}}\n"
+    )
+    path = hosts(groups, variables="{ansible_connection: local}")
+    refused = "error[connection-local]: gw, gpu would be this machine"
+    done = ansible("ansible-playbook", "-i", path.parent, VALIDATE)
+    assert f"hosts.yml:4:34: {refused}" in done.stdout
+    hosts(groups)
+    assert ansible("ansible-playbook", "-i", path.parent, VALIDATE).returncode == 0
+    assert refused in ansible("ansible-playbook", "-i", path.parent, VALIDATE, "-c", "local").stdout
+    one = "llm_gateway: {hosts: {ws: }}\nllm_llama_cpp_native: {hosts: {ws: }}\n"
+    hosts(one, variables="{ansible_connection: ansible.builtin.local, ansible_host: 127.0.0.1}")
+    done = ansible("ansible-playbook", "-i", path.parent, VALIDATE)
+    assert done.returncode == 0, done.stdout
+
+
+def test_host_that_is_misspelt(ansible: Run, hosts: Callable[..., Path]) -> None:
+    path = hosts(
+        "llm_gateway: {hosts: {gw1: {ansible_host: 203.0.113.1}}}\n"
+        "llm_redis: {hosts: {gpu1: {ansible_host: 203.0.113.2}}}\n"
+        "llm_llama_cpp_native: {hosts: {gpu11: }}\n"
+    )
+    done = ansible("ansible-playbook", "-i", path.parent, VALIDATE)
+    assert "hosts.yml:8:40: error[address-unusable]" in done.stdout
+    assert 'did you mean "gpu1"? If not, set llm_address for gpu11' in done.stdout
+
+
+def test_one_address_for_a_group(
+    ansible: Run, hosts: Callable[..., Path], variables: Write
+) -> None:
+    path = hosts(
+        "llm_gateway: {hosts: {gw: {ansible_host: 203.0.113.1}}}\n"
+        "llm_llama_cpp_native: {hosts: {a: {ansible_host: 203.0.113.2}, b: {ansible_host: 203.0.113.3}}}\n"
+    )
+    address = variables("llm_address: 203.0.113.4\n", "llm_llama_cpp_native")
+    done = ansible("ansible-playbook", "-i", path.parent, VALIDATE)
+    assert f"{address}:1:14: error[duplicate-address]: a, b have the same address" in done.stdout
+
+
+def test_variables_in_the_inventory_itself(ansible: Run, stack: Path) -> None:
+    """Ansible takes them for groups, and only warns."""
+    (stack / "llm.yml").write_text(
+        "llm_overrides: {gateway: {port: 4100}}\nllm_gateway: {port: 1}\nllm_allow_removal: true\n"
+    )
+    (stack / "more.yml").write_text("llm_redis: {host: {gw: }}\nother: {x: 1}\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert done.stdout.count("error[") == 4, done.stdout
+    for line, name in enumerate(("llm_overrides", "llm_gateway", "llm_allow_removal"), 1):
+        said = (
+            f"llm.yml:{line}:1: error[variable-without-effect]: {name} has no effect: Ansible takes"
+        )
+        assert said in done.stdout
+    assert 'more.yml:1:13: error[unknown-key]: Ansible does not read "host" of group' in done.stdout
+    assert 'did you mean "hosts"?' in done.stdout
+
+
+@pytest.mark.parametrize("name", ["group_var", "groupvars", "Group-Vars", "group_vars_old"])
+def test_directory_of_variables_that_is_misspelt(ansible: Run, stack: Path, name: str) -> None:
+    (stack / name / "llm_stack").mkdir(parents=True)
+    (stack / name / "llm_stack/llm.yml").write_text("llm_overrides: {gateway: {port: 4100}}\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert done.stdout.count("error[") == 1, done.stdout
+    assert f"/{name}: error[variable-without-effect]: Ansible reads this directory" in done.stdout
+    assert "rename it to group_vars" in done.stdout
+    done = ansible("ansible-playbook", "-i", stack / "hosts.yml", VALIDATE)
+    assert ("Ansible does not read this directory" in done.stdout) == (name != "group_vars_old")
