@@ -76,7 +76,8 @@ CODES: dict[str, str] = {
     "secret-reserved": "a secret of Modelyard itself is named for something else",
     "secret-shared": "one secret, or one value, for two purposes",
     "secret-too-short": "a client's key is too short to be stored as a hash",
-    "version-unsafe": "a version below the security floor",
+    "version-mismatch": "a version, and a source or lock of another version",
+    "version-unsafe": "a version below the security floor, or a compromised one",
     "version-without-lock": "a version without a lock file with hashes",
 }
 

@@ -513,6 +513,15 @@ class Release(Strict):
     version: Version = Field(examples=["1.2.3"])
     """What is deployed."""
 
+    @classmethod
+    def least(cls, version: str) -> str:
+        """Return the oldest version that is deployed, if `version` is older; else an empty
+        string.
+        """
+        floor = ".".join(map(str, cls.floor))
+        order, least = release_order(version), release_order(floor)
+        return floor if order is not None and least is not None and order < least else ""
+
     def build(self) -> dict[str, Any]:
         """Return what a plan says of the program itself."""
         return self.model_dump(exclude_none=True)
@@ -527,10 +536,22 @@ class FromIndex(Release):
     for."""
 
 
-def too_old(version: str, floor: tuple[int, ...]) -> str:
-    """Return the version that `floor` is, if `version` is older; else an empty string."""
-    older = tuple(int(part) for part in re.split(r"\.post|rc|a|b", version)[0].split(".")) < floor
-    return ".".join(map(str, floor)) if older else ""
+_STAGES = {"a": -3, "b": -2, "rc": -1, None: 0, ".post": 1}
+
+
+def release_order(version: str) -> tuple[tuple[int, ...], int, int] | None:
+    """Return what versions are compared by: 1.2 and 1.2.0 are the same, 1.2rc1 is older. None for
+    text that is no version.
+
+    Builds that are counted (`b6500`) are compared among themselves.
+    """
+    match = re.fullmatch(r"b?([0-9]+(?:\.[0-9]+)*)(?:(\.post|rc|a|b)([0-9]+))?", version)
+    if match is None:
+        return None
+    numbers = tuple(int(part) for part in match[1].split("."))
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers = numbers[:-1]
+    return numbers, _STAGES[match[2]], int(match[3] or 0)
 
 
 def refused_below(floor: tuple[int, ...]) -> str:
