@@ -418,9 +418,9 @@ def test_addresses(kind: str, old: str, new: str, reached: str) -> None:
         (
             "https://user:pass@h/v1",
             "http://set-me.invalid",
-            "a base URL must not contain credentials",
+            "a URL must not contain credentials",
         ),
-        ("localhost:8000", "http://set-me.invalid", "a base URL must begin with http"),
+        ("localhost:8000", "http://set-me.invalid", "a URL must begin with http"),
         ("''", "http://set-me.invalid", "it has no address"),
         (
             "'http://h/{{ x }}'",
