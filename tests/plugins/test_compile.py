@@ -380,6 +380,21 @@ def test_without_the_package_it_says_what_to_run(ansible: Run, tmp_path: Path) -
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    "playbook", ["site.yml", "playbooks/validate.yml", "playbooks/upgrade.yml"]
+)
+def test_from_another_directory_it_says_where_to_run(
+    ansible: Run, tmp_path: Path, playbook: str
+) -> None:
+    """Ansible has no settings there. Links beside the playbooks let it find this much."""
+    command = ("ansible-playbook", ROOT / playbook, "-i", ROOT / "inventories/workstation")
+    done = ansible(*command, "--check", directory=tmp_path)
+    assert done.returncode != 0
+    assert f"Run this from the root of the clone: cd {ROOT}" in done.stdout
+    assert "couldn't resolve" not in done.stdout
+    assert "was not found" not in done.stdout
+
+
 def test_every_verb_sees_the_shipped_catalogue() -> None:
     """Ansible reads group_vars beside the playbook; without this link every verb would compile
     nothing."""
