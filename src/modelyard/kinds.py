@@ -12,7 +12,6 @@ import unicodedata
 from dataclasses import dataclass
 from posixpath import normpath
 from typing import Annotated, Any, ClassVar, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +27,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from modelyard.addresses import unbindable
+from modelyard.urls import fault, server_fault
 
 
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
@@ -144,18 +144,15 @@ def distinct(value: list[Any]) -> list[Any]:
     return value
 
 
+def _http_url(value: str) -> str:
+    if found := server_fault(value):
+        raise unfit(*found)
+    return value
+
+
 def _base_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("not a URL") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ValueError("a base URL must begin with http:// or https:// and name a host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a base URL must not contain credentials; name the secret in api_key_env")
-    if parts.query or parts.fragment or re.search(r"\s", value):
-        raise ValueError("a base URL must not have a query, a fragment or white space")
+    if found := fault(value):
+        raise unfit(*found)
     return value.rstrip("/")
 
 
@@ -307,6 +304,7 @@ HttpUrl = Annotated[
         r"https?://[^\s/@]+/\S*",
         "a URL begins with http:// or https:// and has no credentials",
     ),
+    AfterValidator(_http_url),
 ]
 EmailAddress = Annotated[
     str,
