@@ -27,7 +27,6 @@ from modelyard.compiler.checks import (
     check_memory,
     check_secrets,
     check_stack,
-    check_versions,
 )
 from modelyard.compiler.clients import check_clients
 from modelyard.compiler.hosts import check_machines
@@ -42,6 +41,7 @@ from modelyard.compiler.routing import build_routes, declared_names, public_name
 from modelyard.compiler.secrets import check_values, uses
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
+from modelyard.compiler.versions import check_versions
 from modelyard.diagnostics import Report
 from modelyard.engines import ROLES
 from modelyard.names import MONITORING, STACK
@@ -149,7 +149,7 @@ def compile_catalogue(
     )
     out.diagnostics += found.outside(broken)
     checked = Report(source)
-    check_versions(model, resolved, inventory.locks, checked, sound=sound)
+    check_versions(model, resolved, inventory, checked, sound=sound)
     out.diagnostics += checked.found
     routes: tuple[Route, ...] = ()
     if tree.get("providers"):  # Without any, every name in the routing would be unknown.

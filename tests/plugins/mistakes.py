@@ -89,6 +89,54 @@ MISTAKES = (
         "write the number without quotes",
     ),
     Mistake(
+        "The address of one request instead of the API's",
+        "The gateway adds the path of each request to `base_url`.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            mine:
+              type: openai_compatible
+              base_url: http://10.0.0.5:8000/v1/chat/completions
+              models: {my-model: {}}
+        """,
+        "invalid-value",
+        5,
+        'write "http://10.0.0.5:8000/v1"',
+    ),
+    Mistake(
+        "The gateway as its own provider",
+        "The address is that of the front end, which would call itself.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            mine:
+              type: openai_compatible
+              base_url: http://127.0.0.1:4000/v1
+              models: {my-model: {}}
+          routing:
+            fallbacks:
+              my-model: {terminal: true}
+        """,
+        "address-loop",
+        5,
+        "write the address of what the models run on",
+    ),
+    Mistake(
+        "A number that YAML reads differently",
+        "With a zero in front, YAML takes a number for one in base 8.",
+        MINE,
+        """\
+        llm_overrides:
+          gateway:
+            port: 04100
+        """,
+        "invalid-value",
+        3,
+        "write 4100, or 2112 if that is meant",
+    ),
+    Mistake(
         "An alias that points at nothing",
         "Ollama's models have a tag, and the tag belongs to the name.",
         MINE,

@@ -11,6 +11,7 @@ from modelyard.catalogue.overrides import SECTIONS
 from modelyard.catalogue.secrets import SecretView
 from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_line, no_origin
 from modelyard.catalogue.strays import Variable
+from modelyard.catalogue.versions import Lock
 from modelyard.diagnostics import Diagnostic
 
 CATALOGUE_VARIABLES = tuple(f"llm_{section}" for section in SECTIONS)
@@ -57,7 +58,8 @@ class Inventory:
 
     `secrets` are the names of the secrets that are defined somewhere, `views` what hosts see of
     them (a host in none: not known), `ineffective` the places that set a variable without effect,
-    `locks` by role the versions whose packages can be checked (a role that is missing: not known).
+    `locks` by role the versions whose packages can be checked (a role that is missing: not known),
+    `pins` what these locks hold.
     `others` are the variables that the inventory and the command line set beside `llm_*`,
     `role_variables` those that roles take (that could be meant by one of `others`), and whether the
     inventory's value would replace a default. `unread` are files of variables that Ansible does
@@ -78,6 +80,7 @@ class Inventory:
     others: Sequence[Variable] = ()
     role_variables: Mapping[str, bool] = field(default_factory=dict)
     views: Sequence[SecretView] = ()
+    pins: Sequence[Lock] = ()
     unread: Sequence[Origin] = ()
     line: Callable[[Origin], str] = no_line
     group_origins: Mapping[str, Origin] = field(default_factory=dict)

@@ -263,6 +263,8 @@ class Engine:
     embedding cannot forbid that."""
     embedding_hint: str = "is it a model for embeddings?"
     """What to look at when a model of mode `embedding` gives none."""
+    own_api: str = ""
+    """Path of an API of its own that is not OpenAI's, where it has one."""
     closes_connections: bool = False
     """The gateway has to open a new connection for every request."""
     contexts: tuple[tuple[int, int], ...] = ()

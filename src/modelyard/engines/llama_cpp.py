@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -28,9 +28,9 @@ from modelyard.kinds import (
     ComputeCapability,
     CudaToolkit,
     FromIndex,
+    Matching,
     SourceArchive,
     Unique,
-    Version,
     distinct,
     misfit,
 )
@@ -90,15 +90,40 @@ class LlamaCppBuild(Accelerated, FromIndex):
         return self
 
 
+LlamaCppRelease = Annotated[
+    str,
+    Matching(
+        "llama.cpp version",
+        r"b[0-9]{3,7}|[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?",
+        "a version is that of the source: of llama-cpp-python like 0.3.36, or a tag of llama.cpp"
+        " like b8200",
+    ),
+]
+
+
 class LlamaCppVersion(LlamaCppBuild):
     """The llama.cpp release and how it is built."""
 
-    version: Version = Field(examples=["0.3.36"])
-    """Names the build in the store."""
+    # GHSA-3p4r-fq3f-q74v: a GGUF file writes beyond its buffer before b8146.
+    builds_floor: ClassVar[int] = 8146
+    version: LlamaCppRelease = Field(
+        examples=["0.3.36", "b8200"],
+        description=(
+            "Names the build in the store: the version of the `sdist`, or the tag of llama.cpp"
+            f" that a `url` or `path` is of. Tags below b{builds_floor} are refused."
+        ),
+    )
     source: SourceArchive = Field(
         examples=[{"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE}]
     )
     """What it is built from."""
+
+    @classmethod
+    def least(cls, version: str) -> str:
+        """Return the oldest tag that is deployed, if `version` is an older one."""
+        if not version.startswith("b"):
+            return super().least(version)
+        return f"b{cls.builds_floor}" if int(version[1:]) < cls.builds_floor else ""
 
 
 FORMER = {

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Probe, Process, Value
 from modelyard.engines.llama_cpp import FORMER, SIGHT, WHOLE_TOKENS, LlamaCppBuild, gpu_check
-from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version, misfit
+from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version, misfit, refused_below
 
 if TYPE_CHECKING:
     from modelyard.catalogue.models import Model
@@ -35,8 +35,15 @@ class LockedArchive(Strict):
 class LlamaCppPythonVersion(LlamaCppBuild):
     """The release of llama-cpp-python, llama.cpp's server in Python."""
 
-    version: Version = Field(examples=["0.3.36"])
-    """roles/llama_cpp_python/files/locks needs a lock file with hashes of this version."""
+    # CVE-2024-34359: a model's chat template runs code below 0.2.72.
+    floor = (0, 2, 72)
+    version: Version = Field(
+        examples=["0.3.36"],
+        description=(
+            "roles/llama_cpp_python/files/locks needs a lock file with hashes of this version."
+            f" {refused_below(floor)}"
+        ),
+    )
     source: LockedArchive | None = Field(None, examples=[{"path": "/srv/source.tar.gz"}])
     """Its source archive, if that is not to come from the Python package index. The lock file has
     its checksum."""

@@ -218,6 +218,7 @@ ENGINE = Ollama(
     # What `context_length` says.
     unsafe=frozenset({"num-ctx"}),
     on_demand=True,
+    own_api="/api",
     holds="max_loaded_models",
     keeps="models_path",
     loaded_path="/api/ps",

@@ -49,7 +49,8 @@ class VllmSettings(Strict):
 class VllmVersion(Accelerated, FromIndex):
     """vLLM's release."""
 
-    floor = (0, 14, 1)
+    # CVE-2026-27893: up to 0.17 code of a model runs whatever trust-remote-code says.
+    floor = (0, 18, 0)
     version: Version = Field(
         examples=["0.32.0"],
         description=(
