@@ -242,6 +242,31 @@ MISTAKES = (
         'did you mean "llm_overrides"?',
     ),
     Mistake(
+        "A version without its source",
+        "The version alone was changed, so the old program would run under the new name.",
+        MINE,
+        """\
+        llm_overrides:
+          versions:
+            llama_cpp: {version: "0.3.40"}
+        """,
+        "version-mismatch",
+        3,
+        "change version, source.sdist and its checksum together",
+    ),
+    Mistake(
+        "A secret that YAML changed",
+        "Without quotes, `yes` is a boolean: the key would be the text True.",
+        MINE,
+        """\
+        llm_secrets:
+          OLLAMA_CLOUD_API_KEY: yes
+        """,
+        "invalid-value",
+        2,
+        "put text there, in quotes",
+    ),
+    Mistake(
         "A setting that is not in the catalogue",
         "It was a variable of a role once, and is misspelt as well.",
         MINE,
