@@ -46,6 +46,8 @@ class Deployment:
         """The model whose process serves this one: itself, or what it is an adapter of (if that
         exists).
         """
+        if self.model.adapter_of is None:
+            return self.model
         return next(
             (model for model in self.provider.models if model.name == self.model.adapter_of),
             self.model,
