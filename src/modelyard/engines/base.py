@@ -388,13 +388,14 @@ class Engine:
 
     def share_of(self, model: Model) -> float | None:
         """Return the part of the memory of each GPU that the options reserve; None if they say
-        nothing of it.
+        nothing of it that makes sense.
         """
         given = next((model.options[name] for name in self.shares if name in model.options), None)
         try:
-            return None if given is None else float(given)
+            share = 0 if given is None else float(given)
         except ValueError:
             return None
+        return share if 0 < share <= 1 else None
 
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return what is wrong with a model that only its engine can tell."""

@@ -140,7 +140,7 @@ class Vllm(Engine):
                     "it is a part of the memory of each GPU: 0.5 is half of it",
                 )
                 for name in SHARES
-                if name in model.options and not 0 < (self.share_of(model) or 0) <= 1
+                if name in model.options and self.share_of(model) is None
             ),
         ]
 
