@@ -344,6 +344,42 @@ MISTAKES = (
         5,
         "add context_length",
     ),
+    Mistake(
+        "The page of a file instead of the file",
+        "The address was copied from the browser, where Hugging Face shows the file.",
+        MINE,
+        f"""\
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              models:
+                llama-cpp-native:
+                  source:
+                    url: https://huggingface.co/OWNER/NAME/blob/main/x.gguf
+                    sha256: {"0f" * 32}
+        """,
+        "invalid-value",
+        7,
+        "resolve/main/x.gguf",
+    ),
+    Mistake(
+        "One GPU twice",
+        "The model should be split over two GPUs, but both names are those of one.",
+        MINE,
+        """\
+        llm_gpus:
+          - {name: NVIDIA GeForce RTX 4090, memory_mib: 24564, uuid: GPU-5d2b7c3e}
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              models:
+                llama-cpp-native:
+                  gpus: [0, GPU-5d2b7c3e]
+        """,
+        "gpu-mismatch",
+        8,
+        "name it once",
+    ),
 )
 
 HEAD = """\
