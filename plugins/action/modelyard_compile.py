@@ -20,7 +20,8 @@ from modelyard.catalogue.sourcemap import Bounds, Origin, SourceMap
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.addresses import own
-from modelyard.controller.layout import unread_directories, unread_keys
+from modelyard.controller.layout import backups, idle_groups, unread_directories, unread_keys
+from modelyard.controller.locks import locked
 from modelyard.controller.origins import ansible_origin, line_at, shorten
 from modelyard.controller.places import declared, ineffective, others, places_of, unread
 from modelyard.controller.secrets import survey
@@ -157,6 +158,12 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
     hosts = {name: read_host(name, hostvars, raw, fixed, bounds) for name, raw in written.items()}
     views = survey(seeing(hosts, hostvars), ansible_origin, shorten)
     defined = {name for view in views for name, seen in view.secrets.items() if seen.is_there}
+    pins = [lock for role in LOCKED for lock in locked(ROLES, role, shorten)]
+    locks = {
+        role: frozenset(lock.version for lock in pins if lock.role == role)
+        for role in LOCKED
+        if (ROLES / role).is_dir()
+    }
     places = places_of(hostvars)
     strange = others(hostvars, places, groups)
     return Inventory(
@@ -165,14 +172,17 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         frozenset(defined | unreadable_secrets(hosts, written)),
         ansible_origin,
         ineffective(places, groups, written),
-        {role: found for role in LOCKED if (found := locked_versions(role))},
+        locks,
         views=views,
+        pins=pins,
         others=strange,
         role_variables=declared(ROLES, (one.name for one in strange)),
         unread=unread(hostvars, groups),
         group_origins=group_origins(hostvars),
         unread_directories=unread_directories(hostvars),
         unread_keys=unread_keys(hostvars),
+        backups=backups(hostvars),
+        idle_groups=idle_groups(hostvars, places),
         own_addresses=own(
             text
             for host in hosts.values()
@@ -181,18 +191,6 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
             if isinstance(text, str)
         ),
         line=line_at,
-    )
-
-
-def locked_versions(role: str) -> frozenset[str]:
-    """Return the versions a role has locks of, e.g. from vllm-0.32.0-cuda.txt.
-
-    Empty where the role is missing: the plugins may be used without the roles.
-    """
-    name = role.replace("_", "-")
-    return frozenset(
-        path.stem.removeprefix(f"{name}-").split("-")[0]
-        for path in (ROLES / role / "files/locks").glob(f"{name}-*.txt")
     )
 
 

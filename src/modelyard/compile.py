@@ -27,7 +27,6 @@ from modelyard.compiler.checks import (
     check_memory,
     check_secrets,
     check_stack,
-    check_versions,
 )
 from modelyard.compiler.clients import check_clients
 from modelyard.compiler.hosts import check_machines
@@ -42,6 +41,7 @@ from modelyard.compiler.routing import build_routes, declared_names, public_name
 from modelyard.compiler.secrets import check_values, uses
 from modelyard.compiler.topology import Topology, build_topology, check_addresses
 from modelyard.compiler.variables import check_variables
+from modelyard.compiler.versions import check_versions
 from modelyard.diagnostics import Report
 from modelyard.engines import ROLES
 from modelyard.names import MONITORING, STACK
@@ -100,7 +100,7 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         return out
     check_variables(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
-    out.diagnostics += check_files(inventory.unread)
+    out.diagnostics += check_files(inventory.unread, inventory.backups)
     out.diagnostics += check_layout(inventory.unread_directories, inventory.unread_keys, KNOWN)
     if any(inventory.hosts[name].endless for name in stack):
         return out
@@ -140,6 +140,7 @@ def compile_catalogue(
         misread_groups(
             inventory.unread_directories, inventory.unread_keys, inventory.group_origins
         ),
+        inventory.idle_groups,
     )
     if model is None:
         return
@@ -149,7 +150,7 @@ def compile_catalogue(
     )
     out.diagnostics += found.outside(broken)
     checked = Report(source)
-    check_versions(model, resolved, inventory.locks, checked, sound=sound)
+    check_versions(model, resolved, inventory, checked, sound=sound)
     out.diagnostics += checked.found
     routes: tuple[Route, ...] = ()
     if tree.get("providers"):  # Without any, every name in the routing would be unknown.
@@ -211,7 +212,9 @@ def _check_secrets(
     in the catalogue.
     """
     check_secrets(model, inventory.secrets, report)
-    report.found += check_variable(named, inventory.views, former_secrets(model))
+    ours = former_secrets(model)
+    known = {*named, *ours, *ours.values()}
+    report.found += check_variable(known, inventory.views)
     used = uses(model, resolved, topology, inventory.secrets)
     report.found += check_values(used, inventory.views, report.source)
 

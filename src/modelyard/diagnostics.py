@@ -21,6 +21,7 @@ CODES: dict[str, str] = {
     "unknown-variable": "a variable looks like one of ours but is none",
     "unreadable-variable": "a variable could not be templated without contacting a host",
     "variable-without-effect": "a variable is set in a place that applies to no host",
+    "backup-read": "a file of the inventory looks like a copy of another (warning)",
     "differing-catalogues": "two hosts see different catalogues",
     "unknown-key": "a key the schema does not have",
     "unknown-value": "a value that is not one of the allowed ones",
@@ -62,6 +63,9 @@ CODES: dict[str, str] = {
     "cache-without-redis": "the cache is enabled, but no host is in llm_redis",
     "port-clash": "two listeners use the same port on one host",
     "port-privileged": "a port below 1024, of a service that may not bind it",
+    "address-corrected": "a provider's address is not called as it is written (warning)",
+    "address-doubtful": "an address that is probably not what is meant (warning)",
+    "address-loop": "a provider's address is a part of this stack itself",
     "address-unusable": "a host that others must reach has no usable IP address",
     "duplicate-address": "two hosts have the same address",
     "connection-local": "a host is the machine Ansible runs on, and its address is another's",
@@ -73,7 +77,8 @@ CODES: dict[str, str] = {
     "secret-reserved": "a secret of Modelyard itself is named for something else",
     "secret-shared": "one secret, or one value, for two purposes",
     "secret-too-short": "a client's key is too short to be stored as a hash",
-    "version-unsafe": "a version below the security floor",
+    "version-mismatch": "a version, and a source or lock of another version",
+    "version-unsafe": "a version below the security floor, or a compromised one",
     "version-without-lock": "a version without a lock file with hashes",
 }
 

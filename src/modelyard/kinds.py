@@ -12,7 +12,6 @@ import unicodedata
 from dataclasses import dataclass
 from posixpath import normpath
 from typing import Annotated, Any, ClassVar, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +27,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from modelyard.addresses import unbindable
+from modelyard.urls import fault, server_fault
 
 
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
@@ -144,18 +144,15 @@ def distinct(value: list[Any]) -> list[Any]:
     return value
 
 
+def _http_url(value: str) -> str:
+    if found := server_fault(value):
+        raise unfit(*found)
+    return value
+
+
 def _base_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("not a URL") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ValueError("a base URL must begin with http:// or https:// and name a host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a base URL must not contain credentials; name the secret in api_key_env")
-    if parts.query or parts.fragment or re.search(r"\s", value):
-        raise ValueError("a base URL must not have a query, a fragment or white space")
+    if found := fault(value):
+        raise unfit(*found)
     return value.rstrip("/")
 
 
@@ -307,6 +304,7 @@ HttpUrl = Annotated[
         r"https?://[^\s/@]+/\S*",
         "a URL begins with http:// or https:// and has no credentials",
     ),
+    AfterValidator(_http_url),
 ]
 EmailAddress = Annotated[
     str,
@@ -396,7 +394,12 @@ OptionText = Annotated[
 ]
 CMakeOption = Annotated[
     str,
-    Matching("CMake option", r"-D[A-Za-z0-9_]+=\S*", "a CMake option is -DNAME=VALUE"),
+    Matching(
+        "CMake option",
+        r"-D[A-Za-z0-9_.+-]+(:(BOOL|FILEPATH|INTERNAL|PATH|STATIC|STRING|UNINITIALIZED))?"
+        r"=[^\x00-\x1f\x7f]*",
+        "a CMake option is -DNAME=VALUE, or -DNAME:TYPE=VALUE with a type of CMake such as STRING",
+    ),
     AfterValidator(_without_password),
 ]
 CudaToolkit = Annotated[
@@ -510,6 +513,15 @@ class Release(Strict):
     version: Version = Field(examples=["1.2.3"])
     """What is deployed."""
 
+    @classmethod
+    def least(cls, version: str) -> str:
+        """Return the oldest version that is deployed, if `version` is older; else an empty
+        string.
+        """
+        floor = ".".join(map(str, cls.floor))
+        order, least = release_order(version), release_order(floor)
+        return floor if order is not None and least is not None and order < least else ""
+
     def build(self) -> dict[str, Any]:
         """Return what a plan says of the program itself."""
         return self.model_dump(exclude_none=True)
@@ -524,10 +536,22 @@ class FromIndex(Release):
     for."""
 
 
-def too_old(version: str, floor: tuple[int, ...]) -> str:
-    """Return the version that `floor` is, if `version` is older; else an empty string."""
-    older = tuple(int(part) for part in re.split(r"\.post|rc|a|b", version)[0].split(".")) < floor
-    return ".".join(map(str, floor)) if older else ""
+_STAGES = {"a": -3, "b": -2, "rc": -1, None: 0, ".post": 1}
+
+
+def release_order(version: str) -> tuple[tuple[int, ...], int, int] | None:
+    """Return what versions are compared by: 1.2 and 1.2.0 are the same, 1.2rc1 is older. None for
+    text that is no version.
+
+    Builds that are counted (`b6500`) are compared among themselves.
+    """
+    match = re.fullmatch(r"b?([0-9]+(?:\.[0-9]+)*)(?:(\.post|rc|a|b)([0-9]+))?", version)
+    if match is None:
+        return None
+    numbers = tuple(int(part) for part in match[1].split("."))
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers = numbers[:-1]
+    return numbers, _STAGES[match[2]], int(match[3] or 0)
 
 
 def refused_below(floor: tuple[int, ...]) -> str:

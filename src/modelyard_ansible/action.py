@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ansible.constants
 import ansible.context
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -29,6 +31,27 @@ def store_of(variables: Mapping[str, Any]) -> Path:
     return Path(str(variables.get("inventory_dir") or "."), ".credentials")
 
 
+def unset(plugin: Path) -> str:
+    """Return why Ansible lacks the settings of the clone that an action plugin belongs to; empty if
+    it has them.
+
+    It reads ansible.cfg of the directory that it is called in. Where that is another one, it finds
+    this plugin by the links in playbooks/, but neither filters nor module_utils.
+    """
+    directory = plugin.resolve().parent
+    configured = ansible.constants.DEFAULT_ACTION_PLUGIN_PATH
+    if any(Path(path).resolve() == directory for path in configured):
+        return ""
+    root = directory.parents[1]
+    found = ansible.constants.CONFIG_FILE or "no ansible.cfg"
+    return (
+        f"Run this from the root of the clone: cd {root}. Ansible takes its settings from the"
+        f" ansible.cfg there, and has read {found}. From another directory, set"
+        f" ANSIBLE_CONFIG={root}/ansible.cfg. If you are there: Ansible ignores the file while"
+        " everybody may write to the directory (chmod o-w .)."
+    )
+
+
 class Action(ActionBase):
     """An action plugin: `act` is what it does."""
 
@@ -37,6 +60,8 @@ class Action(ActionBase):
     ) -> dict[str, Any]:
         """Run the task. Called by Ansible."""
         super().run(tmp, task_vars)
+        if refused := unset(Path(inspect.getfile(type(self)))):
+            raise Refusal(refused)
         return self.act(task_vars or {})
 
     @abstractmethod

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from modelyard.kinds import BaseUrl
+from modelyard.urls import corrected
 from modelyard_importer.report import Outcome
 
 UNKNOWN = "http://set-me.invalid"
@@ -69,19 +70,15 @@ def convert(written: str, kind: str) -> Address:
     if kind in ("ollama", "ollama_cloud") and path == "/api":
         path = ""
         told.append("without /api: the gateway uses Ollama's OpenAI-compatible API, /v1")
-    if kind in ("openai", "ollama_cloud") and not path:
-        path = "/v1"
-        told.append("with /v1: the gateway calls BASE_URL/chat/completions")
-    if kind == "anthropic" and path == "/v1":
-        path = ""
-        told.append("without /v1: the gateway adds it")
+    url, why = corrected(kind, bare + path)
+    if why:
+        told.append(why)
     advice = ""
-    if kind == "openai_compatible" and not path:
+    if kind == "openai_compatible" and not urlsplit(url).path:
         advice = (
             "it has no path: the gateway will call /chat/completions; most servers want base_url to"
             " end in /v1"
         )
-    url = bare + path
     if url != written and not told:
         told.append("normalised, the same address")
     return Address(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from modelyard.catalogue.models import Model
+from modelyard.compiler.vectors import strangers
 from modelyard.diagnostics import did_you_mean
 from modelyard_importer import keys
 from modelyard_importer.catalogue import ROUTING, Commented, Routing, write_default
@@ -23,6 +25,8 @@ ORDINALS = ("primary", "secondary", "tertiary", "quaternary", "quinary", "senary
 """Named steps in their order; other names follow as they are written."""
 
 OTHER_MODE = "an embedding model and a chat model cannot be each other's fallback"
+
+OTHER_VECTORS = "another embedding model's vectors do not fit; only the same model may answer"
 
 
 class Chains:
@@ -77,6 +81,23 @@ class Chains:
     def _embeds(self, name: str) -> bool:
         return any(provider.models[name].embeds for provider in self.servers.serving(name))
 
+    def _unfit(self, head: str, steps: Sequence[str]) -> str:
+        """Return why one of `steps` cannot answer for `head`; empty if all can."""
+        if any(self._embeds(step) != self._embeds(head) for step in steps):
+            return OTHER_MODE
+        found = [
+            self.servers.serving(name)[0].models[name] for name in dict.fromkeys([head, *steps])
+        ]
+        models = [
+            Model(
+                name=one.name,
+                served_name=str(one.keys.get("served_name", one.name)),
+                mode="embedding" if one.embeds else "chat",
+            )
+            for one in found
+        ]
+        return OTHER_VECTORS if strangers(models) else ""
+
     def _flat(self, node: Node | None) -> Iterator[Node]:
         """Yield the steps of a chain in order; claim what is none."""
         if node is None:
@@ -113,8 +134,8 @@ class Chains:
                 self.report.claim(leaf, CHANGED, f"left out of {place}: it contains {head} itself")
             elif covered.issuperset(others):
                 self.report.claim(leaf, CHANGED, f"left out of {place}: duplicate entry")
-            elif any(self._embeds(model) != self._embeds(head) for model in models):
-                self.report.claim(leaf, CHANGED, f"left out of {place}: {OTHER_MODE}", urgent=True)
+            elif why := self._unfit(head, others):
+                self.report.claim(leaf, CHANGED, f"left out of {place}: {why}", urgent=True)
             else:
                 # A capability that contains the model itself: its others.
                 names = [name] if head not in models else [m for m in others if m not in covered]
@@ -175,8 +196,8 @@ class Chains:
                 claim(leaf, UNSUPPORTED, f"left out of {place}: {reason}", urgent=True)
             elif names.keys() >= set(self._models(found)):
                 claim(leaf, CHANGED, f"left out of {place}: duplicate entry")
-            elif len({self._embeds(model) for model in [*names, *self._models(found)]}) > 1:
-                claim(leaf, CHANGED, f"left out of {place}: {OTHER_MODE}", urgent=True)
+            elif names and (why := self._unfit(next(iter(names)), self._models(found))):
+                claim(leaf, CHANGED, f"left out of {place}: {why}", urgent=True)
             else:
                 models = self._models(found)
                 same = models == [text_of(leaf)]

@@ -89,6 +89,54 @@ MISTAKES = (
         "write the number without quotes",
     ),
     Mistake(
+        "The address of one request instead of the API's",
+        "The gateway adds the path of each request to `base_url`.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            mine:
+              type: openai_compatible
+              base_url: http://10.0.0.5:8000/v1/chat/completions
+              models: {my-model: {}}
+        """,
+        "invalid-value",
+        5,
+        'write "http://10.0.0.5:8000/v1"',
+    ),
+    Mistake(
+        "The gateway as its own provider",
+        "The address is that of the front end, which would call itself.",
+        MINE,
+        """\
+        llm_overrides:
+          providers:
+            mine:
+              type: openai_compatible
+              base_url: http://127.0.0.1:4000/v1
+              models: {my-model: {}}
+          routing:
+            fallbacks:
+              my-model: {terminal: true}
+        """,
+        "address-loop",
+        5,
+        "write the address of what the models run on",
+    ),
+    Mistake(
+        "A number that YAML reads differently",
+        "With a zero in front, YAML takes a number for one in base 8.",
+        MINE,
+        """\
+        llm_overrides:
+          gateway:
+            port: 04100
+        """,
+        "invalid-value",
+        3,
+        "write 4100, or 2112 if that is meant",
+    ),
+    Mistake(
         "An alias that points at nothing",
         "Ollama's models have a tag, and the tag belongs to the name.",
         MINE,
@@ -194,6 +242,31 @@ MISTAKES = (
         'did you mean "llm_overrides"?',
     ),
     Mistake(
+        "A version without its source",
+        "The version alone was changed, so the old program would run under the new name.",
+        MINE,
+        """\
+        llm_overrides:
+          versions:
+            llama_cpp: {version: "0.3.40"}
+        """,
+        "version-mismatch",
+        3,
+        "change version, source.sdist and its checksum together",
+    ),
+    Mistake(
+        "A secret that YAML changed",
+        "Without quotes, `yes` is a boolean: the key would be the text True.",
+        MINE,
+        """\
+        llm_secrets:
+          OLLAMA_CLOUD_API_KEY: yes
+        """,
+        "invalid-value",
+        2,
+        "put text there, in quotes",
+    ),
+    Mistake(
         "A setting that is not in the catalogue",
         "It was a variable of a role once, and is misspelt as well.",
         MINE,
@@ -270,6 +343,42 @@ MISTAKES = (
         "missing-key",
         5,
         "add context_length",
+    ),
+    Mistake(
+        "The page of a file instead of the file",
+        "The address was copied from the browser, where Hugging Face shows the file.",
+        MINE,
+        f"""\
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              models:
+                llama-cpp-native:
+                  source:
+                    url: https://huggingface.co/OWNER/NAME/blob/main/x.gguf
+                    sha256: {"0f" * 32}
+        """,
+        "invalid-value",
+        7,
+        "resolve/main/x.gguf",
+    ),
+    Mistake(
+        "One GPU twice",
+        "The model should be split over two GPUs, but both names are those of one.",
+        MINE,
+        """\
+        llm_gpus:
+          - {name: NVIDIA GeForce RTX 4090, memory_mib: 24564, uuid: GPU-5d2b7c3e}
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              models:
+                llama-cpp-native:
+                  gpus: [0, GPU-5d2b7c3e]
+        """,
+        "gpu-mismatch",
+        8,
+        "name it once",
     ),
 )
 

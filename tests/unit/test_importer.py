@@ -418,9 +418,9 @@ def test_addresses(kind: str, old: str, new: str, reached: str) -> None:
         (
             "https://user:pass@h/v1",
             "http://set-me.invalid",
-            "a base URL must not contain credentials",
+            "a URL must not contain credentials",
         ),
-        ("localhost:8000", "http://set-me.invalid", "a base URL must begin with http"),
+        ("localhost:8000", "http://set-me.invalid", "a URL must begin with http"),
         ("''", "http://set-me.invalid", "it has no address"),
         (
             "'http://h/{{ x }}'",
@@ -667,6 +667,34 @@ def test_embedding_models() -> None:
     assert routing(imported)["capabilities"] == {"all": {"models": ["one", "two"]}}
     assert written(imported)["models"][2] == {"name": "nomic-embed-text", "mode": "embedding"}
     assert routing(imported)["fallbacks"] == {"one": {"chain": ["two"]}}
+    assert document(imported)
+
+
+def test_embedding_models_with_other_vectors() -> None:
+    """Only the same model may answer for one, which another provider may call otherwise."""
+    old = provider().replace("two]", "two, nomic-embed-text, mxbai-embed-large]")
+    old += (
+        "\n  other: {type: openai_compatible, base_url: 'http://h:2/v1', status: active, models:"
+        " ['nomic-ai/nomic-embed-text']}\n  off: {type: openai_compatible, base_url: 'http://h:3/v1',"
+        " status: disabled, models: [dark-embed]}\n"
+    )
+    mappings = (
+        "fallback_chains:\n"
+        "  nomic-embed-text: {chain: [mxbai-embed-large, nomic-ai/nomic-embed-text]}\n"
+        "  nomic-ai/nomic-embed-text: {chain: [nomic-embed-text]}\n"
+        "  mxbai-embed-large: {chain: [vectors]}\n"
+        "  dark-embed: {chain: [nomic-embed-text]}\n"
+        "capabilities: {vectors: {models: [nomic-embed-text, mxbai-embed-large]}}"
+    )
+    imported = convert(old, mappings)
+    assert routing(imported)["capabilities"] == {"vectors": {"models": ["nomic-embed-text"]}}
+    assert routing(imported)["fallbacks"] == {
+        "nomic-embed-text": {"chain": ["nomic-ai/nomic-embed-text"]},
+        "nomic-ai/nomic-embed-text": {"chain": ["nomic-embed-text"]},
+        "mxbai-embed-large": {"terminal": True},
+        "dark-embed": {"terminal": True},
+    }
+    assert imported.summary.count("another embedding model's vectors") == 4
     assert document(imported)
 
 

@@ -23,7 +23,7 @@ MAY = {
     "dashboards/queries.py": "reads the generated dashboards",
 }
 
-TOP = {"addresses", "kinds", "names"}
+TOP = {"addresses", "kinds", "names", "urls"}
 ASKS = {
     "diagnostics": {"catalogue"},  # where a value stands
     "engines": set(),
@@ -67,7 +67,8 @@ def test_only_the_controllers_part_reaches_out(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [*MODULES, "compile.py", "diagnostics.py", "kinds.py", "names.py"]
+    "module",
+    [*MODULES, "compile.py", "diagnostics.py", "kinds.py", "names.py", "addresses.py", "urls.py"],
 )
 def test_folders_ask_those_they_may(module: str) -> None:
     own = module.partition("/")[0].removesuffix(".py")

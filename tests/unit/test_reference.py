@@ -324,7 +324,7 @@ def test_one_mistake(old: str, new: str, where: tuple[Any, ...]) -> None:
             " context_window_fallbacks: {}}"
         ),
         "gateway: {listen: ['::1'], timeouts: {stream_s: 3}, redis: {maxmemory_mib: 64}}",
-        "versions: {litellm: {version: 1.107.0}, llama_cpp: null}",
+        "versions: {litellm: {version: 1.108.1}, llama_cpp: null}",
         "{}",
         "null",
     ],

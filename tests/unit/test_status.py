@@ -116,13 +116,13 @@ def test_what_the_plan_has_and_the_host_does_not() -> None:
 
 
 def test_a_version_with_known_holes() -> None:
-    old = {**LIVE[HOST]["litellm"], "plan": {**WANTED["litellm"], "version": "1.82.7"}}
+    old = {**LIVE[HOST]["litellm"], "plan": {**WANTED["litellm"], "version": "1.82.6"}}
     _result, text = told(
         seen(litellm=service(unit="modelyard-litellm@blue.service")),
         {HOST: {**LIVE[HOST], "litellm": old}},
     )
     assert (
-        "!! litellm: version 1.82.7 is below 1.83.7, the minimum version without known"
+        "!! litellm: version 1.82.6 is below 1.83.7, the minimum version without known"
         " vulnerabilities" in text
     )
 

@@ -156,14 +156,14 @@ def test_another_source_with_it() -> None:
     ("component", "version", "message"),
     [
         ("redis", "8.0", "redis comes from the distribution: run apt-get install --only-upgrade"),
-        ("litelm", "1.107.0", 'no version of "litelm": did you mean "litellm"?'),
+        ("litelm", "1.108.1", 'no version of "litelm": did you mean "litellm"?'),
         (
             "ollama",
             "0.18.0",
             "The checksum of ollama 0.17.4 is in the catalogue and fits no other version",
         ),
         ("vllm", "0.1.0", "version-unsafe"),
-        ("litellm", "1.107.0", "version-without-lock"),
+        ("litellm", "1.108.1", "version-without-lock"),
         ("grafana", "12.3.0", 'no version of "grafana"'),
     ],
 )

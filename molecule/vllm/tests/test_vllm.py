@@ -292,7 +292,7 @@ def test_the_model_was_fetched_whole(host: Any) -> None:
         ),
         pytest.param(
             {"version": "0.14.0"},
-            "vLLM 0.14.0 has known vulnerabilities: set llm_versions.vllm.version to 0.14.1 or"
+            "vLLM 0.14.0 has known vulnerabilities: set llm_versions.vllm.version to 0.18.0 or"
             " newer",
             marks=pytest.mark.full,
         ),

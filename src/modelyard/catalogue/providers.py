@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import Field, create_model, model_validator
 
@@ -26,6 +27,9 @@ from modelyard.kinds import (
 
 CLOUD_TYPES = ("ollama_cloud", "openai", "anthropic")
 """Types that cannot be used without a key."""
+
+CLOUD_APIS = {"ollama_cloud": "/api"}
+"""Paths of APIs of cloud types that are not OpenAI's."""
 
 PROVIDER_TYPES = (*TYPES, *CLOUD_TYPES, "openai_compatible")
 
@@ -211,6 +215,19 @@ class Provider(_WithSections):
                 f"{unused[0]} has no effect on a provider with a base_url",
                 unused[0],
                 hint=f"remove it; in your overrides of it: {unused[0]}: null",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _its_api(self) -> Self:
+        own = self.engine.own_api if self.engine else CLOUD_APIS.get(self.type, "")
+        path = urlsplit(self.base_url or "").path
+        if own and self.base_url and f"{path}/".startswith(f"{own}/"):
+            bare = self.base_url.removesuffix(path)
+            raise misfit(
+                f"{self.base_url}: the gateway calls OpenAI's API at /v1, not {own}",
+                "base_url",
+                hint=f'write "{bare}/v1"',
             )
         return self
 

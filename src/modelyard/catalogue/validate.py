@@ -275,7 +275,7 @@ def _instead(
         reads = read_as(value, written(source, place, value))
         return f"{reads}write a number{f' of {unit}' if unit else ''}, such as {example}"
     if isinstance(value, float):
-        return f"write {value:.0f}" if value == int(value) else "write it without a fraction"
+        return f"write {value:.0f}" if value.is_integer() else "write it without a fraction"
     return ""
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field, create_model
 
+from modelyard.catalogue.withdrawn import withdrawn
 from modelyard.engines import ENGINES
 from modelyard.engines.base import Accelerated, Backend, Engine
 from modelyard.kinds import (
@@ -20,14 +23,14 @@ from modelyard.kinds import (
     Strict,
     Version,
     refused_below,
-    too_old,
 )
 
 
 class LitellmVersion(FromIndex):
     """The gateway's release."""
 
-    floor = (1, 83, 7)  # 1.82.7 and 1.82.8 were compromised releases
+    # The advisories of BerriAI/litellm; catalogue/withdrawn.py lists compromised releases.
+    floor = (1, 83, 7)
     version: Version = Field(
         examples=["1.106.2"],
         description=(
@@ -123,6 +126,16 @@ class Versions(_EngineVersions):
         return entry if isinstance(entry, Release) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A file of locked packages of a role: the version that its name says, and what it pins."""
+
+    role: str
+    version: str
+    file: str
+    packages: Mapping[str, str]
+
+
 COMPONENTS: dict[str, type[Release]] = {
     "litellm": LitellmVersion,
     **{engine.role: engine.version for engine in sorted(ENGINES, key=lambda engine: engine.role)},
@@ -136,4 +149,14 @@ def below_floor(component: str, version: str) -> str:
     empty string.
     """
     kind = COMPONENTS.get(component)
-    return too_old(version, kind.floor) if kind else ""
+    return kind.least(version) if kind else ""
+
+
+def unsafe(component: str, version: str) -> str:
+    """Return why a version of a component must not run, to follow both in a sentence; empty if
+    nothing is known against it.
+    """
+    if why := withdrawn(component, version):
+        return f"must not run: {why}"
+    least = below_floor(component, version)
+    return f"is below {least}, the minimum version without known vulnerabilities" if least else ""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path
-from modelyard.catalogue.versions import below_floor
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved, former_secrets
 from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Diagnostic, Report, did_you_mean, listing, variable_path
-from modelyard.engines import ROLES
 from modelyard.names import GATEWAY, MONITORING, OWN_SECRETS, REDIS, STACK
 
 REMEMBERED = 80
@@ -129,46 +127,3 @@ def check_stack(
             report.found.append(
                 Diagnostic("host-outside-stack", "error", message, variable_path(path), place, hint)
             )
-
-
-def check_versions(
-    model: Catalogue,
-    resolved: Resolved,
-    locks: Mapping[str, frozenset[str]],
-    report: Report,
-    *,
-    sound: bool,
-) -> None:
-    """Versions that are too old, cannot be checked, or are not said of an engine that is
-    deployed.
-    """
-    if model.versions is None:
-        if sound:
-            message = "llm_versions is not defined, so no version is pinned"
-            report.error("missing-key", message, ("versions",), "see group_vars/all/versions.yml")
-        return
-    deployed = {member.engine.role for member in resolved.all() if member.host}
-    for component in ("litellm", *ROLES):
-        entry = model.versions.of(component)
-        path: Path = ("versions", component)
-        if entry is None:
-            if component in deployed and sound:
-                message = f"{component} is deployed, but llm_versions has no version of it"
-                report.error("missing-key", message, path, "see group_vars/all/versions.yml")
-            continue
-        version, path = entry.version, (*path, "version")
-        known = locks.get(component)
-        if least := below_floor(component, version):
-            message = (
-                f"{component} {version} is below {least}, the minimum version without known"
-                " vulnerabilities"
-            )
-            report.error("version-unsafe", message, path, f"use {least} or newer")
-        elif known is not None and version not in known:
-            message = f"{component} {version} has no lock file, so its packages cannot be verified"
-            listed = ", ".join(sorted(known)) or "none"
-            hint = (
-                f"versions with a lock file: {listed}; roles/{component}/README.md explains how to"
-                " add one"
-            )
-            report.error("version-without-lock", message, path, hint)

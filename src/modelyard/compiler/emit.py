@@ -25,6 +25,7 @@ from modelyard.names import (
     REDIS_PASSWORD,
     url_host,
 )
+from modelyard.urls import corrected
 
 PARALLEL_WITH_LIMITS = 1000
 """`max_parallel_requests` of a deployment with rpm or tpm. Without it the gateway takes rpm (or
@@ -80,8 +81,9 @@ def api_base(deployment: Deployment, view: View) -> str:
     provider = deployment.provider
     if deployment.host is None:
         assert provider.base_url is not None, "the schema requires base_url if there is no group"
-        bare = not urlsplit(provider.base_url).path
-        return f"{provider.base_url}/v1" if bare and provider.engine else provider.base_url
+        if provider.engine and not urlsplit(provider.base_url).path:
+            return f"{provider.base_url}/v1"
+        return corrected(provider.type, provider.base_url)[0]
     return f"http://{url_host(view.addresses.get(deployment.host, LOOPBACK))}:{deployment.port}/v1"
 
 

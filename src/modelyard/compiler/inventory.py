@@ -11,6 +11,7 @@ from modelyard.catalogue.overrides import SECTIONS
 from modelyard.catalogue.secrets import SecretView
 from modelyard.catalogue.sourcemap import Origin, Path, Probe, no_line, no_origin
 from modelyard.catalogue.strays import Variable
+from modelyard.catalogue.versions import Lock
 from modelyard.diagnostics import Diagnostic
 
 CATALOGUE_VARIABLES = tuple(f"llm_{section}" for section in SECTIONS)
@@ -57,7 +58,8 @@ class Inventory:
 
     `secrets` are the names of the secrets that are defined somewhere, `views` what hosts see of
     them (a host in none: not known), `ineffective` the places that set a variable without effect,
-    `locks` by role the versions whose packages can be checked (a role that is missing: not known).
+    `locks` by role the versions whose packages can be checked (a role that is missing: not known),
+    `pins` what these locks hold.
     `others` are the variables that the inventory and the command line set beside `llm_*`,
     `role_variables` those that roles take (that could be meant by one of `others`), and whether the
     inventory's value would replace a default. `unread` are files of variables that Ansible does
@@ -65,7 +67,8 @@ class Inventory:
     of their models ran. `line` returns the line of a file that a place is in. `group_origins` is
     where the inventory names a group first, `own_addresses` are those addresses of `local` hosts
     that the controller has. `unread_directories` and `unread_keys` are what lies in the inventory
-    itself and is not what Ansible takes it for.
+    itself and is not what Ansible takes it for, `backups` its files that look like copies of
+    others. `idle_groups` have a name like ours, and only list hosts.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -78,12 +81,15 @@ class Inventory:
     others: Sequence[Variable] = ()
     role_variables: Mapping[str, bool] = field(default_factory=dict)
     views: Sequence[SecretView] = ()
+    pins: Sequence[Lock] = ()
     unread: Sequence[Origin] = ()
     line: Callable[[Origin], str] = no_line
     group_origins: Mapping[str, Origin] = field(default_factory=dict)
     own_addresses: frozenset[str] = frozenset()
     unread_directories: Sequence[UnreadDirectory] = ()
     unread_keys: Sequence[UnreadKey] = ()
+    backups: Sequence[Origin] = ()
+    idle_groups: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

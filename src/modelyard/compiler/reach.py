@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from modelyard.addresses import parse, same
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path
+from modelyard.compiler.base_urls import check_base_urls
 from modelyard.compiler.hosts import known_addresses
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved
@@ -30,6 +31,7 @@ def check_reach(
     if not any(place[:2] in (("gateway",), ("gateway", "listen")) for place in broken):
         _check_listen(model, topology, inventory, report)
     _check_loopback(model, resolved, topology, inventory, report)
+    report.found += check_base_urls(model, topology, inventory, report.source, broken)
 
 
 def _check_listen(

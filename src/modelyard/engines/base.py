@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -65,6 +65,8 @@ class Accelerated(Release):
     backend: Backend = Field("auto", examples=["cpu"])
     """`cuda`: for NVIDIA GPUs; hosts without one are refused. `cpu`: without GPUs, wherever it
     runs: its models are then not placed on GPUs. `auto`: each host gets the build that suits it."""
+    gpu_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that only a build for GPUs reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,8 @@ class Engine:
     """Options that say which part of the memory of each GPU a process reserves, by all names."""
     share: float | None = None
     """That part by default. None: it takes what its models need."""
+    cpu_keys: tuple[str, ...] = ()
+    """Keys of its settings that only a build for CPUs reads."""
     holds: str | None = None
     """The key of its settings that says how many models are loaded at once."""
     keeps: str | None = None
@@ -250,11 +254,17 @@ class Engine:
     sight: tuple[str, ...] | None = None
     """How the options begin that let a model read more than text. None: its models may read more
     without any."""
+    paths: frozenset[str] = frozenset(
+        ("chat/completions", "completions", "embeddings", "responses")
+    )
+    """The paths below /v1 that it answers, of those that the gateway opens."""
     cuts_prompts: bool = False
     """It cuts a prompt that is too long instead of refusing it, and a request for a chat or an
     embedding cannot forbid that."""
     embedding_hint: str = "is it a model for embeddings?"
     """What to look at when a model of mode `embedding` gives none."""
+    own_api: str = ""
+    """Path of an API of its own that is not OpenAI's, where it has one."""
     closes_connections: bool = False
     """The gateway has to open a new connection for every request."""
     contexts: tuple[tuple[int, int], ...] = ()
@@ -360,6 +370,10 @@ class Engine:
         """
         return model.context_length
 
+    def serves(self, model: Model) -> frozenset[str]:
+        """Return the paths that it can answer for a model, by its mode."""
+        return frozenset({"embeddings"}) if model.mode == "embedding" else self.paths
+
     def window(self, model: Model, settings: Any) -> int | None:
         """Return the tokens that one request may have; None if the catalogue does not say."""
         return model.context_length
@@ -382,13 +396,14 @@ class Engine:
 
     def share_of(self, model: Model) -> float | None:
         """Return the part of the memory of each GPU that the options reserve; None if they say
-        nothing of it.
+        nothing of it that makes sense.
         """
         given = next((model.options[name] for name in self.shares if name in model.options), None)
         try:
-            return None if given is None else float(given)
+            share = 0 if given is None else float(given)
         except ValueError:
             return None
+        return share if 0 < share <= 1 else None
 
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return what is wrong with a model that only its engine can tell."""

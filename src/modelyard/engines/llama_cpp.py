@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from modelyard.engines.base import (
     FORMER_OF_ALL,
@@ -28,8 +28,11 @@ from modelyard.kinds import (
     ComputeCapability,
     CudaToolkit,
     FromIndex,
+    Matching,
     SourceArchive,
-    Version,
+    Unique,
+    distinct,
+    misfit,
 )
 
 if TYPE_CHECKING:
@@ -43,29 +46,84 @@ LAYERS = ("n-gpu-layers", "gpu-layers")
 """The option that says how many layers are on GPUs, by its two names."""
 
 
+PACKAGED = ("13.0", "7.5 8.0 8.6 8.7 8.8 8.9 9.0 10.0 10.3 11.0 12.0 12.1".split())
+"""The toolkit made of packages, and what it compiles for (`nvcc --list-gpu-code`)."""
+OLDEST, NEWEST = (5, 0), (12, 1)
+"""What any toolkit that is built with compiles for (gpu/cuda.py)."""
+
+
 class LlamaCppBuild(Accelerated, FromIndex):
     """How either server of llama.cpp is built. What differs here is another build."""
+
+    gpu_keys = ("cuda_toolkit", "cuda_architectures")
 
     cuda_toolkit: CudaToolkit = Field("auto", examples=["/usr/local/cuda-12.9"])
     """The CUDA toolkit of the build. `auto` makes one of packages (13.0, for compute capability 7.5
     and later and a driver from 580 on) in the directory of the build. Older GPUs or drivers need
     one of version 12, which no packages hold: the path of one that is installed on each host."""
-    cuda_architectures: list[ComputeCapability] = Field([], examples=[["8.6", "8.9"]])
+    cuda_architectures: Annotated[list[ComputeCapability], AfterValidator(distinct), Unique] = (
+        Field([], examples=[["8.6", "8.9"]])
+    )
     """Compute capabilities to build for. Without any, those of the host's GPUs; with those of all
     hosts, one build serves all of them."""
     cmake_options: list[CMakeOption] = Field([], examples=[["-DGGML_AVX512=ON"]])
     """Further options for CMake, which override those of the role."""
 
+    @model_validator(mode="after")
+    def _compiled_for(self) -> Self:
+        version, packaged = PACKAGED
+        for text in self.cuda_architectures if self.backend != "cpu" else ():
+            major, _, minor = text.partition(".")
+            if self.cuda_toolkit == "auto" and text not in packaged:
+                raise misfit(
+                    f"CUDA toolkit {version} does not build for compute capability {text}",
+                    "cuda_architectures",
+                    hint=f"it builds for {', '.join(packaged)}; for others set cuda_toolkit to the"
+                    " path of one that does",
+                )
+            if not OLDEST <= (int(major), int(minor)) <= NEWEST:
+                raise misfit(
+                    f"no CUDA toolkit builds for compute capability {text}",
+                    "cuda_architectures",
+                    hint="nvidia-smi --query-gpu=compute_cap --format=csv prints that of a GPU",
+                )
+        return self
+
+
+LlamaCppRelease = Annotated[
+    str,
+    Matching(
+        "llama.cpp version",
+        r"b[0-9]{3,7}|[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?",
+        "a version is that of the source: of llama-cpp-python like 0.3.36, or a tag of llama.cpp"
+        " like b8200",
+    ),
+]
+
 
 class LlamaCppVersion(LlamaCppBuild):
     """The llama.cpp release and how it is built."""
 
-    version: Version = Field(examples=["0.3.36"])
-    """Names the build in the store."""
+    # GHSA-3p4r-fq3f-q74v: a GGUF file writes beyond its buffer before b8146.
+    builds_floor: ClassVar[int] = 8146
+    version: LlamaCppRelease = Field(
+        examples=["0.3.36", "b8200"],
+        description=(
+            "Names the build in the store: the version of the `sdist`, or the tag of llama.cpp"
+            f" that a `url` or `path` is of. Tags below b{builds_floor} are refused."
+        ),
+    )
     source: SourceArchive = Field(
         examples=[{"sdist": "llama-cpp-python==0.3.36", "sha256": SHA256_EXAMPLE}]
     )
     """What it is built from."""
+
+    @classmethod
+    def least(cls, version: str) -> str:
+        """Return the oldest tag that is deployed, if `version` is an older one."""
+        if not version.startswith("b"):
+            return super().least(version)
+        return f"b{cls.builds_floor}" if int(version[1:]) < cls.builds_floor else ""
 
 
 FORMER = {
@@ -171,6 +229,11 @@ def batch_flag(name: str) -> Flag:
 
 class LlamaCpp(Engine):
     """What llama.cpp's server does its own way."""
+
+    def serves(self, model: Model) -> frozenset[str]:
+        """Return the paths of its mode: started for chats it answers 501 to an embedding."""
+        paths = super().serves(model)
+        return paths if model.mode == "embedding" else paths - {"embeddings"}
 
     def slots(self, model: Model, settings: Any) -> int:
         """Return `parallel`, or the default."""
@@ -334,6 +397,10 @@ ENGINE = LlamaCpp(
         " help h usage version list-devices cache-list cl completion-bash".split()
     ),
     sight=SIGHT,
+    # 0.3.36, tools/server/server.cpp
+    paths=frozenset(
+        "chat/completions completions responses embeddings audio/transcriptions".split()
+    ),
     embedding_hint=(
         "a model whose file does not say its pooling needs it in its options: mean, cls or last"
     ),

@@ -49,7 +49,8 @@ class VllmSettings(Strict):
 class VllmVersion(Accelerated, FromIndex):
     """vLLM's release."""
 
-    floor = (0, 14, 1)
+    # CVE-2026-27893: up to 0.17 code of a model runs whatever trust-remote-code says.
+    floor = (0, 18, 0)
     version: Version = Field(
         examples=["0.32.0"],
         description=(
@@ -114,8 +115,7 @@ class Vllm(Engine):
         sizes = [name for name in SPREADS if name in model.options]
         if LOCAL in model.options:
             sizes = [*(name for name in sizes if name != "data-parallel-size"), LOCAL]
-        # Of several hosts together: what is here cannot be told.
-        if not sizes or "nnodes" in model.options:
+        if not sizes:
             return given
         return prod(_size(model.options[name]) or 1 for name in sizes)
 
@@ -140,7 +140,7 @@ class Vllm(Engine):
                     "it is a part of the memory of each GPU: 0.5 is half of it",
                 )
                 for name in SHARES
-                if name in model.options and not 0 < (self.share_of(model) or 0) <= 1
+                if name in model.options and self.share_of(model) is None
             ),
         ]
 
@@ -174,12 +174,16 @@ ENGINE = Vllm(
     locked=True,
     takes="directory",
     keys=frozenset({"port", "quantization", "adapter_of"}),
+    cpu_keys=("cpu_kv_cache_gib",),
     spreads=(*SPREADS, LOCAL),
     shares=SHARES,
     share=0.92,  # 0.32.0, vllm/config/cache.py
     quantizations=frozenset(QUANTIZATIONS.split()),
     quantizations_of="0.32.0",
     health="/health",
+    paths=frozenset(
+        "chat/completions completions embeddings responses audio/transcriptions".split()
+    ),
     metrics=Metrics(keyed=False),
     # Later words win, so those of the plan come last.
     vector=(

@@ -233,17 +233,18 @@ def _given(
 ) -> list[Card] | Refusal:
     """Return the GPUs that a process was given, or why it cannot have them."""
     by_name = {name: card for card in cards for name in card.names}
+    are = "are" if len(process.parts) > 1 else "is"
     there = f"{host} has {', '.join(_called(card) for card in cards) or 'no GPU'}"
     chosen: list[Card] = []
     for at, gpu in enumerate(process.gpus):
         if gpu not in by_name:
-            message = f"{process.describe()} is assigned GPU {gpu} of {host}, {lacks}"
+            message = f"{process.describe()} {are} assigned GPU {gpu} of {host}, {lacks}"
             return Refusal(index, "unknown-gpu", message, there, at)
         card = by_name[gpu]
         twice = next((one for one, other in enumerate(chosen) if other is card), None)
         if twice is not None:
             message = (
-                f"{process.describe()} is assigned {card.label} of {host} twice, as"
+                f"{process.describe()} {are} assigned {card.label} of {host} twice, as"
                 f" {process.gpus[twice]} and as {gpu}"
             )
             return Refusal(index, "gpu-mismatch", message, f"name it once; {there}", at)

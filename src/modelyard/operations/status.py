@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modelyard.catalogue.versions import below_floor
+from modelyard.catalogue.versions import unsafe
 from modelyard.operations.diff import Live, compare
 from modelyard.output.tables import table
 from modelyard.plan.model import HostPlan
@@ -96,10 +96,8 @@ def _problems(service: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[s
     component = (
         service.get("unit", "").removeprefix("modelyard-").partition("@")[0].partition(".")[0]
     )
-    if version and (floor := below_floor(component.replace("-", "_"), str(version))):
-        yield (
-            f"version {version} is below {floor}, the minimum version without known vulnerabilities"
-        )
+    if version and (problem := unsafe(component.replace("-", "_"), str(version))):
+        yield f"version {version} {problem}"
 
 
 # -- as text ---------------------------------------------------------------------------------------
