@@ -26,8 +26,24 @@ NO_MAPPING = (
     "{file} has no variables: a file of variables is a mapping, with a line NAME: VALUE for each"
 )
 
+ENCRYPTED = (
+    "{file} is encrypted with ansible-vault, and no password that was given decrypts it: give"
+    " --vault-password-file FILE or --ask-vault-pass, or set ANSIBLE_VAULT_PASSWORD_FILE in the"
+    " environment"
+)
+
 READ: set[tuple[str, str]] = set()
 """Directories and names that were looked up."""
+
+
+def load(loader: Any, file: str) -> Any:
+    """Return the content of a file. Raises AnsibleError, with what to do if it is encrypted."""
+    try:
+        return loader.load_from_file(file, unsafe=True, trusted_as_template=True)
+    except AnsibleError as error:
+        if "decrypt" not in str(error).lower():
+            raise
+        raise AnsibleError(ENCRYPTED.format(file=file)) from None
 
 
 class VarsModule(BaseVarsPlugin):
@@ -44,7 +60,7 @@ class VarsModule(BaseVarsPlugin):
             directory = os.path.join(os.path.realpath(path), kind)
             if (directory, entity.name) not in READ:
                 for file in loader.find_vars_files(directory, entity.name):
-                    content = loader.load_from_file(file, unsafe=True, trusted_as_template=True)
+                    content = load(loader, file)
                     if content and not isinstance(content, Mapping):
                         raise AnsibleError(NO_MAPPING.format(file=file))
                 READ.add((directory, entity.name))

@@ -212,7 +212,9 @@ def _check_secrets(
     in the catalogue.
     """
     check_secrets(model, inventory.secrets, report)
-    report.found += check_variable(named, inventory.views, former_secrets(model))
+    ours = former_secrets(model)
+    known = {*named, *ours, *ours.values()}
+    report.found += check_variable(known, inventory.views)
     used = uses(model, resolved, topology, inventory.secrets)
     report.found += check_values(used, inventory.views, report.source)
 

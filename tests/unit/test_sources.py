@@ -8,7 +8,7 @@ from test_engines import CATALOGUE as ENGINES
 from test_engines import COMMIT
 from test_engines import result as of_engines
 
-SHA = "a" * 64
+SHA = "c" * 64
 HUB = "https://huggingface.co"
 SMALL = "        source: {path: /models/small.gguf}\n"
 

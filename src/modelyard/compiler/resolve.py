@@ -15,7 +15,14 @@ from modelyard.compiler.models import check_model
 from modelyard.compiler.vectors import SAY_SO, strangers
 from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines.base import Engine
-from modelyard.names import GATEWAY_WORDS, OWN_SECRETS, deployment_id, engine_secret, former
+from modelyard.names import (
+    GATEWAY_WORDS,
+    OWN_SECRETS,
+    PROCESS_VARIABLES,
+    deployment_id,
+    engine_secret,
+    former,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,8 @@ class _Resolver:
         self.index = _model_indices(report.source.tree)
         self.running = _running(catalogue, groups)
         self.reserved = OWN_SECRETS | former_secrets(catalogue).keys()
+        clients = {client.secret for client in catalogue.clients.values()}
+        self.taken = self.reserved | PROCESS_VARIABLES | clients
         self.inactive: dict[str, None] = {}
         self.first: dict[str, tuple[str, Model, Path]] = {}
         """By public name, the first provider that has it, and where."""
@@ -221,6 +230,13 @@ class _Resolver:
                 at,
                 "use a separate secret for the provider",
             )
+        elif secret in PROCESS_VARIABLES:
+            self.report.error(
+                "secret-reserved",
+                f'provider "{name}" uses {secret}, a variable that the gateway\'s own process reads',
+                at,
+                "give the secret another name, such as the provider's with _API_KEY",
+            )
         elif secret is not None and secret not in self.secrets:
             if provider.when_secret_missing == "skip":
                 return f"secret {secret} is not defined (when_secret_missing: skip)"
@@ -228,7 +244,7 @@ class _Resolver:
                 "secret-undefined",
                 f'provider "{name}" needs secret {secret}, which is not defined',
                 at,
-                did_you_mean(secret, self.secrets - self.reserved)
+                did_you_mean(secret, self.secrets - self.taken)
                 or (
                     f"export {secret}, define it in llm_secrets or in .credentials/{secret} "
                     "beside the inventory, or set when_secret_missing: skip"

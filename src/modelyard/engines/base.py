@@ -254,6 +254,10 @@ class Engine:
     sight: tuple[str, ...] | None = None
     """How the options begin that let a model read more than text. None: its models may read more
     without any."""
+    paths: frozenset[str] = frozenset(
+        ("chat/completions", "completions", "embeddings", "responses")
+    )
+    """The paths below /v1 that it answers, of those that the gateway opens."""
     cuts_prompts: bool = False
     """It cuts a prompt that is too long instead of refusing it, and a request for a chat or an
     embedding cannot forbid that."""
@@ -365,6 +369,10 @@ class Engine:
         catalogue.
         """
         return model.context_length
+
+    def serves(self, model: Model) -> frozenset[str]:
+        """Return the paths that it can answer for a model, by its mode."""
+        return frozenset({"embeddings"}) if model.mode == "embedding" else self.paths
 
     def window(self, model: Model, settings: Any) -> int | None:
         """Return the tokens that one request may have; None if the catalogue does not say."""

@@ -181,6 +181,9 @@ ENGINE = Vllm(
     quantizations=frozenset(QUANTIZATIONS.split()),
     quantizations_of="0.32.0",
     health="/health",
+    paths=frozenset(
+        "chat/completions completions embeddings responses audio/transcriptions".split()
+    ),
     metrics=Metrics(keyed=False),
     # Later words win, so those of the plan come last.
     vector=(
