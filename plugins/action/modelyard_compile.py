@@ -20,7 +20,7 @@ from modelyard.catalogue.sourcemap import Bounds, Origin, SourceMap
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.addresses import own
-from modelyard.controller.layout import unread_directories, unread_keys
+from modelyard.controller.layout import backups, idle_groups, unread_directories, unread_keys
 from modelyard.controller.locks import locked
 from modelyard.controller.origins import ansible_origin, line_at, shorten
 from modelyard.controller.places import declared, ineffective, others, places_of, unread
@@ -181,6 +181,8 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
         group_origins=group_origins(hostvars),
         unread_directories=unread_directories(hostvars),
         unread_keys=unread_keys(hostvars),
+        backups=backups(hostvars),
+        idle_groups=idle_groups(hostvars, places),
         own_addresses=own(
             text
             for host in hosts.values()

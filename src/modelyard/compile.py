@@ -100,7 +100,7 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         return out
     check_variables(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
-    out.diagnostics += check_files(inventory.unread)
+    out.diagnostics += check_files(inventory.unread, inventory.backups)
     out.diagnostics += check_layout(inventory.unread_directories, inventory.unread_keys, KNOWN)
     if any(inventory.hosts[name].endless for name in stack):
         return out
@@ -140,6 +140,7 @@ def compile_catalogue(
         misread_groups(
             inventory.unread_directories, inventory.unread_keys, inventory.group_origins
         ),
+        inventory.idle_groups,
     )
     if model is None:
         return
@@ -211,7 +212,9 @@ def _check_secrets(
     in the catalogue.
     """
     check_secrets(model, inventory.secrets, report)
-    report.found += check_variable(named, inventory.views, former_secrets(model))
+    ours = former_secrets(model)
+    known = {*named, *ours, *ours.values()}
+    report.found += check_variable(known, inventory.views)
     used = uses(model, resolved, topology, inventory.secrets)
     report.found += check_values(used, inventory.views, report.source)
 

@@ -36,6 +36,16 @@ OWN_SECRETS = frozenset(
 )
 """Generated once per inventory, so they always exist; no provider may be given one of them."""
 
+PROCESS_VARIABLES = frozenset(
+    "PATH HOME USER LOGNAME SHELL PWD LANG LC_ALL TMPDIR TERM LD_PRELOAD LD_LIBRARY_PATH PYTHONPATH"
+    " PYTHONHOME PYTHONFAULTHANDLER HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY SSL_CERT_FILE"
+    " LITELLM_MODE LITELLM_LOCAL_MODEL_COST_MAP LITELLM_LOG NO_DOCS NO_REDOC NO_OPENAPI"
+    " DISABLE_ADMIN_UI WEB_CONCURRENCY CONFIG_FILE_PATH AIOHTTP_KEEPALIVE_TIMEOUT DATABASE_URL"
+    " PROMETHEUS_MULTIPROC_DIR MODELYARD_CLIENTS MODELYARD_RELEASE CREDENTIALS_DIRECTORY".split()
+)
+"""Variables that the gateway's process reads. Keys of providers are variables of that process by
+their names (`EnvironmentFile`), so none may have one of these."""
+
 ROTATED = (MASTER_KEY, REDIS_PASSWORD, REDIS_MONITOR_PASSWORD)
 """Secrets whose former value is accepted beside the new one for a while."""
 

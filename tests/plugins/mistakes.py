@@ -242,6 +242,31 @@ MISTAKES = (
         'did you mean "llm_overrides"?',
     ),
     Mistake(
+        "A version without its source",
+        "The version alone was changed, so the old program would run under the new name.",
+        MINE,
+        """\
+        llm_overrides:
+          versions:
+            llama_cpp: {version: "0.3.40"}
+        """,
+        "version-mismatch",
+        3,
+        "change version, source.sdist and its checksum together",
+    ),
+    Mistake(
+        "A secret that YAML changed",
+        "Without quotes, `yes` is a boolean: the key would be the text True.",
+        MINE,
+        """\
+        llm_secrets:
+          OLLAMA_CLOUD_API_KEY: yes
+        """,
+        "invalid-value",
+        2,
+        "put text there, in quotes",
+    ),
+    Mistake(
         "A setting that is not in the catalogue",
         "It was a variable of a role once, and is misspelt as well.",
         MINE,
@@ -266,6 +291,19 @@ MISTAKES = (
         None,
         "to remove it here, too, add to llm_overrides: {",
         elsewhere=f"{SHIPPED}/routing.yml",
+    ),
+    Mistake(
+        "Values beside the inventory's file",
+        "They belong in `group_vars/llm_stack/`: here Ansible takes the variable for a group.",
+        "inventories/workstation/llm.yml",
+        """\
+        llm_overrides:
+          gateway:
+            port: 4100
+        """,
+        "variable-without-effect",
+        1,
+        "move it into a file of group_vars/llm_stack/ beside the inventory",
     ),
     Mistake(
         "Wrong indentation",
@@ -318,6 +356,42 @@ MISTAKES = (
         "missing-key",
         5,
         "add context_length",
+    ),
+    Mistake(
+        "The page of a file instead of the file",
+        "The address was copied from the browser, where Hugging Face shows the file.",
+        MINE,
+        f"""\
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              models:
+                llama-cpp-native:
+                  source:
+                    url: https://huggingface.co/OWNER/NAME/blob/main/x.gguf
+                    sha256: {"0f" * 32}
+        """,
+        "invalid-value",
+        7,
+        "resolve/main/x.gguf",
+    ),
+    Mistake(
+        "One GPU twice",
+        "The model should be split over two GPUs, but both names are those of one.",
+        MINE,
+        """\
+        llm_gpus:
+          - {name: NVIDIA GeForce RTX 4090, memory_mib: 24564, uuid: GPU-5d2b7c3e}
+        llm_overrides:
+          providers:
+            llama_cpp_native:
+              models:
+                llama-cpp-native:
+                  gpus: [0, GPU-5d2b7c3e]
+        """,
+        "gpu-mismatch",
+        8,
+        "name it once",
     ),
 )
 

@@ -82,11 +82,10 @@ def test_shipped_file_is_named_relative_to_the_clone(ansible: Run) -> None:
     }
     done = ansible("ansible-playbook", VALIDATE, "-e", json.dumps(override))
     line = next(
-        n for n, text in enumerate((ROOT / "group_vars/all/providers.yml").read_text().splitlines(), 1)
-        if text == "  llama_cpp_native:"
+        n for n, text in enumerate((ROOT / "group_vars/all/routing.yml").read_text().splitlines(), 1)
+        if text.startswith("    llama-cpp-native: ")
     )  # fmt: skip
-    assert f"group_vars/all/providers.yml:{line}:3: error[no-models]" in done.stdout
-    assert "group_vars/all/routing.yml:" in done.stdout
+    assert f"group_vars/all/routing.yml:{line}:5: error[unknown-model]" in done.stdout
     assert "playbooks/group_vars" not in done.stdout
 
 
@@ -147,12 +146,12 @@ def test_templates_work_and_results_are_no_templates(
     variables(
         '---\nmy_port: 9090\nllm_overrides:\n  gateway: {port: "{{ my_port }}"}\n'
         "  providers:\n    llama_cpp_native:\n      models:\n"
-        "        llama-cpp-native: {served_name: !unsafe 'x{{1+1}}'}\n"
+        "        llama-cpp-native: {source: {path: !unsafe '/m/x{{1+1}}.gguf'}}\n"
     )
     done = ansible("ansible-playbook", "-i", stack, "playbooks/plan.yml", "-v")
     assert done.returncode == 0, done.stdout
     assert "127.0.0.1:9090" in done.stdout
-    assert "openai/x{{1+1}}" in done.stdout
+    assert "/m/x{{1+1}}.gguf" in done.stdout
 
 
 def test_unknown_variable(ansible: Run, stack: Path, variables: Write) -> None:

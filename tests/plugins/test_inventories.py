@@ -141,3 +141,23 @@ def test_directory_of_variables_that_is_misspelt(ansible: Run, stack: Path, name
     assert "rename it to group_vars" in done.stdout
     done = ansible("ansible-playbook", "-i", stack / "hosts.yml", VALIDATE)
     assert ("Ansible does not read this directory" in done.stdout) == (name != "group_vars_old")
+
+
+def test_copies_beside_the_inventory_and_groups_that_only_list_hosts(
+    ansible: Run, hosts: Callable[..., Path], variables: Write
+) -> None:
+    path = hosts(
+        "llm_gateway: {hosts: {gw: {ansible_host: 203.0.113.1}}}\n"
+        "llm_llama_cpp_native: {hosts: {gpu: {ansible_host: 203.0.113.2}}}\n"
+        "llm_tgi: {hosts: {gpu: }}\nllm_24g: {hosts: {gpu: }, vars: {x: 1}}\n"
+        "llm_gpus: {children: {llm_llama_cpp_native: }}\nllm_big: {hosts: {gpu: }}\n"
+    )
+    variables("x: 1\n", "llm_big")
+    (path.parent / "hosts.old.yml").write_text(path.read_text(encoding="utf-8"))
+    (path.parent / "hosts.yml.bak").write_text("")
+    done = ansible("ansible-playbook", "-i", path.parent, VALIDATE)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("warning[backup-read]") == 1
+    assert "hosts.old.yml: warning[backup-read]" in done.stdout
+    assert done.stdout.count("warning[unknown-group]") == 1
+    assert "no provider names group llm_tgi" in done.stdout

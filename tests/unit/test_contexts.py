@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from catalogues import change, compiled, part, refused
 
+from modelyard.catalogue.models import Model
+from modelyard.engines import by_role
+from modelyard.engines.base import Process
+
 GGUF = "source: {path: /models/small.gguf}"
 LINE = 8
 """Of the source; the keys follow it, `options` last."""
@@ -145,3 +149,47 @@ def test_memory_is_counted_for_all_requests_at_once() -> None:
     assert [one["options"] for one in found] == [{}, {}, {"parallel": 2}]
     embeds = demand(mode="embedding", context_length="2048")
     assert embeds["options"] == {"batch-size": 2048, "ubatch-size": 2048}
+
+
+def rules(text: str) -> dict[str, Any]:
+    result = compiled(text)
+    assert result.errors == [], [d.render() for d in result.diagnostics]
+    found: dict[str, Any] = result.plans["one"]["litellm"]["rules"]
+    return found
+
+
+def test_paths_that_nobody_answers_are_known() -> None:
+    chats = ["audio/transcriptions", "chat/completions", "completions", "responses"]
+    assert rules(catalogue())["paths"] == {"small": chats}, "the others lead elsewhere"
+    assert rules(catalogue(mode="embedding"))["paths"] == {"small": ["embeddings"]}
+
+
+def test_an_engine_that_cuts_prompts_is_known_with_its_window() -> None:
+    """Only where the catalogue says it; for what runs elsewhere, too."""
+    text = change("type: llama_cpp", "type: ollama", catalogue(context_length="512"))
+    text = change("        port: 8081\n", "", text)
+    text = change("small: {terminal: true}", "small: {terminal: true}", text)
+    assert rules(catalogue(context_length="512"))["windows"] == {}
+    elsewhere = change("group: llm_local\n    port: 8080", "base_url: http://h", text)
+    assert GGUF in elsewhere
+    elsewhere = elsewhere.replace(f"        {GGUF}\n", "").replace(
+        "        source: {path: /models/large.gguf}\n", ""
+    )
+    assert list(rules(elsewhere)["windows"].values()) == [512]
+
+
+def test_the_server_in_python_is_started_for_embeddings() -> None:
+    def argv(**keys: Any) -> list[str]:
+        model = Model.model_validate({"name": "a", "source": {"path": "/a.gguf"}, **keys})
+        return by_role("llama_cpp_python").argv(Process("a@a", "a", (model,), "127.0.0.1", 80))
+
+    embeds = argv(mode="embedding", context_length=2048)
+    assert [value(embeds, flag) for flag in ("--embedding", "--n_batch", "--n_ubatch")] == [
+        "true",
+        "2048",
+        "2048",
+    ]
+    assert not {"--embedding", "--n_batch"} & set(argv(context_length=2048))
+    given = argv(mode="embedding", options={"embedding": True, "n-batch": 99})
+    assert given.count("--embedding") == 1
+    assert value(given, "--n_batch") == "99"

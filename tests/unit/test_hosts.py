@@ -84,7 +84,7 @@ def test_two_hosts_with_one_address() -> None:
     assert compile_inventory(fleet()).errors == []
     twice = fleet(gpu1={"address": ADDRESSES["gw1"], "address_origin": Origin("hosts.yml", 9, 30)})
     message = refused(compile_inventory(twice), "duplicate-address", 9)
-    assert f"gw1, gpu1 have the same address, {ADDRESSES['gw1']}" in message
+    assert f"have the same address, {ADDRESSES['gw1']}" in message
     assert "at: ansible_host" in message
 
 
@@ -184,7 +184,7 @@ def test_two_hosts_that_are_both_this_machine() -> None:
     result = compile_inventory(replace(given, hosts=hosts))
     first, *_rest = result.errors
     assert first.code == "connection-local"
-    assert "localhost and localhots would both be this machine" in first.message
+    assert "localhost and localhots would all be this machine" in first.message
     assert 'did you mean "localhost"? If not' in first.hint
 
 
@@ -328,3 +328,37 @@ def test_hosts_whose_variable_has_no_end() -> None:
     message = refused(result, "unreadable-variable", 2)
     assert "llm_overrides cannot be read for gw1, gpu1: it contains itself" in message
     assert "at: llm_overrides.providers" in message
+
+
+def test_several_hosts_that_are_all_this_machine() -> None:
+    """Told once; none of them was meant by another."""
+    local = {name: {"local": True, "address": name} for name in ADDRESSES}
+    result = compile_inventory(fleet(**local))
+    assert told(result, "connection-local") == [
+        "gw1 and gw2, gpu1, gpu2 would all be this machine (ansible_connection: local)"
+    ]
+    assert result.errors[0].hint.startswith("set ansible_connection: ssh for gw2, gpu1, gpu2, or")
+
+
+def test_the_address_that_was_written_a_second_time() -> None:
+    address = load(f"llm_address: {ADDRESSES['gpu2']}", "host_vars/gpu1.yml")["llm_address"]
+    mine = {**fleet().hosts["gpu1"].variables, "llm_address": address}
+    place = {"address_origin": Origin("hosts.yml", 10, 30)}
+    message = refused(
+        compile_inventory(fleet(gpu1={"variables": mine}, gpu2=place)), "duplicate-address", 1
+    )
+    assert message.startswith("host_vars/gpu1.yml:1:14: ")
+    assert "gpu1 (host_vars/gpu1.yml:1:14), gpu2 (hosts.yml:10:30) have" in message
+
+
+def test_copies_and_idle_groups() -> None:
+    groups = {**FLEET, "llm_tgi": ["gpu1"], "llm_staging": ["web1"], "llm_24g": ["gpu1"]}
+    given = replace(
+        inventory(groups=groups, addresses=ADDRESSES),
+        backups=[Origin("hosts.old.yml")],
+        idle_groups=frozenset({"llm_tgi", "llm_staging"}),
+    )
+    result = compile_inventory(given)
+    assert result.errors == []
+    assert told(result, "backup-read") != []
+    assert told(result, "unknown-group") == ["no provider names group llm_tgi"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from catalogues import CATALOGUE, change, compiled, inventory, places, refused, views
+from catalogues import CATALOGUE, ROOT, change, compiled, inventory, places, refused, views
 from test_document import SHIPPED_GROUPS, shipped
 
 from modelyard.catalogue.secrets import MISTYPED, SecretView, SeenSecret
@@ -17,7 +18,7 @@ from modelyard.compiler.resolve import resolve
 from modelyard.compiler.secrets import uses
 from modelyard.compiler.topology import build_topology
 from modelyard.diagnostics import Report
-from modelyard.names import GRAFANA_PASSWORD, MASTER_KEY, REDIS_PASSWORD
+from modelyard.names import GRAFANA_PASSWORD, MASTER_KEY, PROCESS_VARIABLES, REDIS_PASSWORD
 
 CLIENTS = "llm_clients:\n  a: {secret: A_KEY}\n  b: {secret: B_KEY}\n"
 TWO = {"llm_stack": ["one", "two"]}
@@ -94,7 +95,10 @@ def test_secrets_of_what_is_disabled_and_former_ones_are_used() -> None:
     text = change("{chain: [big-cloud]}", "{terminal: true}", text)
     text = change("    big-cloud: {terminal: true}\n", "", text)
     given = views(
-        CLOUD_KEY=at(3), LITELLM_MASTER_KEY_FORMER=at(4, 2), LOCAL_API_KEY_FORMER=at(5, 3)
+        CLOUD_KEY=at(3),
+        LITELLM_MASTER_KEY_FORMER=at(4, 2),
+        LOCAL_API_KEY_FORMER=at(5, 3),
+        LOCAL_API_KEY=at(6, 4),
     )
     result = seen(*given, text=text)
     assert [one.code for one in result.diagnostics if one.code == "no-effect"] == []
@@ -201,6 +205,16 @@ def test_names_of_former_values(name: str) -> None:
     webhook = f"llm_monitoring: {{alertmanager: {{webhook: {{url: 'https://e.org/a', token_env: {name}}}}}}}"
     text = change("llm_versions:", f"{webhook}\nllm_versions:")
     refused(compiled(text, secrets=secrets), "secret-reserved", 25)
+
+
+def test_a_variable_of_the_gateways_process_is_no_secret() -> None:
+    unit = (ROOT / "roles/litellm/templates/modelyard-litellm@.service.j2").read_text()
+    set_there = re.findall(
+        r"\b([A-Z][A-Z_]+)=", " ".join(re.findall(r"^Environment=(.*)$", unit, re.M))
+    )
+    assert set(set_there) <= PROCESS_VARIABLES
+    text = refused(compiled(change("CLOUD_KEY", "PYTHONPATH")), "secret-reserved", 15)
+    assert "process" in text
 
 
 def test_the_hub_does_not_get_the_master_key() -> None:

@@ -8,7 +8,7 @@ from test_engines import CATALOGUE as ENGINES
 from test_engines import COMMIT
 from test_engines import result as of_engines
 
-SHA = "a" * 64
+SHA = "c" * 64
 HUB = "https://huggingface.co"
 SMALL = "        source: {path: /models/small.gguf}\n"
 
@@ -47,6 +47,8 @@ def repo(file: str) -> str:
         ("path: /m/model.zip", "does not end in .gguf"),
         ("path: /m/small.gguf.part", "does not end in .gguf"),
         ("path: /m/", "is a directory"),
+        ("path: /m/mmproj-small-f16.gguf", "is a projector"),
+        (repo("small-mmproj-f16.gguf"), "is a projector"),
         ("path: /", "whole host"),
         ("path: /m/small-00002-of-00003.gguf", "name the first, beside which the others are: /m/small-00001-of"),
         ("path: /m/small.gguf.part1of2", "a piece of a file"),
@@ -84,6 +86,7 @@ def test_what_llama_cpp_cannot_load(source: str, says: str) -> None:
         "path: /m/small-00001-of-00001.gguf",
         "path: /usr/share/ollama/.ollama/models/blobs/sha256-0123",
         "path: /m/Small.GGUF",
+        "path: /mmproj/small.gguf",
         "path: /m/small.Q4_K_M",
         repo("q4/m.gguf"),
         repo("m-00001-of-00001.gguf"),

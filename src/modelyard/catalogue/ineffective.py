@@ -144,9 +144,21 @@ def check_effect(
     return found
 
 
-def check_files(unread: Iterable[Origin]) -> list[Diagnostic]:
-    """One warning per file of variables that Ansible does not read because of its name."""
-    return [
+def check_files(unread: Iterable[Origin], backups: Iterable[Origin]) -> list[Diagnostic]:
+    """One warning per file of variables that Ansible does not read because of its name, and per
+    file of the inventory that looks like a copy of another and is read.
+    """
+    read = [
+        Diagnostic(
+            "backup-read",
+            "warning",
+            "Ansible reads this file as a part of the inventory, beside the others",
+            origin=origin,
+            hint="if it is a copy, move it out of the inventory's directory",
+        )
+        for origin in backups
+    ]
+    return read + [
         Diagnostic(
             "variable-without-effect",
             "warning",

@@ -44,6 +44,16 @@ def only_for(key: str) -> str:
     return types_of(lambda engine: key in engine.keys)
 
 
+LEAST_MIB = 128
+"""CUDA alone takes more; a smaller number is one of GiB."""
+
+
+def _needed(value: int) -> int:
+    if value < LEAST_MIB:
+        raise ValueError(f"no model needs so little; {value} GiB are {value * 1024}")
+    return value
+
+
 class ModelSource(Strict):
     """Where a model's files come from: a `path` on the host, a `url` with its `sha256`, or a `repo`
     of Hugging Face.
@@ -170,7 +180,9 @@ class Model(Strict):
     )
     """GPUs of the host by index or UUID. Default: the first of `llm_gpus` with room for `vram_mib`;
     without that the engine's own choice."""
-    vram_mib: Positive | None = Field(None, examples=[6144], json_schema_extra=unit("MiB"))
+    vram_mib: Annotated[Positive, AfterValidator(_needed)] | None = Field(
+        None, examples=[6144], json_schema_extra=unit("MiB")
+    )
     """GPU memory it needs. More than the GPUs have is refused. On several GPUs each holds an equal
     share. An engine that reserves a part of a GPU takes this much where `llm_gpus` is declared.
     Default: estimated from the header of a GGUF file that is on the host."""

@@ -58,17 +58,15 @@ class SecretView:
     fault: str = ""
 
 
-def check_variable(
-    known: Iterable[str], views: Sequence[SecretView], reserved: Iterable[str]
-) -> list[Diagnostic]:
+def check_variable(known: Iterable[str], views: Sequence[SecretView]) -> list[Diagnostic]:
     """Return what is wrong with llm_secrets itself: values of a wrong type, and names that nothing
     could use.
 
-    `known` are the names of secrets in the catalogue, whether they are used today or not,
-    `reserved` those of former values.
+    `known` are the names of secrets in the catalogue, whether they are used today or not, and of
+    those that belong to Modelyard.
     """
     found: dict[str, Diagnostic] = {}
-    names = {*known, *OWN_SECRETS, *reserved}
+    names = {*known, *OWN_SECRETS}
     for view in views:
         for name, seen in view.secrets.items():
             if seen.where != VARIABLE or name in found:

@@ -432,12 +432,14 @@ def check_groups(
     used: Sequence[str],
     origins: Mapping[str, Origin],
     told: Container[str] = (),
+    idle: Container[str] = (),
 ) -> list[Diagnostic]:
     """One `unknown-group` per group that looks like one of ours and whose hosts that one does not
     have.
 
     `groups` are all groups of the inventory with their hosts, `used` those that providers name,
     `origins` where the inventory names them first. Of those in `told` something else is said.
+    Those in `idle` have no other purpose than to list hosts.
     """
     ours = (STACK, GATEWAY, REDIS, MONITORING)
     mine = {*ours, *used}
@@ -455,7 +457,9 @@ def check_groups(
             )
         elif near := next((one for one in (*ours, *waiting) if _is_meant(name, one, groups)), None):
             hint = f'did you mean "{near}"? If not, rename it'
-        elif _is_without_provider(name, groups, mine):
+        elif _is_without_provider(name, groups, mine) or (
+            name in idle and not {*hosts}.isdisjoint(groups.get(STACK, ()))
+        ):
             severity, message = "warning", f"no provider names group {name}"
             hint = "set it as the group of a provider, or rename it"
         else:

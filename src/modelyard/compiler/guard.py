@@ -40,6 +40,11 @@ def emit_rules(
         "text_only": [
             route.name for route in routes if blind.issuperset(route.attempts[: route.heads])
         ],
+        "paths": {
+            route.name: sorted(paths)
+            for route in routes
+            if (paths := served_paths(route, deployments)) is not None
+        },
         "cached": gateway.cache.enabled,
         # Sorted, so that the order of the classes is not a change of the release.
         "limits": dict(
@@ -65,6 +70,18 @@ def reads_text_only(deployment: Deployment) -> bool:
     return not any(
         option.lower().startswith(deployment.engine.sight) for option in deployment.base.options
     )
+
+
+def served_paths(
+    route: Route, deployments: Mapping[str, Sequence[Deployment]]
+) -> frozenset[str] | None:
+    """Return the paths that anybody behind a name can answer. Of what runs elsewhere nothing is
+    known, so a name that leads there has None.
+    """
+    members = [member for name in route.attempts for member in deployments.get(name, ())]
+    if not members or any(member.provider.group is None for member in members):
+        return None
+    return frozenset().union(*(member.engine.serves(member.model) for member in members))
 
 
 def cut_at(deployment: Deployment) -> int | None:

@@ -66,24 +66,36 @@ def _check_local(inventory: Inventory, stack: Sequence[str], out: Findings) -> s
 
 
 def _check_one_controller(inventory: Inventory, local: Sequence[str], out: Findings) -> None:
-    """Report hosts that are the controller beside another that is it."""
+    """Report hosts that are the controller beside another that is it: those whose names may be
+    misspelt each, the others together.
+    """
     if len(local) < 2:
         return
     first = next((name for name in local if name in CONTROLLER), local[0])
-    for name in local:
-        if name == first:
-            continue
-        host = inventory.hosts[name]
-        near = meant_host(name, inventory)
-        out.refuse(
-            "connection-local",
-            f"{first} and {name} would both be this machine (ansible_connection: local)",
-            ("ansible_connection",),
-            host.origin or host.local_origin,
-            f"{near} If not, set ansible_connection: ssh for {name}"
-            if near
-            else f"set ansible_connection: ssh for {name}, or put {first} into its groups instead",
+    hints = {name: meant_host(name, inventory) for name in local if name != first}
+    for name, near in hints.items():
+        if near:
+            hint = f"{near} If not, set ansible_connection: ssh for {name}"
+            _tell_same(first, [name], hint, inventory, out)
+    if rest := [name for name, near in hints.items() if not near]:
+        hint = (
+            f"set ansible_connection: ssh for {listing(rest)}, or put {first} into the groups"
+            " instead"
         )
+        _tell_same(first, rest, hint, inventory, out)
+
+
+def _tell_same(
+    first: str, others: Sequence[str], hint: str, inventory: Inventory, out: Findings
+) -> None:
+    host = inventory.hosts[others[0]]
+    out.refuse(
+        "connection-local",
+        f"{first} and {listing(others)} would all be this machine (ansible_connection: local)",
+        ("ansible_connection",),
+        host.origin or host.local_origin,
+        hint,
+    )
 
 
 def _is_foreign(address: str, inventory: Inventory) -> bool:
@@ -126,23 +138,23 @@ def _claims(host: Host) -> list[tuple[str, str]]:
 def _tell_duplicate(
     address: str, names: Sequence[str], inventory: Inventory, out: Findings
 ) -> None:
-    hosts = [inventory.hosts[name] for name in names]
-    places = [_place_of(host, address, inventory) for host in hosts]
-    stated = any(same(_llm_address(host)) == address for host in hosts)
+    places = {name: _place_of(inventory.hosts[name], address, inventory) for name in names}
+    stated = [name for name in names if same(_llm_address(inventory.hosts[name])) == address]
     variable = "llm_address" if stated else "ansible_host"
-    common = next((place for place in places if place and places.count(place) > 1), None)
+    known = [str(place) for place in places.values() if place]
+    common = len(known) > len({*known})
     near = next((hint for name in names if (hint := meant_host(name, inventory))), "")
     if common:
         hint = f"set {variable} for each host, not for a group of them"
     else:
-        hint = (
-            "each host needs its own address; one machine has one name, which may be in all groups"
-        )
+        hint = "each host needs its own address; a machine has one name, which may be in all groups"
+    told = listing(f"{name} ({places[name]})" if places[name] else name for name in names)
     out.refuse(
         "duplicate-address",
-        f"{listing(names)} have the same address, {address}",
+        f"{listing(names) if common else told} have the same address, {address}",
         (variable,),
-        common or next((place for place in reversed(places) if place), None),
+        # Who wrote llm_address, or wrote last, wrote the address a second time.
+        next((place for name in [*stated[::-1], *names[::-1]] if (place := places[name])), None),
         f"{near} {hint[0].upper()}{hint[1:]}" if near else hint,
     )
 
@@ -158,10 +170,10 @@ def meant_host(name: str, inventory: Inventory) -> str:
     """Return the hint for a host of which nothing is said, and whose name may be misspelt: `did you
     mean "gpu1"?`, or an empty string.
 
-    A host that is in one of its groups itself was not meant.
+    A host that is in one of its groups itself was not meant, nor one of which nothing is said
+    either.
     """
-    host = inventory.hosts[name]
-    if host.address != name or host.variables.get("llm_address") is not None:
+    if _is_described(name, inventory):
         return ""
     stack = {*inventory.hosts}
     beside = {
@@ -171,7 +183,16 @@ def meant_host(name: str, inventory: Inventory) -> str:
         for other in members
     }
     known = {other for members in inventory.groups.values() for other in members}
-    return did_you_mean(name, known - beside - {name})
+    meant = {other for other in known - beside if _is_described(other, inventory)}
+    return did_you_mean(name, meant - {name})
+
+
+def _is_described(name: str, inventory: Inventory) -> bool:
+    """Return whether the inventory says where a host is, or need not."""
+    host = inventory.hosts.get(name)
+    if name in CONTROLLER or host is None:
+        return True
+    return host.address != name or host.variables.get("llm_address") is not None
 
 
 def known_addresses(host: Host) -> set[str]:

@@ -67,7 +67,8 @@ class Inventory:
     of their models ran. `line` returns the line of a file that a place is in. `group_origins` is
     where the inventory names a group first, `own_addresses` are those addresses of `local` hosts
     that the controller has. `unread_directories` and `unread_keys` are what lies in the inventory
-    itself and is not what Ansible takes it for.
+    itself and is not what Ansible takes it for, `backups` its files that look like copies of
+    others. `idle_groups` have a name like ours, and only list hosts.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -87,6 +88,8 @@ class Inventory:
     own_addresses: frozenset[str] = frozenset()
     unread_directories: Sequence[UnreadDirectory] = ()
     unread_keys: Sequence[UnreadKey] = ()
+    backups: Sequence[Origin] = ()
+    idle_groups: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

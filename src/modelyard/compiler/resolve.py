@@ -15,7 +15,14 @@ from modelyard.compiler.models import check_model
 from modelyard.compiler.vectors import SAY_SO, strangers
 from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.engines.base import Engine
-from modelyard.names import GATEWAY_WORDS, OWN_SECRETS, deployment_id, engine_secret, former
+from modelyard.names import (
+    GATEWAY_WORDS,
+    OWN_SECRETS,
+    PROCESS_VARIABLES,
+    deployment_id,
+    engine_secret,
+    former,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,7 @@ def resolve(
     out.inactive = [name for name in resolver.inactive if name not in out.deployments]
     out.disabled -= resolver.inactive.keys()
     _check_exclusive(catalogue, groups, report.error)
+    _check_processes(out, report)
     _check_weights(catalogue, resolver.index, report)
     return out
 
@@ -154,6 +162,8 @@ class _Resolver:
         self.index = _model_indices(report.source.tree)
         self.running = _running(catalogue, groups)
         self.reserved = OWN_SECRETS | former_secrets(catalogue).keys()
+        clients = {client.secret for client in catalogue.clients.values()}
+        self.taken = self.reserved | PROCESS_VARIABLES | clients
         self.inactive: dict[str, None] = {}
         self.first: dict[str, tuple[str, Model, Path]] = {}
         """By public name, the first provider that has it, and where."""
@@ -221,6 +231,13 @@ class _Resolver:
                 at,
                 "use a separate secret for the provider",
             )
+        elif secret in PROCESS_VARIABLES:
+            self.report.error(
+                "secret-reserved",
+                f'provider "{name}" uses {secret}, a variable that the gateway\'s own process reads',
+                at,
+                "give the secret another name, such as the provider's with _API_KEY",
+            )
         elif secret is not None and secret not in self.secrets:
             if provider.when_secret_missing == "skip":
                 return f"secret {secret} is not defined (when_secret_missing: skip)"
@@ -228,7 +245,7 @@ class _Resolver:
                 "secret-undefined",
                 f'provider "{name}" needs secret {secret}, which is not defined',
                 at,
-                did_you_mean(secret, self.secrets - self.reserved)
+                did_you_mean(secret, self.secrets - self.taken)
                 or (
                     f"export {secret}, define it in llm_secrets or in .credentials/{secret} "
                     "beside the inventory, or set when_secret_missing: skip"
@@ -330,6 +347,29 @@ def former_secrets(catalogue: Catalogue) -> dict[str, str]:
         engine_secret(name) for name, provider in catalogue.providers.items() if is_keyed(provider)
     )
     return {former(secret): secret for secret in (*sorted(OWN_SECRETS), *engines)}
+
+
+def _check_processes(resolved: Resolved, report: Report) -> None:
+    """Two providers that share a public name on one host: their processes would be one unit, and
+    the gateway would call the other where nobody listens.
+    """
+    told: set[str] = set()
+    for name, members in resolved.deployments.items():
+        first: dict[tuple[str | None, str], Deployment] = {}
+        for one in members:
+            if one.host is None or one.engine.per_provider or name in told:
+                continue
+            other = first.setdefault((one.host, one.engine.role), one)
+            if other.provider_name != one.provider_name:
+                told.add(name)
+                report.error(
+                    "duplicate-model",
+                    f'"{name}" is a model of "{other.provider_name}" and of "{one.provider_name}"'
+                    f" on {one.host}, and a host has one process of a name",
+                    (*one.path, "name"),
+                    "rename one of them, or keep them apart with hosts: [...]; a capability lists"
+                    " both under one name",
+                )
 
 
 def _check_weights(

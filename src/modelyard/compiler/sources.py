@@ -6,7 +6,7 @@ Only names are read here. What a file really holds is looked at on the host.
 from __future__ import annotations
 
 import re
-from posixpath import dirname, normpath, splitext
+from posixpath import basename, dirname, normpath, splitext
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -28,6 +28,9 @@ NOT_GGUF = frozenset(
 
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 """The end of a part's name, as llama-gguf-split writes it, which is what llama.cpp opens."""
+
+PROJECTOR = re.compile(r"(^|[-_.])mmproj([-_.]|$)", re.IGNORECASE)
+"""The name of a file that gives another one eyes or ears."""
 
 CUT = re.compile(r"\.part\d+of\d+$|\.gguf-split-[a-z]$", re.IGNORECASE)
 """The end of a piece that was cut out of a file: no program opens it."""
@@ -179,6 +182,9 @@ def _file(kind: str, engine: Engine, source: ModelSource) -> Problem | None:
             " repository as GGUF",
             key,
         )
+    if PROJECTOR.search(basename(place)):
+        hint = "name the file of the model itself; a projector goes into its options (mmproj)"
+        return Problem(f"{text} is a projector, not a model", hint, key)
     return _split(engine, key, text, place)
 
 

@@ -5,7 +5,8 @@ that it reads as groups, and directories that are not `group_vars`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 from modelyard.catalogue.ineffective import UnreadDirectory, UnreadKey
 from modelyard.catalogue.sourcemap import Origin
 from modelyard.controller.origins import ansible_origin, shorten
-from modelyard.controller.places import EXTENSIONS, sources_of
+from modelyard.controller.places import EXTENSIONS, Place, sources_of
 
 KEYS = ("hosts", "children", "vars")
 """What Ansible reads of a group in YAML; it warns of everything else, and goes on."""
 
 DIRECTORIES = ("group_vars", "host_vars")
+
+BACKUP = re.compile(r"(^|[^a-z])(old|bak|backup|copy|orig|save|saved)([^a-z]|$)", re.IGNORECASE)
 
 LIKE, NEARLY = 0.8, 0.9
 """From these ratios on (`difflib`) a directory may be one of these two: where Ansible reads it as
@@ -54,6 +57,31 @@ def unread_keys(hostvars: Any) -> list[UnreadKey]:
             if file.suffix in EXTENSIONS and file.is_file() and not os.access(file, os.X_OK):
                 found += _keys(loader, file)
     return found
+
+
+def backups(hostvars: Any) -> list[Origin]:
+    """Return the files of an inventory that Ansible reads, and that look like copies of others."""
+    return [
+        Origin(shorten(str(file)))
+        for source in sources_of(getattr(hostvars, "_inventory", None))
+        if os.path.isdir(source)
+        for file in sorted(Path(source).iterdir())
+        if file.suffix in (*EXTENSIONS, ".ini", "") and BACKUP.search(file.stem) and file.is_file()
+    ]
+
+
+def idle_groups(hostvars: Any, places: Iterable[Place]) -> frozenset[str]:
+    """Return the groups with a name like ours that only list hosts: they hold no groups, and
+    nothing sets a variable for them.
+    """
+    groups = getattr(getattr(hostvars, "_inventory", None), "groups", {})
+    used = {place.name for place in places if place.kind == "group"}
+    return frozenset(
+        str(name)
+        for name, group in groups.items()
+        if str(name).startswith("llm_") and group.hosts and not group.child_groups
+        if name not in used
+    )
 
 
 def _base(source: str) -> Path:

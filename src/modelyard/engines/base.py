@@ -254,6 +254,10 @@ class Engine:
     sight: tuple[str, ...] | None = None
     """How the options begin that let a model read more than text. None: its models may read more
     without any."""
+    paths: frozenset[str] = frozenset(
+        ("chat/completions", "completions", "embeddings", "responses")
+    )
+    """The paths below /v1 that it answers, of those that the gateway opens."""
     cuts_prompts: bool = False
     """It cuts a prompt that is too long instead of refusing it, and a request for a chat or an
     embedding cannot forbid that."""
@@ -366,6 +370,10 @@ class Engine:
         """
         return model.context_length
 
+    def serves(self, model: Model) -> frozenset[str]:
+        """Return the paths that it can answer for a model, by its mode."""
+        return frozenset({"embeddings"}) if model.mode == "embedding" else self.paths
+
     def window(self, model: Model, settings: Any) -> int | None:
         """Return the tokens that one request may have; None if the catalogue does not say."""
         return model.context_length
@@ -388,13 +396,14 @@ class Engine:
 
     def share_of(self, model: Model) -> float | None:
         """Return the part of the memory of each GPU that the options reserve; None if they say
-        nothing of it.
+        nothing of it that makes sense.
         """
         given = next((model.options[name] for name in self.shares if name in model.options), None)
         try:
-            return None if given is None else float(given)
+            share = 0 if given is None else float(given)
         except ValueError:
             return None
+        return share if 0 < share <= 1 else None
 
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return what is wrong with a model that only its engine can tell."""

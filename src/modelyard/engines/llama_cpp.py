@@ -230,6 +230,11 @@ def batch_flag(name: str) -> Flag:
 class LlamaCpp(Engine):
     """What llama.cpp's server does its own way."""
 
+    def serves(self, model: Model) -> frozenset[str]:
+        """Return the paths of its mode: started for chats it answers 501 to an embedding."""
+        paths = super().serves(model)
+        return paths if model.mode == "embedding" else paths - {"embeddings"}
+
     def slots(self, model: Model, settings: Any) -> int:
         """Return `parallel`, or the default."""
         return slots_of(model)
@@ -392,6 +397,10 @@ ENGINE = LlamaCpp(
         " help h usage version list-devices cache-list cl completion-bash".split()
     ),
     sight=SIGHT,
+    # 0.3.36, tools/server/server.cpp
+    paths=frozenset(
+        "chat/completions completions responses embeddings audio/transcriptions".split()
+    ),
     embedding_hint=(
         "a model whose file does not say its pooling needs it in its options: mean, cls or last"
     ),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Probe, Process
-from modelyard.engines.llama_cpp import FORMER, SIGHT, LlamaCppBuild, gpu_check
+from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Probe, Process, Value
+from modelyard.engines.llama_cpp import FORMER, SIGHT, WHOLE_TOKENS, LlamaCppBuild, gpu_check
 from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version, misfit, refused_below
+
+if TYPE_CHECKING:
+    from modelyard.catalogue.models import Model
 
 
 class LockedArchive(Strict):
@@ -45,8 +49,31 @@ class LlamaCppPythonVersion(LlamaCppBuild):
     its checksum."""
 
 
+EMBEDDING = "embedding"
+"""The option without which it answers 500 to a request for an embedding."""
+
+BATCHES = ("n-batch", "n-ubatch")
+"""It cuts an input to what fits into one batch (llama.py, `embed`)."""
+
+
+def for_embeddings(name: str, value: Callable[[Process], Value]) -> Flag:
+    """Return a flag of an embedding model whose options do not have it."""
+
+    def wanted(process: Process) -> Value:
+        given = process.model.mode != "embedding" or name in process.options
+        return None if given else value(process)
+
+    return Flag(name, wanted, default=True)
+
+
 class LlamaCppPython(Engine):
     """What llama-cpp-python does its own way."""
+
+    def serves(self, model: Model) -> frozenset[str]:
+        """Return the paths of its mode."""
+        paths = super().serves(model)
+        given = model.options.get(EMBEDDING, False) is not False
+        return paths if model.mode == "embedding" or given else paths - {"embeddings"}
 
     def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
         """Return the check that layers are on GPUs: all, or some if the user says how many."""
@@ -88,6 +115,11 @@ ENGINE = LlamaCppPython(
         Flag("use-mlock", "false", default=True),
         # Left to itself it uses no GPU at all; -1 are all layers, or it does not start.
         Flag("n-gpu-layers", "-1", default=True, gpu=True),
+        for_embeddings(EMBEDDING, lambda process: "true"),
+        *(
+            for_embeddings(name, lambda process: process.model.context_length or WHOLE_TOKENS)
+            for name in BATCHES
+        ),
         OPTIONS,
         Flag("n-ctx", lambda process: process.model.context_length or 0),
         Flag("model", MODEL),
@@ -105,5 +137,9 @@ ENGINE = LlamaCppPython(
     # It answers one request after the other, this one too.
     models_timeout_s=60,
     sight=SIGHT,
+    # An input of an embedding model, to `context_length` (llama.py, `embed`). A chat it refuses.
+    cuts_prompts=True,
+    # 0.3.36, llama_cpp/server/app.py
+    paths=frozenset("chat/completions completions embeddings".split()),
     closes_connections=True,
 )

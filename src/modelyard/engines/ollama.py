@@ -222,6 +222,10 @@ ENGINE = Ollama(
     holds="max_loaded_models",
     keeps="models_path",
     loaded_path="/api/ps",
+    # 0.17.4, server/routes.go
+    paths=frozenset(
+        "chat/completions completions embeddings responses images/generations images/edits".split()
+    ),
     # `truncate: false` is a field of its own API alone (0.17.4, middleware/openai.go has none).
     cuts_prompts=True,
     # What was pulled by hand is kept.

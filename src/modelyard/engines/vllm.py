@@ -140,7 +140,7 @@ class Vllm(Engine):
                     "it is a part of the memory of each GPU: 0.5 is half of it",
                 )
                 for name in SHARES
-                if name in model.options and not 0 < (self.share_of(model) or 0) <= 1
+                if name in model.options and self.share_of(model) is None
             ),
         ]
 
@@ -181,6 +181,9 @@ ENGINE = Vllm(
     quantizations=frozenset(QUANTIZATIONS.split()),
     quantizations_of="0.32.0",
     health="/health",
+    paths=frozenset(
+        "chat/completions completions embeddings responses audio/transcriptions".split()
+    ),
     metrics=Metrics(keyed=False),
     # Later words win, so those of the plan come last.
     vector=(

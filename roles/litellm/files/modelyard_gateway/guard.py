@@ -176,6 +176,8 @@ class Guard:
                 client.name, model, client.allowed(self.rules.public_names)
             )
             kept.check_kept(path, body)
+        if str(model) in self.rules.paths:
+            requests.check_path(str(model), path, self.rules.paths[str(model)])
         if not form:
             requests.check_types(path, body)
         if model in self.rules.text_only:

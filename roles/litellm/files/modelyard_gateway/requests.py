@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from litellm.types.utils import all_litellm_params
@@ -128,6 +128,16 @@ def check_model(client: str, asked: object, allowed: Iterable[str]) -> str:
         message = f"Client {client} may not use the model {shown(asked)}; see GET /v1/models."
         raise Refusal(403, message, param="model")
     return asked
+
+
+def check_path(model: str, path: str, served: Collection[str]) -> None:
+    """Raise Refusal if nobody behind a model answers this path (404): an engine that is asked in
+    vain looks as if it were broken.
+    """
+    if path not in served:
+        there = " and ".join(f"/v1/{one}" for one in served)
+        message = f"The model {shown(model)} answers {there} only."
+        raise Refusal(404, message, param="model", code="model_not_for_path")
 
 
 def check_media(model: str, body: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class Rules:
     """What clients can ask for: models, aliases, capabilities."""
     text_only: frozenset[str]
     """Those of them that are known to read nothing but text."""
+    paths: Mapping[str, Collection[str]]
+    """By public name the paths that somebody answers, where that is known."""
     cached: bool
     """Whether answers are kept for repeated questions."""
     body_bytes: int
@@ -58,6 +60,7 @@ class Rules:
         return cls(
             public_names=tuple(found["public_names"]),
             text_only=frozenset(found["text_only"]),
+            paths=found["paths"],
             cached=found["cached"],
             body_bytes=found["limits"]["body_mib"] * 2**20,
             body_s=found["limits"]["body_s"],
