@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from glob import glob
+from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleError
 from ansible.inventory.group import InventoryObjectType
 from ansible.plugins.vars import BaseVarsPlugin
@@ -19,11 +23,17 @@ version_added: "0.1.0"
 description:
   - Reads what C(host_group_vars) is about to read, so that an error of the YAML parser arrives with
     its file, line and column. What is read stays in Ansible's cache; nothing is read twice.
+  - Refuses JSON with a key twice, also of the inventory and of C(-e). Ansible takes the last one.
   - Sets no variable.
 """
 
 NO_MAPPING = (
     "{file} has no variables: a file of variables is a mapping, with a line NAME: VALUE for each"
+)
+
+TWICE = (
+    '{place}:{line}:{column}: the key "{key}" is there twice, and of JSON Ansible takes the last one:'
+    " keep one of them"
 )
 
 ENCRYPTED = (
@@ -34,6 +44,36 @@ ENCRYPTED = (
 
 READ: set[tuple[str, str]] = set()
 """Directories and names that were looked up."""
+
+
+def refuse_repeated(text: str, place: str) -> None:
+    """Raise AnsibleError if text is JSON that has a key twice."""
+    # Not at the top: modelyard_package says first what to do where the package is missing.
+    from modelyard.catalogue.repeated import repeated_key
+
+    if found := repeated_key(text):
+        raise AnsibleError(TWICE.format(place=place, **found._asdict()))
+
+
+def refuse_repeated_in(file: str) -> None:
+    """Raise AnsibleError if a file is JSON that has a key twice. What cannot be read is not ours to
+    say.
+    """
+    with suppress(OSError, UnicodeDecodeError):
+        refuse_repeated(Path(file).read_text(encoding="utf-8"), file)
+
+
+def check_command_line() -> None:
+    """Check what `-e` and `-i` name."""
+    for given in context.CLIARGS.get("extra_vars") or ():
+        if given.startswith("@"):
+            refuse_repeated_in(os.path.expanduser(given[1:]))
+        else:
+            refuse_repeated(given, "-e")
+    for source in context.CLIARGS.get("inventory") or ():
+        for file in [source] if os.path.isfile(source) else glob(os.path.join(source, "*.json")):
+            if not os.access(file, os.X_OK):  # A program, which prints the inventory.
+                refuse_repeated_in(file)
 
 
 def load(loader: Any, file: str) -> Any:
@@ -52,9 +92,13 @@ class VarsModule(BaseVarsPlugin):
     # Ansible asks for the variables of every host many times, and makes a new plugin each time
     # without this.
     is_stateless = True
+    checked = False
 
     def get_vars(self, loader: Any, path: str, entities: Sequence[Any]) -> dict[str, Any]:
         """Return nothing; raise AnsibleError for a file that cannot be read."""
+        if not VarsModule.checked:
+            VarsModule.checked = True
+            check_command_line()
         for entity in entities:
             kind = "host_vars" if entity.base_type is InventoryObjectType.HOST else "group_vars"
             directory = os.path.join(os.path.realpath(path), kind)
@@ -63,5 +107,6 @@ class VarsModule(BaseVarsPlugin):
                     content = load(loader, file)
                     if content and not isinstance(content, Mapping):
                         raise AnsibleError(NO_MAPPING.format(file=file))
+                    refuse_repeated_in(str(file))
                 READ.add((directory, entity.name))
         return {}

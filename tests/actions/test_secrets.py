@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.catalogue.sourcemap import no_origin
 from modelyard.controller.secrets import (
     SecretError,
     begin_rotation,
     end_rotation,
+    find,
     is_given,
     resolve,
+    survey,
 )
 
 
@@ -58,6 +61,30 @@ def test_an_empty_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "KEY").write_text("\n")
     with pytest.raises(SecretError, match=r"KEY is empty.*delete the file"):
         resolve("KEY", {}, tmp_path, write=True)
+
+
+def test_white_space_around_a_value_is_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTHER", " from-environment\n")
+    assert find("KEY", {"KEY": "from-vault\n"}, tmp_path) == "from-vault"
+    assert find("OTHER", {}, tmp_path) == "from-environment"
+
+
+@pytest.mark.parametrize("value", [True, 4711, {"a": "b"}, ["a"], "a\nb", "  ", "KEY=a", "'a'"])
+def test_what_is_no_secret_is_neither_used_nor_replaced(value: object, tmp_path: Path) -> None:
+    with pytest.raises(SecretError, match=r"secret KEY .*llm_secrets"):
+        resolve("KEY", {"KEY": value}, tmp_path, write=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_equal_values_have_one_number(tmp_path: Path) -> None:
+    one, two = {"A": "x", "B": "y"}, {"A": "y"}
+    hosts = {"h1": (one, tmp_path), "h2": (one, tmp_path), "h3": (two, tmp_path)}
+    first, second = survey(hosts, no_origin)
+    assert first.hosts == ("h1", "h2")
+    assert first.secrets["A"].number != first.secrets["B"].number == second.secrets["A"].number
+    assert not any(value in repr(first) for value in ("'x'", "'y'"))
 
 
 def test_a_rotation_keeps_the_former_value_until_it_ends(tmp_path: Path) -> None:

@@ -293,6 +293,19 @@ MISTAKES = (
         elsewhere=f"{SHIPPED}/routing.yml",
     ),
     Mistake(
+        "Values beside the inventory's file",
+        "They belong in `group_vars/llm_stack/`: here Ansible takes the variable for a group.",
+        "inventories/workstation/llm.yml",
+        """\
+        llm_overrides:
+          gateway:
+            port: 4100
+        """,
+        "variable-without-effect",
+        1,
+        "move it into a file of group_vars/llm_stack/ beside the inventory",
+    ),
+    Mistake(
         "Wrong indentation",
         "This is not valid YAML, so Ansible itself stops before Modelyard runs.",
         MINE,

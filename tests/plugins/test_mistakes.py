@@ -86,3 +86,22 @@ def test_what_is_no_yaml_has_file_and_line(
     assert done.returncode != 0
     assert said in done.stdout
     assert f"Origin: {file}:{place}" in done.stdout
+
+
+TWICE = '{"llm_overrides": {"gateway": {"port": 4100,\n "port": 4200}}}\n'
+
+
+def test_json_with_a_key_twice_has_file_and_line(ansible: Run, stack: Path) -> None:
+    """In group_vars, in a file of `-e`, and on the command line itself."""
+    for name in ("group_vars/llm_stack/llm.json", "more.vars"):
+        file = stack / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(TWICE, encoding="utf-8")
+        more = ("-e", f"@{file}") if name == "more.vars" else ()
+        source = stack / "hosts.yml" if more else stack
+        done = ansible("ansible-playbook", "-i", source, "playbooks/validate.yml", *more)
+        assert done.returncode != 0
+        assert f'{file}:2:2: the key "port" is there twice' in done.stdout
+        file.unlink()
+    done = ansible("ansible-playbook", "-i", stack, "playbooks/validate.yml", "-e", TWICE)
+    assert '-e:2:2: the key "port" is there twice' in done.stdout

@@ -67,7 +67,7 @@ llm_routing:
 llm_gateway: {{port: 4000}}
 llm_versions:
   litellm: {{version: "1.106.2"}}
-  ollama: {{version: "0.17.4", source: {{url: "https://x.example/v{{version}}.tgz", sha256: {"b" * 64}}}}}
+  ollama: {{version: "0.17.4", source: {{url: "https://x.example/v{{version}}.tgz", sha256: {"d" * 64}}}}}
   llama_cpp: {{version: "0.3.36", source: {{sdist: llama-cpp-python==0.3.36, sha256: {"a" * 64}}}}}
   llama_cpp_python: {{version: "0.3.36"}}
   vllm: {{version: "0.32.0"}}
@@ -473,7 +473,7 @@ def test_what_preflight_is_told() -> None:
             "vllm is deployed, but llm_versions has no version of it",
         ),
         (
-            f"sha256: {'b' * 64}}}}}\n  llama_cpp:",
+            f"sha256: {'d' * 64}}}}}\n  llama_cpp:",
             "}}\n  llama_cpp:",
             "invalid-value",
             "downloads are always verified",

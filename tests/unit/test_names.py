@@ -106,3 +106,39 @@ def test_other_text_has_no_unseen_characters_either(kind: object, value: str) ->
 def test_paths_and_tags_in_use_are_accepted() -> None:
     for kind, value in ((AbsolutePath, "/"), (AbsolutePath, "/srv/ä b/c.gguf"), (Tag, "eu:1")):
         assert TypeAdapter(kind).validate_python(value) == value
+
+
+SECOND = """\
+  second:
+    type: KIND
+    group: llm_local
+    port: 8090
+    models:
+      - {name: small, weight: 1, source: {path: /models/other}HOSTS}
+  cloud:
+"""
+
+
+def shared(kind: str = "llama_cpp", hosts: str = "", first: str = "") -> str:
+    text = change("- name: small", f"- name: small\n        weight: 1{first}")
+    return change("  cloud:\n", SECOND.replace("KIND", kind).replace("HOSTS", hosts), text)
+
+
+def test_one_public_name_of_two_providers_on_one_host() -> None:
+    """They would be one unit, and the second deployment an address where nobody listens."""
+    text = refused(compiled(shared()), "duplicate-model", 18)
+    assert '"small" is a model of "local" and of "second" on one' in text
+    assert "keep them apart with hosts: [...]" in text
+
+
+def test_one_public_name_of_two_providers_on_two_hosts() -> None:
+    groups = {"llm_stack": ["one", "two"], "llm_local": ["one", "two"]}
+    addresses = {"one": "10.0.0.1", "two": "10.0.0.2"}
+    text = shared(hosts=", hosts: [two]", first="\n        hosts: [one]")
+    assert compiled(text, groups=groups, addresses=addresses).errors == []
+
+
+def test_one_public_name_of_two_kinds_of_engines_on_one_host() -> None:
+    """Their units have different names."""
+    result = compiled(change("  litellm:", "  vllm: {version: 0.32.0}\n  litellm:", shared("vllm")))
+    assert "duplicate-model" not in [one.code for one in result.errors]

@@ -16,7 +16,7 @@ from modelyard.plan.parts import PARTS, PartError, part
 
 NEEDED: dict[str, dict[str, Any]] = {
     "litellm": {"version": "1.106.2"},
-    "grafana": {"version": "12.3.0", "source": {"path": "/g.tgz", "sha256": "a" * 64}},
+    "grafana": {"version": "12.3.0", "source": {"path": "/g.tgz", "sha256": "b" * 64}},
     "exporter": {"kind": "node"},
 }
 """What has no default, by role."""

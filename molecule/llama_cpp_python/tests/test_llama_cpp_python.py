@@ -111,6 +111,16 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.5)
 
 
+def test_what_a_client_sent_is_not_in_the_journal(engine: Any, name: str) -> None:
+    """The server prints a request's fields with its errors; their kinds and places are shown."""
+    wrong = {"messages": [{"role": "planted-content", "content": "planted-content"}]}
+    assert ask(engine, name, "/v1/chat/completions", {**chat(name), **wrong})[0] >= 400
+    engine.check_output("journalctl --sync")
+    journal = engine.check_output(f"journalctl -u {UNIT}{name} --no-pager -o cat")
+    assert "planted-content" not in journal
+    assert "ValidationError..." in journal
+
+
 def test_unit_runs_as_its_user_and_comes_back_at_boot(engine: Any, name: str) -> None:
     service = engine.service(f"{UNIT}{name}")
     assert service.is_running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import time
 from typing import Any
 
 import pytest
@@ -233,3 +234,22 @@ def test_credentials_are_roots(host: Any) -> None:
         assert (found.user, found.group, found.mode) == ("root", "root", mode)
     assert host.file("/run/modelyard-redis/users.acl").mode == 0o600
     assert host.file("/var/lib/modelyard/redis").mode == 0o700
+
+
+def test_a_port_that_comes_late_is_waited_for(host: Any) -> None:
+    """As an address that comes after boot: systemd's default gives up after five starts in ten
+    seconds."""
+    variables = host.ansible.get_variables()
+    if variables["inventory_hostname"] != "none":
+        pytest.skip("one host is enough")
+    unit, port = "modelyard-redis", variables["listen_port"]
+    taken = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(14)"
+    host.check_output(f"systemctl stop {unit}")
+    host.check_output(f'systemd-run --unit taken --service-type=exec python3 -c "{taken}"')
+    time.sleep(1)
+    host.check_output(f"systemctl start --no-block {unit}")
+    deadline = time.monotonic() + 60
+    while not host.service(unit).is_running:
+        assert time.monotonic() < deadline, "it was given up"
+        time.sleep(0.5)
+    assert int(host.check_output(f"systemctl show --value -p NRestarts {unit}")) > 5

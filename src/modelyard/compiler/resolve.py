@@ -136,6 +136,7 @@ def resolve(
     out.inactive = [name for name in resolver.inactive if name not in out.deployments]
     out.disabled -= resolver.inactive.keys()
     _check_exclusive(catalogue, groups, report.error)
+    _check_processes(out, report)
     _check_weights(catalogue, resolver.index, report)
     return out
 
@@ -348,6 +349,29 @@ def former_secrets(catalogue: Catalogue) -> dict[str, str]:
         engine_secret(name) for name, provider in catalogue.providers.items() if is_keyed(provider)
     )
     return {former(secret): secret for secret in (*sorted(OWN_SECRETS), *engines)}
+
+
+def _check_processes(resolved: Resolved, report: Report) -> None:
+    """Two providers that share a public name on one host: their processes would be one unit, and
+    the gateway would call the other where nobody listens.
+    """
+    told: set[str] = set()
+    for name, members in resolved.deployments.items():
+        first: dict[tuple[str | None, str], Deployment] = {}
+        for one in members:
+            if one.host is None or one.engine.per_provider or name in told:
+                continue
+            other = first.setdefault((one.host, one.engine.role), one)
+            if other.provider_name != one.provider_name:
+                told.add(name)
+                report.error(
+                    "duplicate-model",
+                    f'"{name}" is a model of "{other.provider_name}" and of "{one.provider_name}"'
+                    f" on {one.host}, and a host has one process of a name",
+                    (*one.path, "name"),
+                    "rename one of them, or keep them apart with hosts: [...]; a capability lists"
+                    " both under one name",
+                )
 
 
 def _check_weights(

@@ -310,7 +310,8 @@ async def count(cache: DualCache, key: str, ttl_s: float, allowed: int) -> bool:
 
 
 async def is_last_left(failure: Failure) -> bool:
-    """Whether all who answer in this deployment's place are cooled down already.
+    """Whether all who answer in this deployment's place are cooled down already, as far as this
+    worker knows: Redis is not asked, because while that takes its time more requests fail.
 
     Of models that fall back to each other none is the last by what the document says: they would
     all be turned away for a while after two failures each. What ends a chain for good has a
@@ -321,10 +322,12 @@ async def is_last_left(failure: Failure) -> bool:
     chain: list[str] = next((entry[name] for entry in router.fallbacks or () if name in entry), [])
     if not chain:
         return False
-    others = {one for step in (name, *chain) for one in router.get_model_ids(step)}
-    others.discard(failure.deployment)
-    cooled = await router.cooldown_cache.async_get_active_cooldowns(sorted(others), None)
-    return others <= {one for one, _why in cooled}
+    ids = {one for step in (name, *chain) for one in router.get_model_ids(step)}
+    others = sorted(ids - {failure.deployment})
+    cooldowns = router.cooldown_cache
+    keys = [cooldowns.get_cooldown_cache_key(one) for one in others]
+    known = await cooldowns.cooldown_store.async_batch_get_cache(keys, local_only=True)
+    return len(cooldowns.active_cooldowns_from_results(others, known)) == len(others)
 
 
 async def cool(failure: Failure) -> None:
