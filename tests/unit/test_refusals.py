@@ -30,12 +30,12 @@ from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.secrets import SeenSecret
 from modelyard.catalogue.sourcemap import Origin
 from modelyard.catalogue.strays import SHAPES, Variable
-from modelyard.catalogue.validate import NAMES_OF_SECRETS
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.chains import SECTIONS
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.places import declared
 from modelyard.diagnostics import CODES
+from modelyard.showing import NAMES_OF_SECRETS
 
 # (name, old text, new text, code, line, part of the rendering)
 EDITS = [
