@@ -237,8 +237,9 @@ def _beside(variable: Variable, certain: Sequence[Variable]) -> Judgement | None
     files = {one.origin.file for one in certain if one.origin and one.name in SECTIONS}
     if (
         variable.name in SECTIONS
-        and variable.value
+        # In this order: to ask text of a vault whether it is empty decrypts it.
         and isinstance(variable.value, Mapping)
+        and variable.value
         and variable.origin is not None
         and variable.origin.file in files
         and _is_valid({variable.name: plain(variable.value)})
