@@ -421,11 +421,19 @@ def _nearest(name: str, candidates: Iterable[str], least: float) -> str:
     return best if best and _ratio(best, name) >= least else ""
 
 
+def misspelt_group(group: str, groups: Iterable[str]) -> str:
+    """Return the group of an inventory whose name is a misspelling of `group`; else an empty
+    string.
+    """
+    return next((name for name in groups if _is_like(name, group)), "")
+
+
 def like_the_stack(groups: Iterable[str]) -> str:
     """Return the hint for an inventory without hosts in `llm_stack` that has a group almost of this
     name; else an empty string.
     """
-    return next((f"rename group {name} to {STACK}" for name in groups if _is_like(name, STACK)), "")
+    near = misspelt_group(STACK, groups)
+    return f"rename group {near} to {STACK}" if near else ""
 
 
 def check_groups(
