@@ -236,6 +236,26 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f'did you mean "{names}"?' if near else ""
 
 
+ALIKE = 0.75
+"""From this ratio on (`difflib`), a word is taken for a misspelling of one of a few."""
+
+
+def misspelt_choice(value: str, allowed: Iterable[str]) -> str:
+    """`did you mean "x"?` where a value can only be a misspelling of one of the allowed ones, else
+    an empty string.
+
+    Words that are merely near have a meaning of their own: `gpu` is no misspelling of `cpu`, nor
+    `inactive` of `active`. A misspelling begins with the same letter and is nearest to one alone.
+    """
+    folded = value.strip().casefold()
+    words = sorted(set(allowed))
+    ratios = {word: SequenceMatcher(None, word.casefold(), folded).ratio() for word in words}
+    near = [word for word in words if ratios[word] == max(ratios.values())]
+    if len(near) != 1 or ratios[near[0]] < ALIKE or near[0][:1].casefold() != folded[:1]:
+        return ""
+    return f'did you mean "{near[0]}"?'
+
+
 def _nearest(name: str, candidates: list[str]) -> list[str]:
     near = get_close_matches(name, candidates, n=2, cutoff=0.6)
     ratios = [SequenceMatcher(None, hit, name).ratio() for hit in near]

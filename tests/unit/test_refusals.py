@@ -968,7 +968,7 @@ def test_a_misspelt_gateway_has_no_opposite_hints() -> None:
     groups = {"llm_stack": ["one"], "llm_local": ["one"], "llm_gatewy": ["one"]}
     result = compile_inventory(replace(inventory(), groups=groups))
     told = {one.code: one.hint for one in result.errors}
-    assert told["no-gateway"] == 'did you mean "llm_gatewy"? Rename it to llm_gateway'
+    assert told["no-gateway"] == "rename group llm_gatewy to llm_gateway"
     assert told["unknown-group"] == 'did you mean "llm_gateway"? If not, rename it'
 
 

@@ -29,6 +29,7 @@ from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.diagnostics import (
     Diagnostic,
     did_you_mean,
+    misspelt_choice,
     on_command_line,
     show_path,
     variable_path,
@@ -360,7 +361,7 @@ def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
         problem["ctx"]["expected"].lower()
     ]
     value = problem["input"]
-    hint = did_you_mean(str(value), allowed) or f"one of {', '.join(allowed)}"
+    hint = misspelt_choice(str(value), allowed) or f"one of {', '.join(allowed)}"
     if isinstance(value, bool):
         hint = f"{read_as(value, written(source, place, value))}one of {', '.join(allowed)}"
     return Diagnostic(

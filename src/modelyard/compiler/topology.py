@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from modelyard.addresses import family, flaw, parse
 from modelyard.catalogue.sourcemap import Origin, plain
+from modelyard.catalogue.strays import misspelt_group
 from modelyard.compiler.emit import View
 from modelyard.compiler.hosts import meant_host
 from modelyard.compiler.inventory import Findings, Host, Inventory
 from modelyard.compiler.resolve import Resolved
-from modelyard.diagnostics import did_you_mean, listing
+from modelyard.diagnostics import listing
 from modelyard.names import GATEWAY, LOOPBACK, MONITORING, REDIS
 from modelyard.showing import shown
 
@@ -73,16 +74,14 @@ def build_topology(
     redis = list(dict.fromkeys(inventory.groups.get(REDIS, ())))
     monitoring = list(dict.fromkeys(inventory.groups.get(MONITORING, ()))) if watched else []
     if not gateways:
-        near = did_you_mean(
-            GATEWAY, [group for group in inventory.groups if group.startswith("llm_")]
-        )
+        near = misspelt_group(GATEWAY, inventory.groups)
         known = GATEWAY in inventory.groups
         out.refuse(
             "no-gateway",
             f"no host is in group {GATEWAY}: clients could not send requests",
             hint="put at least one host into it"
             if known or not near
-            else f"{near} Rename it to {GATEWAY}",
+            else f"rename group {near} to {GATEWAY}",
         )
     if len(redis) > 1:
         out.refuse(
