@@ -124,8 +124,15 @@ def compile_catalogue(
 ) -> None:
     """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
     source, tree = _merge(sections, overrides, inventory, out)
-    out.diagnostics += check_strays(inventory.others, inventory.role_variables, KNOWN, tree)
     declared = declared_names(tree)
+    out.diagnostics += check_strays(
+        inventory.others,
+        inventory.role_variables,
+        KNOWN,
+        tree,
+        _files(overrides, inventory),
+        declared,
+    )
     named = frozenset(names_of(tree))
     model, problems, broken = validate(tree, source)
     out.diagnostics += [*problems, *check_numbers(source, problems)]
@@ -200,6 +207,12 @@ def compile_catalogue(
             ),
             source,
         )
+
+
+def _files(overrides: Mapping[str, Any], inventory: Inventory) -> set[str | None]:
+    """Return the files that have overrides."""
+    origins = (inventory.probe(value) for value in overrides.values())
+    return {origin.file for origin in origins if origin}
 
 
 def _check_secrets(
