@@ -252,11 +252,14 @@ def read_host(
 
 
 def templated(mine: Any, variable: str) -> Any:
-    """Return a variable of a host; None if it is not set, or cannot be templated."""
+    """Return a variable of a host; None if it is not set, or cannot be templated or decrypted."""
     try:
-        return mine.get(variable)
+        value = mine.get(variable)
+        # Text of a vault is decrypted when it is used.
+        str(value)
     except AnsibleError:
         return None
+    return value
 
 
 def connection(mine: Any) -> str:

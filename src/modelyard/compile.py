@@ -19,7 +19,7 @@ from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.secrets import check_variable, names_of
-from modelyard.catalogue.sourcemap import Merged, SourceMap, plain
+from modelyard.catalogue.sourcemap import Merged, Origin, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
 from modelyard.compiler.checks import (
@@ -186,7 +186,7 @@ def compile_catalogue(
     check_processes(model, resolved, shared)
     checked.found += shared.outside(broken)
     placed = Report(source)
-    placement = place_on_gpus(resolved, gpus, model.versions, placed)
+    placement = place_on_gpus(resolved, gpus, model.versions, placed, _of_gpus(inventory, gpus))
     checked.found += placed.outside(broken)
     clients = Report(source)
     check_clients(model, public_names(tree), resolved, routes, inventory.views, clients)
@@ -322,6 +322,11 @@ def _declared_gpus(
         if (found := read[id(given)]) is not None:
             gpus[name] = found
     return gpus
+
+
+def _of_gpus(inventory: Inventory, hosts: Iterable[str]) -> dict[str, Origin | None]:
+    """Return where these hosts declare their GPUs."""
+    return {name: inventory.probe(inventory.hosts[name].variables["llm_gpus"]) for name in hosts}
 
 
 def _note_absent_names(model: Catalogue, routes: Sequence[Route], resolved: Resolved) -> None:

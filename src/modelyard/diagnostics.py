@@ -14,6 +14,7 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Literal
 
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap
+from modelyard.showing import censored
 
 Severity = Literal["error", "warning"]
 
@@ -86,7 +87,10 @@ CODES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One problem. `path` is the catalogue path, `origin` the place in a file (None if unknown)."""
+    """One problem. `path` is the catalogue path, `origin` the place in a file (None if unknown).
+
+    What looks like a key in the message, the hint or the path is not shown.
+    """
 
     code: str
     severity: Severity
@@ -98,6 +102,8 @@ class Diagnostic:
     def __post_init__(self) -> None:
         if self.code not in CODES:
             raise ValueError(f"undeclared diagnostic code {self.code}")
+        object.__setattr__(self, "message", censored(self.message))
+        object.__setattr__(self, "hint", censored(self.hint))
 
     def render(self) -> str:
         """`FILE:LINE:COLUMN: error[CODE]: message`, then the path and the hint on lines of their
@@ -210,7 +216,7 @@ def show_path(path: Path) -> str:
             text += f".{part}" if text else part
         else:
             text += f'["{part}"]'
-    return text
+    return censored(text)
 
 
 def on_command_line(variable: str, value: str = "{...}") -> str:
@@ -229,6 +235,26 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
         near = [folded[hit] for hit in _nearest(name.casefold(), sorted(folded))]
     names = '" or "'.join(near)
     return f'did you mean "{names}"?' if near else ""
+
+
+ALIKE = 0.75
+"""From this ratio on (`difflib`), a word is taken for a misspelling of one of a few."""
+
+
+def misspelt_choice(value: str, allowed: Iterable[str]) -> str:
+    """`did you mean "x"?` where a value can only be a misspelling of one of the allowed ones, else
+    an empty string.
+
+    Words that are merely near have a meaning of their own: `gpu` is no misspelling of `cpu`, nor
+    `inactive` of `active`. A misspelling begins with the same letter and is nearest to one alone.
+    """
+    folded = value.strip().casefold()
+    words = sorted(set(allowed))
+    ratios = {word: SequenceMatcher(None, word.casefold(), folded).ratio() for word in words}
+    near = [word for word in words if ratios[word] == max(ratios.values())]
+    if len(near) != 1 or ratios[near[0]] < ALIKE or near[0][:1].casefold() != folded[:1]:
+        return ""
+    return f'did you mean "{near[0]}"?'
 
 
 def _nearest(name: str, candidates: list[str]) -> list[str]:

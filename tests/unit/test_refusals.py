@@ -30,12 +30,12 @@ from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.secrets import SeenSecret
 from modelyard.catalogue.sourcemap import Origin
 from modelyard.catalogue.strays import SHAPES, Variable
-from modelyard.catalogue.validate import NAMES_OF_SECRETS
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.chains import SECTIONS
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.places import declared
 from modelyard.diagnostics import CODES
+from modelyard.showing import NAMES_OF_SECRETS
 
 # (name, old text, new text, code, line, part of the rendering)
 EDITS = [
@@ -968,7 +968,7 @@ def test_a_misspelt_gateway_has_no_opposite_hints() -> None:
     groups = {"llm_stack": ["one"], "llm_local": ["one"], "llm_gatewy": ["one"]}
     result = compile_inventory(replace(inventory(), groups=groups))
     told = {one.code: one.hint for one in result.errors}
-    assert told["no-gateway"] == 'did you mean "llm_gatewy"? Rename it to llm_gateway'
+    assert told["no-gateway"] == "rename group llm_gatewy to llm_gateway"
     assert told["unknown-group"] == 'did you mean "llm_gateway"? If not, rename it'
 
 

@@ -123,6 +123,16 @@ class SourceMap:
             node = child
         return nearest
 
+    def has(self, path: Path) -> bool:
+        """Return whether something was written at `path`: what is not has its default."""
+        node: Any = self.tree
+        for step in path:
+            listed = is_list(node) and isinstance(step, int) and 0 <= step < len(node)
+            if not listed and not (isinstance(node, Mapping) and step in node):
+                return False
+            node = node[step]
+        return True
+
     def overrides(self, path: Path) -> bool:
         """Return whether an override set what stands at `path` or something around it, or took it
         out.

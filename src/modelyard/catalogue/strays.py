@@ -237,8 +237,9 @@ def _beside(variable: Variable, certain: Sequence[Variable]) -> Judgement | None
     files = {one.origin.file for one in certain if one.origin and one.name in SECTIONS}
     if (
         variable.name in SECTIONS
-        and variable.value
+        # In this order: to ask text of a vault whether it is empty decrypts it.
         and isinstance(variable.value, Mapping)
+        and variable.value
         and variable.origin is not None
         and variable.origin.file in files
         and _is_valid({variable.name: plain(variable.value)})
@@ -420,11 +421,19 @@ def _nearest(name: str, candidates: Iterable[str], least: float) -> str:
     return best if best and _ratio(best, name) >= least else ""
 
 
+def misspelt_group(group: str, groups: Iterable[str]) -> str:
+    """Return the group of an inventory whose name is a misspelling of `group`; else an empty
+    string.
+    """
+    return next((name for name in groups if _is_like(name, group)), "")
+
+
 def like_the_stack(groups: Iterable[str]) -> str:
     """Return the hint for an inventory without hosts in `llm_stack` that has a group almost of this
     name; else an empty string.
     """
-    return next((f"rename group {name} to {STACK}" for name in groups if _is_like(name, STACK)), "")
+    near = misspelt_group(STACK, groups)
+    return f"rename group {near} to {STACK}" if near else ""
 
 
 def check_groups(

@@ -7,7 +7,7 @@ does not hide what is wrong with the routing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
@@ -21,19 +21,20 @@ from modelyard.catalogue.scalars import (
     is_quoted,
     misread,
     read_as,
-    seen,
     written,
 )
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.shapes import shape_hint
-from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
+from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.diagnostics import (
     Diagnostic,
     did_you_mean,
+    misspelt_choice,
     on_command_line,
     show_path,
     variable_path,
 )
+from modelyard.showing import HIDDEN, NAMES_OF_SECRETS, names_secret, plainly, shown
 
 EXPECTED = {
     "string_type": "text",
@@ -46,16 +47,10 @@ EXPECTED = {
     "mapping_type": "a mapping",
 }
 
-ADDRESSES = frozenset({"registry", "smarthost", "listen", "origins", "url", "base_url"})
-"""Keys whose values are addresses: what stands before an @ there is not shown."""
-
 SECRET_HINT = (
     "write the secret's name here, and define its value in the environment, llm_secrets or "
     ".credentials/ beside the inventory; replace a key that was in a shared file"
 )
-
-NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")
-"""Keys of the catalogue that may contain a secret itself by mistake."""
 
 
 def validate(
@@ -192,12 +187,12 @@ def _describe(
             message = str(problem["msg"]).removeprefix("Value error, ")
             message = message.replace("Input should be", "must be")
             is_value = not isinstance(problem["input"], dict | list | BaseModel)
-            shown = f": {_seen(problem['input'], place, source)}" if is_value else ""
+            found = f": {_seen(problem['input'], place, source)}" if is_value else ""
             diagnostics.append(
                 Diagnostic(
                     "invalid-value",
                     "error",
-                    f"{_subject(place, tree)}{shown}: {message}" if place else message,
+                    f"{_subject(place, tree)}{found}: {message}" if place else message,
                     variable_path(place),
                     source.origin(place, key=is_key),
                     SECRET_HINT
@@ -229,16 +224,10 @@ def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnost
     )
 
 
-def _seen(value: Any, place: Path, source: SourceMap) -> str:
-    """`value` as it is written, unless it may be a secret, put there by mistake or on purpose."""
+def _seen(value: Any, place: Path, source: SourceMap, kinds: Iterable[str] = ()) -> str:
+    """Return what may be shown of a value; nothing of one that was encrypted."""
     origin = source.origin(place)
-    by_mistake = bool(place) and place[-1] in NAMES_OF_SECRETS
-    # Whatever the key is, a URL may carry a password, and so may an address without a scheme.
-    with_password = re.search(r"//.*@", str(value), re.DOTALL) is not None
-    as_address = not ADDRESSES.isdisjoint(place[-2:]) and "@" in str(value)
-    if by_mistake or with_password or as_address or (origin and origin.encrypted):
-        return "(not shown)"
-    return seen(value)
+    return HIDDEN if origin and origin.encrypted else shown(value, place, kinds)
 
 
 def _subject(path: Path, tree: Any) -> str:
@@ -259,7 +248,11 @@ def _instead(
     """Return the hint for a value of the wrong type."""
     if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"}:
         return shape_hint(root, place, value)
+    if place and place[-1] in NAMES_OF_SECRETS and value is not None:
+        return SECRET_HINT
     if kinds == ["string_type"]:
+        if names_secret(place):
+            return "put it in quotes"
         return in_quotes(value, written(source, place, value))
     if kinds == ["bool_type"]:
         return "write true or false without quotes" if isinstance(value, str | int | float) else ""
@@ -284,7 +277,7 @@ def _key_that_is_no_text(value: Any, place: Path, source: SourceMap) -> Diagnost
     return Diagnostic(
         "invalid-value",
         "error",
-        f"a name in {show_path(variable_path(place[:-1]))} must be text, not {seen(value)}",
+        f"a name in {show_path(variable_path(place[:-1]))} must be text, not {plainly(value)}",
         variable_path(place),
         source.origin(place, key=True),
         in_quotes(value, written(source, place, value)),
@@ -296,15 +289,7 @@ def _wrong_type(
 ) -> Diagnostic:
     expected = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
     name = _subject(place, {}) if place else "the catalogue"
-    found = (
-        "nothing"
-        if value is None
-        else "a mapping"
-        if isinstance(value, Mapping)
-        else "a list"
-        if is_list(value)
-        else _seen(value, place, source)
-    )
+    found = "nothing" if value is None else _seen(value, place, source, kinds)
     hint = _instead(kinds, value, place, source, root)
     origin = source.origin(place)
     if len(place) == 1 and isinstance(value, str) and not (origin and origin.file):
@@ -376,7 +361,7 @@ def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
         problem["ctx"]["expected"].lower()
     ]
     value = problem["input"]
-    hint = did_you_mean(str(value), allowed) or f"one of {', '.join(allowed)}"
+    hint = misspelt_choice(str(value), allowed) or f"one of {', '.join(allowed)}"
     if isinstance(value, bool):
         hint = f"{read_as(value, written(source, place, value))}one of {', '.join(allowed)}"
     return Diagnostic(

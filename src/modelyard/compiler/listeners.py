@@ -5,12 +5,12 @@ one port.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.sourcemap import Path
+from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Report, variable_path
@@ -170,25 +170,44 @@ def watchers(catalogue: Catalogue) -> list[str]:
 
 @dataclass(slots=True)
 class _Clash:
-    """Two listeners that want one port, on these hosts."""
+    """Two listeners that want one port, on these hosts. `taken` are all ports there."""
 
-    one: str
+    one: Listener
     other: Listener
-    hosts: list[str]
-    hint: str = ""
+    hosts: list[str] = field(default_factory=list)
+    taken: set[int] = field(default_factory=set)
 
     def tell(self, report: Report) -> None:
         more = f" and {len(self.hosts) - 1} more" if len(self.hosts) > 1 else ""
         message = (
-            f"{self.one} and {self.other.what} both use port {self.other.port} on"
+            f"{self.one.what} and {self.other.what} both use port {self.other.port} on"
             f" {self.hosts[0]}{more}"
         )
-        own_ports = types_of(lambda engine: not engine.per_provider, "or").replace("`", "")
-        hint = (
-            self.hint
-            or f"give one of them another port; a model of {own_ports} can have its own port"
+        free = next(
+            number
+            for number in range(max(self.other.port, PRIVILEGED), 65536)
+            if number not in self.taken
         )
-        report.error("port-clash", message, self.other.path, hint)
+        if self.other.path == self.one.path and self.other.model is not None:
+            # Both take their provider's port: the second needs one of its own.
+            hint = f"give {self.other.what} its own port, such as port: {free}"
+            report.error("port-clash", message, self.other.model, hint)
+            return
+        named = self._named(report.source)
+        hint = f"give {named.what} another port, such as {free}"
+        if {self.one.model, self.other.model} != {None}:
+            own_ports = types_of(lambda engine: not engine.per_provider, "or").replace("`", "")
+            hint += f"; a model of {own_ports} can have its own port"
+        report.error("port-clash", message, named.path, hint)
+
+    def _named(self, source: SourceMap) -> Listener:
+        """Return the listener whose port the user chose: what an override says comes before what is
+        written elsewhere, and that before a default, which has no line.
+        """
+        return max(
+            (self.other, self.one),
+            key=lambda one: (source.has(one.path), source.overrides(one.path)),
+        )
 
 
 PRIVILEGED = 1024
@@ -252,11 +271,6 @@ def _find_clashes(
         first = owner.setdefault(one.port, one)
         if first.what == one.what:
             continue
-        clash = clashes.setdefault((first.what, one.what, one.port), _Clash(first.what, one, []))
+        clash = clashes.setdefault((first.what, one.what, one.port), _Clash(first, one))
         clash.hosts.append(host)
-        clash.other = one
-        if one.path == first.path and one.model is not None:
-            # Both take their provider's port: the second needs one of its own.
-            free = next(number for number in range(one.port + 1, 65536) if number not in taken)
-            clash.other = replace(one, path=one.model)
-            clash.hint = f"give {one.what} its own port, such as port: {free}"
+        clash.taken |= taken

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from math import floor, inf
 
 from modelyard.catalogue.hosts import Gpu
-from modelyard.catalogue.sourcemap import Path
+from modelyard.catalogue.sourcemap import Origin, Path
 from modelyard.catalogue.versions import Versions
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.diagnostics import Diagnostic, Report, listing
@@ -46,11 +46,13 @@ def place_on_gpus(
     declared: Mapping[str, Sequence[Gpu]],
     versions: Versions | None,
     report: Report,
+    places: Mapping[str, Origin | None],
 ) -> Placement:
     """Place the models of every host of ours; on hosts that do not declare their GPUs only `gpus`
     as written is passed on.
 
-    A model whose engine is built for CPUs there (`versions`) is not placed.
+    A model whose engine is built for CPUs there (`versions`) is not placed. `places` are where
+    hosts declare their GPUs.
     """
     out = Placement()
     told = Report(report.source)
@@ -65,7 +67,7 @@ def place_on_gpus(
         if backend == "cpu":
             _warn(member, told)
         elif backend == "cuda" and without:
-            _refuse_build(member, told)
+            _refuse_build(member, places.get(member.host), told)
         elif member.id not in out.on_cpu:
             # An adapter lives in the process of its base model.
             of = "" if member.engine.per_provider else member.base.name
@@ -199,15 +201,19 @@ def _warn(member: Deployment, report: Report) -> None:
             )
 
 
-def _refuse_build(member: Deployment, report: Report) -> None:
-    """Refuse a host without GPUs for an engine that is built for them."""
+def _refuse_build(member: Deployment, place: Origin | None, report: Report) -> None:
+    """Refuse a host without GPUs for an engine that is built for them, at its `llm_gpus`."""
     role = member.engine.role
-    report.error(
-        "unknown-gpu",
-        f"{member.engine.title} is built for GPUs, and {member.host} has none (llm_gpus: [])",
-        ("providers", member.provider_name, "group"),
-        f"set llm_versions.{role}.backend to auto, which chooses for each host, or take "
-        f"{member.host} out of group {member.provider.group}",
+    report.found.append(
+        Diagnostic(
+            "unknown-gpu",
+            "error",
+            f"{member.engine.title} is built for GPUs, and {member.host} has none (llm_gpus: [])",
+            ("llm_gpus",),
+            place,
+            f"declare its GPUs there, or set llm_versions.{role}.backend to auto, which chooses for"
+            f" each host, or take {member.host} out of group {member.provider.group}",
+        )
     )
 
 
@@ -264,9 +270,9 @@ def _tell(
 
 def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
     """One diagnostic per model, however many hosts it is about."""
-    by_place: dict[tuple[str, Path], list[Diagnostic]] = {}
-    for diagnostic in diagnostics:
-        by_place.setdefault((diagnostic.code, diagnostic.path), []).append(diagnostic)
+    by_place: dict[tuple[str, Path, Origin | None], list[Diagnostic]] = {}
+    for one in diagnostics:
+        by_place.setdefault((one.code, one.path, one.origin), []).append(one)
     return [
         replace(same[0], message=f"{same[0].message} (and so on {len(same) - 1} more)")
         if len(same) > 1

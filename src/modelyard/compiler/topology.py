@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from modelyard.addresses import family, flaw, parse
 from modelyard.catalogue.sourcemap import Origin, plain
+from modelyard.catalogue.strays import misspelt_group
 from modelyard.compiler.emit import View
 from modelyard.compiler.hosts import meant_host
 from modelyard.compiler.inventory import Findings, Host, Inventory
 from modelyard.compiler.resolve import Resolved
-from modelyard.diagnostics import did_you_mean, listing
+from modelyard.diagnostics import listing
 from modelyard.names import GATEWAY, LOOPBACK, MONITORING, REDIS
+from modelyard.showing import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +74,14 @@ def build_topology(
     redis = list(dict.fromkeys(inventory.groups.get(REDIS, ())))
     monitoring = list(dict.fromkeys(inventory.groups.get(MONITORING, ()))) if watched else []
     if not gateways:
-        near = did_you_mean(
-            GATEWAY, [group for group in inventory.groups if group.startswith("llm_")]
-        )
+        near = misspelt_group(GATEWAY, inventory.groups)
         known = GATEWAY in inventory.groups
         out.refuse(
             "no-gateway",
             f"no host is in group {GATEWAY}: clients could not send requests",
             hint="put at least one host into it"
             if known or not near
-            else f"{near} Rename it to {GATEWAY}",
+            else f"rename group {near} to {GATEWAY}",
         )
     if len(redis) > 1:
         out.refuse(
@@ -104,7 +104,7 @@ def build_topology(
             out.refuse(
                 "address-unusable",
                 f"llm_address of {name} is not an IP address that other hosts can reach:"
-                f" {'(not shown)' if '@' in str(own) else repr(plain(own))} is {why}",
+                f" {shown(plain(own), ('llm_address',))} is {why}",
                 ("llm_address",),
                 inventory.probe(own),
                 "set it to the host's IP address in the network that the hosts share, without a"

@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +69,34 @@ def others(
     given = getattr(getattr(hostvars, "_variable_manager", None), "extra_vars", {})
     bounds = Bounds()
     found = [
-        Variable(name, _bounded(value, bounds), ansible_origin(value), command_line=True)
+        Variable(name, _legible(value, bounds), ansible_origin(value), command_line=True)
         for name, value in given.items()
         if isinstance(name, str)
     ]
     reached = _reached(groups)
     found += [
-        Variable(place.variable, _bounded(place.value, bounds), place.origin)
+        Variable(place.variable, _legible(place.value, bounds), place.origin)
         for place in places
         if place.name in reached[place.kind]
     ]
     return [variable for variable in found if not variable.name.startswith("llm_")]
 
 
-def _bounded(value: object, bounds: Bounds) -> object:
-    """Return a value; None instead of one that contains itself: it is for another tool."""
-    return None if bounds.flaw(value) else value
+def _legible(value: object, bounds: Bounds) -> object:
+    """Return a value that may be for another tool; None instead of one that contains itself."""
+    return None if bounds.flaw(value) else _clear(value)
+
+
+def _clear(value: Any) -> Any:
+    """Copy a value, with a word in the place of each text that is encrypted.
+
+    To look at such text decrypts it, and the password may be another tool's. It is no `str`.
+    """
+    if isinstance(value, Mapping):
+        return {key: _clear(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_clear(child) for child in value]
+    return value if isinstance(value, str | int | float | date | None) else "encrypted"
 
 
 def _reached(groups: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
