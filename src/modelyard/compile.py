@@ -88,6 +88,9 @@ def compile_inventory(inventory: Inventory) -> Compiled:
     """Compile the catalogue of a whole inventory. Never raises for anything a user wrote."""
     out = Compiled()
     stack = list(dict.fromkeys(inventory.groups.get(STACK, ())))
+    out.diagnostics += check_layout(
+        inventory.unread_directories, inventory.unread_keys, KNOWN, inventory.groups
+    )
     if not stack:
         out.refuse(
             "no-hosts",
@@ -102,7 +105,6 @@ def compile_inventory(inventory: Inventory) -> Compiled:
     check_variables(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
     out.diagnostics += check_files(inventory.unread, inventory.backups)
-    out.diagnostics += check_layout(inventory.unread_directories, inventory.unread_keys, KNOWN)
     if any(inventory.hosts[name].endless for name in stack):
         return out
     first = inventory.hosts[stack[0]].variables
