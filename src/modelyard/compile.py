@@ -35,6 +35,7 @@ from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
 from modelyard.compiler.processes import check_processes
 from modelyard.compiler.reach import check_reach
+from modelyard.compiler.replaced import check_replaced
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, former_secrets, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
@@ -107,12 +108,29 @@ def compile_inventory(inventory: Inventory) -> Compiled:
     if any(inventory.hosts[name].endless for name in stack):
         return out
     first = inventory.hosts[stack[0]].variables
-    catalogue = {
-        name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first
-    }
-    overrides = {name: first[name] for name in first if is_override(name)}
-    compile_catalogue(catalogue, overrides, inventory, stack, out)
+    so_far = tuple(out.diagnostics)
+    _compile_variables(first, inventory, stack, out)
+
+    def compile_again(variables: Mapping[str, Any]) -> Findings:
+        again = Compiled([*so_far])
+        _compile_variables(variables, inventory, stack, again)
+        return again
+
+    check_replaced(first, inventory, compile_again, out)
     return out
+
+
+def _compile_variables(
+    variables: Mapping[str, Any], inventory: Inventory, stack: Sequence[str], out: Compiled
+) -> None:
+    """Compile the catalogue that some `llm_*` variables make, with the overrides among them."""
+    catalogue = {
+        name.removeprefix("llm_"): variables[name]
+        for name in CATALOGUE_VARIABLES
+        if name in variables
+    }
+    overrides = {name: variables[name] for name in variables if is_override(name)}
+    compile_catalogue(catalogue, overrides, inventory, stack, out)
 
 
 def compile_catalogue(
