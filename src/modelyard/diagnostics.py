@@ -22,6 +22,7 @@ CODES: dict[str, str] = {
     "unknown-variable": "a variable looks like one of ours but is none",
     "unreadable-variable": "a variable could not be templated without contacting a host",
     "variable-without-effect": "a variable is set in a place that applies to no host",
+    "section-replaced": "a variable replaces a section of the shipped catalogue whole",
     "backup-read": "a file of the inventory looks like a copy of another (warning)",
     "differing-catalogues": "two hosts see different catalogues",
     "unknown-key": "a key the schema does not have",

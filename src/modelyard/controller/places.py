@@ -195,6 +195,26 @@ def ineffective(
     return found
 
 
+def replaced(
+    places: Sequence[Place], values: Mapping[str, Mapping[str, object]]
+) -> dict[str, tuple[object, Origin | None]]:
+    """Return the variables of the shipped catalogue of which the stack has another value: what is
+    shipped, and where the other value was set. `values` are as in `ineffective`.
+    """
+    first = next(iter(values.values()), {})
+    found = {}
+    for place in places:
+        value = first.get(place.variable, place.value)
+        if place.shipped and not _is_from(place, value):
+            winners = (
+                other.origin
+                for other in places
+                if other.variable == place.variable and _is_from(other, value)
+            )
+            found[place.variable] = (place.value, next(winners, ansible_origin(value)))
+    return found
+
+
 def _is_from(place: Place, value: object) -> bool:
     """Return whether `value` was written at `place`. One file reached by two paths is one place."""
     if value is place.value:
