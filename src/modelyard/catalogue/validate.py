@@ -34,7 +34,7 @@ from modelyard.diagnostics import (
     show_path,
     variable_path,
 )
-from modelyard.showing import HIDDEN, NAMES_OF_SECRETS, names_secret, plainly, shown
+from modelyard.showing import HIDDEN, NAMES_OF_SECRETS, VALUE, names_secret, plainly, shown
 
 EXPECTED = {
     "string_type": "text",
@@ -195,8 +195,7 @@ def _refused(
     if problem["type"] == "too_short":
         return _empty(place, tree, source, root)
     is_key = problem["loc"][-1:] == ("[key]",)
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    message = message.replace("Input should be", "must be")
+    message = _reason(problem)
     is_value = not is_key and not isinstance(problem["input"], dict | list | BaseModel)
     found = f": {_seen(problem['input'], place, source)}" if is_value else ""
     return Diagnostic(
@@ -226,6 +225,14 @@ def _empty(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> 
         source.origin(place, key=True),
         hint,
     )
+
+
+def _reason(problem: Any) -> str:
+    """Return why a value is refused."""
+    if problem["input"] == VALUE:
+        return "this is the value of a secret in llm_secrets, not its name"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return message.replace("Input should be", "must be")
 
 
 def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
