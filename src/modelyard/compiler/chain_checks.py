@@ -179,9 +179,11 @@ class ChainChecks:
         `own` is the model whose chain they are: no step stands for it, and all have its mode. With
         `models_only` a step cannot be an alias or a capability.
         """
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
+        covered: set[str] = set()
         for position, step in enumerate(steps):
             at: Path = (*path, position)
+            target = step if step in self.declared else self.routing.aliases.get(step, step)
             if own is not None and own in self.chains.expand(step):
                 self.add(
                     "chain-self",
@@ -189,10 +191,11 @@ class ChainChecks:
                     at,
                     self.instead_of(step, own),
                 )
-            elif step in seen:
+            elif target in seen:
+                same = "" if step == seen[target] else f': "{step}" is the same as "{seen[target]}"'
                 self.add(
                     "chain-duplicate",
-                    f'{subject} has a duplicate entry "{step}"',
+                    f'{subject} has a duplicate entry "{step}"{same}',
                     at,
                     "remove one of them",
                 )
@@ -216,7 +219,15 @@ class ChainChecks:
                 self.deployable(step, subject, at)
                 self.check_mode(own, step, subject, at)
                 self.check_vectors(own, step, subject, at)
-            seen.add(step)
+                if covered.issuperset(models := self.chains.expand(step)):
+                    self.report.warning(
+                        "chain-duplicate",
+                        f'in {subject} step "{step}" has no effect: its models are there already',
+                        ("routing", *at),
+                        "remove it",
+                    )
+                covered.update(models)
+            seen.setdefault(target, step)
 
     def instead_of(self, step: str, own: str) -> str:
         """Return the hint for a step that stands for `own`, whose chain it is in."""

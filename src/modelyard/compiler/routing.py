@@ -32,7 +32,7 @@ def build_routes(
     chains = Chains(catalogue, declared)
     ChainChecks(chains, resolved, report).check()
     routes: list[Route] = []
-    if not report.found:
+    if not report.has_errors:
         router = Router(chains, resolved)
         routes = router.build()
         if sound:
