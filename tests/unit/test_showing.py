@@ -159,7 +159,8 @@ def test_what_looks_like_a_key(text: str) -> None:
     [
         "qwen2.5-coder:7b", "DeepSeek-R1-Distill-Qwen-32B-Q4_K_M.gguf", "mythomax-l2-13b-q5_k_m",
         "task-manager", "disk-space", "OPENAI_API_KEY", "hf_transfer", "llm_vllm_qwen",
-        "MIG-1ab2c3d4-1234-5678-9abc-def012345678", "Mistral7BInstruct", "xai-grok-4-fast-reasoning", "pplx-70b-online", "Qwen2VL7BInstructQ4KM", "a" * 40,
+        "MIG-1ab2c3d4-1234-5678-9abc-def012345678", "Mistral7BInstruct", "xai-grok-4-fast-reasoning",
+        "pplx-70b-online", "Qwen2VL7BInstructQ4KM", "a" * 40,
         "https://api.example.org/v1", "ops@example.org", "GPU-8a3f0c1e-2222-3333-4444-123456789abc",
     ],
 )  # fmt: skip
