@@ -167,7 +167,7 @@ def compile_catalogue(
         _files(overrides, inventory),
         declared,
     )
-    named = frozenset(names_of(tree))
+    named, groups = frozenset(names_of(tree)), _named_groups(tree)
     model, problems, broken = validate(tree, source)
     out.diagnostics += [*problems, *check_numbers(source, problems)]
     sound = not out.errors
@@ -178,7 +178,7 @@ def compile_catalogue(
     gpus = _declared_gpus(inventory, stack, out)
     out.diagnostics += check_groups(
         inventory.groups,
-        _named_groups(tree),
+        groups,
         inventory.group_origins,
         misread_groups(
             inventory.unread_directories, inventory.unread_keys, inventory.group_origins
