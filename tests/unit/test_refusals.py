@@ -130,7 +130,7 @@ EDITS = [
      "llm_clients: {app: {secret: KEY, models: [small, big-clod]}}\nllm_versions:", "unknown-model", 25,
      'did you mean "big-cloud"?'),
     ("client without models", "llm_versions:", "llm_clients: {app: {secret: KEY, models: []}}\nllm_versions:",
-     "invalid-value", 25, "at least 1 item"),
+     "invalid-value", 25, "at least one entry"),
     ("client with a model twice", "llm_versions:",
      "llm_clients: {app: {secret: KEY, models: [small, small]}}\nllm_versions:", "invalid-value", 25, "duplicate entry"),
     ("client with a key instead of a secret's name", "llm_versions:",
@@ -306,7 +306,7 @@ ROUTING = "llm_routing:\n"
             19,
             'did you mean "small"?',
         ),
-        ("  capabilities: {code: {models: []}}\n", "invalid-value", 19, "at least 1"),
+        ("  capabilities: {code: {models: []}}\n", "invalid-value", 19, "at least one"),
         (
             "  capabilities: {code: {models: [small, small]}}\n",
             "chain-duplicate",

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from modelyard.catalogue.fields import field_at, keys_at
+from modelyard.catalogue.fields import field_at, keys_at, refusal
 from modelyard.catalogue.former import FORMER
 from modelyard.catalogue.scalars import (
     as_number,
@@ -25,7 +25,7 @@ from modelyard.catalogue.scalars import (
     written,
 )
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.shapes import shape_hint
+from modelyard.catalogue.shapes import as_written, shape_hint
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
 from modelyard.diagnostics import (
     Diagnostic,
@@ -46,6 +46,9 @@ EXPECTED = {
     "model_type": "a mapping",
     "mapping_type": "a mapping",
 }
+
+SHIPPED = ("providers", "versions")
+"""Sections of which the project ships a whole."""
 
 ADDRESSES = frozenset({"registry", "smarthost", "listen", "origins", "url", "base_url"})
 """Keys whose values are addresses: what stands before an @ there is not shown."""
@@ -190,24 +193,33 @@ def _describe(
         elif kind == "misfit":
             diagnostics.append(_misfit(problem, place, tree, source))
         else:
-            message = str(problem["msg"]).removeprefix("Value error, ")
-            message = message.replace("Input should be", "must be")
+            message, hint = _in_words(problem, place, root)
             is_value = not isinstance(problem["input"], dict | list | BaseModel)
             shown = f": {_seen(problem['input'], place, source)}" if is_value else ""
             diagnostics.append(
                 Diagnostic(
                     "invalid-value",
                     "error",
-                    f"{_subject(place, tree)}{shown}: {message}" if place else message,
+                    f"{_subject(place, tree, source)}{shown}: {message}" if place else message,
                     variable_path(place),
                     source.origin(place, key=is_key),
                     SECRET_HINT
                     if place and place[-1] in NAMES_OF_SECRETS
-                    else problem.get("ctx", {}).get("hint")
-                    or "; ".join(filter(None, misread(source, place, problem["input"]))),
+                    else hint or "; ".join(filter(None, misread(source, place, problem["input"]))),
                 )
             )
     return diagnostics
+
+
+def _in_words(problem: Any, place: Path, root: type[BaseModel]) -> tuple[str, str]:
+    """Return what the schema says of a value, and the hint that came with it."""
+    if problem["type"] == "too_short":
+        field = field_at(root, place)
+        remove = f"remove {place[-1]}, or " if field and not field.is_required() else ""
+        return "must have at least one entry", f"{remove}list at least one"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    hint = problem.get("ctx", {}).get("hint", "")
+    return message.replace("Input should be", "must be"), str(hint)
 
 
 def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
@@ -219,11 +231,12 @@ def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnost
     # What the user wrote, or took out, comes before what is shipped.
     mine = [key for key in keys if source.overrides(key)]
     there = [key for key in keys if node.get(key[-1]) is not None]
-    chosen: Path = next(iter((*mine, *there, place)))
+    both = [key for key in mine if key in there]
+    chosen: Path = next(iter((*both, *mine, *there, place)))
     return Diagnostic(
         "invalid-value",
         "error",
-        f"{_subject(place, tree)}: {problem['msg']}" if place else str(problem["msg"]),
+        f"{_subject(place, tree, source)}: {problem['msg']}" if place else str(problem["msg"]),
         variable_path(chosen),
         source.origin(chosen, key=True),
         problem["ctx"]["hint"],
@@ -242,16 +255,18 @@ def _seen(value: Any, place: Path, source: SourceMap) -> str:
     return seen(value)
 
 
-def _subject(path: Path, tree: Any) -> str:
-    """Return what the problem is about, e.g. `model "x"` or `port`."""
+def _subject(path: Path, tree: Any, source: SourceMap) -> str:
+    """Return what the problem is about, e.g. `model "x"`, `port` or `llm_gpus[0]`."""
     if tree and _is_model(path):
         node = tree["providers"][path[1]]["models"][path[3]]
         if isinstance(node, dict) and isinstance(node.get("name"), str):
             return f'model "{node["name"]}"'
     if len(path) == 2 and path[0] == "providers":
         return f'provider "{path[1]}"'
-    last = path[-1]
-    return f"{path[-2]}[{last}]" if isinstance(last, int) and len(path) > 1 else str(last)
+    last, around = path[-1], path[-2:-1]
+    if isinstance(last, int) and around:
+        return f"{_subject(path[:-1], {}, source)}[{last}]"
+    return as_written(path, source)
 
 
 def _instead(
@@ -259,9 +274,13 @@ def _instead(
 ) -> str:
     """Return the hint for a value of the wrong type."""
     if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"}:
-        return shape_hint(root, place, value)
+        return shape_hint(root, place, value, source)
     if kinds == ["string_type"]:
-        return in_quotes(value, written(source, place, value))
+        text = written(source, place, value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # In quotes it may be refused next: 8200 stands for b8200, 12.9 for a directory.
+        instead = refusal(root, place, text or str(value)) if is_number else None
+        return instead or in_quotes(value, text)
     if kinds == ["bool_type"]:
         return "write true or false without quotes" if isinstance(value, str | int | float) else ""
     if not {*kinds} <= {"int_type", "float_type"}:
@@ -296,7 +315,7 @@ def _wrong_type(
     kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
 ) -> Diagnostic:
     expected = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
-    name = _subject(place, {}) if place else "the catalogue"
+    name = _subject(place, {}, source) if place else "the catalogue"
     found = (
         "nothing"
         if value is None
@@ -350,10 +369,11 @@ def _elsewhere(root: type[BaseModel], place: Path) -> str:
 
 def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
     hint = f"add {key}"
-    if len(place) == 2 and place[0] == "providers" and not source.overrides(place):
+    if place and place[0] in SHIPPED and len(place) <= 2 and not source.overrides(place):
+        entry = f"{place[1]}: ..." if len(place) == 2 else "..."
         hint = (
-            f"add {key}; llm_providers replaces the shipped one, so to change a provider of that"
-            f" write llm_overrides: {{providers: {{{place[1]}: ...}}}}"
+            f"add {key}; llm_{place[0]} replaces the shipped one, so to change a part of that write"
+            f" llm_overrides: {{{place[0]}: {{{entry}}}}}"
         )
     elif len(place) == 2 and place[0] == "providers":
         # A typo in an override's provider name makes a new, incomplete provider.
@@ -365,7 +385,7 @@ def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
         "missing-key",
         "error",
         f'"{key}" is missing'
-        + (f" in {_subject(place, tree)}" if place else f": define llm_{key}"),
+        + (f" in {_subject(place, tree, source)}" if place else f": define llm_{key}"),
         variable_path((*place, key)),
         source.origin(place, key=True),
         hint,
