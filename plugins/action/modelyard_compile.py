@@ -23,7 +23,7 @@ from modelyard.controller.addresses import own
 from modelyard.controller.layout import backups, idle_groups, unread_directories, unread_keys
 from modelyard.controller.locks import locked
 from modelyard.controller.origins import ansible_origin, line_at, shorten
-from modelyard.controller.places import declared, ineffective, others, places_of, unread
+from modelyard.controller.places import declared, ineffective, others, places_of, replaced, unread
 from modelyard.controller.secrets import survey
 from modelyard.engines import ENGINES
 from modelyard.names import STACK
@@ -191,6 +191,7 @@ def snapshot(variables: Mapping[str, Any]) -> Inventory:
             if isinstance(text, str)
         ),
         line=line_at,
+        shipped=replaced(places, written),
     )
 
 
@@ -251,11 +252,14 @@ def read_host(
 
 
 def templated(mine: Any, variable: str) -> Any:
-    """Return a variable of a host; None if it is not set, or cannot be templated."""
+    """Return a variable of a host; None if it is not set, or cannot be templated or decrypted."""
     try:
-        return mine.get(variable)
+        value = mine.get(variable)
+        # Text of a vault is decrypted when it is used.
+        str(value)
     except AnsibleError:
         return None
+    return value
 
 
 def connection(mine: Any) -> str:

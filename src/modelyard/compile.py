@@ -35,6 +35,7 @@ from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
 from modelyard.compiler.processes import check_processes
 from modelyard.compiler.reach import check_reach
+from modelyard.compiler.replaced import check_replaced
 from modelyard.compiler.resolve import Deployment, LeftOut, Resolved, former_secrets, resolve
 from modelyard.compiler.routes import Route
 from modelyard.compiler.routing import build_routes, declared_names, public_names
@@ -87,6 +88,9 @@ def compile_inventory(inventory: Inventory) -> Compiled:
     """Compile the catalogue of a whole inventory. Never raises for anything a user wrote."""
     out = Compiled()
     stack = list(dict.fromkeys(inventory.groups.get(STACK, ())))
+    out.diagnostics += check_layout(
+        inventory.unread_directories, inventory.unread_keys, KNOWN, inventory.groups
+    )
     if not stack:
         out.refuse(
             "no-hosts",
@@ -101,16 +105,32 @@ def compile_inventory(inventory: Inventory) -> Compiled:
     check_variables(inventory, stack, out)
     out.diagnostics += check_effect(inventory.ineffective, inventory.groups)
     out.diagnostics += check_files(inventory.unread, inventory.backups)
-    out.diagnostics += check_layout(inventory.unread_directories, inventory.unread_keys, KNOWN)
     if any(inventory.hosts[name].endless for name in stack):
         return out
     first = inventory.hosts[stack[0]].variables
-    catalogue = {
-        name.removeprefix("llm_"): first[name] for name in CATALOGUE_VARIABLES if name in first
-    }
-    overrides = {name: first[name] for name in first if is_override(name)}
-    compile_catalogue(catalogue, overrides, inventory, stack, out)
+    so_far = tuple(out.diagnostics)
+    _compile_variables(first, inventory, stack, out)
+
+    def compile_again(variables: Mapping[str, Any]) -> Findings:
+        again = Compiled([*so_far])
+        _compile_variables(variables, inventory, stack, again)
+        return again
+
+    check_replaced(first, inventory, compile_again, out)
     return out
+
+
+def _compile_variables(
+    variables: Mapping[str, Any], inventory: Inventory, stack: Sequence[str], out: Compiled
+) -> None:
+    """Compile the catalogue that some `llm_*` variables make, with the overrides among them."""
+    catalogue = {
+        name.removeprefix("llm_"): variables[name]
+        for name in CATALOGUE_VARIABLES
+        if name in variables
+    }
+    overrides = {name: variables[name] for name in variables if is_override(name)}
+    compile_catalogue(catalogue, overrides, inventory, stack, out)
 
 
 def compile_catalogue(
@@ -122,8 +142,15 @@ def compile_catalogue(
 ) -> None:
     """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
     source, tree = _merge(sections, overrides, inventory, out)
-    out.diagnostics += check_strays(inventory.others, inventory.role_variables, KNOWN, tree)
     declared = declared_names(tree)
+    out.diagnostics += check_strays(
+        inventory.others,
+        inventory.role_variables,
+        KNOWN,
+        tree,
+        _files(overrides, inventory),
+        declared,
+    )
     named = frozenset(names_of(tree))
     model, problems, broken = validate(tree, source)
     out.diagnostics += [*problems, *check_numbers(source, problems)]
@@ -198,6 +225,12 @@ def compile_catalogue(
             ),
             source,
         )
+
+
+def _files(overrides: Mapping[str, Any], inventory: Inventory) -> set[str | None]:
+    """Return the files that have overrides."""
+    origins = (inventory.probe(value) for value in overrides.values())
+    return {origin.file for origin in origins if origin}
 
 
 def _check_secrets(

@@ -14,6 +14,7 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Literal
 
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap
+from modelyard.showing import censored
 
 Severity = Literal["error", "warning"]
 
@@ -21,6 +22,7 @@ CODES: dict[str, str] = {
     "unknown-variable": "a variable looks like one of ours but is none",
     "unreadable-variable": "a variable could not be templated without contacting a host",
     "variable-without-effect": "a variable is set in a place that applies to no host",
+    "section-replaced": "a variable replaces a section of the shipped catalogue whole",
     "backup-read": "a file of the inventory looks like a copy of another (warning)",
     "differing-catalogues": "two hosts see different catalogues",
     "unknown-key": "a key the schema does not have",
@@ -85,7 +87,10 @@ CODES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One problem. `path` is the catalogue path, `origin` the place in a file (None if unknown)."""
+    """One problem. `path` is the catalogue path, `origin` the place in a file (None if unknown).
+
+    What looks like a key in the message, the hint or the path is not shown.
+    """
 
     code: str
     severity: Severity
@@ -97,6 +102,8 @@ class Diagnostic:
     def __post_init__(self) -> None:
         if self.code not in CODES:
             raise ValueError(f"undeclared diagnostic code {self.code}")
+        object.__setattr__(self, "message", censored(self.message))
+        object.__setattr__(self, "hint", censored(self.hint))
 
     def render(self) -> str:
         """`FILE:LINE:COLUMN: error[CODE]: message`, then the path and the hint on lines of their
@@ -209,7 +216,7 @@ def show_path(path: Path) -> str:
             text += f".{part}" if text else part
         else:
             text += f'["{part}"]'
-    return text
+    return censored(text)
 
 
 def on_command_line(variable: str, value: str = "{...}") -> str:

@@ -81,6 +81,8 @@ def _rewritten(value: str, meant: str) -> str:
     """Return the hint for text that is written in another way than it should be."""
     if meant == value.strip():
         return "write it without white space before or after it"
+    if meant.startswith("-D"):  # What follows may hold a secret.
+        return "write -D directly before its name"
     return "write it in lower case" if meant == value.lower() else f'write "{meant}"'
 
 

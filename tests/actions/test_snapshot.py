@@ -16,6 +16,7 @@ import pytest
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultSecretsContext
 from ansible.utils.context_objects import CLIArgs
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
@@ -38,6 +39,9 @@ def _plugin() -> ModuleType:
 
 
 PLUGIN = _plugin()
+
+# Ansible's programs do it, also without a password: what is encrypted then cannot be read.
+VaultSecretsContext.initialize(VaultSecretsContext([]))
 
 
 def compiled(directory: Path) -> Compiled | str:
@@ -212,6 +216,13 @@ def test_any_file_of_variables(values: dict[str, str]) -> None:
         {"hosts.yml": "all: {children: {llm_stack: {hosts: {'': }}}}\n"},
         {"hosts.ini": "[llm_stack]\none ansible_host=10.0.0.1\n[llm_gateway]\ntwo\n"},
         {"hosts.yml": STACK, "group_vars/llm_stack": ""},
+        {"hosts.yml": STACK, "group_vars/llm_stack/x.yml": "providers: !vault x\n"},
+        {
+            "hosts.yml": STACK,
+            "group_vars/llm_stack/x.yml": "gateway: {port: !vault x, listen: [!vault y]}\n"
+            "providers: {a: !vault x, b: {type: !vault x, models: [!vault z]}}\n"
+            "ansible_host: !vault x\nansible_port: !vault x\nansible_connection: !vault x\n",
+        },
         {"hosts.yml": STACK, "group_vars/llm_stack/llm.yml": "- a\n"},
         {"hosts.yml": STACK, "group_vars/llm_stack/llm.yml": "text\n"},
         {"hosts.yml": STACK, "group_vars/llm_stack/llm.json": "{}"},

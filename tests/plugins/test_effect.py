@@ -232,3 +232,17 @@ def test_one_file_by_two_paths_is_one_place(
         "- hosts: gw\n  gather_facts: false\n  tasks: [modelyard_compile: ]\n", encoding="utf-8"
     )
     assert report(playbook=playbook) == []
+
+
+def test_a_section_that_replaces_the_shipped_one(
+    ansible: Run, put: Callable[..., None], stack: Path
+) -> None:
+    put(group_vars__llm_stack__llm_yml="llm_routing:\n  aliases: {chat: 'llama3.1:latest'}")
+    done = ansible("ansible-playbook", "-i", stack, ROOT / "playbooks/validate.yml")
+    assert f"{stack}/group_vars/llm_stack/llm.yml:2:1: " in done.stdout
+    assert "[section-replaced]: llm_routing replaces the shipped one whole" in done.stdout
+    assert "write llm_overrides: {routing: {...}}" in done.stdout
+    put(group_vars__llm_stack__llm_yml="llm_gateway: {port: 4100}\nllm_monitoring: false")
+    done = ansible("ansible-playbook", "-i", stack, ROOT / "playbooks/validate.yml")
+    assert done.returncode == 0
+    assert "section-replaced" not in done.stdout

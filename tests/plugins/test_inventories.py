@@ -131,6 +131,45 @@ def test_variables_in_the_inventory_itself(ansible: Run, stack: Path) -> None:
     assert 'did you mean "hosts"?' in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("group", "code", "hint"),
+    [
+        ("{gpu: }", "unknown-key", "write it below hosts: {hosts: {gpu: }}"),
+        ("{gpu: {}}", "unknown-key", "write it below hosts: {hosts: {gpu: }}"),
+        ("{llm_redis: }", "unknown-key", "write it below children: {children: {llm_redis: ...}}"),
+        ("{ansible_user: me}", "unknown-key", "write it below vars: {vars: {ansible_user: ...}}"),
+        ("{llm_gpus: []}", "unknown-key", "write it below vars: {vars: {llm_gpus: ...}}"),
+        ("\nhosts: {gpu: }", "unknown-group", "indent hosts: below the group"),
+        ("\nvars: {x: 1}", "unknown-group", "indent vars: below the group"),
+        ("\nchildren:", "unknown-group", "indent children: below the group"),
+    ],
+)
+def test_what_ansible_does_not_read_of_a_group(
+    ansible: Run, hosts: Callable[..., Path], group: str, code: str, hint: str
+) -> None:
+    path = hosts(
+        "llm_gateway: {hosts: {gw: {ansible_host: 203.0.113.1}}}\n"
+        "llm_llama_cpp_native: {hosts: {gpu: {ansible_host: 203.0.113.2}}}\n"
+        f"llm_llama_cpp_native_more: {group}"
+    )
+    done = ansible("ansible-playbook", "-i", path.parent, VALIDATE)
+    line, column = (8, 9 + len("llm_llama_cpp_native_more: {")) if code == "unknown-key" else (9, 9)
+    assert f"{path}:{line}:{column}: error[{code}]: Ansible " in done.stdout, done.stdout
+    assert hint in done.stdout
+    assert done.stdout.count("error[") == 1
+
+
+def test_a_host_directly_below_a_group_that_has_the_name_of_a_variable(
+    ansible: Run, hosts: Callable[..., Path]
+) -> None:
+    path = hosts(
+        "llm_gateway: {hosts: {gw: {ansible_host: 203.0.113.1}}}\nllm_monitoring: {gw: }\n"
+        "llm_llama_cpp_native: {hosts: {gpu: {ansible_host: 203.0.113.2}}}"
+    )
+    done = ansible("ansible-playbook", "-i", path.parent, VALIDATE)
+    assert 'Ansible does not read "gw" of group llm_monitoring' in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("name", ["group_var", "groupvars", "Group-Vars", "group_vars_old"])
 def test_directory_of_variables_that_is_misspelt(ansible: Run, stack: Path, name: str) -> None:
     (stack / name / "llm_stack").mkdir(parents=True)

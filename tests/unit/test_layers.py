@@ -23,7 +23,7 @@ MAY = {
     "dashboards/queries.py": "reads the generated dashboards",
 }
 
-TOP = {"addresses", "kinds", "names", "urls"}
+TOP = {"addresses", "kinds", "names", "showing", "urls"}
 ASKS = {
     "diagnostics": {"catalogue"},  # where a value stands
     "engines": set(),

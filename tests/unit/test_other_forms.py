@@ -55,9 +55,15 @@ def test_what_is_meant_is_said_and_accepted(
     assert hint in (
         f'write "{meant}"',
         "write it in lower case",
+        "write -D directly before its name",
         "write it without white space before or after it",
     )
-    assert meant in (re.sub(r'write "|"', "", hint), given.lower(), given.strip())
+    assert meant in (
+        re.sub(r'write "|"', "", hint),
+        given.lower(),
+        given.strip(),
+        "-DGGML_AVX512=ON",
+    )
     assert refusal(Catalogue, path, meant) is None
 
 
@@ -122,7 +128,7 @@ def test_options_in_another_form_are_told_all_at_once() -> None:
          ["use the key served_name", "use the key quantization", "use the key adapter_of of the adapter"]),
         ("vllm", "/m/a", "{gpu-memory-utilization: 90}", ["it is a part of the memory of each GPU: write 0.9"]),
         ("vllm", "/m/a", '{gpu-memory-utilization: "85%"}', ["it is a part of the memory of each GPU: write 0.85"]),
-        ("vllm", "/m/a", "{gpu-memory-utilization: 9000}", 
+        ("vllm", "/m/a", "{gpu-memory-utilization: 9000}",
          ["it is a part of the memory of each GPU: 0.5 is half of it"]),
         ("ollama", "/m/a.gguf", "{num_gpu: 20, num_ctx: 4096}", ["write num-gpu", "use the key context_length"]),
     ],
@@ -146,8 +152,8 @@ def test_own_keys_are_named_for_options(
 @pytest.mark.parametrize(
     ("gpus", "message", "hint"),
     [
-        ("2", "llm_gpus must be a list, not 2", "for example: llm_gpus: [{memory_mib: 24576}]"),
-        ("[RTX 4090]", "llm_gpus[0] must be a mapping, not 'RTX 4090'", "for example: llm_gpus: [{memory_mib: 24576}]"),
+        ("2", "llm_gpus must be a list, not a number", "for example: llm_gpus: [{memory_mib: 24576}]"),
+        ("[RTX 4090]", "llm_gpus[0] must be a mapping, not text", "for example: llm_gpus: [{memory_mib: 24576}]"),
         ("{memory_mib: 24576}", "llm_gpus must be a list, not a mapping",
          "for example: llm_gpus: [{memory_mib: 24576}]"),
         ("[{memory_mib: 24}]", "memory_mib: 24: a GPU has more; 24 GiB are 24576", "write 24576"),
@@ -176,8 +182,8 @@ def test_every_card_that_is_sold_is_accepted(memory: int) -> None:
         ("vram_mib: 16", ["vram_mib: 16: a model on a GPU has more; 16 GiB are 16384"], ["write 16384"]),
         ("vram_mib: 17179869184", ["vram_mib: 17179869184: a model on a GPU has less; 17179869184 bytes are 16384 MiB"],
          ["write 16384"]),
-        ('gpus: "0,1"', ["gpus must be a list, not '0,1'"], ["write gpus: [0, 1]"]),
-        ("gpus: 0", ["gpus must be a list, not 0"], ["write gpus: [0]"]),
+        ('gpus: "0,1"', ["gpus must be a list, not text"], ["write gpus: [0, 1]"]),
+        ("gpus: 0", ["gpus must be a list, not a number"], ["write gpus: [0]"]),
         ('gpus: ["0"]', ["gpus[0]: '0': a GPU is named by its index (0, 1, ...) or its UUID; nvidia-smi -L lists them"],
          ["write 0 without quotes"]),
         ("gpus: []", ["gpus: must have at least one entry"], ["remove gpus, or list at least one"]),

@@ -337,6 +337,29 @@ def test_a_section_with_nothing_below_it_takes_nothing_out(section: str) -> None
     assert "would remove the whole section" in text
 
 
+def test_a_part_with_nothing_below_it_takes_nothing_out() -> None:
+    """What was commented out below a key, all of it and at once."""
+    result = compiled(
+        llm_overrides_a=over(
+            "{gateway: {limits: {body_s: 90}}, routing: {default_fallbacks: [small]}}"
+        ),
+        llm_overrides=over(
+            "clients: ~\nproviders:\n  local:\n    models: ~\nrouting:\n  fallbacks: ~\n"
+            "  default_fallbacks: ~\ngateway:\n  limits: ~\n  port: ~\n"
+        ),
+    )
+    told = {str(one.path[-1]): one for one in result.errors}
+    assert [*told] == ["clients", "models", "fallbacks", "default_fallbacks", "limits"]
+    assert all(one.code == "invalid-value" for one in result.errors)
+    assert str(told["models"].origin) == "mine.yml:4:5"
+    assert "null would remove all that is there" in told["models"].message
+    assert (
+        told["default_fallbacks"].hint
+        == "remove this line, or write default_fallbacks: [] for none"
+    )
+    assert "write null for that" in told["fallbacks"].hint
+
+
 def test_null_where_a_value_may_be_null() -> None:
     watched = {"llm_stack": ["one"], "llm_monitoring": ["one"]}
     off = over("{monitoring: {probe_interval_s: null}}")

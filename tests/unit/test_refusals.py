@@ -30,12 +30,12 @@ from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.secrets import SeenSecret
 from modelyard.catalogue.sourcemap import Origin
 from modelyard.catalogue.strays import SHAPES, Variable
-from modelyard.catalogue.validate import NAMES_OF_SECRETS
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.chains import SECTIONS
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.places import declared
 from modelyard.diagnostics import CODES
+from modelyard.showing import NAMES_OF_SECRETS
 
 # (name, old text, new text, code, line, part of the rendering)
 EDITS = [
@@ -649,6 +649,42 @@ def stray(text: str, *, command_line: bool = False, catalogue: str = CATALOGUE) 
     ]
     given = inventory(catalogue)
     return compile_inventory(replace(given, others=variables, role_variables=ROLE_VARIABLES))
+
+
+DEDENTED = [
+    ("fallbacks: {small: {chain: [big-cloud]}}", "error", "{routing: {fallbacks: ...}}"),
+    ("default_fallbacks: [small]", "error", "{routing: {default_fallbacks: ...}}"),
+    ("aliases: {chat: small}", "error", "{routing: {aliases: ...}}"),
+    ("capabilities: {code: {models: [small]}}", "error", "{routing: {capabilities: ...}}"),
+    ("local: {port: 8090}", "error", "{providers: {local: ...}}"),
+    ("timeouts: {request_s: 300}", "error", "{gateway: {timeouts: ...}}"),
+    ("cooldown_s: 60", "error", "{gateway: {cooldown_s: ...}}"),
+    ("slots: {blue: 5001, green: 5002}", "error", "{gateway: {slots: ...}}"),
+    ("redis: {port: 6380}", "warning", "{gateway: {redis: ...}}"),
+    ("aliases: {l: ls}", "warning", "{routing: {aliases: ...}}"),
+    ("fallbacks: {deb: rpm}", "", ""),
+    ("timeouts: {connect: 3}", "", ""),
+    ("my_port: 4100", "", ""),
+    ("workers: 3", "", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "severity", "hint"), DEDENTED)
+@pytest.mark.parametrize("file", ["llm.yml", "other.yml"])
+def test_part_of_a_section_beside_the_overrides(
+    text: str, severity: str, hint: str, file: str
+) -> None:
+    """In a file with overrides, where a line lost its indentation; elsewhere it is another's."""
+    others = [Variable(str(name), value, probe(name)) for name, value in load(text).items()]
+    given = inventory(llm_overrides=load("{gateway: {workers: 3}}", file))
+    result = compile_inventory(replace(given, others=others))
+    told = [one for one in result.diagnostics if one.code == "unknown-variable"]
+    if file == "other.yml" or not severity:
+        assert told == []
+        return
+    assert [one.severity for one in told] == [severity]
+    assert told[0].hint.endswith(f"write it as llm_overrides: {hint}")
+    assert str(told[0].origin) == "llm.yml:1:1"
 
 
 @pytest.mark.parametrize(

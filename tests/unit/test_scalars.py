@@ -35,7 +35,7 @@ def compiled(text: str) -> Compiled:
         ("port: 8081", "port: 8081\n        vram_mib: 06000", 12, "write 6000, or 3072"),
         ("port: 4000", "port: 1e3", 24, "YAML reads 1e3 as text: write 1000"),
         ("port: 4000", "port: 08080", 24, "YAML reads 08080 as text: write 8080"),
-        ("port: 4000", "port: 0o17", 24, "write 15"),
+        ("port: 4000", "port: '0o17'", 24, "write 15"),
         ("port: 4000", "port: '4100'", 24, "write the number without quotes"),
         ("port: 4000", "port: '1e3'", 24, "hint: write 1000"),
         ("port: 4000", "port: on", 24, "YAML reads on as true: write a number"),

@@ -4,13 +4,16 @@ of the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from modelyard.catalogue.overrides import SECTIONS, is_override
 from modelyard.catalogue.sourcemap import Origin
 from modelyard.diagnostics import Diagnostic, did_you_mean
 from modelyard.names import STACK
+
+GROUP_KEYS = ("hosts", "children", "vars")
+"""What Ansible reads of a group in YAML. It ignores everything else, mostly without a word."""
 
 HOST_VARIABLES = ("llm_address", "llm_gpus")
 """Variables that describe one host. An empty group may keep them for the hosts it will have."""
@@ -46,7 +49,9 @@ class UnreadDirectory:
 
 @dataclass(frozen=True, slots=True)
 class UnreadKey:
-    """A key of a group in an inventory's file that Ansible does not read, and warns of."""
+    """A key of a group in an inventory's file that Ansible does not read. Of what is no group at
+    all, and of a group that has the name of such a key, the key is empty.
+    """
 
     group: str
     key: str
@@ -55,10 +60,13 @@ class UnreadKey:
 
 
 def check_layout(
-    directories: Iterable[UnreadDirectory], keys: Iterable[UnreadKey], known: Iterable[str]
+    directories: Iterable[UnreadDirectory],
+    keys: Iterable[UnreadKey],
+    known: Iterable[str],
+    groups: Mapping[str, Sequence[str]],
 ) -> list[Diagnostic]:
     """Find what an inventory has in a wrong place. `known` are the `llm_*` variables of
-    Modelyard.
+    Modelyard, `groups` all groups of the inventory with their hosts.
     """
     found = [
         Diagnostic(
@@ -73,27 +81,63 @@ def check_layout(
         for directory in directories
     ]
     variables, told = {*known}, set()
+    names = {*groups, *(host for hosts in groups.values() for host in hosts)}
     for one in keys:
-        near = did_you_mean(one.key, ("hosts", "children", "vars"))
-        if near and not is_override(one.group):
-            message = f'Ansible does not read "{one.key}" of group {one.group}'
-            place = one.origin or one.group_origin
-            found.append(
-                Diagnostic("unknown-key", "error", message, (one.group, one.key), place, near)
-            )
-        elif one.group not in told and (one.group in variables or is_override(one.group)):
-            told.add(one.group)
+        if one.group in GROUP_KEYS:
             found.append(
                 Diagnostic(
-                    "variable-without-effect",
+                    "unknown-group",
                     "error",
-                    f"{one.group} has no effect: Ansible takes it for a group of the inventory",
+                    f'Ansible takes "{one.group}" for the name of a group here',
                     (one.group,),
                     one.group_origin,
-                    f"move it into a file of group_vars/{STACK}/ beside the inventory",
+                    f"indent {one.group}: below the group that it belongs to",
                 )
             )
+        elif one.group in variables or is_override(one.group):
+            meant = one.key in names or did_you_mean(one.key, GROUP_KEYS)
+            if meant and not is_override(one.group):
+                found.append(_unread_key(one, groups, variables))
+            elif one.group not in told:
+                told.add(one.group)
+                found.append(
+                    Diagnostic(
+                        "variable-without-effect",
+                        "error",
+                        f"{one.group} has no effect: Ansible takes it for a group of the inventory",
+                        (one.group,),
+                        one.group_origin,
+                        f"move it into a file of group_vars/{STACK}/ beside the inventory",
+                    )
+                )
+        elif one.key:
+            found.append(_unread_key(one, groups, variables))
     return found
+
+
+def _unread_key(
+    one: UnreadKey, groups: Mapping[str, Sequence[str]], variables: Container[str]
+) -> Diagnostic:
+    """Return what is wrong with a key of a group."""
+    key = one.key
+    if key in variables or is_override(key) or key.startswith("ansible_"):
+        hint = f"write it below vars: {{vars: {{{key}: ...}}}}"
+    elif key in groups or key.startswith("llm_"):
+        hint = f"write it below children: {{children: {{{key}: ...}}}}"
+    elif any(key in hosts for hosts in groups.values()):
+        hint = f"write it below hosts: {{hosts: {{{key}: }}}}"
+    else:
+        hint = did_you_mean(key, GROUP_KEYS) or (
+            "a group has hosts:, children: and vars:, and all else is below one of them"
+        )
+    return Diagnostic(
+        "unknown-key",
+        "error",
+        f'Ansible does not read "{key}" of group {one.group}',
+        (one.group, key),
+        one.origin or one.group_origin,
+        hint,
+    )
 
 
 def misread_groups(

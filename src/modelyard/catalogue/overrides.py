@@ -13,6 +13,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from modelyard.catalogue.fields import field_at, takes_null
 from modelyard.catalogue.models import Model
 from modelyard.catalogue.schema import Catalogue
@@ -100,6 +102,16 @@ class _Merge:
                 here,
                 "remove this line",
             )
+        elif field is not None and _would_empty(field, out.get(key)):
+            self._add(
+                "invalid-value",
+                f"{key} has nothing below it: null would remove all that is there",
+                at,
+                here,
+                f"remove this line, or write {key}: [] for none"
+                if is_list(out[key]) and key != "models"
+                else "remove this line; to take out one thing below it, write null for that",
+            )
         elif key in out:
             self.removed.update(dict.fromkeys(_public_names(out[key], at), here))
             del out[key]
@@ -186,6 +198,16 @@ class _Merge:
             origin,
             " ".join(filter(None, (near, _instead_of_nothing(key, path)))),
         )
+
+
+def _would_empty(field: FieldInfo, old: Any) -> bool:
+    """Return whether null would remove what others have written into a part that is always there.
+
+    That is a key whose lines were all commented out. A list that may be empty has `[]` for it.
+    """
+    if takes_null(field) or not old:
+        return False
+    return isinstance(old, Mapping) or (is_list(old) and field.default == [])
 
 
 def _has_models_by_name(value: Any, path: Path) -> bool:

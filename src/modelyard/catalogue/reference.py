@@ -68,8 +68,9 @@ llm_overrides:
 - A `source` and an entry of `routing.*fallbacks` are replaced whole, because half of one beside half of another
   would not be valid.
 - `null` removes; a name with nothing below it is `null`. To remove what is not there is refused
-  ([unknown-override](diagnostics.md#unknown-override)), and so is `null` for a whole section. A model that needs no
-  keys is `NAME: {}`. Where `null` is a value of the key, as of `probe_interval_s`, it is set.
+  ([unknown-override](diagnostics.md#unknown-override)), and so is `null` for a whole section or a part of one
+  (`fallbacks:`, `models:`). A model that needs no keys is `NAME: {}`. Where `null` is a value of the key, as of
+  `probe_interval_s`, it is set.
 - Overrides are for the whole inventory; hosts that see different ones are refused
   ([differing-catalogues](diagnostics.md#differing-catalogues)).
 """

@@ -15,6 +15,7 @@ from typing import Any
 
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap, is_list
 from modelyard.diagnostics import Diagnostic, diagnose, variable_path
+from modelyard.showing import names_secret, plainly
 
 Written = Callable[[Origin], str]
 """The line of a file that a place is in; empty if it cannot be read."""
@@ -108,6 +109,8 @@ def check_numbers(source: SourceMap, told: Iterable[Diagnostic]) -> list[Diagnos
         if variable_path(path) in known:
             continue
         problem, hint = misread(source, path, value)
+        if problem and names_secret(path):
+            problem, hint = "YAML reads this as another number", "put it in quotes"
         if problem:
             last = f"{path[-2]}[{path[-1]}]" if isinstance(path[-1], int) else path[-1]
             found.append(diagnose(source, "invalid-value", f"{last}: {problem}", path, hint))
@@ -125,23 +128,14 @@ def _numbers(node: Any, path: Path) -> Iterator[tuple[Path, int | float]]:
         yield path, node
 
 
-def seen(value: Any) -> str:
-    """Return a value as YAML writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return "null"
-    return value.isoformat() if isinstance(value, date) else repr(value)
-
-
 def read_as(value: object, text: str) -> str:
     """Return the beginning of a hint, what YAML made of `text`; empty where that is plain."""
     if isinstance(value, date):
-        return f"YAML reads {text or seen(value)} as a date: "
-    if text in ("", seen(value)):
+        return f"YAML reads {text or plainly(value)} as a date: "
+    if text in ("", plainly(value)):
         return ""
     what = "" if value is None or isinstance(value, bool) else "the number "
-    return f"YAML reads {text} as {what}{seen(value)}: "
+    return f"YAML reads {text} as {what}{plainly(value)}: "
 
 
 def in_quotes(value: object, text: str) -> str:
@@ -151,7 +145,7 @@ def in_quotes(value: object, text: str) -> str:
     if not isinstance(value, int | float | date):
         return ""
     if isinstance(value, bool) and not text:
-        return f"YAML reads {', '.join(_WORDS[value])} as {seen(value)}: put it in quotes"
+        return f"YAML reads {', '.join(_WORDS[value])} as {plainly(value)}: put it in quotes"
     return f"{read_as(value, text)}put it in quotes" + (f': "{text}"' if text else "")
 
 
@@ -165,7 +159,7 @@ def as_number(value: str, unit: str, example: object, *, quoted: bool | None) ->
         return (
             f"{reads}write {number:g}" if number != int(number) else f"{reads}write {int(number)}"
         )
-    suffix = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)", value)
+    suffix = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([A-Za-z]{1,8})", value)
     factor = _UNITS.get(unit, {}).get(suffix[2].lower()) if suffix else None
     if suffix and factor:
         number = float(suffix[1]) * factor

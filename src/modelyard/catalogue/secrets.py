@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from modelyard.catalogue.sourcemap import Origin
-from modelyard.catalogue.validate import NAMES_OF_SECRETS
 from modelyard.diagnostics import Diagnostic, did_you_mean
 from modelyard.names import OWN_SECRETS
+from modelyard.showing import NAMES_OF_SECRETS
 
 VARIABLE = "llm_secrets"
 

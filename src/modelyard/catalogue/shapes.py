@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from modelyard.catalogue.fields import field_at, refusal
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list, plain
+from modelyard.showing import as_name
 
 
 def as_written(path: Path, source: SourceMap) -> str:
@@ -29,6 +30,8 @@ def shape_hint(root: type[BaseModel], place: Path, value: Any, source: SourceMap
             return hint
     elif place[:1] == ("providers",) and (hint := _models(place, value)):
         return hint
+    if len(place) == 2 and place[0] == "clients":
+        return f"for example: {place[1]}: {{secret: CHAT_KEY}}"
     if place and isinstance(place[-1], int):  # An entry: the example is of the whole list.
         place = place[:-1]
     field = field_at(root, place)
@@ -69,7 +72,11 @@ def _routing(place: Path, value: Any) -> str:
         entries = [entry for entry in value if isinstance(entry, Mapping) and len(entry) == 1]
         written = [
             f"{json.dumps(str(name))}: "
-            + (f"{{{key}: {_flow(_names(steps) or ['...'])}}}" if key else _flow(plain(steps)))
+            + (
+                f"{{{key}: {_flow(_names(steps) or ['...'])}}}"
+                if key
+                else _flow(_veiled(plain(steps)))
+            )
             for entry in entries
             for name, steps in entry.items()
         ]
@@ -81,17 +88,26 @@ def _routing(place: Path, value: Any) -> str:
 def _models(place: Path, value: Any) -> str:
     """Return the hint for models in another form."""
     if place[2:] == ("models",) and isinstance(value, Mapping):
-        names = ", ".join(f"{{name: {json.dumps(str(name))}, ...}}" for name in value)
+        names = ", ".join(f"{{name: {json.dumps(as_name(str(name)))}, ...}}" for name in value)
         return f"write models: [{names}]"
     if len(place) == 4 and place[2] == "models" and isinstance(value, str):
-        return f"write {{name: {json.dumps(str(value))}}}"
+        return f"write {{name: {json.dumps(as_name(value))}}}"
     return ""
 
 
 def _names(value: Any) -> list[str]:
     """Return a name as a list of one, and a list of names as it is; empty for anything else."""
     names = [value] if isinstance(value, str) else list(value) if is_list(value) else []
-    return [str(name) for name in names] if all(isinstance(name, str) for name in names) else []
+    return [as_name(name) for name in names] if all(isinstance(name, str) for name in names) else []
+
+
+def _veiled(value: Any) -> Any:
+    """Return a value without the texts in it that may be secrets."""
+    if isinstance(value, Mapping):
+        return {key: _veiled(child) for key, child in value.items()}
+    if is_list(value):
+        return [_veiled(child) for child in value]
+    return as_name(value) if isinstance(value, str) else value
 
 
 def _flow(value: Any) -> str:

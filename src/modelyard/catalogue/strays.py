@@ -111,11 +111,14 @@ def check_strays(
     arguments: Mapping[str, bool],
     known: Sequence[str],
     tree: Mapping[str, Any],
+    files: Container[str | None] = (),
+    models: Container[str] = (),
 ) -> list[Diagnostic]:
     """One `unknown-variable` per name.
 
     `arguments` are the variables that roles take, and whether a value of the inventory would
-    replace the role's default; `known` the `llm_*` variables of Modelyard; `tree` the catalogue.
+    replace the role's default; `known` the `llm_*` variables of Modelyard; `tree` the catalogue;
+    `files` those that have overrides; `models` the names of all models.
     """
     by_name: dict[str, list[Variable]] = {}
     for variable in variables:
@@ -133,6 +136,7 @@ def check_strays(
             for variable in places
             if (judgement := _judge(variable, arguments, known, tree))
             or (judgement := _beside(variable, certain))
+            or (judgement := _dedented(variable, tree, files, models))
         ]
         if not judged:
             continue
@@ -237,14 +241,57 @@ def _beside(variable: Variable, certain: Sequence[Variable]) -> Judgement | None
     files = {one.origin.file for one in certain if one.origin and one.name in SECTIONS}
     if (
         variable.name in SECTIONS
-        and variable.value
+        # In this order: to ask text of a vault whether it is empty decrypts it.
         and isinstance(variable.value, Mapping)
+        and variable.value
         and variable.origin is not None
         and variable.origin.file in files
         and _is_valid({variable.name: plain(variable.value)})
     ):
         return "error", f"write it as llm_overrides: {{{variable.name}: {{...}}}}"
     return None
+
+
+def _dedented(
+    variable: Variable,
+    tree: Mapping[str, Any],
+    files: Container[str | None],
+    models: Container[str],
+) -> Judgement | None:
+    """Judge a part of a section that begins its line in a file with overrides."""
+    name, value = variable.name, plain(variable.value)
+    file = variable.origin.file if variable.origin else None
+    if file is None or file not in files or not value:
+        return None
+    section, severity = "providers", _fit("providers", {name: value}, tree)
+    if severity is None:
+        section = next(
+            (
+                one
+                for one in SECTIONS
+                if one not in BY_NAME
+                and name in SHAPES[one].model_fields
+                and _is_valid({one: {name: value}})
+            ),
+            "",
+        )
+        # `port: 4100` may be anybody's, `cooldown_s: 60` and `cache: {ttl_s: 60}` hardly.
+        if not section or not ("_" in name or isinstance(value, Mapping)):
+            return None
+        names = {*value} if isinstance(value, Mapping) and section != "routing" else {name}
+        clear = "_" in f"{name}{''.join(map(str, names))}" or len(names) > 1
+        severity = "error" if clear or _is_routing(name, value, models) else "warning"
+    hint = f"write it as llm_overrides: {{{section}: {{{name}: ...}}}}"
+    return severity, hint if severity == "error" else f"if it is meant for Modelyard, {hint}"
+
+
+def _is_routing(name: str, value: Mapping[Any, Any], models: Container[str]) -> bool:
+    """Return whether a value that is valid in the routing could hardly be anything else: chains,
+    capabilities, or aliases of models that there are.
+    """
+    if name != "aliases":
+        return name in Routing.model_fields
+    return any(target in models for target in value.values())
 
 
 def _fit_overrides(value: dict[Any, Any], tree: Mapping[str, Any]) -> Severity | None:

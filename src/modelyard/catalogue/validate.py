@@ -7,7 +7,7 @@ does not hide what is wrong with the routing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
@@ -21,12 +21,11 @@ from modelyard.catalogue.scalars import (
     is_quoted,
     misread,
     read_as,
-    seen,
     written,
 )
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.shapes import as_written, shape_hint
-from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
+from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.diagnostics import (
     Diagnostic,
     did_you_mean,
@@ -35,6 +34,7 @@ from modelyard.diagnostics import (
     show_path,
     variable_path,
 )
+from modelyard.showing import HIDDEN, NAMES_OF_SECRETS, names_secret, plainly, shown
 
 EXPECTED = {
     "string_type": "text",
@@ -50,16 +50,10 @@ EXPECTED = {
 SHIPPED = ("providers", "versions")
 """Sections of which the project ships a whole."""
 
-ADDRESSES = frozenset({"registry", "smarthost", "listen", "origins", "url", "base_url"})
-"""Keys whose values are addresses: what stands before an @ there is not shown."""
-
 SECRET_HINT = (
     "write the secret's name here, and define its value in the environment, llm_secrets or "
     ".credentials/ beside the inventory; replace a key that was in a shared file"
 )
-
-NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")
-"""Keys of the catalogue that may contain a secret itself by mistake."""
 
 
 def validate(
@@ -195,12 +189,12 @@ def _describe(
         else:
             message, hint = _in_words(problem, place, root)
             is_value = not isinstance(problem["input"], dict | list | BaseModel)
-            shown = f": {_seen(problem['input'], place, source)}" if is_value else ""
+            found = f": {_seen(problem['input'], place, source)}" if is_value else ""
             diagnostics.append(
                 Diagnostic(
                     "invalid-value",
                     "error",
-                    f"{_subject(place, tree, source)}{shown}: {message}" if place else message,
+                    f"{_subject(place, tree, source)}{found}: {message}" if place else message,
                     variable_path(place),
                     source.origin(place, key=is_key),
                     SECRET_HINT
@@ -243,16 +237,10 @@ def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnost
     )
 
 
-def _seen(value: Any, place: Path, source: SourceMap) -> str:
-    """`value` as it is written, unless it may be a secret, put there by mistake or on purpose."""
+def _seen(value: Any, place: Path, source: SourceMap, kinds: Iterable[str] = ()) -> str:
+    """Return what may be shown of a value; nothing of one that was encrypted."""
     origin = source.origin(place)
-    by_mistake = bool(place) and place[-1] in NAMES_OF_SECRETS
-    # Whatever the key is, a URL may carry a password, and so may an address without a scheme.
-    with_password = re.search(r"//.*@", str(value), re.DOTALL) is not None
-    as_address = not ADDRESSES.isdisjoint(place[-2:]) and "@" in str(value)
-    if by_mistake or with_password or as_address or (origin and origin.encrypted):
-        return "(not shown)"
-    return seen(value)
+    return HIDDEN if origin and origin.encrypted else shown(value, place, kinds)
 
 
 def _subject(path: Path, tree: Any, source: SourceMap) -> str:
@@ -275,7 +263,11 @@ def _instead(
     """Return the hint for a value of the wrong type."""
     if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"}:
         return shape_hint(root, place, value, source)
+    if place and place[-1] in NAMES_OF_SECRETS and value is not None:
+        return SECRET_HINT
     if kinds == ["string_type"]:
+        if names_secret(place):
+            return "put it in quotes"
         text = written(source, place, value)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         # In quotes it may be refused next: 8200 stands for b8200, 12.9 for a directory.
@@ -304,7 +296,7 @@ def _key_that_is_no_text(value: Any, place: Path, source: SourceMap) -> Diagnost
     return Diagnostic(
         "invalid-value",
         "error",
-        f"a name in {show_path(variable_path(place[:-1]))} must be text, not {seen(value)}",
+        f"a name in {show_path(variable_path(place[:-1]))} must be text, not {plainly(value)}",
         variable_path(place),
         source.origin(place, key=True),
         in_quotes(value, written(source, place, value)),
@@ -316,15 +308,7 @@ def _wrong_type(
 ) -> Diagnostic:
     expected = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
     name = _subject(place, {}, source) if place else "the catalogue"
-    found = (
-        "nothing"
-        if value is None
-        else "a mapping"
-        if isinstance(value, Mapping)
-        else "a list"
-        if is_list(value)
-        else _seen(value, place, source)
-    )
+    found = "nothing" if value is None else _seen(value, place, source, kinds)
     hint = _instead(kinds, value, place, source, root)
     origin = source.origin(place)
     if len(place) == 1 and isinstance(value, str) and not (origin and origin.file):

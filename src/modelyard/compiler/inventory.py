@@ -68,7 +68,9 @@ class Inventory:
     where the inventory names a group first, `own_addresses` are those addresses of `local` hosts
     that the controller has. `unread_directories` and `unread_keys` are what lies in the inventory
     itself and is not what Ansible takes it for, `backups` its files that look like copies of
-    others. `idle_groups` have a name like ours, and only list hosts.
+    others. `idle_groups` have a name like ours, and only list hosts. `shipped` are the variables of
+    the shipped catalogue that the inventory or the command line replaces: the shipped value, and
+    where it was replaced.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -90,6 +92,7 @@ class Inventory:
     unread_keys: Sequence[UnreadKey] = ()
     backups: Sequence[Origin] = ()
     idle_groups: frozenset[str] = frozenset()
+    shipped: Mapping[str, tuple[Any, Origin | None]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from modelyard.compiler.inventory import Findings, Host, Inventory
 from modelyard.compiler.resolve import Resolved
 from modelyard.diagnostics import listing
 from modelyard.names import GATEWAY, LOOPBACK, MONITORING, REDIS
+from modelyard.showing import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def build_topology(
             out.refuse(
                 "address-unusable",
                 f"llm_address of {name} is not an IP address that other hosts can reach:"
-                f" {'(not shown)' if '@' in str(own) else repr(plain(own))} is {why}",
+                f" {shown(plain(own), ('llm_address',))} is {why}",
                 ("llm_address",),
                 inventory.probe(own),
                 "set it to the host's IP address in the network that the hosts share, without a"

@@ -11,13 +11,10 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from modelyard.catalogue.ineffective import UnreadDirectory, UnreadKey
+from modelyard.catalogue.ineffective import GROUP_KEYS, UnreadDirectory, UnreadKey
 from modelyard.catalogue.sourcemap import Origin
 from modelyard.controller.origins import ansible_origin, shorten
 from modelyard.controller.places import EXTENSIONS, Place, sources_of
-
-KEYS = ("hosts", "children", "vars")
-"""What Ansible reads of a group in YAML; it warns of everything else, and goes on."""
 
 DIRECTORIES = ("group_vars", "host_vars")
 
@@ -46,8 +43,8 @@ def unread_directories(hostvars: Any) -> list[UnreadDirectory]:
 
 
 def unread_keys(hostvars: Any) -> list[UnreadKey]:
-    """Return the keys of groups of ours that Ansible does not read, and what is no group at all,
-    with an empty key. `hostvars` is Ansible's variable of that name.
+    """Return the keys of groups of ours that Ansible does not read, what is no group at all, and
+    groups with the name of such a key. `hostvars` is Ansible's variable of that name.
     """
     loader = getattr(hostvars, "_loader", None)
     found: list[UnreadKey] = []
@@ -109,14 +106,16 @@ def _keys(loader: Any, file: Path) -> Iterator[UnreadKey]:
 
 def _of_groups(groups: Mapping[Any, Any], seen: set[int]) -> Iterator[UnreadKey]:
     for name, group in groups.items():
-        if not isinstance(group, Mapping) and group is not None:
+        if (not isinstance(group, Mapping) and group is not None) or (
+            name in GROUP_KEYS and {*(group or ())}.isdisjoint(GROUP_KEYS)
+        ):
             yield UnreadKey(str(name), "", ansible_origin(name))
         if not isinstance(group, Mapping) or id(group) in seen:
             continue
         seen.add(id(group))
         if str(name).startswith("llm_") or name == "all":
             for key in group:
-                if key not in KEYS:
+                if key not in GROUP_KEYS:
                     yield UnreadKey(str(name), str(key), ansible_origin(name), ansible_origin(key))
         children = group.get("children")
         if isinstance(children, Mapping):

@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +69,34 @@ def others(
     given = getattr(getattr(hostvars, "_variable_manager", None), "extra_vars", {})
     bounds = Bounds()
     found = [
-        Variable(name, _bounded(value, bounds), ansible_origin(value), command_line=True)
+        Variable(name, _legible(value, bounds), ansible_origin(value), command_line=True)
         for name, value in given.items()
         if isinstance(name, str)
     ]
     reached = _reached(groups)
     found += [
-        Variable(place.variable, _bounded(place.value, bounds), place.origin)
+        Variable(place.variable, _legible(place.value, bounds), place.origin)
         for place in places
         if place.name in reached[place.kind]
     ]
     return [variable for variable in found if not variable.name.startswith("llm_")]
 
 
-def _bounded(value: object, bounds: Bounds) -> object:
-    """Return a value; None instead of one that contains itself: it is for another tool."""
-    return None if bounds.flaw(value) else value
+def _legible(value: object, bounds: Bounds) -> object:
+    """Return a value that may be for another tool; None instead of one that contains itself."""
+    return None if bounds.flaw(value) else _clear(value)
+
+
+def _clear(value: Any) -> Any:
+    """Copy a value, with a word in the place of each text that is encrypted.
+
+    To look at such text decrypts it, and the password may be another tool's. It is no `str`.
+    """
+    if isinstance(value, Mapping):
+        return {key: _clear(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_clear(child) for child in value]
+    return value if isinstance(value, str | int | float | date | None) else "encrypted"
 
 
 def _reached(groups: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
@@ -179,6 +192,26 @@ def ineffective(
                     winner.origin if winner else None,
                 )
             )
+    return found
+
+
+def replaced(
+    places: Sequence[Place], values: Mapping[str, Mapping[str, object]]
+) -> dict[str, tuple[object, Origin | None]]:
+    """Return the variables of the shipped catalogue of which the stack has another value: what is
+    shipped, and where the other value was set. `values` are as in `ineffective`.
+    """
+    first = next(iter(values.values()), {})
+    found = {}
+    for place in places:
+        value = first.get(place.variable, place.value)
+        if place.shipped and not _is_from(place, value):
+            winners = (
+                other.origin
+                for other in places
+                if other.variable == place.variable and _is_from(other, value)
+            )
+            found[place.variable] = (place.value, next(winners, ansible_origin(value)))
     return found
 
 
