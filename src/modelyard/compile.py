@@ -18,7 +18,7 @@ from modelyard.catalogue.ineffective import (
 from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.secrets import check_variable, names_of
+from modelyard.catalogue.secrets import check_variable, hide_values, names_of, set_to_nothing
 from modelyard.catalogue.sourcemap import Merged, Origin, SourceMap, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
@@ -173,7 +173,13 @@ def compile_catalogue(
         return
     found = Report(source)
     resolved = resolve(
-        model, inventory.groups, inventory.secrets, found, away=inventory.away, sound=sound
+        model,
+        inventory.groups,
+        inventory.secrets,
+        found,
+        away=inventory.away,
+        empty=set_to_nothing(inventory.views),
+        sound=sound,
     )
     out.diagnostics += found.outside(broken)
     checked = Report(source)
@@ -244,7 +250,7 @@ def _check_secrets(
     """Secrets that are missing, and what is wrong with the others. `named` are all names of secrets
     in the catalogue.
     """
-    check_secrets(model, inventory.secrets, report)
+    check_secrets(model, inventory.secrets, set_to_nothing(inventory.views), report)
     ours = former_secrets(model)
     known = {*named, *ours, *ours.values()}
     report.found += check_variable(known, inventory.views)
@@ -278,6 +284,7 @@ def _merge(
     out.diagnostics += problems
     source = SourceMap(merged, inventory.probe, removed, inventory.line)
     tree = plain(merged)
+    hide_values(tree, inventory.views)
     if not tree.get("providers"):
         out.refuse(
             "empty-catalogue",

@@ -86,6 +86,24 @@ def _rewritten(value: str, meant: str) -> str:
     return "write it in lower case" if meant == value.lower() else f'write "{meant}"'
 
 
+class LowerName(Matching):
+    """Text in lower case that offers a name which fits, where one differs in case, spaces and
+    separators only.
+    """
+
+    __slots__ = ()
+
+    def check(self, value: str) -> str:
+        """Return `value`; raises PydanticCustomError if it does not match."""
+        if re.fullmatch(self.pattern, value):
+            return value
+        lower = value.strip().lower()
+        plain = re.fullmatch(r"[a-z0-9 ._-]+", lower)
+        near = (lower, *(re.sub(r"[^a-z0-9]+", separator, lower) for separator in "-_"))
+        fits = [one for one in near if plain and re.fullmatch(self.pattern, one)]
+        raise unfit(self.message, f"write {fits[0]}" if fits else "")
+
+
 _NAME = r"(?!-)[!#-&()+./0-9:;=?@A-Z\[\]^_`a-z|~\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u00ff-]+"
 """The gateway writes a name into a header of its answer, which has Latin-1 only: any other
 character is a 500 (measured with LiteLLM 1.106.2)."""
@@ -249,7 +267,7 @@ Name = Annotated[
 ]
 Identifier = Annotated[
     str,
-    Matching(
+    LowerName(
         "identifier",
         r"[a-z][a-z0-9_-]*",
         "use lower-case letters, digits, - and _, beginning with a letter",
@@ -257,7 +275,7 @@ Identifier = Annotated[
 ]
 ClientName = Annotated[
     str,
-    Matching(
+    LowerName(
         "client name",
         r"[a-z][a-z0-9-]{0,47}",
         "a client's name has lower-case letters, digits and -, begins with a letter, and has at"

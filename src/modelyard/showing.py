@@ -15,6 +15,9 @@ from typing import Any
 
 HIDDEN = "(not shown)"
 
+VALUE = "(a value of llm_secrets)"
+"""Stands in the catalogue instead of a secret's value where its name belongs."""
+
 NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")
 """Keys of the catalogue that may contain a secret itself by mistake."""
 

@@ -87,6 +87,18 @@ def test_equal_values_have_one_number(tmp_path: Path) -> None:
     assert not any(value in repr(first) for value in ("'x'", "'y'"))
 
 
+def test_what_is_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only of llm_secrets, whose values a template may put into the catalogue; a name under a key
+    is what should be a name.
+    """
+    monkeypatch.setenv("C", "ELSEWHERE")
+    given = {"A": "VALUE", "sk-x": "NAME_OF_A_SECRET", "B": "", "D": 7}
+    (view,) = survey({"h1": (given, tmp_path)}, no_origin)
+    told = [view.holds(text) for text in ("VALUE", "NAME_OF_A_SECRET", "ELSEWHERE", "", "7")]
+    assert told == [True, False, False, False, False]
+    assert "VALUE" not in repr(view)
+
+
 def test_a_rotation_keeps_the_former_value_until_it_ends(tmp_path: Path) -> None:
     before, _ = resolve("KEY", {}, tmp_path, write=True)
     assert begin_rotation("KEY", {}, tmp_path, write=True)

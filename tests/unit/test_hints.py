@@ -169,3 +169,83 @@ def test_a_secret_is_needed_where_its_provider_is_switched_on() -> None:
     result = compiled(text, secrets=frozenset(), llm_overrides=on)
     assert places(result) == [("secret-undefined", 1)]
     assert str(result.errors[0].origin).startswith("mine.yml")
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("aliases: {chat: small}", "write llm_overrides: {routing: {aliases: ...}}"),
+        ("retention_days: 3", "{monitoring: {prometheus: {retention_days: ...}}}"),
+        ("gateway.port: 4100", "write llm_overrides: {gateway: {port: ...}}"),
+        ("llm_overrides: {gateway: {port: 4100}}", "remove this line, and move what is below it"),
+        ("llm_gateway: {port: 4100}", 'did you mean "gateway"?'),
+        ("local: {port: 8090}", "write llm_overrides: {providers: {local: ...}}"),
+        ("gateway: {request_s: 3}", 'did you mean "timeouts.request_s"?'),
+        ("gateway: {timeouts.request_s: 3}", "write timeouts: {request_s: ...}"),
+        ("gateway: {fallbacks: {}}", "write llm_overrides: {routing: {fallbacks: ...}}"),
+        ("monitoring: {retention_days: 3}", 'did you mean "prometheus.retention_days"?'),
+        # An engine's own section, of a provider of that engine only.
+        ("providers: {ours: {type: ollama, keep_alive: 24h}}", "write ollama: {keep_alive: ...}"),
+        ("providers: {local: {keep_alive: 24h}}", "the keys here are"),
+        (
+            "providers: {ours: {type: ollama, models: {a: {max_loaded_models: 1}}}}",
+            "write ollama: {max_loaded_models: ...} in the provider",
+        ),
+        ("providers: {cloud: {models: {big-cloud: {status: active}}}}", "status: ... in the"),
+        # What the schema has at many places says nothing.
+        ("gateway: {models: []}", "the keys here are"),
+        ("providers: {local: {enabled: true}}", "the keys here are"),
+    ],
+)
+def test_a_key_that_is_elsewhere_is_shown_there(override: str, hint: str) -> None:
+    result = compiled(llm_overrides=load(override))
+    told = [one.render() for one in result.errors if one.code == "unknown-key"]
+    assert hint in told[0]
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("llm_overrides.gateway.port", "write llm_overrides: {gateway: {port: ...}}"),
+        ("llm_gateway.port", "write llm_overrides: {gateway: {port: ...}}"),
+        ("llm_gateway_port", "write llm_overrides: {gateway: {port: ...}}"),
+        ("llm_override_gateway", "write llm_overrides: {gateway: ...}"),
+        ("llm_aliases", "write llm_overrides: {routing: {aliases: ...}}"),
+        ("llm_secret", 'did you mean "llm_secrets"?'),
+        ("llm_override", 'did you mean "llm_overrides"?'),
+        ("llm_provider", 'did you mean "llm_providers"?'),
+    ],
+)
+def test_a_variable_is_shown_as_an_override(variable: str, hint: str) -> None:
+    (told,) = compiled(**{variable: {}}).errors
+    assert hint in told.render()
+
+
+def test_an_override_with_the_name_of_its_section() -> None:
+    (told,) = compiled(llm_overrides_gateway=load("port: 4100")).errors
+    assert "write llm_overrides_gateway: {gateway: {port: ...}}" in told.render()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("Chat_App", "write chat-app"),
+        ("my client", "write my-client"),
+        ("BOT", "write bot"),
+        ("9lives", ""),
+    ],
+)
+def test_a_name_that_fits_is_offered(name: str, hint: str) -> None:
+    (told,) = compiled(llm_overrides={"clients": {name: {"secret": "A_KEY"}}}).errors
+    assert told.hint == hint
+    assert told.message.count(name) == 1
+
+
+def test_an_empty_list_in_plain_words() -> None:
+    (told,) = compiled(llm_overrides={"clients": {"a": {"secret": "A_KEY", "models": []}}}).errors
+    assert told.message == "models is empty: it needs at least one entry"
+    assert "or remove this line" in told.hint
+    extra = {"routing": {"capabilities": {"code": {"models": []}}}}
+    (told,) = compiled(llm_overrides=extra).errors
+    assert told.message == "models is empty: it needs at least one entry"
+    assert "for example: models: [" in told.hint

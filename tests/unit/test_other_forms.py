@@ -186,7 +186,8 @@ def test_every_card_that_is_sold_is_accepted(memory: int) -> None:
         ("gpus: 0", ["gpus must be a list, not a number"], ["write gpus: [0]"]),
         ('gpus: ["0"]', ["gpus[0]: '0': a GPU is named by its index (0, 1, ...) or its UUID; nvidia-smi -L lists them"],
          ["write 0 without quotes"]),
-        ("gpus: []", ["gpus: must have at least one entry"], ["remove gpus, or list at least one"]),
+        ("gpus: []", ["gpus is empty: it needs at least one entry"],
+         ["for example: gpus: [0]; or remove this line"]),
     ],
 )  # fmt: skip
 def test_gpus_and_their_memory_in_other_units_and_forms(

@@ -306,7 +306,7 @@ ROUTING = "llm_routing:\n"
             19,
             'did you mean "small"?',
         ),
-        ("  capabilities: {code: {models: []}}\n", "invalid-value", 19, "at least one"),
+        ("  capabilities: {code: {models: []}}\n", "invalid-value", 19, "at least one entry"),
         (
             "  capabilities: {code: {models: [small, small]}}\n",
             "chain-duplicate",

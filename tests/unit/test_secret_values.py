@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from catalogues import CATALOGUE, ROOT, change, compiled, inventory, places, refused, views
+from catalogues import CATALOGUE, ROOT, change, compiled, inventory, load, places, refused, views
 from test_document import SHIPPED_GROUPS, shipped
 
 from modelyard.catalogue.secrets import MISTYPED, SecretView, SeenSecret
@@ -87,6 +87,116 @@ def test_a_name_that_nothing_uses() -> None:
     (warning,) = [one for one in result.warnings if one.code == "no-effect"]
     assert warning.hint == 'did you mean "LITELLM_MASTER_KEY"?'
     assert warning.origin == Origin("vault.yml", 3, 3)
+
+
+def test_a_key_of_an_engine_is_used() -> None:
+    """Its name follows from the provider's, whoever defines it."""
+    assert "no-effect" not in [one.code for one in seen(*views(LOCAL_API_KEY=at(3, 4))).warnings]
+
+
+@pytest.mark.parametrize("name", ["LOCAL_API_KEYS", "LITELLM_MASTER_KEY_FORMR", "FORMER"])
+def test_nobody_is_told_of_a_former_value(name: str) -> None:
+    result = seen(*views(**{name: at(3, 4)}))
+    assert [one.code for one in result.warnings if one.code == "no-effect"]
+    assert "_FORMER" not in "".join(one.hint for one in result.diagnostics)
+
+
+@pytest.mark.parametrize(
+    "name", ["sk-proj-abcdef", "tulip", "q8Zt3Lm9Xc2Vb7Nk4Pw6Rs1", "two words"]
+)
+def test_name_and_value_swapped(name: str) -> None:
+    result = seen(*views(**{name: at(3, 4)}))
+    (warning,) = [one for one in result.warnings if one.code == "no-effect"]
+    assert name not in warning.render()
+    assert "swapped" in warning.hint
+    assert warning.origin == Origin("vault.yml", 3, 3)
+
+
+def test_a_name_in_capitals_that_is_a_value() -> None:
+    given = [replace(one, holds="LOCAL_API_KEY".__eq__) for one in views(TULIP=at(3, 4))]
+    (warning,) = [one for one in seen(*given).warnings if one.code == "no-effect"]
+    assert "TULIP" not in warning.render()
+
+
+def test_a_value_instead_of_a_name() -> None:
+    """As a template gives it: `{{ llm_secrets.CHAT_KEY }}`."""
+    client = "llm_clients: {app: {secret: LEAKTHREE33}}\nllm_versions:"
+    text = change("llm_versions:", client, change("CLOUD_KEY", "LEAKTHREE33"))
+    given = [replace(one, holds="LEAKTHREE33".__eq__) for one in views(CHAT_KEY=at(3, 4))]
+    result = seen(*given, text=text)
+    assert places(result) == [("invalid-value", 15), ("invalid-value", 25)]
+    assert "is the value of a secret" in result.errors[0].message
+    assert "LEAK" not in "".join(one.render() for one in result.diagnostics)
+    # Of the value's own name nothing is said: it is what was meant.
+    assert "no-effect" not in [one.code for one in result.diagnostics]
+
+
+@pytest.mark.parametrize("name", ["cloud_key", "CLOUD_KEY.txt", "Cloud-Key"])
+def test_a_name_that_is_written_differently_where_it_is_defined(name: str) -> None:
+    hint = seen(SecretView(("one",), "s", {name: at(3)})).errors[0].hint
+    assert hint == f'it is defined as "{name}": rename that to CLOUD_KEY'
+
+
+def test_a_name_that_is_written_differently_in_the_catalogue() -> None:
+    text = change("CLOUD_KEY", "CLOUDKEY")
+    assert seen(*views(), text=text).errors[0].hint == 'did you mean "CLOUD_KEY"?'
+
+
+def test_a_value_that_is_set_to_nothing() -> None:
+    text = refused(seen(SecretView(("one",), "s", {"CLOUD_KEY": at(3, 0)})), "secret-unusable", 3)
+    assert "CLOUD_KEY" in text
+    assert "is empty" in text
+    hook = "llm_monitoring: {alertmanager: {webhook: {url: 'https://e.org/a', token_env: HOOK}}}"
+    text = change("llm_versions:", f"{hook}\nllm_versions:")
+    given = views(HOOK=at(3, 0))
+    refused(seen(*given, text=text, groups={"llm_monitoring": ["one"]}), "secret-unusable", 3)
+
+
+def test_nothing_is_no_mistake_where_another_place_has_a_value_or_none_is_needed() -> None:
+    text = change("CLOUD_KEY", "CLOUD_KEY\n    when_secret_missing: skip")
+    text = change("small: {chain: [big-cloud]}", "small: {terminal: true}", text)
+    given = SecretView(("one",), "s", {"CLOUD_KEY": at(3, 0)})
+    assert seen(given, text=text).errors == []
+
+
+def test_secrets_of_a_host_replace_those_of_the_group() -> None:
+    """The file that replaces is to blame, not the one that has the secret."""
+    own = Origin("host_vars/two.yml", 2, 3)
+    group = Origin("group_vars/llm_stack/secrets.yml", 2, 3)
+    has = SeenSecret(5, "llm_secrets", group)
+    cloud = SeenSecret(99, "the environment")
+    given = [
+        SecretView(("one",), "s", {"LOCAL_API_KEY": has, "CLOUD_KEY": cloud}, "", group),
+        SecretView(("two",), "s", {"CLOUD_KEY": cloud}, "", own),
+    ]
+    groups = {**TWO, "llm_local": ["two"]}
+    addresses = {"one": "192.0.2.1", "two": "192.0.2.2"}
+    text = refused(seen(*given, groups=groups, addresses=addresses), "secret-undefined", 2)
+    assert text.startswith("host_vars/two.yml:2:3: ")
+    assert "it replaces that one for two: add LOCAL_API_KEY here" in text
+    # The other way round: the group's is no replacement of the host's.
+    given = [replace(one, hosts=one.hosts[::-1]) for one in given]
+    given[0] = replace(given[0], hosts=("two",))
+    given[1] = replace(given[1], hosts=("one",))
+    swapped = [
+        replace(given[0], origin=own, secrets={"LOCAL_API_KEY": replace(has, origin=own)}),
+        replace(given[1], origin=group),
+    ]
+    text = seen(*swapped, groups=groups, addresses=addresses).errors[0].render()
+    assert text.startswith("host_vars/two.yml:2:3: ")
+    assert "but not for one" in text
+
+
+def test_a_list_of_secrets_is_refused_once() -> None:
+    variables = [load("llm_secrets: [{name: A}]", "secrets.yml") for _ in range(3)]
+    given = inventory(groups={"llm_stack": ["one", "two", "three"]})
+    hosts = {
+        name: replace(host, variables={**host.variables, **own})
+        for (name, host), own in zip(given.hosts.items(), variables, strict=True)
+    }
+    result = compile_inventory(replace(given, hosts=hosts))
+    messages = [one.message for one in result.errors if "not a mapping" in one.message]
+    assert len(messages) == 1
 
 
 def test_secrets_of_what_is_disabled_and_former_ones_are_used() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -48,6 +50,66 @@ def takes_null(field: FieldInfo) -> bool:
     """Return whether a field may be null."""
     kind = field.annotation
     return get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind)
+
+
+ENTRY = "*"
+"""Stands in a path for the name of an entry, or its position in a list."""
+
+
+@lru_cache(maxsize=2)
+def paths_by_key(root: type[BaseModel]) -> dict[str, list[Path]]:
+    """Return every key of the schema with the paths it has there."""
+    found: dict[str, list[Path]] = {}
+    for path in _paths(root, ()):
+        found.setdefault(str(path[-1]), []).append(path)
+    return found
+
+
+def _paths(kind: Any, path: Path) -> Iterator[Path]:
+    if (model := _model(kind)) is None:
+        inside = next(reversed(get_args(_look_through(kind))), None)
+        if inside is not None:
+            yield from _paths(inside, (*path, ENTRY))
+        return
+    for name, field in model.model_fields.items():
+        yield (*path, name)
+        yield from _paths(field.annotation, (*path, name))
+
+
+def meant_path(root: type[BaseModel], path: Path) -> Path | None:
+    """Return where the schema has the last key of `path`, whose other keys are right: the one path
+    that is nearest. Entries have the names that they have in `path`, or `ENTRY`.
+
+    None if the schema does not have the key, or has it at several places that are equally near. In
+    another section only keys of the section itself count: what is deeper in it has its name there
+    by chance.
+    """
+    around = path[:-1]
+    ranked: dict[int, list[Path]] = {}
+    for there in paths_by_key(root).get(str(path[-1]), ()):
+        common = 0
+        while common < min(len(around), len(there) - 1) and there[common] in (
+            ENTRY,
+            around[common],
+        ):
+            common += 1
+        if common or not around or len(there) == 2:
+            ranked.setdefault(common, []).append((*around[:common], *there[common:]))
+    nearest = ranked[max(ranked)] if ranked else []
+    return nearest[0] if len(nearest) == 1 else None
+
+
+def nested(path: Path) -> str:
+    """Return a path as YAML, with a value that is left out: `{ollama: {keep_alive: ...}}`."""
+    text = "..."
+    for key in reversed(path):
+        text = f"{{{'NAME' if key == ENTRY else key}: {text}}}"
+    return text
+
+
+def dotted(path: Path) -> str:
+    """Return a path with dots."""
+    return ".".join("NAME" if part == ENTRY else str(part) for part in path)
 
 
 def _kind_at(root: type[BaseModel], path: Path) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from modelyard.catalogue.fields import field_at, takes_null
+from modelyard.catalogue.fields import field_at, keys_at, meant_path, nested, takes_null
 from modelyard.catalogue.models import Model
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, Origin, Path, Probe, is_list
@@ -240,6 +240,29 @@ def _public_names(value: Any, path: Path) -> list[str]:
     return []
 
 
+def _instead_of_key(variable: str, key: str, value: Any, catalogue: Mapping[str, Any]) -> str:
+    """Return the hint for a key of an override that is no section."""
+    if is_override(key):
+        return f"remove this line, and move what is below it into {variable} itself"
+    section = variable.removeprefix("llm_overrides_")
+    if section in SECTIONS and key in keys_at(Catalogue, (section,)):
+        return f"write {variable}: {nested((section, key))}"
+    parts = key.split(".")
+    if len(parts) > 1 and parts[0] in SECTIONS:
+        return f"write {variable}: {nested(tuple(parts))}"
+    if near := did_you_mean(key.removeprefix("llm_"), SECTIONS):
+        return near
+    if key.removeprefix("llm_") in SECTIONS:
+        return f'did you mean "{key.removeprefix("llm_")}"?'
+    providers = catalogue.get("providers")
+    if isinstance(providers, Mapping) and key in providers and isinstance(value, Mapping):
+        section = "versions" if "version" in value else "providers"
+        return f"write {variable}: {nested((section, key))}"
+    if there := meant_path(Catalogue, (key,)):
+        return f"write {variable}: {nested(there)}"
+    return f"the keys of an override are {', '.join(SECTIONS)}"
+
+
 def apply_overrides(
     catalogue: Mapping[str, Any], overrides: Mapping[str, Any], probe: Probe
 ) -> tuple[Mapping[str, Any], dict[str, Origin | None], list[Diagnostic]]:
@@ -277,8 +300,7 @@ def apply_overrides(
                         f'unknown key "{key}" in {name}',
                         (name, str(key)),
                         probe(key) or probe(value) or probe(over),
-                        did_you_mean(str(key), SECTIONS)
-                        or f"the keys of an override are {', '.join(SECTIONS)}",
+                        _instead_of_key(name, str(key), value, catalogue),
                     )
                 )
         catalogue = merge.mapping(catalogue, known, (), probe(over))

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from modelyard.catalogue.clients import Client
+from modelyard.catalogue.fields import ENTRY, keys_at, meant_path, nested
 from modelyard.catalogue.former import FORMER, SETTINGS
 from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.monitoring import Monitoring
@@ -177,10 +178,28 @@ def _judge(
 def meant(name: str, known: Iterable[str]) -> str:
     """Return the hint for an unknown `llm_*` variable: those that it may stand for."""
     by_rest = {one.removeprefix("llm_"): one for one in known}
-    near = _nearest(name.removeprefix("llm_"), by_rest, 0.7)
+    rest = name.removeprefix("llm_")
+    near, path = _nearest(rest, by_rest, 0.7), _path_in(rest)
+    if path and not (near and ENTRY in path):
+        return f"write llm_overrides: {nested(path)}"
     if near:
         return f'did you mean "{by_rest[near]}"?'
     return f"known variables: {', '.join(by_rest.values())} and llm_overrides_*"
+
+
+def _path_in(name: str) -> Path:
+    """Return the path of the catalogue that the name of a variable is made of, without its `llm_`:
+    `overrides.gateway.port`, `gateway_port`, `override_gateway`, `aliases`. Else it is empty.
+    """
+    parts = name.split(".")
+    if is_override(f"llm_{parts[0]}") or parts[0] == "override":
+        parts = parts[1:]
+    if len(parts) > 1 and parts[0] in SECTIONS:
+        return tuple(parts)
+    section, _, key = name.removeprefix("override_").partition("_")
+    if section in SECTIONS and (not key or key in keys_at(Catalogue, (section,))):
+        return (section, key) if key else (section,)
+    return meant_path(Catalogue, (name,)) or ()
 
 
 def _misspelt(name: str, known: Sequence[str]) -> str:

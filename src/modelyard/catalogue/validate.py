@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from modelyard.catalogue.fields import field_at, keys_at, refusal
-from modelyard.catalogue.former import FORMER
+from modelyard.catalogue.elsewhere import elsewhere
+from modelyard.catalogue.fields import field_at, keys_at, refusal, takes_null
 from modelyard.catalogue.scalars import (
     as_number,
     in_quotes,
@@ -34,7 +34,7 @@ from modelyard.diagnostics import (
     show_path,
     variable_path,
 )
-from modelyard.showing import HIDDEN, NAMES_OF_SECRETS, names_secret, plainly, shown
+from modelyard.showing import HIDDEN, NAMES_OF_SECRETS, VALUE, names_secret, plainly, shown
 
 EXPECTED = {
     "string_type": "text",
@@ -177,7 +177,7 @@ def _describe(
                 continue
             diagnostics.append(_wrong_type(kinds, problem["input"], place, source, root))
         elif kind == "extra_forbidden":
-            diagnostics.append(_unknown_key(place, source, root))
+            diagnostics.append(_unknown_key(place, tree, source, root))
         elif kind == "missing":
             diagnostics.append(_missing(str(loc[-1]), place, tree, source))
         elif kind == "literal_error":
@@ -187,33 +187,55 @@ def _describe(
         elif kind == "misfit":
             diagnostics.append(_misfit(problem, place, tree, source))
         else:
-            message, hint = _in_words(problem, place, root)
-            is_value = not isinstance(problem["input"], dict | list | BaseModel)
-            found = f": {_seen(problem['input'], place, source)}" if is_value else ""
-            diagnostics.append(
-                Diagnostic(
-                    "invalid-value",
-                    "error",
-                    f"{_subject(place, tree, source)}{found}: {message}" if place else message,
-                    variable_path(place),
-                    source.origin(place, key=is_key),
-                    SECRET_HINT
-                    if place and place[-1] in NAMES_OF_SECRETS
-                    else hint or "; ".join(filter(None, misread(source, place, problem["input"]))),
-                )
-            )
+            diagnostics.append(_refused(problem, place, tree, source, root))
     return diagnostics
 
 
-def _in_words(problem: Any, place: Path, root: type[BaseModel]) -> tuple[str, str]:
-    """Return what the schema says of a value, and the hint that came with it."""
+def _refused(
+    problem: Any, place: Path, tree: Any, source: SourceMap, root: type[BaseModel]
+) -> Diagnostic:
+    """Describe a value that a rule refuses."""
     if problem["type"] == "too_short":
-        field = field_at(root, place)
-        remove = f"remove {place[-1]}, or " if field and not field.is_required() else ""
-        return "must have at least one entry", f"{remove}list at least one"
+        return _empty(place, tree, source, root)
+    is_key = problem["loc"][-1:] == ("[key]",)
+    message = _reason(problem)
+    is_value = not is_key and not isinstance(problem["input"], dict | list | BaseModel)
+    found = f": {_seen(problem['input'], place, source)}" if is_value else ""
+    return Diagnostic(
+        "invalid-value",
+        "error",
+        f"{_subject(place, tree, source)}{found}: {message}" if place else message,
+        variable_path(place),
+        source.origin(place, key=is_key),
+        SECRET_HINT
+        if place and place[-1] in NAMES_OF_SECRETS
+        else problem.get("ctx", {}).get("hint")
+        or "; ".join(filter(None, misread(source, place, problem["input"]))),
+    )
+
+
+def _empty(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
+    """Describe a list without entries where one at least is needed."""
+    hint = shape_hint(root, place, [], source)
+    field = field_at(root, place)
+    if field is not None and takes_null(field):
+        hint += "; or remove this line"
+    return Diagnostic(
+        "invalid-value",
+        "error",
+        f"{_subject(place, tree, source)} is empty: it needs at least one entry",
+        variable_path(place),
+        source.origin(place, key=True),
+        hint,
+    )
+
+
+def _reason(problem: Any) -> str:
+    """Return why a value is refused."""
+    if problem["input"] == VALUE:
+        return "this is the value of a secret in llm_secrets, not its name"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    hint = problem.get("ctx", {}).get("hint", "")
-    return message.replace("Input should be", "must be"), str(hint)
+    return message.replace("Input should be", "must be")
 
 
 def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
@@ -325,9 +347,9 @@ def _wrong_type(
     )
 
 
-def _unknown_key(place: Path, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
+def _unknown_key(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
     known = keys_at(root, place[:-1])
-    hint = _elsewhere(root, place) or did_you_mean(str(place[-1]), known)
+    hint = elsewhere(root, place, tree) or did_you_mean(str(place[-1]), known)
     return Diagnostic(
         "unknown-key",
         "error",
@@ -336,19 +358,6 @@ def _unknown_key(place: Path, source: SourceMap, root: type[BaseModel]) -> Diagn
         source.origin(place, key=True),
         hint or f"the keys here are {', '.join(known)}",
     )
-
-
-def _elsewhere(root: type[BaseModel], place: Path) -> str:
-    """Return the hint for a key that is in another part of its section, or had another name as the
-    variable of a role; else an empty string.
-    """
-    former = FORMER.get(f"{place[-2]}_{place[-1]}", ()) if len(place) == 3 else ()
-    if former and former[:-1] == place[:-1]:
-        return f'did you mean "{former[-1]}"?'
-    if len(place) < 2 or not (section := keys_at(root, place[:1])):
-        return ""
-    parts = [key for key in section if place[-1] in keys_at(root, (place[0], key))]
-    return f'did you mean "{parts[0]}.{place[-1]}"?' if len(parts) == 1 else ""
 
 
 def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:

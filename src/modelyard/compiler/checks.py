@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.secrets import nearest_secret
 from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved, former_secrets
 from modelyard.compiler.topology import Topology
-from modelyard.diagnostics import Diagnostic, Report, did_you_mean, listing, variable_path
+from modelyard.diagnostics import Diagnostic, Report, listing, variable_path
 from modelyard.names import GATEWAY, MONITORING, OWN_SECRETS, REDIS, STACK
 
 REMEMBERED = 80
@@ -17,8 +18,12 @@ REMEMBERED = 80
 100 do not."""
 
 
-def check_secrets(model: Catalogue, secrets: frozenset[str], report: Report) -> None:
-    """Secrets that something else than a provider names."""
+def check_secrets(
+    model: Catalogue, secrets: frozenset[str], empty: frozenset[str], report: Report
+) -> None:
+    """Secrets that something else than a provider names. Of those that are `empty`, `check_values`
+    tells.
+    """
     wanted: list[tuple[str | None, str, Path]] = []
     if model.versions:
         path: Path = ("versions", "hugging_face", "token_env")
@@ -36,9 +41,9 @@ def check_secrets(model: Catalogue, secrets: frozenset[str], report: Report) -> 
         if name in reserved:
             message = f"{what} {name}, a secret of Modelyard itself"
             report.error("secret-reserved", message, path, "use a separate secret")
-        elif name is not None and name not in secrets:
+        elif name is not None and name not in secrets | empty:
             hint = (
-                did_you_mean(name, secrets - reserved.keys())
+                nearest_secret(name, secrets - reserved.keys())
                 or f"export {name}, define it in llm_secrets, or remove {path[-1]}"
             )
             report.error(

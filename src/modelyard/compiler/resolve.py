@@ -10,6 +10,7 @@ from typing import Any
 from modelyard.catalogue.models import Model
 from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.schema import Catalogue
+from modelyard.catalogue.secrets import nearest_secret
 from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.compiler.models import check_model
 from modelyard.compiler.vectors import SAY_SO, strangers
@@ -121,15 +122,16 @@ def resolve(
     report: Report,
     *,
     away: frozenset[str] = frozenset(),
+    empty: frozenset[str] = frozenset(),
     sound: bool,
 ) -> Resolved:
     """Place every model of every provider.
 
-    `secrets` are the names defined, `away` the providers that get no requests for now. `sound` is
-    false if the schema refused something: then nothing is called missing that may only have been
-    cut out.
+    `secrets` are the names defined, `empty` those that are set to nothing, of which `check_values`
+    tells, `away` the providers that get no requests for now. `sound` is false if the schema refused
+    something: then nothing is called missing that may only have been cut out.
     """
-    resolver = _Resolver(catalogue, groups, secrets, away, report, sound)
+    resolver = _Resolver(catalogue, groups, secrets, away, empty, report, sound)
     for name, provider in catalogue.providers.items():
         resolver.provider(name, provider)
     out = resolver.out
@@ -150,6 +152,7 @@ class _Resolver:
         groups: Mapping[str, Sequence[str]],
         secrets: frozenset[str],
         away: frozenset[str],
+        empty: frozenset[str],
         report: Report,
         sound: bool,
     ) -> None:
@@ -160,6 +163,7 @@ class _Resolver:
             report,
             sound,
         )
+        self.empty = empty
         self.out = Resolved()
         self.index = _model_indices(report.source.tree)
         self.running = _running(catalogue, groups)
@@ -243,11 +247,13 @@ class _Resolver:
         elif secret is not None and secret not in self.secrets:
             if provider.when_secret_missing == "skip":
                 return f"secret {secret} is not defined (when_secret_missing: skip)"
+            if secret in self.empty:
+                return ""
             self.report.error(
                 "secret-undefined",
                 f'provider "{name}" needs secret {secret}, which is not defined',
                 at,
-                did_you_mean(secret, self.secrets - self.taken)
+                nearest_secret(secret, self.secrets - self.taken)
                 or (
                     f"export {secret}, define it in llm_secrets or in .credentials/{secret} "
                     "beside the inventory, or set when_secret_missing: skip"

@@ -14,7 +14,7 @@ from typing import Literal
 
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.secrets import MISTYPED, VARIABLE, SecretView, SeenSecret
-from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.catalogue.sourcemap import Origin, Path, SourceMap
 from modelyard.compiler.resolve import Resolved
 from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Diagnostic, Severity, listing, variable_path
@@ -202,14 +202,17 @@ class _Values:
     def unusable(self, use: Use) -> None:
         """Refuse a value that no service could use."""
         told: set[tuple[str, str]] = set()
-        for _hosts, view in self.seeing(use):
+        # One that is set to nothing anywhere, and defined nowhere, is told of at that place.
+        places = {view.secrets[use.name] for view in self.views if use.name in view.secrets}
+        defined = any(seen.is_there for seen in places)
+        for view in self.views if not defined else [view for _, view in self.seeing(use)]:
             seen = view.secrets.get(use.name)
             if seen is None:
                 continue
             fault = seen.fault
             if not fault and seen.unsendable and use.kind in ("engine", "client", "provider"):
                 fault = "has white space or characters that a key cannot have"
-            if not fault and seen.number == 0 and use.generated:
+            if not fault and seen.number == 0 and (use.generated or seen.where == VARIABLE):
                 fault = "is empty"
             typed = seen.where == VARIABLE and fault in MISTYPED
             if not fault or typed or (fault, seen.where) in told:
@@ -262,6 +265,20 @@ class _Values:
             return
         if places:
             seen, host = list(places.items())[-1]
+            if own := self.replacing(use.name, seen, [view for _hosts, view in missing]):
+                self.found.append(
+                    Diagnostic(
+                        "secret-undefined",
+                        "error",
+                        f"{use.name}, {use.owner}, is not in this {VARIABLE}, which {own.hosts[0]}"
+                        f" has instead of the one with it ({_place(seen)})",
+                        (VARIABLE,),
+                        own.origin,
+                        f"it replaces that one for {listing(own.hosts)}: add {use.name} here, or"
+                        f" move what is here to group_vars/{STACK}",
+                    )
+                )
+                return
             self.report(
                 "secret-undefined",
                 f"{use.name}, {use.owner}, is defined for {host} ({_place(seen)}), but not for"
@@ -280,6 +297,23 @@ class _Values:
                 None,
                 f"define it in {VARIABLE}, or keep the hosts in one inventory",
             )
+
+    def replacing(
+        self, name: str, seen: SeenSecret, missing: Sequence[SecretView]
+    ) -> SecretView | None:
+        """Return the first view whose llm_secrets Ansible takes instead of the one with a secret:
+        that of a host wins over that of a group, and of groups the one with fewer hosts.
+        """
+        if seen.where != VARIABLE:
+            return None
+
+        def rank(origin: Origin | None, hosts: Sequence[str]) -> tuple[bool, int]:
+            return "host_vars" not in str(origin), len(hosts)
+
+        with_it = [view.hosts for view in self.views if view.secrets.get(name) == seen]
+        known = max((rank(seen.origin, hosts) for hosts in with_it), default=(False, 0))
+        own = [view for view in missing if view.origin and rank(view.origin, view.hosts) < known]
+        return own[0] if own else None
 
     def shared(self) -> None:
         """Refuse one value for two secrets where one of them may not be known to who has the

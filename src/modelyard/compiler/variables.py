@@ -74,12 +74,14 @@ def _unreadable_hint(reason: str, inventory: Inventory) -> str:
 
 def _check_mapping(inventory: Inventory, stack: Sequence[str], out: Findings) -> None:
     """Refuse a llm_secrets that is no mapping, once for each place."""
-    told: set[int] = set()
+    told: set[object] = set()
     for name in stack:
         given = inventory.hosts[name].variables.get("llm_secrets")
-        if given is None or isinstance(given, Mapping) or id(given) in told:
+        # What was templated is another object for each host.
+        place = inventory.probe(given) or id(given)
+        if given is None or isinstance(given, Mapping) or place in told:
             continue
-        told.add(id(given))
+        told.add(place)
         out.refuse(
             "invalid-value",
             "llm_secrets is not a mapping of names to values",

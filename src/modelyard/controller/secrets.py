@@ -17,7 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from modelyard.catalogue.secrets import MISTYPED, VARIABLE, SecretView, SeenSecret
+from modelyard.catalogue.secrets import MISTYPED, NAME, VARIABLE, SecretView, SeenSecret
 from modelyard.catalogue.sourcemap import Origin, Probe, SourceMap
 from modelyard.names import SHORTEST_CLIENT_KEY, former
 
@@ -168,6 +168,7 @@ def survey(
         source = SourceMap({VARIABLE: given}, probe)
         kept, fault = _names(store)
         secrets: dict[str, SeenSecret] = {}
+        values: set[str] = set()
         for name in sorted({*map(str, given), *os.environ, *kept}):
             found = look(name, given, store)
             origin = None
@@ -176,7 +177,20 @@ def survey(
             elif found.where and found.where != ENVIRONMENT:
                 origin = Origin(place(found.where))
             secrets[name] = _seen(found, origin, numbers)
-        views.append(SecretView(tuple(members), place(str(store)), secrets, fault))
+            # Under what is no name stands, if the two were swapped, a name.
+            if found.value and found.where == VARIABLE and re.fullmatch(NAME, name):
+                values.add(found.value)
+        origin = source.origin((VARIABLE,)) if given else None
+        views.append(
+            SecretView(
+                tuple(members),
+                place(str(store)),
+                secrets,
+                fault,
+                origin,
+                frozenset(values).__contains__,
+            )
+        )
     return views
 
 
