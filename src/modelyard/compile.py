@@ -28,7 +28,7 @@ from modelyard.compiler.checks import (
     check_secrets,
     check_stack,
 )
-from modelyard.compiler.clients import check_clients
+from modelyard.compiler.clients import asked_names, check_asked, check_clients
 from modelyard.compiler.hosts import check_machines
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
@@ -142,7 +142,7 @@ def compile_catalogue(
 ) -> None:
     """Compile the catalogue given by section (providers, routing, ...) for the hosts of `stack`."""
     source, tree = _merge(sections, overrides, inventory, out)
-    declared = declared_names(tree)
+    declared, public, asked = declared_names(tree), public_names(tree), asked_names(tree)
     out.diagnostics += check_strays(
         inventory.others,
         inventory.role_variables,
@@ -191,7 +191,7 @@ def compile_catalogue(
         # While providers are away for a minute, nothing is said about chains that miss them.
         whole = sound and not found.has_errors and not inventory.away
         routes = build_routes(
-            model, resolved, declared, frozenset(topology.gateways), routed, sound=whole
+            model, resolved, declared, public, frozenset(topology.gateways), routed, sound=whole
         )
         out.diagnostics += routed.outside(broken)
     checked = Report(source)
@@ -204,8 +204,10 @@ def compile_catalogue(
     placement = place_on_gpus(resolved, gpus, model.versions, placed, _of_gpus(inventory, gpus))
     checked.found += placed.outside(broken)
     clients = Report(source)
-    check_clients(model, public_names(tree), resolved, routes, inventory.views, clients)
-    checked.found += clients.outside(broken)
+    check_clients(model, public, resolved, routes, inventory.views, clients)
+    checked.found += clients.outside(broken) + check_asked(
+        model, asked, public, resolved, source, {one.path for one in problems}
+    )
     _check_secrets(model, named, resolved, topology, inventory, checked)
     check_gateway(model, resolved, topology, checked)
     check_reach(model, resolved, topology, inventory, checked, broken)

@@ -46,7 +46,7 @@ CODES: dict[str, str] = {
     "unknown-alias-target": "an alias points at an unknown name, or at another alias",
     "chain-empty": "a chain without steps that is not terminal",
     "chain-self": "a model is its own fallback",
-    "chain-duplicate": "a chain has a duplicate entry",
+    "chain-duplicate": "a chain has a duplicate entry (a warning where a capability has it)",
     "chain-mode": "a chain mixes models of different modes",
     "chain-vectors": "another embedding model would answer for one",
     "chain-lost": "every step of a chain was left out",

@@ -24,7 +24,6 @@ NAMES_OF_SECRETS = ("api_key_env", "token_env", "password_env", "secret")
 _ADDRESSES = frozenset({"registry", "smarthost", "listen", "origins", "llm_address"})
 """Keys whose values are addresses: what stands before an @ there is not shown."""
 
-_URLS = frozenset({"url", "base_url", "endpoint"})
 _FREE = frozenset({"options", "cmake_options", "environment"})
 """Keys below which any text may stand, a key of an API, too."""
 
@@ -34,8 +33,8 @@ _SECRET_WORD = re.compile(
 )
 _KEY = re.compile(
     # Prefixes of keys that services give out, ...
-    r"(?<![A-Za-z0-9_-])(?:sk|pk|rk|xai|nvapi|pplx|glpat|gsk|whsec)[-_](?:[A-Za-z0-9]+[-_])*"
-    r"[A-Za-z0-9_-]{4,}"
+    r"(?<![A-Za-z0-9_-])(?:sk-|[sr]k_(?:live|test)_|glpat-|whsec_)[A-Za-z0-9_-]{4,}"
+    r"|(?<![A-Za-z0-9_-])(?:xai|nvapi|pplx|gsk)[-_][A-Za-z0-9]{20,}"
     r"|(?<![A-Za-z0-9])(?:hf|r8|npm|gh[oprsu]|github_pat)_(?=[A-Za-z_]*[A-Z0-9])[A-Za-z0-9_]{4,}"
     r"|(?<![A-Za-z0-9])xox[a-z]-[A-Za-z0-9-]+|(?<![A-Za-z0-9])(?:AKIA|ASIA|AIza)[A-Za-z0-9_-]{8,}"
     r"|(?<![A-Za-z0-9])eyJ[A-Za-z0-9_.-]{6,}"
@@ -67,7 +66,10 @@ def _is_random(run: str) -> bool:
     """Return whether letters and digits change as no name's do."""
     classes = re.sub(r"[A-Z]", "A", re.sub(r"[a-z]", "a", re.sub(r"[0-9]", "0", run)))
     changes = sum(one != two for one, two in pairwise(classes))
-    return changes >= 6 and len(re.findall("0+", classes)) >= 2
+    numbers = len(re.findall("0+", classes))
+    if re.fullmatch("[0-9a-f]{24,}", run):
+        return changes >= 6
+    return numbers >= 5 or (numbers >= 2 and changes * 2 >= len(run))
 
 
 def censored(text: str) -> str:
@@ -120,10 +122,10 @@ def shown(value: object, path: tuple[str | int, ...], expected: Iterable[str] = 
     words = {part for part in path[-3:] if isinstance(part, str)}
     if words & _FREE:
         return HIDDEN
-    if words & _URLS:
+    if "://" in value or any(word.endswith(("url", "endpoint")) for word in words):
         return _address(value, with_path="webhook" not in words)
-    at_sign = "@" in value and (words & _ADDRESSES or re.search(r"//.*@", value, re.DOTALL))
-    if at_sign or len(value) > _LONGEST or (looks_secret(value) and not words & _CHECKSUMS):
+    as_key = looks_secret(value) and not words & _CHECKSUMS
+    if as_key or len(value) > _LONGEST or (words & _ADDRESSES and "@" in value):
         return HIDDEN
     if kinds and kinds <= {"int_type", "float_type", "bool_type"} and not _like_number(value):
         return "text"

@@ -60,6 +60,11 @@ def server_fault(url: str) -> Fault | None:
     server = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if scheme not in ("http", "https") or not server:
         return begin, "like https://api.example.org/v1"
+    if server in ("http:", "https:") and re.match(r"https?:/*(?=[^/])", rest):
+        last = re.sub(r"^(https?:/*)+", "", url)
+        scheme = re.findall(r"https?(?=:/)", url)[-1]
+        hint = "write the scheme once" if "@" in url else f'write "{scheme}://{last}"'
+        return "a URL has its scheme once", hint
     if "@" in server:
         hint = "name the secret in api_key_env"
         return "a URL must not contain credentials", hint

@@ -49,11 +49,14 @@ def test_nobody_waits_for_redis(lab: Lab, kind: str, at_once: int) -> None:
 def test_cool_downs_go_on_by_worker_and_are_shared_again(lab: Lab, stubs: Stubs, kind: str) -> None:
     with lab.trouble(kind):
         time.sleep(COOLDOWN_S)
+        started = time.monotonic()
         with stubs.recording() as calls:
             for _ in range(20):
                 lab.gateway.chat("head")
-        # Each of two workers finds out for itself, by two failures.
-        assert [call.model for call in calls].count("head") <= 4
+        # Each of two workers finds out for itself, by two failures, and again when its cool-down
+        # is over: on a busy machine the requests take longer than one.
+        cooldowns = 1 + int((time.monotonic() - started) / COOLDOWN_S)
+        assert [call.model for call in calls].count("head") <= 4 * cooldowns
     deadline = time.monotonic() + SHARED_AGAIN_S
     while not shared(lab, stubs):
         assert time.monotonic() < deadline, (

@@ -249,3 +249,106 @@ def test_an_empty_list_in_plain_words() -> None:
     (told,) = compiled(llm_overrides=extra).errors
     assert told.message == "models is empty: it needs at least one entry"
     assert "for example: models: [" in told.hint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        (
+            "- name: big-cloud",
+            "- name:big-cloud",
+            'write {name: "big-cloud"}: after "name:" YAML needs a space',
+        ),
+        (
+            "- name: big-cloud",
+            "- big-cloud: {preload: false, tags: [x]}",
+            'write {name: "big-cloud", preload: false, tags: ...}',
+        ),
+        ("small: {chain: [big-cloud]}", "small: terminal", 'write "small": {terminal: true}'),
+        ("small: {chain: [big-cloud]}", "small: []", 'write "small": {terminal: true}'),
+        ("llm_gateway:\n", "  aliases: {chat: [small]}\nllm_gateway:\n", 'write "chat": "small"'),
+        (
+            "llm_gateway:\n",
+            "  aliases: {chat: [small, big-cloud]}\nllm_gateway:\n",
+            'write capabilities: {"chat": {models: ["small", "big-cloud"]}}',
+        ),
+        ("{terminal: true}", "{terminal: false}", "remove it, or write terminal: true"),
+        ("https://api", "https://https://api", 'write "https://api.example.org/v1"'),
+        ("https://api", "http://https://api", 'write "https://api.example.org/v1"'),
+    ],
+)
+def test_a_slip_is_shown_as_it_is_meant(old: str, new: str, hint: str) -> None:
+    told = [one.hint for one in compiled(change(old, new)).errors]
+    assert hint in told
+
+
+def test_a_password_behind_two_schemes_is_not_shown() -> None:
+    (told,) = compiled(change("https://api", "https://https://svc:PWurl@api")).errors
+    assert "PWurl" not in told.render()
+
+
+@pytest.mark.parametrize(
+    ("aliases", "hint"),
+    [
+        ("{a: a}", "point it at a model or a capability"),
+        ("{a: b, b: a}", "point it at a model or a capability"),
+        ("{a: b, b: c, c: small}", 'point it at "small"'),
+    ],
+)
+def test_an_alias_of_an_alias_is_pointed_at_what_is_no_alias(aliases: str, hint: str) -> None:
+    told = compiled(llm_overrides=load(f"routing: {{aliases: {aliases}}}")).errors
+    assert told[0].hint == hint
+
+
+def test_what_a_capability_is_replaced_by_has_one_mode() -> None:
+    text = change("- name: big-cloud", "- name: big-cloud\n      - {name: ear, mode: embedding}")
+    mixed = (
+        "routing: {capabilities: {all: {models: [small, any]}, any: {models: [ear, big-cloud]}}}"
+    )
+    told = compiled(text, llm_overrides=load(mixed)).errors
+    assert 'write "big-cloud" in its place' in [one.hint for one in told]
+
+
+def test_a_provider_is_no_model() -> None:
+    text = """
+routing: {aliases: {chat: cloud}, capabilities: {code: {models: [cloud]}}, fallbacks: {small: {chain: [cloud]}}}
+clients: {app: {secret: APP_KEY, models: [cloud]}}
+"""
+    told = compiled(llm_overrides=load(text)).errors
+    assert len(told) == 4
+    assert {one.hint for one in told} == {'name its models: "big-cloud"'}
+    assert all("which is a provider, not a model" in one.message for one in told)
+
+
+def test_names_of_a_refused_client_are_checked_in_the_same_run() -> None:
+    text = "clients: {Chat_App: {secret: APP_KEY, models: [smal, 'a b']}}"
+    told = compiled(llm_overrides=load(text)).errors
+    assert [one.code for one in told] == ["invalid-value", "invalid-value", "unknown-model"]
+    assert told[-1].hint == 'did you mean "small"?'
+
+
+def test_a_chain_of_an_alias_is_declared_for_its_model() -> None:
+    text = "routing: {aliases: {chat: small}, fallbacks: {chat: {chain: [big-cloud]}}}"
+    (told,) = compiled(llm_overrides=load(text)).errors
+    assert told.hint == 'declare it for what it refers to, "small", or remove it here'
+
+
+def test_wrong_names_do_not_hide_each_other() -> None:
+    text = """
+routing:
+  aliases: {"my chat": small, "*": small, small: big-cloud, a: b, b: small, far: nowhere}
+  fallbacks: {small: {chain: ["my chat"]}, big-cloud: {chain: nothing}, "large:7b": {chain: [smal]}}
+clients: {app: {secret: APP_KEY, models: ["my chat"]}}
+"""
+    told = compiled(llm_overrides=load(text)).errors
+    assert sorted(one.code for one in told) == [
+        "invalid-value",  # big-cloud's chain
+        "invalid-value",  # "*"
+        "invalid-value",  # "my chat" in aliases ...
+        "invalid-value",  # ... in a chain
+        "invalid-value",  # ... and of a client; none of them is unknown besides
+        "shadowed-name",  # small
+        "unknown-alias-target",  # a, another alias
+        "unknown-alias-target",  # far
+        "unknown-model",  # smal
+    ]

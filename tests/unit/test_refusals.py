@@ -80,6 +80,14 @@ EDITS = [
     ("typo in a chain's head", "    small: {chain", "    smal: {chain", "unknown-model", 21, 'did you mean "small"?'),
     ("chain with itself", "small: {chain: [big-cloud]}", "small: {chain: [small]}", "chain-self", 21, "itself"),
     ("duplicate step", "[small, big-cloud]", "[small, small]", "chain-duplicate", 20, "duplicate entry"),
+    ("alias beside its model", "  fallbacks:\n    large:7b: {chain: [small, big-cloud]}",
+     "  aliases: {chat: small}\n  fallbacks:\n    large:7b: {chain: [chat, big-cloud, small]}", "chain-duplicate", 21,
+     '"small" is the same as "chat"'),
+    ("model beside its alias", "  fallbacks:", "  aliases: {chat: small}\n  default_fallbacks: [small, chat]\n  fallbacks:",
+     "chain-duplicate", 20, '"chat" is the same as "small"'),
+    ("two aliases of one model", "  fallbacks:",
+     "  aliases: {chat: small, talk: small}\n  default_fallbacks: [talk, chat]\n  fallbacks:", "chain-duplicate", 20,
+     "remove one of them"),
     ("empty chain", "small: {chain: [big-cloud]}", "small: {chain: []}", "chain-empty", 21, "terminal: true"),
     ("empty entry", "small: {chain: [big-cloud]}", "small: {}", "chain-empty", 21, "terminal: true"),
     ("terminal with a chain", "{chain: [big-cloud]}", "{chain: [big-cloud], terminal: true}", "invalid-value", 21,
@@ -113,6 +121,8 @@ EDITS = [
     ("too much for the GPU", "- name: small", "- name: small\n        vram_mib: 9000", "vram-exceeded", 8,
      "needs 9000 MiB on one GPU of one: GPU 0 has 8192 of 8192 MiB left"),
     ("too long for the door", "port: 4000", "timeouts: {door_s: 500}", "invalid-value", 24, "front end gives up after 500 s"),
+    ("silence too long for the door", "- name: small", "- name: small\n        stream_timeout: 4000", "invalid-value", 8,
+     "a stream may be silent for 4000 s, but the front end gives up after 3600 s"),
     ("model's time-out too long for the door", "- name: small", "- name: small\n        timeout: 4000", "invalid-value", 8, "3600 s"),
     ("cached without redis", "port: 4000", "cache: {enabled: true}", "cache-without-redis", 24, "llm_redis"),
     ("secret of our own", "CLOUD_KEY", "LITELLM_MASTER_KEY", "secret-reserved", 15, "Modelyard itself"),
@@ -537,6 +547,51 @@ def warned(result: Compiled, code: str, line: int | None) -> str:
 
 def test_weight_of_a_name_that_is_not_shared() -> None:
     warned(compiled(change("- name: small", "- name: small\n        weight: 2")), "no-effect", 8)
+
+
+@pytest.mark.parametrize(
+    ("steps", "step"),
+    [
+        ("[code, small]", '"small"'),
+        ("[code, chat]", '"chat"'),
+        ("[small, big-cloud, code]", '"code"'),
+        ("[small, code, big-cloud]", '"big-cloud"'),
+        ("[small, code]", None),
+    ],
+)
+def test_step_whose_models_are_all_there_already(steps: str, step: str | None) -> None:
+    """A capability and its members: valid, and nothing is ever tried for the later one."""
+    text = change(
+        "  fallbacks:\n",
+        "  aliases: {chat: small}\n  capabilities: {code: {models: [small, big-cloud]}}\n"
+        "  fallbacks:\n",
+    )
+    result = compiled(change("{chain: [small, big-cloud]}", f"{{chain: {steps}}}", text))
+    assert places(result) == []
+    told = [one for one in result.warnings if one.code == "chain-duplicate"]
+    assert [one.message.split(" step ")[1].split()[0] for one in told] == [step] * bool(step)
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "model", "limit"),
+    [
+        ("{stream_s: 601}", "", 600),
+        ("{request_s: 60, stream_s: 90}", "", 60),
+        ("{request_s: 60, stream_s: 90}", "timeout: 70", 70),
+        # There it counts; and one that nobody wrote is lowered without a word.
+        ("{request_s: 60, stream_s: 90}", "timeout: 90", None),
+        ("{request_s: 60}", "", None),
+        # A stream's own time-out takes the place of the attempt's.
+        ("{}", "timeout: 60\n        stream_timeout: 300", None),
+    ],
+)
+def test_silence_longer_than_any_attempt(timeouts: str, model: str, limit: int | None) -> None:
+    text = change("port: 4000", f"timeouts: {timeouts}")
+    result = compiled(change("- name: small", f"- name: small\n        {model}", text))
+    if limit is None:
+        assert places(result, "warning") == []
+        return
+    assert f"no effect beyond {limit} s" in warned(result, "no-effect", 25)
 
 
 def test_context_that_shrinks() -> None:

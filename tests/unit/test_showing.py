@@ -17,6 +17,7 @@ from modelyard.catalogue.sourcemap import Origin, Path, plain
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.diagnostics import Diagnostic
+from modelyard.output.render import render_plan, render_summary
 from modelyard.showing import censored, looks_secret, shown
 
 KEY = "sk-proj-LEAKmarker"
@@ -144,7 +145,7 @@ def test_a_key_in_another_variable(variable: str, value: Any) -> None:
     [
         "sk-LEAK", "sk-proj-abc_DEF-123", "hf_LEAKab", "ghp_0123456789abcdef", "xoxb-1-2",
         "eyJhbGciOiJIUzI1NiJ9.x", "Bearer abc", "AKIAIOSFODNN7EXAMPLE", "github_pat_A1b2C3",
-        "q8Zt3Lm9Xc2Vb7Nk4Pw6Rs1", "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
+        "q8Zt3Lm9Xc2Vb7Nk4Pw6Rs1", "a8b3kq92lmx0p4tz7yw1c5dd", "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
         "https://hooks.slack.com/services/T0/B0/x", "https://me:word@example.org",
     ],
 )  # fmt: skip
@@ -158,7 +159,8 @@ def test_what_looks_like_a_key(text: str) -> None:
     [
         "qwen2.5-coder:7b", "DeepSeek-R1-Distill-Qwen-32B-Q4_K_M.gguf", "mythomax-l2-13b-q5_k_m",
         "task-manager", "disk-space", "OPENAI_API_KEY", "hf_transfer", "llm_vllm_qwen",
-        "MIG-1ab2c3d4-1234-5678-9abc-def012345678", "Mistral7BInstruct", "a" * 40,
+        "MIG-1ab2c3d4-1234-5678-9abc-def012345678", "Mistral7BInstruct", "xai-grok-4-fast-reasoning",
+        "pplx-70b-online", "Qwen2VL7BInstructQ4KM", "a" * 40,
         "https://api.example.org/v1", "ops@example.org", "GPU-8a3f0c1e-2222-3333-4444-123456789abc",
     ],
 )  # fmt: skip
@@ -183,6 +185,10 @@ def test_checksums_stay_in_sentences() -> None:
         (("x", "base_url"), "https://h.org/v1?key=k", [], "'https://h.org/v1...'"),
         (("x", "base_url"), "h.org/v1#k", [], "'h.org/v1...'"),
         (("x", "base_url"), "tulip", [], "(not shown)"),
+        (("x", "index_url"), "pypi.example.org/simple?t=k", [], "'pypi.example.org/simple...'"),
+        (("x", "index_url"), "me:tulip@pypi.example.org", [], "(not shown)"),
+        (("x", "origins", 0), "https://h.org?t=k", [], "'https://h.org...'"),
+        (("x", "name"), "https://me:tulip@h.org", [], "(not shown)"),
         (("webhook", "url"), "https://h.org/a/b", [], "'https://h.org...'"),
         (("x", "options", "a"), "tulip", [], "(not shown)"),
         (("x", "api_key"), "tulip", [], "(not shown)"),
@@ -224,3 +230,13 @@ def test_a_number_in_another_base_that_may_be_a_secret() -> None:
     assert told
     assert "01234567" not in told
     assert "342391" not in told
+
+
+def test_a_plan_shows_no_key() -> None:
+    """A client may have the name of its key, which nobody refuses."""
+    text = f"llm_clients: {{{KEY.lower()}: {{secret: CHAT_KEY}}}}\n{CATALOGUE}"
+    result = compile_inventory(inventory(text))
+    assert result.errors == []
+    told = render_summary(result) + render_plan(result)
+    assert "leakmarker" not in told
+    assert "(not shown)" in told

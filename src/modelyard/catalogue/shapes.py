@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from modelyard.catalogue.fields import field_at, refusal
+from modelyard.catalogue.models import Model
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list, plain
 from modelyard.showing import as_name
 
@@ -65,6 +66,13 @@ def _routing(place: Path, value: Any) -> str:
     if section == "default_fallbacks" and names:
         return f"write {section}: {_flow(names)}"
     key = {"capabilities": "models"}.get(section, "chain" if section.endswith("fallbacks") else "")
+    if len(place) == 3 and section == "aliases" and names:
+        name = json.dumps(str(place[2]))
+        if len(names) == 1:
+            return f"write {name}: {_flow(names[0])}"
+        return f"write capabilities: {{{name}: {{models: {_flow(names)}}}}}"
+    if len(place) == 3 and key == "chain" and (value in ("terminal", "none") or value == []):
+        return f"write {json.dumps(str(place[2]))}: {{terminal: true}}"
     if len(place) == 3 and key:
         return f"write {json.dumps(str(place[2]))}: {{{key}: {_flow(names) if names else '[...]'}}}"
     if len(place) == 2 and is_list(value):
@@ -91,8 +99,28 @@ def _models(place: Path, value: Any) -> str:
         names = ", ".join(f"{{name: {json.dumps(as_name(str(name)))}, ...}}" for name in value)
         return f"write models: [{names}]"
     if len(place) == 4 and place[2] == "models" and isinstance(value, str):
+        if value.startswith("name:"):
+            name = as_name(value.removeprefix("name:").strip())
+            return f'write {{name: {json.dumps(name)}}}: after "name:" YAML needs a space'
         return f"write {{name: {json.dumps(as_name(value))}}}"
     return ""
+
+
+def named_model(entry: Any) -> str:
+    """Return the hint for an entry of a list of models that has its name for a key, as mappings
+    have it; empty for any other entry.
+    """
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        return ""
+    ((name, keys),) = entry.items()
+    if not isinstance(keys, Mapping | None) or name in Model.model_fields:
+        return ""
+    shown = {
+        key: _flow(value) if isinstance(value, bool | int | float) else "..."
+        for key, value in (keys or {}).items()
+    }
+    rest = "".join(f", {key}: {value}" for key, value in shown.items())
+    return f"write {{name: {json.dumps(as_name(str(name)))}{rest}}}"
 
 
 def _names(value: Any) -> list[str]:

@@ -24,8 +24,8 @@ from modelyard.catalogue.scalars import (
     written,
 )
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.shapes import as_written, shape_hint
-from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.catalogue.shapes import as_written, named_model, shape_hint
+from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
 from modelyard.diagnostics import (
     Diagnostic,
     did_you_mean,
@@ -77,7 +77,9 @@ def validate(
             diagnostics = _describe(problems, tree, source, Catalogue)
             first = False
         places = {_cut(_locate(problem["loc"], tree), tree) for problem in problems}
-        broken = broken or frozenset(place if _is_model(place) else place[:-1] for place in places)
+        broken = broken or frozenset(
+            place if _is_model(place) or _is_name(place) else place[:-1] for place in places
+        )
         # The longest first, and the last element of a list first: cutting one must not move
         # another.
         for place in sorted(places, key=_depth_first, reverse=True):
@@ -97,6 +99,17 @@ def check(root: type[BaseModel], tree: dict[str, Any], source: SourceMap) -> lis
 
 def _is_model(path: Path) -> bool:
     return len(path) == 4 and path[0] == "providers" and path[2] == "models"
+
+
+def _is_name(path: Path) -> bool:
+    """Return whether an alias, a capability, a chain or a client is at a path."""
+    return path[:1] in (("routing",), ("clients",)) and not keys_at(Catalogue, path[:-1])
+
+
+def _at(tree: Any, path: Path) -> Any:
+    for part in path:
+        tree = tree[part]
+    return tree
 
 
 def _depth_first(path: Path) -> tuple[int, list[str]]:
@@ -240,9 +253,7 @@ def _reason(problem: Any) -> str:
 
 def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
     """Describe a mapping whose keys do not fit together, at the key that was written last."""
-    node: Any = tree
-    for part in place:
-        node = node[part]
+    node = _at(tree, place)
     keys = [(*place, key) for key in problem["ctx"]["keys"]]
     # What the user wrote, or took out, comes before what is shipped.
     mine = [key for key in keys if source.overrides(key)]
@@ -283,7 +294,7 @@ def _instead(
     kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
 ) -> str:
     """Return the hint for a value of the wrong type."""
-    if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"}:
+    if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"} or is_list(value):
         return shape_hint(root, place, value, source)
     if place and place[-1] in NAMES_OF_SECRETS and value is not None:
         return SECRET_HINT
@@ -303,6 +314,8 @@ def _instead(
     extra = field.json_schema_extra if field else None
     unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
     example = field.examples[0] if field and field.examples else 1
+    if isinstance(value, str) and _is_template(place, source):
+        return 'the template gives text: end it with the filter int, as in "{{ NAME | int }}"'
     if isinstance(value, str) and "{{" not in value:
         return as_number(value, unit, example, quoted=is_quoted(source, place))
     if isinstance(value, bool | date):
@@ -311,6 +324,12 @@ def _instead(
     if isinstance(value, float):
         return f"write {value:.0f}" if value.is_integer() else "write it without a fraction"
     return ""
+
+
+def _is_template(place: Path, source: SourceMap) -> bool:
+    """Return whether the line of a value has a template in it."""
+    origin = source.origin(place)
+    return origin is not None and origin.line is not None and "{{" in source.line(origin)
 
 
 def _key_that_is_no_text(value: Any, place: Path, source: SourceMap) -> Diagnostic:
@@ -349,7 +368,8 @@ def _wrong_type(
 
 def _unknown_key(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
     known = keys_at(root, place[:-1])
-    hint = elsewhere(root, place, tree) or did_you_mean(str(place[-1]), known)
+    hint = named_model(_at(tree, place[:-1])) if _is_model(place[:-1]) else ""
+    hint = hint or elsewhere(root, place, tree) or did_you_mean(str(place[-1]), known)
     return Diagnostic(
         "unknown-key",
         "error",
@@ -362,6 +382,8 @@ def _unknown_key(place: Path, tree: Any, source: SourceMap, root: type[BaseModel
 
 def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
     hint = f"add {key}"
+    if _is_model(place) and key == "name":
+        hint = named_model(_at(tree, place)) or hint
     if place and place[0] in SHIPPED and len(place) <= 2 and not source.overrides(place):
         entry = f"{place[1]}: ..." if len(place) == 2 else "..."
         hint = (
@@ -393,6 +415,8 @@ def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
     hint = misspelt_choice(str(value), allowed) or f"one of {', '.join(allowed)}"
     if isinstance(value, bool):
         hint = f"{read_as(value, written(source, place, value))}one of {', '.join(allowed)}"
+    if allowed == ["true"]:
+        hint = f"remove it, or write {place[-1]}: true"
     return Diagnostic(
         "unknown-value",
         "error",

@@ -9,9 +9,10 @@ from modelyard.catalogue.overrides import as_override
 from modelyard.catalogue.routing import Chain
 from modelyard.catalogue.sourcemap import Path
 from modelyard.compiler.chains import SECTIONS, Chains, Section
+from modelyard.compiler.clients import no_name
 from modelyard.compiler.resolve import Resolved
 from modelyard.compiler.vectors import SAY_SO, strangers
-from modelyard.diagnostics import Report, did_you_mean
+from modelyard.diagnostics import Report, did_you_mean, listing
 from modelyard.names import GATEWAY_WORDS
 
 RESERVED = GATEWAY_WORDS | {"default"}
@@ -23,6 +24,7 @@ class ChainChecks:
 
     def __init__(self, chains: Chains, resolved: Resolved, report: Report) -> None:
         self.chains = chains
+        self.catalogue = chains.catalogue
         self.routing, self.models = chains.routing, chains.models
         self.declared, self.names = chains.declared, chains.names
         self.resolved = resolved
@@ -47,13 +49,17 @@ class ChainChecks:
         for alias, target in self.routing.aliases.items():
             path: Path = ("aliases", alias)
             self.check_shadow("alias", alias, path)
-            if target in self.routing.aliases:
+            if target in self.routing.aliases and target not in self.declared:
+                other = "itself" if target == alias else f'another alias, "{target}"'
+                end = self.chains.end(alias)
                 self.add(
                     "unknown-alias-target",
-                    f'alias "{alias}" points at another alias, "{target}"',
+                    f'alias "{alias}" points at {other}',
                     path,
-                    f'point it at "{self.routing.aliases[target]}"',
+                    f'point it at "{end}"' if end else "point it at a model or a capability",
                 )
+            elif target in self.chains.refused:
+                continue
             elif target not in self.declared and target not in self.routing.capabilities:
                 near = [name for name in self.names if name not in self.routing.aliases]
                 why, hint = self.unknown(target, near, path, "null")
@@ -137,7 +143,10 @@ class ChainChecks:
             kind = "an alias" if model in self.routing.aliases else "a capability"
             if model in self.routing.aliases or model in self.routing.capabilities:
                 message = f'"{model}" is {kind}, not a model, so it cannot have a chain'
-                hint = "declare a chain for the model it refers to"
+                models = [json.dumps(one) for one in self.chains.expand(model)]
+                hint = f"declare it for what it refers to, {listing(models)}, or remove it here"
+            elif model in self.chains.refused:
+                return
             else:
                 why, hint = self.unknown(model, self.names, path, "null")
                 message = f'a chain for "{model}", {why}'
@@ -179,9 +188,11 @@ class ChainChecks:
         `own` is the model whose chain they are: no step stands for it, and all have its mode. With
         `models_only` a step cannot be an alias or a capability.
         """
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
+        covered: set[str] = set()
         for position, step in enumerate(steps):
             at: Path = (*path, position)
+            target = step if step in self.declared else self.routing.aliases.get(step, step)
             if own is not None and own in self.chains.expand(step):
                 self.add(
                     "chain-self",
@@ -189,10 +200,11 @@ class ChainChecks:
                     at,
                     self.instead_of(step, own),
                 )
-            elif step in seen:
+            elif target in seen:
+                same = "" if step == seen[target] else f': "{step}" is the same as "{seen[target]}"'
                 self.add(
                     "chain-duplicate",
-                    f'{subject} has a duplicate entry "{step}"',
+                    f'{subject} has a duplicate entry "{step}"{same}',
                     at,
                     "remove one of them",
                 )
@@ -204,7 +216,9 @@ class ChainChecks:
                 near = [name for name in known if name not in (own, *steps)]
                 rest = self.rest(steps, own, known)
                 if models_only and step in self.names:
-                    why, hint = self.no_model(step)
+                    why, hint = self.no_model(step, steps)
+                elif step in self.chains.refused:
+                    continue
                 elif rest or len(path) < 3:
                     why, hint = self.unknown(step, near, path, json.dumps(rest))
                 else:
@@ -216,7 +230,15 @@ class ChainChecks:
                 self.deployable(step, subject, at)
                 self.check_mode(own, step, subject, at)
                 self.check_vectors(own, step, subject, at)
-            seen.add(step)
+                if covered.issuperset(models := self.chains.expand(step)):
+                    self.report.warning(
+                        "chain-duplicate",
+                        f'in {subject} step "{step}" has no effect: its models are there already',
+                        ("routing", *at),
+                        "remove it",
+                    )
+                covered.update(models)
+            seen.setdefault(target, step)
 
     def instead_of(self, step: str, own: str) -> str:
         """Return the hint for a step that stands for `own`, whose chain it is in."""
@@ -230,13 +252,19 @@ class ChainChecks:
         good = {*known} - self.resolved.disabled - {own}
         return [step for step in dict.fromkeys(steps) if step in good]
 
-    def no_model(self, name: str) -> tuple[str, str]:
-        """Why an alias or a capability is no member of a capability, and the hint."""
+    def no_model(self, name: str, steps: list[str]) -> tuple[str, str]:
+        """Why an alias or a capability is no member of a capability with these `steps`, and the
+        hint: those of its models that have the mode of the others.
+        """
         kind, target = "a capability", name
         if name in self.routing.aliases:
             target = self.routing.aliases[name]
             kind = f'an alias of "{target}"'
         models = [one for one in self.chains.expand(target) if one in self.declared]
+        wanted = [self.models[one].mode for one in (*steps, *models) if one in self.models]
+        models = [
+            one for one in models if one not in self.models or self.models[one].mode == wanted[0]
+        ]
         instead = ", ".join(json.dumps(one) for one in models)
         hint = f"write {instead} in its place" if models else "remove it"
         return f"which is {kind}: a capability lists models", hint
@@ -245,6 +273,9 @@ class ChainChecks:
         """Why nothing declares `name`, and the hint. An override that writes `instead` at `path`
         does without it.
         """
+        if name in self.catalogue.providers and name not in self.report.source.removed:
+            why, hint = no_name(self.catalogue, self.resolved, name)
+            return why, hint or "remove it here"
         if name not in self.report.source.removed:
             meant = did_you_mean(name, {*near} - self.resolved.disabled)
             hint = meant or "add it to the models of a provider, or remove it here"

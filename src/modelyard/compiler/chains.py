@@ -17,10 +17,16 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 
 class Chains:
     """The routing of a catalogue. `declared` are all model names written anywhere, refused ones
-    too.
+    too, and `public` those with aliases and capabilities.
     """
 
-    def __init__(self, catalogue: Catalogue, declared: frozenset[str]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        declared: frozenset[str],
+        public: frozenset[str] = frozenset(),
+    ) -> None:
+        self.catalogue = catalogue
         self.routing = catalogue.routing
         # A disabled alternative may have the name of the one that is on: that one counts.
         self.providers = sorted(
@@ -39,6 +45,10 @@ class Chains:
         """The provider of each model; the active one if it is not alone."""
         self.declared = declared | self.models.keys()
         """Model names, those of refused models too: a typo elsewhere must not make them unknown."""
+        self.refused = public - (
+            self.declared | self.routing.aliases.keys() | self.routing.capabilities.keys()
+        )
+        """Aliases and capabilities that are written, and were refused."""
         self._next: dict[tuple[Section, str], list[str]] = {}
         self.names = sorted(
             self.declared | self.routing.aliases.keys() | self.routing.capabilities.keys()
@@ -55,6 +65,15 @@ class Chains:
         if step in self.routing.capabilities and step not in self.declared:
             return list(self.routing.capabilities[step].models)
         return [step]
+
+    def end(self, alias: str) -> str:
+        """Return where aliases of aliases end, from `alias` on; empty if they go in a circle."""
+        seen = {alias}
+        alias = self.routing.aliases[alias]
+        while alias in self.routing.aliases and alias not in (*seen, *self.declared):
+            seen.add(alias)
+            alias = self.routing.aliases[alias]
+        return "" if alias in seen else alias
 
     def written(self, section: Section, model: str) -> list[str]:
         """Return the models behind `model` in its chain as written; none if it has no chain."""

@@ -60,22 +60,46 @@ def check_gateway(model: Catalogue, resolved: Resolved, topology: Topology, repo
             ("gateway", "cache", "enabled"),
             f"put a host into {REDIS}, or set enabled: false",
         )
+    check_timeouts(model, resolved, report)
+
+
+def check_timeouts(model: Catalogue, resolved: Resolved, report: Report) -> None:
+    """Check that nothing waits longer than what is around it.
+
+    A stream's own time-out takes the place of an attempt's (LiteLLM's `router.py:_get_timeout`), so
+    it may be longer; the gateway's `stream_s` is only a default, and never is.
+    """
     timeouts = model.gateway.timeouts
-    attempts: dict[Path, float] = {("gateway", "timeouts", "request_s"): timeouts.request_s}
+    longest = timeouts.request_s
+    waits: dict[Path, tuple[str, float]] = {
+        ("gateway", "timeouts", "request_s"): ("an attempt may take", timeouts.request_s)
+    }
     for member in resolved.all():
-        if member.model.timeout:
-            attempts[(*member.path, "timeout")] = member.model.timeout
-        elif member.provider.timeout:
-            attempts[("providers", member.provider_name, "timeout")] = member.provider.timeout
-    for path, seconds in attempts.items():
+        own, theirs = member.path, ("providers", member.provider_name)
+        longest = max(longest, member.model.timeout or member.provider.timeout or 0)
+        for key, what in (
+            ("timeout", "an attempt may take"),
+            ("stream_timeout", "a stream may be silent for"),
+        ):
+            if (mine := getattr(member.model, key)) is not None:
+                waits[(*own, key)] = (what, mine)
+            elif (common := getattr(member.provider, key)) is not None:
+                waits[(*theirs, key)] = (what, common)
+    for path, (what, seconds) in waits.items():
         if seconds > timeouts.door_s:
             report.error(
                 "invalid-value",
-                f"an attempt may take {seconds:g} s, but the front end gives up after"
-                f" {timeouts.door_s} s",
+                f"{what} {seconds:g} s, but the front end gives up after {timeouts.door_s} s",
                 path,
                 "raise llm_gateway.timeouts.door_s, or lower this",
             )
+    if "stream_s" in timeouts.model_fields_set and timeouts.stream_s > longest:
+        report.warning(
+            "no-effect",
+            f"stream_s has no effect beyond {longest:g} s: no attempt may take longer",
+            ("gateway", "timeouts", "stream_s"),
+            "raise request_s, or lower this",
+        )
 
 
 def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, report: Report) -> None:

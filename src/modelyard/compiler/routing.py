@@ -18,6 +18,7 @@ def build_routes(
     catalogue: Catalogue,
     resolved: Resolved,
     declared: frozenset[str],
+    public: frozenset[str],
     gateways: frozenset[str],
     report: Report,
     *,
@@ -26,13 +27,14 @@ def build_routes(
     """Check the routing and expand it: models, then aliases and capabilities, in the catalogue's
     order.
 
-    `declared` are all model names written anywhere, refused ones too. With `sound` false (something
+    `declared` are all model names written anywhere, refused ones too, `public` those with aliases
+    and capabilities. With `sound` false (something
     was refused before), what is merely absent is not reported.
     """
-    chains = Chains(catalogue, declared)
+    chains = Chains(catalogue, declared, public)
     ChainChecks(chains, resolved, report).check()
     routes: list[Route] = []
-    if not report.found:
+    if not report.has_errors:
         router = Router(chains, resolved)
         routes = router.build()
         if sound:

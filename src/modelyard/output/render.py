@@ -1,4 +1,6 @@
-"""The compiled plan as text for people. No colours, no clock: the same plan is the same text."""
+"""The compiled plan as text for people. No colours, no clock: the same plan is the same text. What
+looks like a key is not shown.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from modelyard.names import url_host
 from modelyard.operations.diff import HostChanges
 from modelyard.output.tables import gpu_table, table
 from modelyard.plan.model import HostPlan
+from modelyard.showing import censored
 
 MOST_DETAILS = 20
 """Differences shown per service; with a new catalogue there are thousands."""
@@ -32,7 +35,7 @@ def render_summary(compiled: Compiled) -> str:
     for entry in compiled.left_out:
         if entry["kind"] != "step":
             lines.append(f"Left out: {entry['kind']} {entry['name']}: {entry['reason']}")
-    return "\n".join(lines)
+    return censored("\n".join(lines))
 
 
 def render_plan(compiled: Compiled) -> str:
@@ -57,7 +60,7 @@ def render_plan(compiled: Compiled) -> str:
     if compiled.warnings:
         lines = [line for warning in compiled.warnings for line in warning.render().splitlines()]
         blocks.append(["Warnings", *(f"  {line}" for line in lines)])
-    return "\n\n".join("\n".join(block) for block in blocks)
+    return censored("\n\n".join("\n".join(block) for block in blocks))
 
 
 def render_changes(changes: Sequence[HostChanges]) -> str:
@@ -80,7 +83,7 @@ def render_changes(changes: Sequence[HostChanges]) -> str:
             "Only the plans are compared; site.yml --check --diff compares files, packages and"
             " processes, too."
         )
-    return "\n".join(lines)
+    return censored("\n".join(lines))
 
 
 # -- the plan --------------------------------------------------------------------------------------
