@@ -19,7 +19,7 @@ from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.secrets import check_variable, hide_values, names_of, set_to_nothing
-from modelyard.catalogue.sourcemap import Merged, Origin, SourceMap, plain
+from modelyard.catalogue.sourcemap import Merged, Origin, SourceMap, encrypted_in, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
 from modelyard.compiler.checks import (
@@ -117,7 +117,23 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         return again
 
     check_replaced(first, inventory, compile_again, out)
+    if out.errors:
+        hidden = _encrypted(first, inventory)
+        out.diagnostics = [one.without(hidden) for one in out.diagnostics]
     return out
+
+
+def _encrypted(variables: Mapping[str, Any], inventory: Inventory) -> set[str]:
+    """Return the texts of the catalogue that are encrypted: wherever one is repeated, it is not
+    shown. Of one or two characters nobody makes a secret.
+    """
+    return {
+        text
+        for name, value in variables.items()
+        if name != "llm_secrets"
+        for text in encrypted_in(value, inventory.probe)
+        if len(text) > 2
+    }
 
 
 def _compile_variables(
@@ -151,7 +167,7 @@ def compile_catalogue(
         _files(overrides, inventory),
         declared,
     )
-    named = frozenset(names_of(tree))
+    named, groups = frozenset(names_of(tree)), _named_groups(tree)
     model, problems, broken = validate(tree, source)
     out.diagnostics += [*problems, *check_numbers(source, problems)]
     sound = not out.errors
@@ -162,7 +178,7 @@ def compile_catalogue(
     gpus = _declared_gpus(inventory, stack, out)
     out.diagnostics += check_groups(
         inventory.groups,
-        _named_groups(tree),
+        groups,
         inventory.group_origins,
         misread_groups(
             inventory.unread_directories, inventory.unread_keys, inventory.group_origins

@@ -1043,6 +1043,16 @@ def test_a_group_for_an_engine_that_no_provider_names(
     assert any("no provider names group" in one.message for one in result.warnings) is warned
 
 
+def test_the_group_of_a_provider_that_is_refused() -> None:
+    """The provider names it, whatever else is wrong with it."""
+    text = CATALOGUE.replace("llm_local", "llm_vllm_llama").replace(
+        "local:\n    type: llama_cpp", "local:\n    type: llama"
+    )
+    result = compiled(text, groups={"llm_vllm_llama": ["one"]})
+    assert ("unknown-value", 3) in places(result)
+    assert "unknown-group" not in {one.code for one in result.diagnostics}
+
+
 def test_a_group_that_is_made_of_groups_of_providers() -> None:
     text = CATALOGUE.replace("llm_local", "llm_llama_cpp_native")
     for name in ("llm_llama_cpp", "llm_llama_cpp_native_big"):

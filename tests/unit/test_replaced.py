@@ -38,6 +38,24 @@ def test_errors_of_the_same_file_come_after_it() -> None:
     assert {one.origin.file for one in told.errors if one.origin} == {"llm.yml"}
 
 
+def test_a_warning_that_follows_is_left_out() -> None:
+    """About the group of a provider that is gone."""
+    mine = load(
+        "llm_providers:\n  corp: {type: openai_compatible, base_url: https://e.org/v1, models: [{name: a}]}"
+    )
+    base = load(CATALOGUE.replace("llm_local", "llm_vllm_llama"), "shipped.yml")
+    given = inventory(**{**base, **mine})
+    told = compile_inventory(
+        replace(
+            given,
+            groups={**given.groups, "llm_vllm_llama": ["one"]},
+            shipped={str(name): (base[name], probe(name)) for name in mine},
+        )
+    )
+    assert places(told) == [("section-replaced", 1)]
+    assert "unknown-group" not in {one.code for one in told.diagnostics}
+
+
 def test_a_valid_section_that_lacks_something_is_warned_of() -> None:
     told = compiled("llm_routing:\n  aliases: {chat: small}")
     assert not told.errors

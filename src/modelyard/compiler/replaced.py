@@ -24,8 +24,8 @@ Compile = Callable[[Mapping[str, Any]], Findings]
 def check_replaced(
     variables: Mapping[str, Any], inventory: Inventory, compile_again: Compile, out: Findings
 ) -> None:
-    """Tell of replaced sections before everything else that was found; leave out the errors that
-    follow and are about other files.
+    """Tell of replaced sections before everything else that was found; leave out what follows
+    and is about other files.
 
     `variables` are those that were compiled, `inventory.shipped` what the replaced ones would be.
     """
@@ -39,16 +39,18 @@ def check_replaced(
         if isinstance(mine, bool) or (own and variable in OWN):
             continue
         section = variable.removeprefix("llm_")
-        errors: list[Diagnostic] = []
+        gone: list[Diagnostic] = []
         if out.errors:
             # The first override of all: its name sorts before the others'.
             merged = {**variables, variable: value, "llm_overrides_": {section: mine}}
-            left = {_key(one) for one in compile_again(merged).errors}
-            errors = [one for one in out.errors if _key(one) not in left]
+            left = {_key(one) for one in compile_again(merged).diagnostics}
+            gone = [one for one in out.diagnostics if _key(one) not in left]
+        errors = [one for one in gone if one.severity == "error"]
         if not errors and (own or not lost):
             continue
-        away = [one for one in errors if one.origin is None or one.origin.file not in files]
-        out.diagnostics = [one for one in out.diagnostics if one not in away]
+        elsewhere = [one for one in gone if one.origin is None or one.origin.file not in files]
+        out.diagnostics = [one for one in out.diagnostics if one not in elsewhere]
+        away = [one for one in elsewhere if one in errors]
         found.append(
             Diagnostic(
                 "section-replaced",
