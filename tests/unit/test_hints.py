@@ -37,7 +37,7 @@ def routed(text: str) -> str:
          'write content_policy_fallbacks: {"small": {chain: ["big-cloud"]}, "large:7b": {chain: ["small"]}}'),
         ("- name: big-cloud", "- big-cloud", 'write {name: "big-cloud"}'),
         ("      - name: big-cloud", "      big-cloud: {}", 'write models: [{name: "big-cloud", ...}]'),
-        ("port: 4000", "listen: 127.0.0.1", "for example: listen: ["),
+        ("port: 4000", "listen: 127.0.0.1", 'write listen: ["127.0.0.1"]'),
         ("port: 4000", "timeouts: 30", "for example: timeouts: {"),
     ],
 )  # fmt: skip
