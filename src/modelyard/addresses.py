@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -48,6 +49,26 @@ def unbindable(text: str) -> str:
         return "the broadcast address"
     # RFC 1122 (3.2.1.3) and RFC 1112 (4): "this network", and reserved.
     return "a reserved address" if ip.is_reserved or int(ip) >> 24 == 0 else ""
+
+
+def not_bare(text: str) -> str:
+    """Return the hint for text that has more than an IP address in it, or a name; empty for an
+    address, and for what is neither.
+    """
+    if parse(text) is not None:
+        return ""
+    text = text.strip()
+    if (inside := re.fullmatch(r"\[([^\[\]]+)\](?::[0-9]+)?", text)) and parse(inside[1]):
+        return f"write {inside[1]}, without brackets and port"
+    bare, _, port = text.rpartition(":")
+    if port.isdecimal() and parse(bare):
+        return f"write {bare}: the port is set by a key of its own"
+    bare, _, bits = text.partition("/")
+    if bits.isdecimal() and parse(bare):
+        return f"write the address of a host, without the network's /{bits}"
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*(\.[A-Za-z0-9-]+)*", text):
+        return "write the address that the name stands for"
+    return f"write {text}" if parse(text) else ""
 
 
 def same(text: str) -> str:

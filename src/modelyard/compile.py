@@ -19,7 +19,7 @@ from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.secrets import check_variable, hide_values, names_of, set_to_nothing
-from modelyard.catalogue.sourcemap import Merged, Origin, SourceMap, plain
+from modelyard.catalogue.sourcemap import Merged, Origin, SourceMap, encrypted_in, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
 from modelyard.compiler.checks import (
@@ -117,7 +117,23 @@ def compile_inventory(inventory: Inventory) -> Compiled:
         return again
 
     check_replaced(first, inventory, compile_again, out)
+    if out.errors:
+        hidden = _encrypted(first, inventory)
+        out.diagnostics = [one.without(hidden) for one in out.diagnostics]
     return out
+
+
+def _encrypted(variables: Mapping[str, Any], inventory: Inventory) -> set[str]:
+    """Return the texts of the catalogue that are encrypted: wherever one is repeated, it is not
+    shown. Of one or two characters nobody makes a secret.
+    """
+    return {
+        text
+        for name, value in variables.items()
+        if name != "llm_secrets"
+        for text in encrypted_in(value, inventory.probe)
+        if len(text) > 2
+    }
 
 
 def _compile_variables(

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Literal
 
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap
-from modelyard.showing import censored
+from modelyard.showing import HIDDEN, censored
 
 Severity = Literal["error", "warning"]
 
@@ -104,6 +104,16 @@ class Diagnostic:
             raise ValueError(f"undeclared diagnostic code {self.code}")
         object.__setattr__(self, "message", censored(self.message))
         object.__setattr__(self, "hint", censored(self.hint))
+
+    def without(self, texts: Iterable[str]) -> Diagnostic:
+        """Return the same with `HIDDEN` in the place of some texts."""
+        pattern = "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True))
+
+        def hide(text: str) -> str:
+            return re.sub(pattern, HIDDEN, text) if pattern else text
+
+        path = tuple(hide(part) if isinstance(part, str) else part for part in self.path)
+        return replace(self, message=hide(self.message), hint=hide(self.hint), path=path)
 
     def render(self) -> str:
         """`FILE:LINE:COLUMN: error[CODE]: message`, then the path and the hint on lines of their

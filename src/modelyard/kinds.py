@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from posixpath import normpath
 from typing import Annotated, Any, ClassVar, Self
@@ -26,7 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from modelyard.addresses import unbindable
+from modelyard.addresses import not_bare, unbindable
 from modelyard.urls import fault, server_fault
 
 
@@ -53,12 +54,17 @@ class Matching:
     kind: str
     pattern: str
     message: str
+    mend: Callable[[str], str] | None = None
+    """What is probably meant by text that does not match; a hint says so if that matches."""
 
     def check(self, value: str) -> str:
         """Return `value`; raises ValueError if it does not match."""
-        if not re.fullmatch(self.pattern, value):
-            raise ValueError(self.message)
-        return value
+        if re.fullmatch(self.pattern, value):
+            return value
+        meant = self.mend(value) if self.mend else value
+        if meant != value and re.fullmatch(self.pattern, meant):
+            raise unfit(self.message, _rewritten(value, meant))
+        raise ValueError(self.message)
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -69,6 +75,15 @@ class Matching:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         return {**handler(schema), **for_editors(self.kind, self.pattern, self.message)}
+
+
+def _rewritten(value: str, meant: str) -> str:
+    """Return the hint for text that is written in another way than it should be."""
+    if meant == value.strip():
+        return "write it without white space before or after it"
+    if meant.startswith("-D"):  # What follows may hold a secret.
+        return "write -D directly before its name"
+    return "write it in lower case" if meant == value.lower() else f'write "{meant}"'
 
 
 class LowerName(Matching):
@@ -134,11 +149,17 @@ class NameText(Matching):
         raise unfit(self.message, "write it without, as clients ask for it")
 
 
+_IP_ADDRESS = "an IP address looks like 192.0.2.10 or 2001:db8::10"
+
+
 def _ip_address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise ValueError("an IP address looks like 192.0.2.10 or 2001:db8::10") from None
+        pass
+    if hint := not_bare(value):
+        raise unfit(_IP_ADDRESS, hint)
+    raise ValueError(_IP_ADDRESS)
 
 
 def listen_addresses(value: list[str]) -> list[str]:
@@ -178,6 +199,8 @@ _GPU_ID = "a GPU is named by its index (0, 1, ...) or its UUID; nvidia-smi -L li
 
 
 def _gpu_id(value: int | str) -> int | str:
+    if isinstance(value, str) and value.strip().isdecimal():
+        raise unfit(_GPU_ID, f"write {int(value)} without quotes")
     if value < 0 if isinstance(value, int) else not re.fullmatch(_UUID, value):
         raise ValueError(_GPU_ID)
     return value
@@ -303,8 +326,31 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[int | float, Field(gt=0, le=86400)]
 WholeSeconds = Annotated[int, Field(gt=0, le=86400)]
+
+
+def mebibytes(value: int, least: int, most: int, what: str) -> int:
+    """Return a number of MiB; raises PydanticCustomError for one that can only be of GiB (below
+    `least`), of KiB or of bytes (above `most`). `what` follows the number in the message.
+    """
+    if value < least:
+        raise unfit(f"{what} has more; {value} GiB are {value * 1024}", f"write {value * 1024}")
+    if value > most:
+        given, divisor = ("bytes", 1024**2) if value >= most * 1024 else ("KiB", 1024)
+        mib = value // divisor
+        raise unfit(f"{what} has less; {value} {given} are {mib} MiB", f"write {mib}")
+    return value
+
+
 UsDollars = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
-Sha256 = Annotated[str, Matching("SHA-256", r"[0-9a-f]{64}", "a sha256 has 64 hexadecimal digits")]
+Sha256 = Annotated[
+    str,
+    Matching(
+        "SHA-256",
+        r"[0-9a-f]{64}",
+        "a sha256 has 64 hexadecimal digits, in lower case",
+        lambda text: text.strip().lower().removeprefix("sha256:"),
+    ),
+]
 AbsolutePath = Annotated[
     str,
     Matching(
@@ -339,7 +385,10 @@ MailServer = Annotated[
 Version = Annotated[
     str,
     Matching(
-        "version", r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?", "a version looks like 1.106.2"
+        "version",
+        r"[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?",
+        "a version looks like 1.106.2",
+        lambda text: text.strip().lower().lstrip("v="),
     ),
 ]
 Sdist = Annotated[
@@ -355,7 +404,8 @@ Revision = Annotated[
     Matching(
         "commit",
         r"[0-9a-f]{40}",
-        "a revision is a commit, 40 hexadecimal digits; branches and tags can move",
+        "a revision is a commit, 40 hexadecimal digits in lower case; branches and tags can move",
+        lambda text: text.strip().lower(),
     ),
 ]
 Repository = Annotated[
@@ -364,14 +414,16 @@ Repository = Annotated[
         "repository",
         r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+",
         "a repository is OWNER/NAME at Hugging Face",
+        lambda text: _without_page(text)[0],
     ),
 ]
 FileName = Annotated[
     str,
     Matching(
         "file name",
-        rf"(?!/)(?!(?:.*/)?\.\.?(?:/|$))[^\s\x00-\x1f\x7f{_UNSEEN}]+",
+        rf"(?!/)(?!.*(?:://|[?]download=))(?!(?:.*/)?\.\.?(?:/|$))[^\s\x00-\x1f\x7f{_UNSEEN}]+",
         "a file of the repository, like model-q4_k_m.gguf",
+        lambda text: _without_page(text)[1],
     ),
 ]
 Duration = Annotated[
@@ -398,14 +450,20 @@ WebOrigin = Annotated[
         "an origin is like http://localhost or https://chat.example.org, without credentials",
     ),
 ]
+OPTION_NAME = "an option is a long flag without the dashes, like batch-size, in lower case"
 OptionName = Annotated[
     str,
-    Matching(
-        "option name",
-        r"[a-z][a-z0-9-]*",
-        "an option is a long flag without the dashes, like batch-size, in lower case",
-    ),
+    # Which flag is meant by another form depends on the engine: compiler/models.py says it.
+    Matching("option name", r"-{0,2}[A-Za-z][A-Za-z0-9_-]*", OPTION_NAME),
+    WithJsonSchema(for_editors("option name", r"[a-z][a-z0-9-]*", OPTION_NAME)),
 ]
+
+
+def option_name(text: str) -> str:
+    """Return an option's name as the catalogue writes it, from `--batch-size` or `batch_size`."""
+    return text.lstrip("-").replace("_", "-").lower()
+
+
 OptionText = Annotated[
     str,
     Matching("option text", r"[^\x00-\x1f\x7f]*", "an option's value has no control characters"),
@@ -417,6 +475,7 @@ CMakeOption = Annotated[
         r"-D[A-Za-z0-9_.+-]+(:(BOOL|FILEPATH|INTERNAL|PATH|STATIC|STRING|UNINITIALIZED))?"
         r"=[^\x00-\x1f\x7f]*",
         "a CMake option is -DNAME=VALUE, or -DNAME:TYPE=VALUE with a type of CMake such as STRING",
+        lambda text: re.sub(r"(?:-D\s+)?([A-Za-z0-9_]+=[A-Za-z0-9_.;-]*)", r"-D\1", text.strip()),
     ),
     AfterValidator(_without_password),
 ]
@@ -426,11 +485,22 @@ CudaToolkit = Annotated[
         "CUDA toolkit",
         r"auto|/[^\x00-\x1f\x7f]*",
         "a CUDA toolkit is auto, or the absolute path of an installed one",
+        lambda text: re.sub(r"(?:cuda-)?([0-9]+\.[0-9]+)(\.[0-9]+)?", r"/usr/local/cuda-\1", text),
     ),
 ]
 ComputeCapability = Annotated[
     str,
-    Matching("compute capability", r"[0-9]+\.[0-9]", "a compute capability is written as in '8.9'"),
+    Matching(
+        "compute capability",
+        r"[0-9]+\.[0-9]",
+        "a compute capability is written as in '8.9'",
+        # nvcc and CMake write 89, sm_89, compute_89 or 90a.
+        lambda text: re.sub(
+            r"(?:(?:sm|compute)_?)?([0-9]+)\.?([0-9])[af]?(?:-real|-virtual)?",
+            r"\1.\2",
+            text.strip(),
+        ),
+    ),
 ]
 Tag = Annotated[
     str,
@@ -452,6 +522,17 @@ GpuId = Annotated[
         {**for_editors("GPU UUID", _UUID, _GPU_ID), "type": ["integer", "string"], "minimum": 0}
     ),
 ]
+
+
+def _without_page(text: str) -> tuple[str, str]:
+    """Return repository and file from an address of a page, or a link to a download, of a hub."""
+    text = text.strip().split("?")[0].rstrip("/")
+    page = re.fullmatch(
+        r"(?:https?://|hf://)?(?:[^/]+\.[a-z]+/)?([^/]+/[^/]+?)(?:\.git)?"
+        r"(?:/(?:tree|blob|resolve|raw)/[^/]+(?:/(.+))?)?",
+        text,
+    )
+    return (page[1], page[2] or text) if page else (text, text)
 
 
 SHA256_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -509,10 +590,13 @@ class Archive(Strict):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.url is None) == (self.path is None):
-            raise misfit("a source needs exactly one of url and path", *_PLACES)
+            raise misfit("a source needs exactly one of url and path", "url", "path")
         if self.sha256 is None and (self.url is None or self.checksums is None):
             raise misfit(
-                "downloads are always verified: set sha256, or checksums for a url", *_PLACES
+                "downloads are always verified: set sha256, or checksums for a url",
+                "url",
+                "path",
+                hint="add sha256, as sha256sum prints it",
             )
         return self
 

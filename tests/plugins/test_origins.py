@@ -215,6 +215,45 @@ def test_encrypted_values_have_a_place_and_are_not_shown(
     assert "planted" not in done.stdout
 
 
+def test_encrypted_names_are_not_shown_wherever_they_are_repeated(
+    ansible: Run, stack: Path, tmp_path: Path
+) -> None:
+    password = write(tmp_path / "password", "planted\n")
+    done = ansible("ansible-vault", "encrypt_string", "--vault-password-file", password, "planted")
+    secret = done.stdout[done.stdout.index("!vault") :].rstrip().replace("\n", "\n" + 10 * " ")
+    write(
+        stack / "group_vars/llm_stack/llm.yml",
+        f"""---
+llm_overrides:
+  providers:
+    corp:
+      type: openai_compatible
+      base_url: https://llm.corp.example/v1
+      models:
+        - {secret}
+  routing:
+    aliases:
+      chat: {secret}
+    fallbacks:
+      "llama3.1:latest": {secret}
+      "qwen2.5-coder:7b":
+        chain:
+          - {secret}
+    capabilities:
+      code:
+        - {secret}
+  clients:
+    bot:
+      secret: BOT_KEY
+      models:
+        - {secret}
+""",
+    )
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE, "--vault-password-file", password)
+    assert done.stdout.count("error[") == 6, done.stdout
+    assert "planted" not in done.stdout
+
+
 def test_what_may_be_a_secret_is_not_shown(ansible: Run, stack: Path) -> None:
     """A key where its name belongs, a password in an address."""
     write(

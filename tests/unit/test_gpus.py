@@ -193,7 +193,7 @@ def test_not_these_gpus(keys: str, gpus: Any, says: str) -> None:
         ("options: {gpu-memory-utilization: 90}", "must be above 0 and at most 1"),
         ("options: {gpu-memory-utilization: 90%}", "must be above 0 and at most 1"),
         ("options: {gpu-memory-utilization: 0}", "must be above 0 and at most 1"),
-        ("gpus: []", "at least 1"),
+        ("gpus: []", "at least one"),
         ("vram_mib: 20", "20 GiB are 20480"),
         ("gpus: [-1]", "nvidia-smi -L"),
         ("gpus: [0, 0]", "duplicate"),

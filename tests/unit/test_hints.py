@@ -37,7 +37,7 @@ def routed(text: str) -> str:
          'write content_policy_fallbacks: {"small": {chain: ["big-cloud"]}, "large:7b": {chain: ["small"]}}'),
         ("- name: big-cloud", "- big-cloud", 'write {name: "big-cloud"}'),
         ("      - name: big-cloud", "      big-cloud: {}", 'write models: [{name: "big-cloud", ...}]'),
-        ("port: 4000", "listen: 127.0.0.1", "for example: listen: ["),
+        ("port: 4000", "listen: 127.0.0.1", 'write listen: ["127.0.0.1"]'),
         ("port: 4000", "timeouts: 30", "for example: timeouts: {"),
     ],
 )  # fmt: skip
@@ -352,3 +352,9 @@ clients: {app: {secret: APP_KEY, models: ["my chat"]}}
         "unknown-alias-target",  # far
         "unknown-model",  # smal
     ]
+
+
+def test_a_model_with_its_name_for_a_key_is_told_once() -> None:
+    mine = "providers: {cloud: {models: [{other: {preload: true}}]}}"
+    told = compiled(llm_overrides=load(mine)).errors
+    assert [one.hint for one in told] == ['write {name: "other", preload: true}']

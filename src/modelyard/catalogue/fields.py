@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from modelyard.catalogue.sourcemap import Path
@@ -25,6 +25,25 @@ def field_at(root: type[BaseModel], path: Path) -> FieldInfo | None:
     """
     around = _model(_kind_at(root, path[:-1])) if path else None
     return around.model_fields.get(str(path[-1])) if around is not None else None
+
+
+def refusal(root: type[BaseModel], path: Path, value: object) -> str | None:
+    """Return the hint, or else the reason, with which the schema would refuse a value at `path`;
+    None if it accepts it, or has nothing there.
+    """
+    field = field_at(root, path)
+    kind: Any = field.annotation if field else _kind_at(root, path)
+    if kind is None:
+        return None
+    for constraint in field.metadata if field else ():
+        kind = Annotated[kind, constraint]
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        hint = first.get("ctx", {}).get("hint")
+        return str(hint or first["msg"].removeprefix("Value error, "))
+    return None
 
 
 def takes_null(field: FieldInfo) -> bool:

@@ -11,22 +11,22 @@ from modelyard.kinds import (
     IPAddress,
     Positive,
     Strict,
+    mebibytes,
     unit,
 )
 
-LEAST_MIB = 1024
-"""No GPU that an engine runs on has less; a smaller number is one of GiB."""
+LEAST_MIB, MOST_MIB = 1024, 1024**2
+"""No GPU that an engine runs on has less, none of today more: other numbers are of other units."""
 
 
 def _memory(value: int) -> int:
-    if value < LEAST_MIB:
-        raise ValueError(f"a GPU has thousands of MiB; {value} GiB are {value * 1024}")
-    return value
+    return mebibytes(value, LEAST_MIB, MOST_MIB, "a GPU")
 
 
 def _own_uuids(gpus: list[Gpu]) -> list[Gpu]:
     uuids = [gpu.uuid for gpu in gpus if gpu.uuid is not None]
-    twice = next((uuid for at, uuid in enumerate(uuids) if uuid in uuids[:at]), None)
+    folded = [uuid.lower() for uuid in uuids]
+    twice = next((uuid for at, uuid in enumerate(uuids) if uuid.lower() in folded[:at]), None)
     if twice is not None:
         raise ValueError(f"two GPUs have the UUID {twice}; nvidia-smi -L lists them")
     return gpus

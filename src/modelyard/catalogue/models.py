@@ -27,6 +27,7 @@ from modelyard.kinds import (
     Unique,
     UsDollars,
     distinct,
+    mebibytes,
     misfit,
     unit,
 )
@@ -44,14 +45,12 @@ def only_for(key: str) -> str:
     return types_of(lambda engine: key in engine.keys)
 
 
-LEAST_MIB = 128
-"""CUDA alone takes more; a smaller number is one of GiB."""
+LEAST_MIB, MOST_MIB = 128, 8 * 1024**2
+"""CUDA alone takes more, and no host has GPUs with as much: other numbers are of other units."""
 
 
 def _needed(value: int) -> int:
-    if value < LEAST_MIB:
-        raise ValueError(f"no model needs so little; {value} GiB are {value * 1024}")
-    return value
+    return mebibytes(value, LEAST_MIB, MOST_MIB, "a model on a GPU")
 
 
 class ModelSource(Strict):

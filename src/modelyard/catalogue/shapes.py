@@ -5,18 +5,26 @@ of fallbacks and aliases.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from modelyard.catalogue.fields import field_at
+from modelyard.catalogue.fields import field_at, refusal
 from modelyard.catalogue.models import Model
-from modelyard.catalogue.sourcemap import Path, is_list, plain
+from modelyard.catalogue.sourcemap import Path, SourceMap, is_list, plain
 from modelyard.showing import as_name
 
 
-def shape_hint(root: type[BaseModel], place: Path, value: Any) -> str:
+def as_written(path: Path, source: SourceMap) -> str:
+    """Return the last key of a path as it was written: a section of the catalogue, or a variable of
+    a host, that no override set is a variable, `llm_gpus`.
+    """
+    return f"llm_{path[0]}" if len(path) == 1 and not source.overrides(path) else str(path[-1])
+
+
+def shape_hint(root: type[BaseModel], place: Path, value: Any, source: SourceMap) -> str:
     """Return the hint for a value of the wrong shape; empty if there is nothing to say."""
     if place[:1] == ("routing",):
         if hint := _routing(place, value):
@@ -25,10 +33,30 @@ def shape_hint(root: type[BaseModel], place: Path, value: Any) -> str:
         return hint
     if len(place) == 2 and place[0] == "clients":
         return f"for example: {place[1]}: {{secret: CHAT_KEY}}"
+    if place and isinstance(place[-1], int):  # An entry: the example is of the whole list.
+        place = place[:-1]
     field = field_at(root, place)
     if field is None or not field.examples:
         return ""
-    return f"for example: {place[-1]}: {_flow(field.examples[0])}"
+    key = as_written(place, source)
+    if (entries := _entries(value)) and (fit := _fitting(root, place, entries)):
+        return f"write {key}: {_flow(fit)}"
+    return f"for example: {key}: {_flow(field.examples[0])}"
+
+
+def _entries(value: Any) -> list[str]:
+    """Return numbers and addresses that stand for a list of them: `0,1`."""
+    text = str(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9a-fA-F.:, ]*[0-9][0-9a-fA-F.:, ]*", text):
+        return []
+    return re.split(r"[, ]+", text.strip(", "))
+
+
+def _fitting(root: type[BaseModel], place: Path, entries: list[str]) -> list[Any]:
+    """Return entries as numbers, else as text, if the schema accepts a list of them."""
+    numbers = [int(one) for one in entries] if all(one.isdecimal() for one in entries) else []
+    fits = (one for one in (numbers, entries) if one and refusal(root, place, one) is None)
+    return next(fits, [])
 
 
 def _routing(place: Path, value: Any) -> str:

@@ -8,7 +8,7 @@ cheap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,6 +146,21 @@ class SourceMap:
                 return False
             node = node[step]
         return False
+
+
+def encrypted_in(value: Any, probe: Probe) -> Iterator[str]:
+    """Yield every text in a value, keys included, that was encrypted where it is written."""
+    if isinstance(value, str):
+        origin = probe(value)
+        if origin is not None and origin.encrypted:
+            yield str.__str__(value)
+    elif isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from encrypted_in(key, probe)
+            yield from encrypted_in(child, probe)
+    elif is_list(value):
+        for child in value:
+            yield from encrypted_in(child, probe)
 
 
 def plain(value: Any) -> Any:

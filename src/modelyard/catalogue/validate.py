@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from modelyard.catalogue.elsewhere import elsewhere
-from modelyard.catalogue.fields import field_at, keys_at, takes_null
+from modelyard.catalogue.fields import field_at, keys_at, refusal, takes_null
 from modelyard.catalogue.scalars import (
     as_number,
     in_quotes,
@@ -24,7 +24,7 @@ from modelyard.catalogue.scalars import (
     written,
 )
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.shapes import named_model, shape_hint
+from modelyard.catalogue.shapes import as_written, named_model, shape_hint
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
 from modelyard.diagnostics import (
     Diagnostic,
@@ -46,6 +46,9 @@ EXPECTED = {
     "model_type": "a mapping",
     "mapping_type": "a mapping",
 }
+
+SHIPPED = ("providers", "versions")
+"""Sections of which the project ships a whole."""
 
 SECRET_HINT = (
     "write the secret's name here, and define its value in the environment, llm_secrets or "
@@ -101,6 +104,13 @@ def _is_model(path: Path) -> bool:
 def _is_name(path: Path) -> bool:
     """Return whether an alias, a capability, a chain or a client is at a path."""
     return path[:1] in (("routing",), ("clients",)) and not keys_at(Catalogue, path[:-1])
+
+
+def _is_name_as_key(problem: Any, tree: Any) -> bool:
+    """Return whether a model misses its name because it has it for a key, which is told."""
+    place = _locate(problem["loc"], tree)
+    is_name = problem["type"] == "missing" and _is_model(place) and problem["loc"][-1] == "name"
+    return is_name and named_model(_at(tree, place)) != ""
 
 
 def _at(tree: Any, path: Path) -> Any:
@@ -168,6 +178,7 @@ def _describe(
 ) -> list[Diagnostic]:
     diagnostics: list[Diagnostic] = []
     branches: dict[Path, list[str]] = {}
+    problems = [problem for problem in problems if not _is_name_as_key(problem, tree)]
     for problem in problems:
         kind, loc = problem["type"], problem["loc"]
         place = _locate(loc, tree)
@@ -214,7 +225,7 @@ def _refused(
     return Diagnostic(
         "invalid-value",
         "error",
-        f"{_subject(place, tree)}{found}: {message}" if place else message,
+        f"{_subject(place, tree, source)}{found}: {message}" if place else message,
         variable_path(place),
         source.origin(place, key=is_key),
         SECRET_HINT
@@ -226,14 +237,14 @@ def _refused(
 
 def _empty(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
     """Describe a list without entries where one at least is needed."""
-    hint = shape_hint(root, place, [])
+    hint = shape_hint(root, place, [], source)
     field = field_at(root, place)
     if field is not None and takes_null(field):
         hint += "; or remove this line"
     return Diagnostic(
         "invalid-value",
         "error",
-        f"{_subject(place, tree)} is empty: it needs at least one entry",
+        f"{_subject(place, tree, source)} is empty: it needs at least one entry",
         variable_path(place),
         source.origin(place, key=True),
         hint,
@@ -255,11 +266,12 @@ def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnost
     # What the user wrote, or took out, comes before what is shipped.
     mine = [key for key in keys if source.overrides(key)]
     there = [key for key in keys if node.get(key[-1]) is not None]
-    chosen: Path = next(iter((*mine, *there, place)))
+    both = [key for key in mine if key in there]
+    chosen: Path = next(iter((*both, *mine, *there, place)))
     return Diagnostic(
         "invalid-value",
         "error",
-        f"{_subject(place, tree)}: {problem['msg']}" if place else str(problem["msg"]),
+        f"{_subject(place, tree, source)}: {problem['msg']}" if place else str(problem["msg"]),
         variable_path(chosen),
         source.origin(chosen, key=True),
         problem["ctx"]["hint"],
@@ -272,16 +284,18 @@ def _seen(value: Any, place: Path, source: SourceMap, kinds: Iterable[str] = ())
     return HIDDEN if origin and origin.encrypted else shown(value, place, kinds)
 
 
-def _subject(path: Path, tree: Any) -> str:
-    """Return what the problem is about, e.g. `model "x"` or `port`."""
+def _subject(path: Path, tree: Any, source: SourceMap) -> str:
+    """Return what the problem is about, e.g. `model "x"`, `port` or `llm_gpus[0]`."""
     if tree and _is_model(path):
         node = tree["providers"][path[1]]["models"][path[3]]
         if isinstance(node, dict) and isinstance(node.get("name"), str):
             return f'model "{node["name"]}"'
     if len(path) == 2 and path[0] == "providers":
         return f'provider "{path[1]}"'
-    last = path[-1]
-    return f"{path[-2]}[{last}]" if isinstance(last, int) and len(path) > 1 else str(last)
+    last, around = path[-1], path[-2:-1]
+    if isinstance(last, int) and around:
+        return f"{_subject(path[:-1], {}, source)}[{last}]"
+    return as_written(path, source)
 
 
 def _instead(
@@ -289,13 +303,17 @@ def _instead(
 ) -> str:
     """Return the hint for a value of the wrong type."""
     if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"} or is_list(value):
-        return shape_hint(root, place, value)
+        return shape_hint(root, place, value, source)
     if place and place[-1] in NAMES_OF_SECRETS and value is not None:
         return SECRET_HINT
     if kinds == ["string_type"]:
         if names_secret(place):
             return "put it in quotes"
-        return in_quotes(value, written(source, place, value))
+        text = written(source, place, value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # In quotes it may be refused next: 8200 stands for b8200, 12.9 for a directory.
+        instead = refusal(root, place, text or str(value)) if is_number else None
+        return instead or in_quotes(value, text)
     if kinds == ["bool_type"]:
         return "write true or false without quotes" if isinstance(value, str | int | float) else ""
     if not {*kinds} <= {"int_type", "float_type"}:
@@ -338,7 +356,7 @@ def _wrong_type(
     kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
 ) -> Diagnostic:
     expected = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
-    name = _subject(place, {}) if place else "the catalogue"
+    name = _subject(place, {}, source) if place else "the catalogue"
     found = "nothing" if value is None else _seen(value, place, source, kinds)
     hint = _instead(kinds, value, place, source, root)
     origin = source.origin(place)
@@ -372,12 +390,11 @@ def _unknown_key(place: Path, tree: Any, source: SourceMap, root: type[BaseModel
 
 def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
     hint = f"add {key}"
-    if _is_model(place) and key == "name":
-        hint = named_model(_at(tree, place)) or hint
-    if len(place) == 2 and place[0] == "providers" and not source.overrides(place):
+    if place and place[0] in SHIPPED and len(place) <= 2 and not source.overrides(place):
+        entry = f"{place[1]}: ..." if len(place) == 2 else "..."
         hint = (
-            f"add {key}; llm_providers replaces the shipped one, so to change a provider of that"
-            f" write llm_overrides: {{providers: {{{place[1]}: ...}}}}"
+            f"add {key}; llm_{place[0]} replaces the shipped one, so to change a part of that write"
+            f" llm_overrides: {{{place[0]}: {{{entry}}}}}"
         )
     elif len(place) == 2 and place[0] == "providers":
         # A typo in an override's provider name makes a new, incomplete provider.
@@ -389,7 +406,7 @@ def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
         "missing-key",
         "error",
         f'"{key}" is missing'
-        + (f" in {_subject(place, tree)}" if place else f": define llm_{key}"),
+        + (f" in {_subject(place, tree, source)}" if place else f": define llm_{key}"),
         variable_path((*place, key)),
         source.origin(place, key=True),
         hint,

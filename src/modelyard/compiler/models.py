@@ -14,7 +14,7 @@ from modelyard.compiler.sources import check_source
 from modelyard.diagnostics import did_you_mean, listing
 from modelyard.engines import ENGINES
 from modelyard.engines.base import PLACEHOLDERS, Engine
-from modelyard.kinds import has_password
+from modelyard.kinds import OPTION_NAME, has_password, option_name
 
 SECRET_OPTION = re.compile(r"(^|-)(api-key|token|password|passphrase|secret)$")
 """Options whose values are secrets, whatever the engine."""
@@ -75,36 +75,30 @@ def check_model(
 
 
 def _check_options(engine: Engine, model: Model, at: Path, error: Any) -> None:
-    """Refuse the options that the unit sets."""
+    """Refuse the options that the unit sets, and those in another form than the catalogue's."""
     for option, value in model.options.items():
-        if SECRET_OPTION.search(option):
-            error(
-                "invalid-value",
-                f'option "{option}" of "{model.name}" would show a secret to everyone on the host:'
-                " options are words of a command line",
-                (*at, "options", option),
+        name = option_name(option)
+        if SECRET_OPTION.search(name):
+            message, hint = (
+                "would show a secret to everyone on the host: options are words of a command line",
                 "remove it: engines get a key of their own, and the hub's token is named in"
                 " llm_versions.hugging_face.token_env; replace one that was in a shared file",
-                key=True,
             )
         elif has_password(value):
-            error(
-                "invalid-value",
-                f'option "{option}" of "{model.name}" has a URL with a password, which everyone on'
-                " the host could read: options are words of a command line",
-                (*at, "options", option),
+            message, hint = (
+                "has a URL with a password, which everyone on the host could read: options are"
+                " words of a command line",
                 "use an address without a password",
-                key=True,
             )
-        elif engine.reserves(option):
-            error(
-                "invalid-value",
-                f'option "{option}" of "{model.name}" is set by the unit, or reaches outside its'
-                " sandbox",
-                (*at, "options", option),
-                "use the model's own keys: port, source, served_name, context_length, quantization",
-                key=True,
-            )
+        elif engine.reserves(name):
+            message = "is set by the unit, or reaches outside its sandbox"
+            hint = engine.instead(name) or "remove it"
+        elif name != option:
+            message, hint = f"is in another form: {OPTION_NAME}", f"write {name}"
+        else:
+            continue
+        what = f'option "{option}" of "{model.name}" {message}'
+        error("invalid-value", what, (*at, "options", option), hint, key=True)
 
 
 def _check_adapter(name: str, provider: Provider, model: Model, at: Path, error: Any) -> None:

@@ -131,6 +131,13 @@ class Flag:
         return self.value(process) if callable(self.value) else self.value
 
 
+OWN = {
+    "host": "the host's llm_address is what it listens on",
+    "port": "use the key port",
+    "model": "use the key source",
+}
+"""What sets the options that all engines have."""
+
 OPTIONS = Flag("", None, default=True)
 """Where the catalogue's `options` stand in a vector."""
 
@@ -227,6 +234,9 @@ class Engine:
     """Its parser takes the beginning of an option's name for the option (Python's argparse)."""
     whole: frozenset[str] = frozenset()
     """Of a parser that abbreviates, options whose names are the beginnings of reserved ones."""
+    own: Mapping[str, str] = field(default_factory=dict)
+    """Of the options that a user may not set, those that a key of the catalogue sets: that key, or
+    what to do instead."""
     quantizations: frozenset[str] = frozenset()
     """What `quantization` may be; without any it is not checked."""
     quantizations_of: str = ""
@@ -300,6 +310,11 @@ class Engine:
             and option not in self.whole
             and any(name.startswith(option) for name in self.reserved)
         )
+
+    def instead(self, option: str) -> str:
+        """Return what to use instead of an option that a user may not set."""
+        own = {**OWN, **self.own}
+        return own.get(option) or own.get(option.removeprefix("no-"), "")
 
     # -- what a process is started with ------------------------------------------------------------
 

@@ -97,6 +97,7 @@ LlamaCppRelease = Annotated[
         r"b[0-9]{3,7}|[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?",
         "a version is that of the source: of llama-cpp-python like 0.3.36, or a tag of llama.cpp"
         " like b8200",
+        lambda text: re.sub(r"^v?(?=[0-9])(?=[0-9]+$)", "b", text.strip().lower()).lstrip("v="),
     ),
 ]
 
@@ -396,6 +397,16 @@ ENGINE = LlamaCpp(
         # and what prints something and ends.
         " help h usage version list-devices cache-list cl completion-bash".split()
     ),
+    own={
+        **dict.fromkeys(
+            ("m", "model-url", "mu", "hf-repo", "hf", "hfr", "docker-repo", "dr"),
+            "use the key source",
+        ),
+        **dict.fromkeys(("hf-file", "hff"), "use file of the key source"),
+        **dict.fromkeys(("a", "alias"), "use the key served_name"),
+        **dict.fromkeys(("c", "ctx-size"), "use the key context_length"),
+        "np": f"use the option {PARALLEL}",
+    },
     sight=SIGHT,
     # 0.3.36, tools/server/server.cpp
     paths=frozenset(

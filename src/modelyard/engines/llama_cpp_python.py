@@ -133,6 +133,11 @@ ENGINE = LlamaCppPython(
         " hf-pretrained-model-name-or-path rpc-servers ssl-keyfile ssl-certfile root-path"
         " help".split()
     ),
+    own={
+        "n-ctx": "use the key context_length",
+        "model-alias": "use the key served_name",
+        "hf-model-repo-id": "use the key source",
+    },
     abbreviates=True,
     # It answers one request after the other, this one too.
     models_timeout_s=60,

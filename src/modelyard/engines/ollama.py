@@ -217,6 +217,7 @@ ENGINE = Ollama(
     probe=Probe("/api/version", "http_2xx"),
     # What `context_length` says.
     unsafe=frozenset({"num-ctx"}),
+    own={"num-ctx": "use the key context_length"},
     on_demand=True,
     own_api="/api",
     holds="max_loaded_models",

@@ -4,6 +4,7 @@ model.
 
 from __future__ import annotations
 
+import re
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,7 @@ class Vllm(Engine):
                     "invalid-value",
                     ("options", name),
                     f'option "{name}" of "{model.name}" must be above 0 and at most 1',
-                    "it is a part of the memory of each GPU: 0.5 is half of it",
+                    f"it is a part of the memory of each GPU: {_part(model.options[name])}",
                 )
                 for name in SHARES
                 if name in model.options and self.share_of(model) is None
@@ -153,6 +154,13 @@ def _size(value: Option) -> int | None:
     """Return a number of GPUs as an option says it; None for what is none."""
     text = str(value)
     return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
+
+
+def _part(value: Option) -> str:
+    """Return what to write for a part, which may have been given in percent."""
+    text = str(value).removesuffix("%").strip()
+    percent = float(text) if re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", text) else 0
+    return f"write {percent / 100:g}" if 1 < percent <= 100 else "0.5 is half of it"
 
 
 ENGINE = Vllm(
@@ -216,6 +224,13 @@ ENGINE = Vllm(
         # and what is no server for requests of OpenAI's kind.
         " headless grpc help version".split()
     ),
+    own={
+        "served-model-name": "use the key served_name",
+        "max-model-len": "use the key context_length",
+        "quantization": "use the key quantization",
+        "revision": "use revision of the key source",
+        **dict.fromkeys(("enable-lora", "lora-modules"), "use the key adapter_of of the adapter"),
+    },
     abbreviates=True,
     whole=frozenset({"tokenizer"}),
 )
