@@ -352,3 +352,9 @@ clients: {app: {secret: APP_KEY, models: ["my chat"]}}
         "unknown-alias-target",  # far
         "unknown-model",  # smal
     ]
+
+
+def test_a_model_with_its_name_for_a_key_is_told_once() -> None:
+    mine = "providers: {cloud: {models: [{other: {preload: true}}]}}"
+    told = compiled(llm_overrides=load(mine)).errors
+    assert [one.hint for one in told] == ['write {name: "other", preload: true}']

@@ -173,7 +173,7 @@ class _Merge:
                 out.append(entry)
             elif index is None:
                 new = self.mapping({}, entry, (*path, len(out)), here)
-                if "name" not in new:
+                if name is not None and "name" not in new:
                     new["name"] = name
                     new.origins["name"] = (here, here)
                 out.append(new)

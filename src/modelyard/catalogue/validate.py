@@ -106,6 +106,13 @@ def _is_name(path: Path) -> bool:
     return path[:1] in (("routing",), ("clients",)) and not keys_at(Catalogue, path[:-1])
 
 
+def _is_name_as_key(problem: Any, tree: Any) -> bool:
+    """Return whether a model misses its name because it has it for a key, which is told."""
+    place = _locate(problem["loc"], tree)
+    is_name = problem["type"] == "missing" and _is_model(place) and problem["loc"][-1] == "name"
+    return is_name and named_model(_at(tree, place)) != ""
+
+
 def _at(tree: Any, path: Path) -> Any:
     for part in path:
         tree = tree[part]
@@ -171,6 +178,7 @@ def _describe(
 ) -> list[Diagnostic]:
     diagnostics: list[Diagnostic] = []
     branches: dict[Path, list[str]] = {}
+    problems = [problem for problem in problems if not _is_name_as_key(problem, tree)]
     for problem in problems:
         kind, loc = problem["type"], problem["loc"]
         place = _locate(loc, tree)
@@ -382,8 +390,6 @@ def _unknown_key(place: Path, tree: Any, source: SourceMap, root: type[BaseModel
 
 def _missing(key: str, place: Path, tree: Any, source: SourceMap) -> Diagnostic:
     hint = f"add {key}"
-    if _is_model(place) and key == "name":
-        hint = named_model(_at(tree, place)) or hint
     if place and place[0] in SHIPPED and len(place) <= 2 and not source.overrides(place):
         entry = f"{place[1]}: ..." if len(place) == 2 else "..."
         hint = (
