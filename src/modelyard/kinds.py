@@ -28,7 +28,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from modelyard.addresses import not_bare, unbindable
-from modelyard.urls import fault, server_fault
+from modelyard.urls import fault, lowered, server_fault
 
 
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
@@ -190,6 +190,7 @@ def _http_url(value: str) -> str:
 
 
 def _base_url(value: str) -> str:
+    value = lowered(value)
     if found := fault(value):
         raise unfit(*found)
     return value.rstrip("/")

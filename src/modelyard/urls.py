@@ -20,6 +20,9 @@ PRIVATE = frozenset(
 """Last labels of names that no public name server answers for (RFC 2606, 6761, 6762 and 8375, and
 what routers and companies use)."""
 
+LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
+"""Names that /etc/hosts of Debian and its like have for loopback addresses."""
+
 Fault = tuple[str, str]
 """What is wrong with an address, and the hint."""
 
@@ -33,6 +36,12 @@ _VARIABLE = (
 )
 
 
+def lowered(url: str) -> str:
+    """Return a URL with its scheme and host in lower case, which are the same there (RFC 3986)."""
+    begin = re.match(r"[A-Za-z]+://[^/?#@]*(?=[/?#]|$)", url)
+    return url.replace(begin[0], begin[0].lower(), 1) if begin else url
+
+
 def fault(url: str) -> Fault | None:
     """Return what is wrong with a base URL, None if nothing is. It never repeats a password."""
     if re.search(r"\s", url):
@@ -44,6 +53,8 @@ def fault(url: str) -> Fault | None:
     parts = urlsplit(url)
     if parts.query or parts.fragment:
         return "a base URL must not have a query or a fragment", "end it before the ? or #"
+    if "//" in parts.path:
+        return "a base URL has no empty part in its path", "write one / instead of two"
     if found_path := _ENDPOINT.search(parts.path.rstrip("/")):
         base = url.rstrip("/").removesuffix(found_path[0])
         return (
@@ -137,7 +148,9 @@ def server_of(url: str) -> tuple[str, int]:
 def is_loopback(host: str) -> bool:
     """Return whether a host of a URL is the one that calls it."""
     ip = parse(host)
-    return ip.is_loopback if ip else host == "localhost" or host.endswith(".localhost")
+    if ip is None:
+        return host in LOOPBACK_NAMES or host.endswith(".localhost")
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def is_public(host: str) -> bool:

@@ -39,6 +39,7 @@ def warned(result: Compiled) -> list[tuple[str, int | None]]:
         ("https://api.openai.com/v1/models", "ends before /models"),
         ("https://api.anthropic.com/v1/messages", "ends before /messages"),
         ("https://api.openai.com/v1/v1", 'write "https://api.openai.com/v1"'),
+        ("https://api.example.org//v1", "one / instead of two"),
         ("https://api.example.org:0/v1", "1 to 65535"),
         ("https://api.example.org:65536/v1", "1 to 65535"),
         ("https://api.example.org:99999/v1", "1 to 65535"),
@@ -212,3 +213,20 @@ def test_without_a_path() -> None:
     result = at("http://10.0.0.5:8000")
     assert warned(result) == [("address-doubtful", 14)]
     assert 'most servers want "http://10.0.0.5:8000/v1"' in result.warnings[0].render()
+
+
+def test_scheme_and_host_have_no_case() -> None:
+    result = at("HTTPS://LLM.Corp.Example/Team/v1")
+    assert warned(result) == []
+    assert "https://llm.corp.example/Team/v1" in str(document(result))
+
+
+def test_a_path_has_case() -> None:
+    assert warned(at("https://llm.corp.example/V1")) == [("address-doubtful", 14)]
+
+
+@pytest.mark.parametrize("host", ["localhost.localdomain", "ip6-localhost", "[::ffff:127.0.0.1]"])
+def test_other_names_of_the_gateway_itself(host: str) -> None:
+    assert "is the front end of one itself" in refused(
+        at(f"http://{host}:4000/v1"), "address-loop", 14
+    )

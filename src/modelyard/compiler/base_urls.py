@@ -76,6 +76,13 @@ class _BaseUrls:
                 path,
                 f'most servers want "{url}/v1"',
             )
+        if urlsplit(url).path.endswith("/V1"):
+            self.report.warning(
+                "address-doubtful",
+                f"{url} ends in /V1, and paths have lower and upper case",
+                path,
+                f'most servers want "{url.removesuffix("/V1")}/v1"',
+            )
         host, port = server_of(url)
         hosts = self.hosts(host)
         for one in hosts:

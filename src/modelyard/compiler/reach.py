@@ -15,6 +15,7 @@ from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved
 from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Report, listing
+from modelyard.urls import is_loopback
 
 
 def check_reach(
@@ -96,7 +97,7 @@ def _check_loopback(
     for name in dict.fromkeys(one.provider_name for one in resolved.all() if one.host is None):
         url = str(model.providers[name].base_url)
         where = urlsplit(url).hostname or ""
-        if where == "localhost" or where.endswith(".localhost") or _is_loopback(where):
+        if is_loopback(where):
             report.warning(
                 "loopback-provider",
                 f'provider "{name}" is at {url}: that is the host of each gateway itself'
