@@ -248,6 +248,7 @@ def read_host(
         connection(mine) == "local",
         ansible_origin(templated(mine, "ansible_connection")),
         way(mine),
+        raw,
     )
 
 

@@ -71,6 +71,19 @@ def not_bare(text: str) -> str:
     return f"write {text}" if parse(text) else ""
 
 
+def for_ssh(text: str) -> str:
+    """Return the hint for an `ansible_host` that has a port or a user in it, as ssh and URLs have
+    them; empty for any other one.
+    """
+    if "@" in text:
+        return "write what is behind the @, and what is before it as ansible_user"
+    bare, _, port = text.rpartition(":")
+    bare = bare.removeprefix("[").removesuffix("]") if text.startswith("[") else bare
+    if port.isdecimal() and bare and (":" not in bare or parse(bare)) and not parse(text):
+        return f"write ansible_host: {bare}, and ansible_port: {port}"
+    return ""
+
+
 def same(text: str) -> str:
     """Return an IP address in the one way that it is compared in; other text in lower case."""
     ip = parse(text)

@@ -108,3 +108,41 @@ def test_only_a_misspelt_group_is_to_be_renamed(name: str) -> None:
     result = compile_inventory(replace(inventory(), groups=without))
     told = {one.code: one.hint for one in result.errors}
     assert told["no-gateway"] == "put at least one host into it"
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("10.20.0.21:2222", "write ansible_host: 10.20.0.21, and ansible_port: 2222"),
+        ("gpu1.example.org:22", "write ansible_host: gpu1.example.org, and ansible_port: 22"),
+        ("[2001:db8::1]:22", "write ansible_host: 2001:db8::1, and ansible_port: 22"),
+        ("root@10.20.0.21", "write what is behind the @, and what is before it as ansible_user"),
+        ("10.20.0.21", ""),
+        ("2001:db8::1", ""),
+        ("2001:db8::22:1", ""),
+        ("gpu1.example.org", ""),
+    ],
+)
+def test_an_ansible_host_has_neither_port_nor_user(address: str, hint: str) -> None:
+    result = compiled(addresses={"one": address}, llm_address="10.20.0.21")
+    assert [one.hint for one in result.errors] == ([hint] if hint else [])
+
+
+def test_a_template_that_differs_by_host_is_named_where_it_is_written() -> None:
+    found = inventory(groups={"llm_stack": ["one", "two"]})
+    raw = load("llm_overrides:\n  gateway: {listen: ['{{ ansible_host }}']}", "llm.yml")
+    hosts = {
+        name: replace(
+            host,
+            raw=raw,
+            variables={
+                **host.variables,
+                "llm_overrides": load(f"gateway: {{listen: [192.0.2.{at}]}}", "hosts.yml"),
+            },
+        )
+        for at, (name, host) in enumerate(found.hosts.items(), 1)
+    }
+    result = compile_inventory(replace(found, hosts=hosts))
+    (one,) = [one for one in result.errors if one.code == "differing-catalogues"]
+    assert str(one.origin) == "llm.yml:2:22"
+    assert one.hint.startswith("the catalogue is one for all hosts")

@@ -39,6 +39,7 @@ class Host:
     `ansible_host`. `local` says that Ansible does not connect to it at all: whatever the address
     is, its tasks run on the controller; `local_origin` is where that was said. `way` is what leads
     to a host beside its address, such as a port: two hosts with the same of both are one machine.
+    `raw` are the variables as they are written, before templates are filled in.
     """
 
     variables: Mapping[str, Any]
@@ -50,6 +51,7 @@ class Host:
     local: bool = False
     local_origin: Origin | None = None
     way: str = "ssh 22"
+    raw: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modelyard.addresses import family, flaw, parse
+from modelyard.addresses import family, flaw, for_ssh, parse
 from modelyard.catalogue.sourcemap import Origin, plain
 from modelyard.catalogue.strays import misspelt_group
 from modelyard.compiler.emit import View
@@ -110,6 +110,14 @@ def build_topology(
                 "set it to the host's IP address in the network that the hosts share, without a"
                 " port",
             )
+        if not host.local and (hint := for_ssh(host.address)):
+            out.refuse(
+                "address-unusable",
+                f"ansible_host of {name} has more in it than a name or an address",
+                ("ansible_host",),
+                host.address_origin or host.origin,
+                hint,
+            )
         addresses[name] = str.__str__(own) if isinstance(own, str) else str.__str__(host.address)
     return Topology(
         tuple(stack),
@@ -182,7 +190,7 @@ def check_addresses(
     for name, problem in problems.items():
         address, host = topology.addresses[name], inventory.hosts[name]
         why = flaw(address)
-        if why and host.variables.get("llm_address") is None:
+        if why and host.variables.get("llm_address") is None and not for_ssh(address):
             near = meant_host(name, inventory)
             hint = f"set llm_address for {name} in the inventory"
             out.refuse(

@@ -58,6 +58,8 @@ def _unreadable_hint(reason: str, inventory: Inventory) -> str:
     undefined = re.search(r"'(\w+)' is undefined", reason)
     if undefined and not undefined[1].startswith("ansible_"):
         name = undefined[1]
+        if name == "hostvars":
+            return "hostvars is not available in llm_* variables: write out what it would give"
         near = did_you_mean(name, (variable.name for variable in inventory.others))
         define = f"define {name} in group_vars/{STACK}, or with -e"
         return f"{near} Else {define}" if near else define
@@ -103,6 +105,7 @@ def _check_same(inventory: Inventory, stack: Sequence[str], out: Findings) -> No
         mine = first.variables.get(variable)
         mine_plain: Any = plain(mine)
         differing: dict[str, tuple[Origin | None, Origin | None, Path, list[str]]] = {}
+        templates: dict[tuple[str, Path], tuple[Origin, list[str]]] = {}
         for name in stack[1:]:
             host = inventory.hosts[name]
             if variable in host.unreadable or variable in first.unreadable:
@@ -114,9 +117,23 @@ def _check_same(inventory: Inventory, stack: Sequence[str], out: Findings) -> No
             if theirs_plain == mine_plain:
                 continue
             path = (variable, *_first_difference(mine_plain, theirs_plain))
+            template = SourceMap(first.raw, inventory.probe).origin(path)
+            if template and template == SourceMap(host.raw, inventory.probe).origin(path):
+                templates.setdefault((str(template), path), (template, []))[1].append(name)
+                continue
             here = SourceMap(first.variables, inventory.probe).origin(path)
             there = SourceMap(host.variables, inventory.probe).origin(path)
             differing.setdefault(repr((path, str(there))), (here, there, path, []))[3].append(name)
+        for (_, path), (template, names) in templates.items():
+            out.refuse(
+                "differing-catalogues",
+                f"a template in {variable} has another value for {listing(names)} than for"
+                f" {first_name}",
+                path,
+                template,
+                "the catalogue is one for all hosts: write a value, or a template that has the same"
+                " one for each (0.0.0.0 is every address of a host)",
+            )
         for here, there, path, names in differing.values():
             out.refuse(
                 "differing-catalogues",
