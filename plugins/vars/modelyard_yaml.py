@@ -23,7 +23,8 @@ version_added: "0.1.0"
 description:
   - Reads what C(host_group_vars) is about to read, so that an error of the YAML parser arrives with
     its file, line and column. What is read stays in Ansible's cache; nothing is read twice.
-  - Refuses JSON with a key twice, also of the inventory and of C(-e). Ansible takes the last one.
+  - Refuses a mapping with a key twice, also of the inventory and of C(-e). Ansible takes the last
+    one, or refuses also what overrides a key that C(<<) merges.
   - Sets no variable.
 """
 
@@ -32,7 +33,7 @@ NO_MAPPING = (
 )
 
 TWICE = (
-    '{place}:{line}:{column}: the key "{key}" is there twice, and of JSON Ansible takes the last one:'
+    '{place}:{line}:{column}: the key "{key}" is there twice, and Ansible takes the last one:'
     " keep one of them"
 )
 
@@ -47,7 +48,7 @@ READ: set[tuple[str, str]] = set()
 
 
 def refuse_repeated(text: str, place: str) -> None:
-    """Raise AnsibleError if text is JSON that has a key twice."""
+    """Raise AnsibleError if text is YAML or JSON that has a key twice."""
     # Not at the top: modelyard_package says first what to do where the package is missing.
     from modelyard.catalogue.repeated import repeated_key
 
@@ -56,8 +57,8 @@ def refuse_repeated(text: str, place: str) -> None:
 
 
 def refuse_repeated_in(file: str) -> None:
-    """Raise AnsibleError if a file is JSON that has a key twice. What cannot be read is not ours to
-    say.
+    """Raise AnsibleError if a file is YAML or JSON that has a key twice. What cannot be read is
+    not ours to say.
     """
     with suppress(OSError, UnicodeDecodeError):
         refuse_repeated(Path(file).read_text(encoding="utf-8"), file)
@@ -71,9 +72,18 @@ def check_command_line() -> None:
         else:
             refuse_repeated(given, "-e")
     for source in context.CLIARGS.get("inventory") or ():
-        for file in [source] if os.path.isfile(source) else glob(os.path.join(source, "*.json")):
+        for file in [source] if os.path.isfile(source) else files_of(source):
             if not os.access(file, os.X_OK):  # A program, which prints the inventory.
                 refuse_repeated_in(file)
+
+
+def files_of(directory: str) -> list[str]:
+    """Return the files of an inventory that may be YAML or JSON."""
+    return [
+        file
+        for file in sorted(glob(os.path.join(directory, "**"), recursive=True))
+        if file.endswith((".yml", ".yaml", ".json")) and os.path.isfile(file)
+    ]
 
 
 def load(loader: Any, file: str) -> Any:
@@ -107,6 +117,7 @@ class VarsModule(BaseVarsPlugin):
                     content = load(loader, file)
                     if content and not isinstance(content, Mapping):
                         raise AnsibleError(NO_MAPPING.format(file=file))
-                    refuse_repeated_in(str(file))
+                    # Not from the disk: it may be encrypted.
+                    refuse_repeated(str(loader.get_text_file_contents(file)), str(file))
                 READ.add((directory, entity.name))
         return {}

@@ -69,7 +69,7 @@ def test_what_the_hints_say_repairs_it(ansible: Run, stack: Path) -> None:
         ("llm_overrides: {gateway: {port: 1}\n", "flow mapping", "2:1"),
         (
             "llm_overrides: {}\nllm_overrides_x: {}\nllm_overrides: {}\n",
-            "duplicate mapping key 'llm_overrides'",
+            'the key "llm_overrides" is there twice',
             "3:1",
         ),
     ],
@@ -85,10 +85,33 @@ def test_what_is_no_yaml_has_file_and_line(
     done = ansible("ansible-playbook", "-i", stack, "playbooks/validate.yml")
     assert done.returncode != 0
     assert said in done.stdout
-    assert f"Origin: {file}:{place}" in done.stdout
+    assert f"{file}:{place}" in done.stdout
 
 
 TWICE = '{"llm_overrides": {"gateway": {"port": 4100,\n "port": 4200}}}\n'
+
+
+def test_a_key_twice_in_the_inventory_itself(ansible: Run, stack: Path) -> None:
+    file = stack / "hosts.yml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(f"{text}all: {{}}\n", encoding="utf-8")
+    line = text.count("\n") + 1
+    for source in (stack, file):
+        done = ansible("ansible-playbook", "-i", source, "playbooks/validate.yml")
+        assert done.returncode != 0
+        assert f'{file}:{line}:1: the key "all" is there twice' in done.stdout
+
+
+def test_a_key_of_ones_own_beside_merged_ones(ansible: Run, stack: Path) -> None:
+    file = stack / "group_vars/llm_stack/llm.yml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(
+        "mine: &mine {request_s: 90, stream_s: 30}\n"
+        "llm_overrides: {gateway: {timeouts: {<<: *mine, request_s: 120}}}\n",
+        encoding="utf-8",
+    )
+    done = ansible("ansible-playbook", "-i", stack, "playbooks/validate.yml")
+    assert done.returncode == 0, done.stdout
 
 
 def test_json_with_a_key_twice_has_file_and_line(ansible: Run, stack: Path) -> None:
