@@ -232,3 +232,23 @@ def test_a_source_without_a_checksum_names_a_key_that_is_there() -> None:
     (one,) = compiled(llm_overrides=over).errors
     assert one.as_dict()["path"] == "llm_versions.ollama.source.path"
     assert one.hint == "add sha256, as sha256sum prints it"
+
+
+@pytest.mark.parametrize("option", ["-DGGML_CUDA=OFF", "-DGGML_CUDA:BOOL=0", "-DGGML_CUDA=off"])
+def test_a_build_for_gpus_is_not_built_without(option: str) -> None:
+    for backend, hints in (
+        ("cuda", ["remove -DGGML_CUDA, or set backend: cpu"]),
+        ("cpu", []),
+        ("auto", []),
+    ):
+        keys = f'backend: {backend}\n    cmake_options: ["{option}"]'
+        text = change('version: "0.3.36"', f'version: "0.3.36"\n    {keys}')
+        assert [one.hint for one in compiled(text).errors] == hints
+
+
+def test_an_option_of_the_other_server_of_llama_cpp() -> None:
+    text = change("type: llama_cpp", "type: llama_cpp\n    flavour: python")
+    text = change("port: 8081", "port: 8081\n        options: {parallel: 4}", text)
+    text += '  llama_cpp_python: {version: "0.3.36"}\n'
+    (one,) = compiled(text).errors
+    assert one.hint == "remove it: this server answers one request after the other"

@@ -94,6 +94,7 @@ def check_asked(
         elif model not in public:
             why, hint = no_name(catalogue, resolved, model)
             hint = hint or did_you_mean(model, public)
+            hint = hint or "add it to the models of a provider, or remove it here"
             report.error("unknown-model", f"{client}, {why}", at, hint)
         elif model in resolved.disabled:
             hint = "remove it here, or set the provider to status: active"

@@ -70,6 +70,17 @@ class LlamaCppBuild(Accelerated, FromIndex):
     """Further options for CMake, which override those of the role."""
 
     @model_validator(mode="after")
+    def _with_gpus(self) -> Self:
+        off = re.compile(r"-DGGML_CUDA(:\w+)?=(OFF|0|NO|FALSE|N)", re.IGNORECASE)
+        if self.backend == "cuda" and any(map(off.fullmatch, self.cmake_options)):
+            raise misfit(
+                "backend is cuda, and a CMake option builds without CUDA",
+                "cmake_options",
+                hint="remove -DGGML_CUDA, or set backend: cpu",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _compiled_for(self) -> Self:
         version, packaged = PACKAGED
         for text in self.cuda_architectures if self.backend != "cpu" else ():

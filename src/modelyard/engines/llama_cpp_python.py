@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Probe, Process, Value
-from modelyard.engines.llama_cpp import FORMER, SIGHT, WHOLE_TOKENS, LlamaCppBuild, gpu_check
+from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Mistake, Probe, Process, Value
+from modelyard.engines.llama_cpp import (
+    FORMER,
+    PARALLEL,
+    SIGHT,
+    WHOLE_TOKENS,
+    LlamaCppBuild,
+    gpu_check,
+)
 from modelyard.kinds import AbsolutePath, HttpUrl, Strict, Version, misfit, refused_below
 
 if TYPE_CHECKING:
@@ -74,6 +81,14 @@ class LlamaCppPython(Engine):
         paths = super().serves(model)
         given = model.options.get(EMBEDDING, False) is not False
         return paths if model.mode == "embedding" or given else paths - {"embeddings"}
+
+    def mistakes(self, model: Model) -> list[Mistake]:
+        """Return an option of the other server of llama.cpp, with which this one does not start."""
+        if PARALLEL not in model.options:
+            return []
+        message = f'option "{PARALLEL}" of "{model.name}" is one of llama.cpp (native)'
+        hint = "remove it: this server answers one request after the other"
+        return [Mistake("invalid-value", ("options", PARALLEL), message, hint)]
 
     def gpu_checks(self, process: Process) -> list[dict[str, Any]]:
         """Return the check that layers are on GPUs: all, or some if the user says how many."""
