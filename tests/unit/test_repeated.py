@@ -57,6 +57,16 @@ def test_no_yaml_of_ours_has_a_key_twice() -> None:
         assert repeated_key(file.read_text(encoding="utf-8")) is None, file
 
 
+def test_text_of_a_subclass() -> None:
+    """The parser in C takes none, and Ansible's texts are of one."""
+
+    class Tagged(str):
+        pass
+
+    assert repeated_key(Tagged("x=1")) is None
+    assert repeated_key(Tagged("a: 1\na: 2\n")) == Repeated("a", 2, 1)
+
+
 @given(
     st.recursive(
         st.text(max_size=3) | st.integers() | st.none(),

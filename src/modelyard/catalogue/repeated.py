@@ -28,8 +28,9 @@ class Repeated(NamedTuple):
 
 def repeated_key(text: str) -> Repeated | None:
     """Return the first key that a mapping of JSON or YAML text has twice; None if none is, or if
-    the text is neither.
+    the text is neither. It may be a subclass of `str`, as Ansible's texts are.
     """
+    text = str.__str__(text)
     try:
         json.loads(text)
     except (ValueError, RecursionError):
