@@ -68,7 +68,7 @@ def test_what_is_given_decides_what_is_checked() -> None:
             "the part of role redis is not valid: prot: Extra inputs are not permitted",
         ),
         ("redis", {"port": "6380"}, "port: Input should be a valid integer"),
-        ("redis", {"listen": ["localhost"]}, "listen.0: Value error, an IP address looks like"),
+        ("redis", {"listen": ["localhost"]}, "listen.0: an IP address looks like"),
         ("haproxy", {"timeouts": {"request_s": 5}}, "timeouts.request_s: Extra inputs"),
         ("litellm", {}, "version: Field required"),
         (
