@@ -100,7 +100,7 @@ def meant_path(root: type[BaseModel], path: Path) -> Path | None:
 
 
 def nested(path: Path) -> str:
-    """Return a path as YAML, with a value that is left out: `{ollama: {keep_alive: ...}}`."""
+    """Return a path as YAML, with a value that is left out: `{gateway: {port: ...}}`."""
     text = "..."
     for key in reversed(path):
         text = f"{{{'NAME' if key == ENTRY else key}: {text}}}"
