@@ -28,6 +28,7 @@ from modelyard.catalogue.shapes import as_written, named_model, shape_hint
 from modelyard.catalogue.sourcemap import Path, SourceMap, is_list
 from modelyard.diagnostics import (
     Diagnostic,
+    diagnose,
     did_you_mean,
     misspelt_choice,
     on_command_line,
@@ -222,16 +223,16 @@ def _refused(
     message = _reason(problem)
     is_value = not is_key and not isinstance(problem["input"], dict | list | BaseModel)
     found = f": {_seen(problem['input'], place, source)}" if is_value else ""
-    return Diagnostic(
+    return diagnose(
+        source,
         "invalid-value",
-        "error",
         f"{_subject(place, tree, source)}{found}: {message}" if place else message,
-        variable_path(place),
-        source.origin(place, key=is_key),
+        place,
         SECRET_HINT
         if place and place[-1] in NAMES_OF_SECRETS
         else problem.get("ctx", {}).get("hint")
         or "; ".join(filter(None, misread(source, place, problem["input"]))),
+        key=is_key,
     )
 
 
@@ -241,13 +242,13 @@ def _empty(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> 
     field = field_at(root, place)
     if field is not None and takes_null(field):
         hint += "; or remove this line"
-    return Diagnostic(
+    return diagnose(
+        source,
         "invalid-value",
-        "error",
         f"{_subject(place, tree, source)} is empty: it needs at least one entry",
-        variable_path(place),
-        source.origin(place, key=True),
+        place,
         hint,
+        key=True,
     )
 
 
@@ -268,13 +269,13 @@ def _misfit(problem: Any, place: Path, tree: Any, source: SourceMap) -> Diagnost
     there = [key for key in keys if node.get(key[-1]) is not None]
     both = [key for key in mine if key in there]
     chosen: Path = next(iter((*both, *mine, *there, place)))
-    return Diagnostic(
+    return diagnose(
+        source,
         "invalid-value",
-        "error",
         f"{_subject(place, tree, source)}: {problem['msg']}" if place else str(problem["msg"]),
-        variable_path(chosen),
-        source.origin(chosen, key=True),
+        chosen,
         problem["ctx"]["hint"],
+        key=True,
     )
 
 
@@ -342,13 +343,13 @@ def _is_template(place: Path, source: SourceMap) -> bool:
 
 def _key_that_is_no_text(value: Any, place: Path, source: SourceMap) -> Diagnostic:
     """Describe a key that YAML reads as something else than text."""
-    return Diagnostic(
+    return diagnose(
+        source,
         "invalid-value",
-        "error",
         f"a name in {show_path(variable_path(place[:-1]))} must be text, not {plainly(value)}",
-        variable_path(place),
-        source.origin(place, key=True),
+        place,
         in_quotes(value, written(source, place, value)),
+        key=True,
     )
 
 
@@ -378,13 +379,13 @@ def _unknown_key(place: Path, tree: Any, source: SourceMap, root: type[BaseModel
     known = keys_at(root, place[:-1])
     hint = named_model(_at(tree, place[:-1])) if _is_model(place[:-1]) else ""
     hint = hint or elsewhere(root, place, tree) or did_you_mean(str(place[-1]), known)
-    return Diagnostic(
+    return diagnose(
+        source,
         "unknown-key",
-        "error",
         f'unknown key "{place[-1]}"',
-        variable_path(place),
-        source.origin(place, key=True),
+        place,
         hint or f"the keys here are {', '.join(known)}",
+        key=True,
     )
 
 
@@ -423,11 +424,10 @@ def _unknown_value(problem: Any, place: Path, source: SourceMap) -> Diagnostic:
         hint = f"{read_as(value, written(source, place, value))}one of {', '.join(allowed)}"
     if allowed == ["true"]:
         hint = f"remove it, or write {place[-1]}: true"
-    return Diagnostic(
+    return diagnose(
+        source,
         "unknown-value",
-        "error",
         f"unknown value {_seen(problem['input'], place, source)} for {place[-1]}",
-        variable_path(place),
-        source.origin(place),
+        place,
         hint,
     )
