@@ -30,6 +30,7 @@ def llama(version: str, source: str) -> str:
 def test_versions_in_order() -> None:
     ordered = ["0.9", "1.2a1", "1.2b1", "1.2rc1", "1.2", "1.2.post1", "1.2.1", "1.10", "2.0"]
     orders = [release_order(version) for version in ordered]
+    # None, of a version that has no order, would not compare.
     assert orders == sorted(orders)  # type: ignore[type-var]
     assert release_order("1.2.0") == release_order("1.2")
     assert release_order("b6500") > release_order("b999")  # type: ignore[operator]

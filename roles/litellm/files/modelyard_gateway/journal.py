@@ -28,6 +28,7 @@ def say(text: str) -> None:
 
 def close() -> None:
     """Keep content out from now on; once in each process. Not undone."""
+    # Replaced for all loggers on purpose, which mypy has no word for.
     logging.StreamHandler.emit = emit  # type: ignore[assignment, method-assign]
     threading.excepthook = lambda lost: say(f"a thread ended: {outlined(lost.exc_value)}")
     sys.stdout = sys.stderr = Nowhere()
