@@ -162,6 +162,12 @@ options:
       full: {description: Whether every role is due., type: bool, default: false}
       roles: {description: Set by the action plugin., type: dict}
       base: {description: Set by the action plugin., type: dict}
+  lock:
+    description:
+      - Whether to take the lock of the host in the same call, as M(modelyard_lock) does with
+        C(where=host). If another run has it, RV(refused) is all that is returned.
+    type: bool
+    default: false
 extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
@@ -237,6 +243,10 @@ estimates:
       model: small
       mib: 6144
       how: "estimate: 4403 weights + 1024 cache for 8192 tokens + 717 for computing"
+refused:
+  description: Who has the lock of the host. The task does not fail then.
+  type: str
+  returned: with O(lock), if another run has it
 asked:
   description:
     - What has to run on this host. C(roles) are the roles that are due, C(why) says the reasons of
@@ -265,6 +275,7 @@ from typing import Any
 from ansible.module_utils.modelyard_gpu_demands import gpu_facts, headers
 from ansible.module_utils.modelyard_gpus import find
 from ansible.module_utils.modelyard_host import ServiceError, read_text
+from ansible.module_utils.modelyard_host_lock import take
 from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_prepared import absent_programs, prepared
 from ansible.module_utils.modelyard_services import public_names
@@ -507,9 +518,17 @@ def main() -> None:
             "hugging_face_endpoint": {"type": "str", "default": "https://huggingface.co"},
             "declared_gpus": {"type": "list", "elements": "dict", "default": []},
             "question": {"type": "dict"},
+            "lock": {"type": "dict"},
         },
         supports_check_mode=True,
     )
+    if lock := module.params["lock"]:
+        try:
+            owner = take(lock["mine"], lock["over"], look=module.check_mode)
+        except OSError as error:
+            module.fail_json(msg=f"the lock of the host cannot be written: {error}")
+        if owner:
+            module.exit_json(changed=False, owner=owner)
     services, engines = module.params["services"], module.params["engines"]
     identifier, version = os_release()
     ports = {int(planned["port"]) for planned in services}
