@@ -45,6 +45,10 @@ def test_meanwhile_nobody_is_sent_to_either() -> None:
     document = away.plans["g"]["litellm"]["document"]
     bases = {entry["litellm_params"]["api_base"] for entry in document["model_list"]}
     assert not any("pool.qwen" in base or "pool.dolphin" in base for base in bases)
+    former = compile_inventory(stack()).plans["g"]["haproxy"]
+    assert away.plans["g"]["haproxy"] == former, "the live slot asks its pools until it is replaced"
+    assert "pool.qwen.coder" in former["pools"]
+    assert away.plans["g"] == away.hosts["g"].model_dump()
     groups = {
         group["group_name"]: group["models"]
         for group in document["router_settings"]["routing_groups"]
