@@ -1,6 +1,6 @@
 # Everything runs from the root of the clone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env up engines down test test-full faults cuda vllm-cuda grafana-check lint docs validate plan smoke status loadtest bench clean
+.PHONY: help env up engines down test test-full faults cuda vllm-cuda grafana-check lint docs validate plan smoke status loadtest bench bench-fleet clean
 
 # The inventory of up, validate, plan and smoke. The lab's hosts are made by `make up`; others exist already.
 INVENTORY ?= inventories/lab
@@ -111,6 +111,11 @@ bench: env ## measure the compiler, the gateway, its faults and a site with ever
 	@scripts/lab-packages.sh
 	@lab/tiny_gguf.py; python lab/tiny_llama.py; python lab/ollama.py
 	@set -e; export MODELYARD_LAB=bench; trap 'lab/lab down' EXIT; lab/lab up one two; python tests/benchmarks/bench_site.py
+
+bench-fleet: env ## measure site.yml with up to 200 hosts, two of them real (half an hour; SIZES="2 100": these alone)
+	@scripts/lab-packages.sh
+	@lab/tiny_gguf.py
+	@set -e; export MODELYARD_LAB=fleet; trap 'lab/lab down' EXIT; lab/lab up door first second; python tests/benchmarks/bench_fleet.py
 
 clean: ## remove what make put into the clone (the cache in ~/.cache/modelyard stays)
 	@rm -rf .venv .ansible .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.context
+import ansible.release
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
 
@@ -20,6 +21,7 @@ from modelyard.catalogue.sourcemap import Bounds, Origin, SourceMap
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
 from modelyard.controller.addresses import own
+from modelyard.controller.code import digest
 from modelyard.controller.layout import backups, idle_groups, unread_directories, unread_keys
 from modelyard.controller.locks import locked
 from modelyard.controller.origins import ansible_origin, line_at, shorten
@@ -90,7 +92,8 @@ class ActionModule(ControllerAction):
             raise Refusal(refusal(compiled))
         if path := self._templar.template(variables.get("llm_graph")):
             write("llm_graph", str(path), graph_file(compiled, str(path)))
-        return result(compiled)
+        # Once a run, here: the tasks of a hundred hosts would each read all files again.
+        return {**result(compiled), "code": digest(ROLES.parent, ansible.release.__version__)}
 
 
 def switched(found: Switch) -> dict[str, Any]:

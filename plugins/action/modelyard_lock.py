@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import socket
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import ansible.context
 
 from modelyard.controller.runs import started
-from modelyard_ansible.action import ControllerAction, Refusal
+from modelyard_ansible.action import Action, Refusal
+from modelyard_ansible.locking import me, take_on_host, told
 
 
-class ActionModule(ControllerAction):
-    """Writes who runs what since when. The lock ends with the process that took it."""
+class ActionModule(Action):
+    """Writes who runs what since when. The inventory's lock ends with the process that took it."""
+
+    TRANSFERS_FILES = False
 
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Take the lock, and return what it says of us. Raises Refusal with who has it."""
-        self._options({})
-        # Tasks run in children of the process that the user started.
-        pid = os.getppid()
-        mine = {
-            "host": socket.gethostname(),
-            "pid": pid,
-            "started": started(pid),
-            "user": getpass.getuser(),
-            "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-            "purpose": ", ".join(ansible.context.CLIARGS.get("args", ())),
-        }
-        path = Path(str(variables["inventory_dir"]), ".modelyard.lock")
-        try:
-            take(path, mine)
-        except OSError as error:
-            raise Refusal(f"the lock {path} cannot be written: {error.strerror}") from error
-        return {"changed": False, **mine}
+        """Take the lock, and return what it says of us, or who has that of the host in `refused`.
+
+        Raises Refusal with who has that of the inventory.
+        """
+        options = self._options(
+            {
+                "where": {"choices": ["controller", "host"], "default": "controller"},
+                "state": {"choices": ["present", "absent"], "default": "present"},
+            }
+        )
+        mine = me(ansible.context.CLIARGS.get("args", ()))
+        if options["where"] == "controller":
+            path = Path(str(variables["inventory_dir"]), ".modelyard.lock")
+            try:
+                take(path, mine)
+            except OSError as error:
+                raise Refusal(f"the lock {path} cannot be written: {error.strerror}") from error
+            return {"changed": False, **mine}
+        if options["state"] == "absent":
+            return self._module(variables, {"state": "absent", "mine": mine})
+        failed: dict[str, Any] = {}
+
+        def ask(over: str) -> Any:
+            result = self._module(variables, {"mine": mine, "over": over})
+            if result.get("failed"):
+                failed.update(result)
+            return result.get("owner")
+
+        refused = take_on_host(mine, ask)
+        if failed:
+            return failed
+        return {"changed": False, **mine, **({"refused": refused} if refused else {})}
 
 
 def take(path: Path, mine: dict[str, Any]) -> None:
@@ -75,11 +89,3 @@ def read(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return found
-
-
-def told(owner: dict[str, Any]) -> str:
-    """Say who has the lock."""
-    return (
-        f"{owner['purpose']} has been changing the hosts of this inventory since "
-        f"{owner['since']}: {owner['user']}@{owner['host']}, process {owner['pid']}."
-    )

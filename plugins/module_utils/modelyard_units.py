@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 
 from ansible.module_utils.modelyard_host import ServiceError, read_text, run, write_atomically
 
@@ -27,17 +28,37 @@ def systemctl(*arguments: str, timeout: float = 180.0) -> str:
     return done.stdout
 
 
+_PROPERTIES = "Id,LoadState,ActiveState,SubState,MainPID,UnitFileState,NRestarts,Result"
+_known: dict[str, dict[str, str]] = {}
+
+
 def unit_state(unit: str) -> dict[str, str]:
     """Return the properties of a unit that activation needs. Raises ServiceError."""
-    shown = run(
-        [
-            "systemctl",
-            "show",
-            "--property=LoadState,ActiveState,SubState,MainPID,UnitFileState,NRestarts,Result",
-            unit,
-        ]
-    ).stdout
+    if unit in _known:
+        return _known[unit]
+    shown = run(["systemctl", "show", f"--property={_PROPERTIES}", unit]).stdout
     return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+@contextlib.contextmanager
+def one_look(units: list[str]) -> Iterator[None]:
+    """Ask systemd once for all of these units; within, `unit_state` says what it was then.
+
+    For reading only. Raises ServiceError.
+    """
+    shown = run(["systemctl", "show", f"--property={_PROPERTIES}", *units]).stdout if units else ""
+    blocks = [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        for block in shown.strip().split("\n\n")
+    ]
+    # Another name of a unit (an alias) is asked for on its own.
+    _known.update(
+        (unit, block) for unit, block in zip(units, blocks, strict=False) if block.get("Id") == unit
+    )
+    try:
+        yield
+    finally:
+        _known.clear()
 
 
 def directives(content: str) -> dict[tuple[str, str], list[str]]:

@@ -115,6 +115,7 @@ from typing import Any
 
 from ansible.module_utils.modelyard_activation import Activation
 from ansible.module_utils.modelyard_host import ServiceError
+from ansible.module_utils.modelyard_host_lock import heard
 from ansible.module_utils.modelyard_in_place import InPlace
 from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_running import differences
@@ -144,6 +145,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    heard()
     service = Service(module.params["service"])
     wanted = module.params["release"]
     try:

@@ -113,6 +113,7 @@ from ansible.module_utils.modelyard_host import (
     sha256_of,
     write_atomically,
 )
+from ansible.module_utils.modelyard_host_lock import heard
 from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_store import CACHE, COMPLETE, STORE, WORK, building, unit_name
 
@@ -275,6 +276,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    heard()
     params = module.params
     identifier = params["identifier"]
     try:

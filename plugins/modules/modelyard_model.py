@@ -148,6 +148,7 @@ import re
 from typing import Any, Callable
 
 from ansible.module_utils.modelyard_download import Means, ModelError
+from ansible.module_utils.modelyard_host_lock import heard
 from ansible.module_utils.modelyard_model_directory import Snapshot, local_directory
 from ansible.module_utils.modelyard_model_file import MODELS, Download, Hub, local_file
 from ansible.module_utils.modelyard_module import new_module
@@ -206,6 +207,7 @@ def main() -> None:
         required_by={"url": "sha256", "repo": "revision"},
         supports_check_mode=True,
     )
+    heard()
     options = module.params
     directory = options["form"] == "directory"
     given = [name for name in DIRECTORY_WANTS_NONE_OF if options[name]]

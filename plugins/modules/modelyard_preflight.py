@@ -148,6 +148,26 @@ options:
     type: list
     elements: dict
     default: []
+  question:
+    description:
+      - What site.yml asks besides, to run only the roles that have something to do. The action
+        plugin makes of the C(plan) of the host and the digest of the bundle's C(code) what the
+        module is given (O(question.roles), what each role looks at on the host, and O(question.base),
+        what role base wants).
+      - With C(full) every role is due. Only site.yml asks.
+    type: dict
+    suboptions:
+      plan: {description: "The whole plan of the host.", type: dict}
+      code: {description: "Digest of the bundle's code, of M(modelyard_compile).", type: str}
+      full: {description: Whether every role is due., type: bool, default: false}
+      roles: {description: Set by the action plugin., type: dict}
+      base: {description: Set by the action plugin., type: dict}
+  lock:
+    description:
+      - Whether to take the lock of the host in the same call, as M(modelyard_lock) does with
+        C(where=host). If another run has it, RV(refused) is all that is returned.
+    type: bool
+    default: false
 extends_documentation_fragment: [modelyard_unchanging]
 author: Modelyard
 """
@@ -223,6 +243,17 @@ estimates:
       model: small
       mib: 6144
       how: "estimate: 4403 weights + 1024 cache for 8192 tokens + 717 for computing"
+refused:
+  description: Who has the lock of the host. The task does not fail then.
+  type: str
+  returned: with O(lock), if another run has it
+asked:
+  description:
+    - What has to run on this host. C(roles) are the roles that are due, C(why) says the reasons of
+      each, C(stages) are the parts of site.yml that have them (V(any) if there is one). C(services)
+      are those that are on the host, C(salts) what the records of roles were made with.
+  type: dict
+  returned: with O(question)
 notices:
   description: What could not be checked, and why. Shown as warnings.
   type: list
@@ -243,9 +274,12 @@ from typing import Any
 
 from ansible.module_utils.modelyard_gpu_demands import gpu_facts, headers
 from ansible.module_utils.modelyard_gpus import find
-from ansible.module_utils.modelyard_host import read_text
+from ansible.module_utils.modelyard_host import ServiceError, read_text
+from ansible.module_utils.modelyard_host_lock import take
 from ansible.module_utils.modelyard_module import new_module
+from ansible.module_utils.modelyard_prepared import absent_programs, prepared
 from ansible.module_utils.modelyard_services import public_names
+from ansible.module_utils.modelyard_services import services as services_there
 from ansible.module_utils.modelyard_sockets import (
     Holder,
     Listener,
@@ -255,7 +289,8 @@ from ansible.module_utils.modelyard_sockets import (
     normalise,
 )
 from ansible.module_utils.modelyard_store import size_of, unneeded
-from ansible.module_utils.modelyard_units import unit_state
+from ansible.module_utils.modelyard_units import one_look, unit_state
+from ansible.module_utils.modelyard_watch import changed_since, read_record, system
 
 SUPPORTED = {"debian": ["12", "13"], "ubuntu": ["22.04", "24.04"]}
 FOREIGN = {
@@ -450,6 +485,27 @@ def removal_problems(planned: list[str], live: dict[str, Any] | None) -> list[st
     ]
 
 
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """Say of every role of the plan what is not as it left it, and what role base would change."""
+    base, roles = question["base"], question["roles"]
+    with one_look(["modelyard.target", *question["units"]]):
+        try:
+            changes = prepared(base, check_mode=True)
+        except (ServiceError, OSError) as error:
+            changes = [str(error)]
+        changes += [f"{name} is not installed" for name in absent_programs(base["programs"])]
+        records = {role: read_record(role) for role in roles}
+        found = {
+            role: {
+                "salt": records[role].get("salt", ""),
+                "digest": records[role].get("digest", ""),
+                "differs": changed_since(records[role], watch),
+            }
+            for role, watch in roles.items()
+        }
+    return {"base": changes, "roles": found, "services": services_there(), "system": system()}
+
+
 def main() -> None:
     """Run the module. It returns what it sees; the action beside it judges the GPUs, and fails."""
     module = new_module(
@@ -461,9 +517,18 @@ def main() -> None:
             "engines": {"type": "list", "elements": "dict", "default": []},
             "hugging_face_endpoint": {"type": "str", "default": "https://huggingface.co"},
             "declared_gpus": {"type": "list", "elements": "dict", "default": []},
+            "question": {"type": "dict"},
+            "lock": {"type": "dict"},
         },
         supports_check_mode=True,
     )
+    if lock := module.params["lock"]:
+        try:
+            owner = take(lock["mine"], lock["over"], look=module.check_mode)
+        except OSError as error:
+            module.fail_json(msg=f"the lock of the host cannot be written: {error}")
+        if owner:
+            module.exit_json(changed=False, owner=owner)
     services, engines = module.params["services"], module.params["engines"]
     identifier, version = os_release()
     ports = {int(planned["port"]) for planned in services}
@@ -491,8 +556,12 @@ def main() -> None:
     }
     if engines:
         facts = gpu_facts(find(module.get_bin_path))
+    more = {}
+    if module.params["question"] is not None and not no_systemd:
+        more["answer"] = answer(module.params["question"])
     module.exit_json(
         changed=False,
+        **more,
         os=f"{identifier} {version}",
         problems=problems,
         gpus=facts,

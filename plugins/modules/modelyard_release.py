@@ -136,6 +136,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.modelyard_host import ServiceError, run, write_atomically
+from ansible.module_utils.modelyard_host_lock import heard
 from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_running import differences
 from ansible.module_utils.modelyard_services import Release, Service, mend, spoiled_files
@@ -332,6 +333,7 @@ def main() -> None:
         required_if=[("state", "present", ["user", "units"])],
         supports_check_mode=True,
     )
+    heard()
     try:
         result = present(module) if module.params["state"] == "present" else absent(module)
     except (ServiceError, json.JSONDecodeError) as error:

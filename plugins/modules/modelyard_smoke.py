@@ -43,10 +43,12 @@ checks:
   returned: success
 """
 
+import contextlib
 from itertools import groupby
 from typing import Any
 
 from ansible.module_utils.modelyard_checks import run_checks, table
+from ansible.module_utils.modelyard_host_lock import release
 from ansible.module_utils.modelyard_module import new_module
 from ansible.module_utils.modelyard_services import Service
 
@@ -67,9 +69,15 @@ def with_gpu_checks(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the module."""
     module = new_module(
-        argument_spec={"checks": {"type": "list", "elements": "dict", "required": True}},
+        argument_spec={
+            "checks": {"type": "list", "elements": "dict", "required": True},
+            "run": {"type": "str", "default": ""},
+        },
         supports_check_mode=True,
     )
+    # What follows changes nothing, so another run may begin.
+    with contextlib.suppress(OSError):
+        release(module.params["run"])
     results = run_checks(with_gpu_checks(module.params["checks"]))
     lines = table(results)
     if any(result["status"] == "failed" for result in results):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import modelyard_artifact as artifact
-import modelyard_base as base
 import modelyard_preflight as preflight
 import pytest
 from ansible.module_utils import modelyard_host as hosts
+from ansible.module_utils import modelyard_prepared as base
 from ansible.module_utils import modelyard_services as services
 from ansible.module_utils import modelyard_store as store
 from ansible.module_utils.modelyard_services import DAY_S, Release, Service

@@ -152,7 +152,7 @@ def test_every_play_of_the_pipeline_is_guarded() -> None:
         for file, play in imported(ROOT / "site.yml")
         if file.name not in ("validate.yml", "smoke.yml")
     ]
-    assert len(plays) == 8
+    assert len(plays) == 9
     for file, play in plays:
         assert play["any_errors_fatal"] is True, play["name"]
         first = tasks_of(file, play.get("pre_tasks", []) + play.get("tasks", []))[0]

@@ -49,6 +49,8 @@ class RunVariables(Strict):
     environment, then in `.credentials/` beside the inventory."""
     allow_removal: bool = Field(False, examples=[True])
     """Lets `site.yml` remove public names that are live. Without it such a plan is refused."""
+    full: bool = Field(False, examples=[True])
+    """Lets `site.yml` run every role on every host, also where nothing has changed."""
     environment: Literal["production", "staging", "lab"] = Field("production", examples=["staging"])
     """What the inventory is for. `playbooks/drill.yml` breaks things on `staging` and `lab` without
     asking twice."""

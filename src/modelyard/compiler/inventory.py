@@ -20,6 +20,7 @@ OTHER_VARIABLES = (
     "llm_address",
     "llm_gpus",
     "llm_allow_removal",
+    "llm_full",
     "llm_environment",
     "llm_secrets",
     "llm_report",

@@ -441,6 +441,19 @@ class Engine:
         """
         return ""
 
+    def places(self, part: Mapping[str, Any]) -> list[str]:
+        """Return the paths on a host that its role looks at, beside those of its releases, models
+        and programs. `part` is its part of a host's plan.
+        """
+        toolkit = part.get("cuda_toolkit") or "auto"
+        return [] if toolkit == "auto" else [f"{toolkit}/bin/nvcc"]
+
+    def loaded(self, instance: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what a process of its plan must have in memory: `url`, which lists what it has,
+        and `models`. None if that is not asked for.
+        """
+        return None
+
     def identity(self, served_name: str) -> str:
         """Return what two names have in common that a process takes for one model."""
         return served_name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -160,6 +160,20 @@ class Ollama(Engine):
     def store(self, service: str, settings: OllamaSettings) -> str:
         """Return the directory of its models: the one that is set, or below its home."""
         return settings.models_path or f"{_home(service)}/models"
+
+    def places(self, part: Mapping[str, Any]) -> list[str]:
+        """Return the stores of models, and the notes of what they were made from."""
+        found = super().places(part)
+        for one in part["instances"]:
+            home = _home(one["service"])
+            found += [one["settings"]["models_path"] or f"{home}/models", f"{home}.json"]
+        return found
+
+    def loaded(self, instance: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the models with `preload`."""
+        names = [self.listed(one["served_name"]) for one in instance["models"] if one["preload"]]
+        url = f"http://{instance['environment']['OLLAMA_HOST']}{self.loaded_path}"
+        return {"url": url, "models": names} if names else None
 
     def identity(self, served_name: str) -> str:
         """Return the name in full, in lower case: without a tag it is `latest`, without a registry
