@@ -43,12 +43,17 @@ class Door:
         if answer:
             raise ServiceError(f"the front end refused `{slot} {state}`: {answer}")
 
-    def slot(self, slot: str) -> dict[str, str]:
-        """Return HAProxy's statistics row of a slot. Raises ServiceError."""
+    def rows(self) -> list[dict[str, str]]:
+        """Return HAProxy's statistics, one row for each frontend, backend and server. Raises
+        ServiceError.
+        """
         lines = self.ask("show stat").lstrip("# ").splitlines()
         names = lines[0].split(",")
-        for line in lines[1:]:
-            row = dict(zip(names, line.split(","), strict=False))
+        return [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
+
+    def slot(self, slot: str) -> dict[str, str]:
+        """Return HAProxy's statistics row of a slot. Raises ServiceError."""
+        for row in self.rows():
             if row.get("pxname") == self.BACKEND and row.get("svname") == slot:
                 return row
         raise ServiceError(f"the front end has no slot {self.BACKEND}/{slot}")

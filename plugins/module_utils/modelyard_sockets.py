@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 
 TCP_LISTEN = "0A"
+TCP_ESTABLISHED = "01"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,14 @@ class Listener:
 
     address: str  # "0.0.0.0" and "::" mean every address
     port: int
+    inode: str
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One open TCP connection."""
+
+    remote: str  # ADDRESS:PORT, an IPv6 address in brackets, as HAProxy writes it
     inode: str
 
 
@@ -58,19 +67,37 @@ def normalise(address: str) -> str:
     return str(mapped or parsed)
 
 
-def listeners(proc: str = "/proc") -> list[Listener]:
-    """Return all listening TCP sockets of the host."""
-    found = []
+def _rows(proc: str) -> list[list[str]]:
+    """Return the rows of the host's tables of TCP sockets."""
+    found: list[list[str]] = []
     for table in ("net/tcp", "net/tcp6"):
         try:
             with open(os.path.join(proc, table), encoding="ascii") as handle:
-                rows = [line.split() for line in handle][1:]
+                found += [line.split() for line in handle][1:]
         except FileNotFoundError:
             continue  # no IPv6 here
-        for row in rows:
-            if row[3] == TCP_LISTEN:
-                address, _, port = row[1].partition(":")
-                found.append(Listener(decode_address(address), int(port, 16), row[9]))
+    return found
+
+
+def listeners(proc: str = "/proc") -> list[Listener]:
+    """Return all listening TCP sockets of the host."""
+    found = []
+    for row in _rows(proc):
+        if row[3] == TCP_LISTEN:
+            address, _, port = row[1].partition(":")
+            found.append(Listener(decode_address(address), int(port, 16), row[9]))
+    return found
+
+
+def connections(proc: str = "/proc") -> list[Connection]:
+    """Return all open TCP connections of the host."""
+    found = []
+    for row in _rows(proc):
+        if row[3] == TCP_ESTABLISHED:
+            address, _, port = row[2].partition(":")
+            host = decode_address(address)
+            where = f"[{host}]" if ":" in host else host
+            found.append(Connection(f"{where}:{int(port, 16)}", row[9]))
     return found
 
 

@@ -55,6 +55,10 @@ guessed."""
 
 LOOPBACK = "127.0.0.1"
 
+POOLS = "pools"
+"""The role of the front end's listener for the gateway's own requests to engines, in place of that
+of its clients."""
+
 WATCHERS = ("prometheus", "alertmanager", "grafana")
 """Roles that only the host of Prometheus has, each a service of the same name."""
 
@@ -92,11 +96,32 @@ def former(secret: str) -> str:
     return f"{secret}_FORMER"
 
 
-def deployment_id(provider: str, host: str | None, model: str) -> str:
-    """Return the gateway's id of one deployment. Never made from an address: it outlives a move to
-    another one.
+def deployment_id(provider: str, model: str) -> str:
+    """Return the gateway's id of one deployment: a model of a provider, on however many hosts.
+    Never made from an address: it outlives a move to another one. The middle keeps it apart from
+    names of models, some of which have a slash.
     """
-    return f"{provider}/{host or '-'}/{model}"
+    return f"{provider}/-/{model}"
+
+
+def pool_name(provider: str, process: str | None) -> str:
+    """Return the name of a pool: what HAProxy's backend is called, and the first component of the
+    paths that lead to it. `process` is the slug of the model that the processes are named after;
+    None where one process serves all models of the provider.
+
+    A provider has no dot in its name, and no backend of HAProxy's other tasks begins so.
+    """
+    return ".".join(filter(None, ("pool", provider, process)))
+
+
+def pool_server(host: str) -> str:
+    """Return the name of a host in its pools: its own, where HAProxy can take that (letters,
+    digits, `.`, `:`, `_` and `-`), else one made of it.
+    """
+    plain = re.sub(r"[^A-Za-z0-9.:_-]", "-", host)
+    if plain == host:
+        return host
+    return f"{plain}-{hashlib.sha256(host.encode()).hexdigest()[:6]}"
 
 
 def url_host(address: str) -> str:

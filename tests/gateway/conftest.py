@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import front_end
 import harness
 from stubs import Stubs
 from tables import Tables
@@ -71,8 +72,9 @@ def environment() -> Path:
 
 @pytest.fixture(scope="session")
 def stubs(environment: Path) -> Iterator[Stubs]:
-    """Yield the stubs' network. The environment comes first: to build it takes the world
+    """Yield the stubs' network. The environment and HAProxy come first: to get them takes the world
     outside."""
+    front_end.command()
     harness.isolate()
     with Stubs() as network:
         yield network

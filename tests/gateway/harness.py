@@ -245,7 +245,7 @@ class Gateway:
     """Its document and rules."""
     directory: Path
     """Its release and state; made by the caller, empty."""
-    port: int = field(default_factory=itertools.count(4001).__next__)
+    port: int = field(default_factory=itertools.count(4101).__next__)
     workers: int = 1
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 

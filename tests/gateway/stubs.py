@@ -80,6 +80,8 @@ class Stub:
         self.port = port
         self.behaviours: dict[str, Behaviour] = {}
         """By served name; goes before what the whole network is told."""
+        self.paths: dict[str, Behaviour] = {}
+        """By path, as the network's."""
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -106,7 +108,7 @@ class Stub:
         try:
             while (call := await self._read(reader)) is not None:
                 (self.network.calls if call.method == "POST" else self.network.others).append(call)
-                told = self.network.paths.get(call.path)
+                told = self.paths.get(call.path) or self.network.paths.get(call.path)
                 behaviour = (
                     told
                     or self.behaviours.get(call.model)

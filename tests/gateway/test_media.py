@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from front_end import FrontEnd
 from harness import Gateway, compiled, plan, secret
 from stubs import Stubs
 
@@ -43,7 +44,7 @@ def gateway(
         stubs.listen("192.0.2.1", port)
     running = Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("media"))
     running.allow(plan(RESULT)["clients"])
-    with running:
+    with FrontEnd(RESULT, tmp_path_factory.mktemp("front")), running:
         yield running
 
 

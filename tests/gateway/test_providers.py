@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from front_end import FrontEnd
 from harness import Gateway, compiled, document, plan, secret
 from stubs import Stubs
 
@@ -138,7 +139,9 @@ def gateway(
 ) -> Iterator[Gateway]:
     for expected in (*CHATS.values(), *EMBEDDINGS.values()):
         stubs.listen(*expected.server)
-    with Gateway(environment, plan(result), tmp_path_factory.mktemp("providers")) as running:
+    front_end = FrontEnd(result, tmp_path_factory.mktemp("front"))
+    directory = tmp_path_factory.mktemp("providers")
+    with front_end, Gateway(environment, plan(result), directory) as running:
         yield running
 
 
@@ -225,8 +228,10 @@ def test_model_list(gateway: Gateway, result: Any) -> None:
 
 
 def test_what_else_the_gateway_asks_upstreams(gateway: Gateway, stubs: Stubs) -> None:
-    """The list of models, at start and every five minutes: it looks for context windows there. No
-    health checks."""
+    """The list of models, at start and every five minutes: it looks for context windows there.
+    Health checks come from HAProxy."""
     own = {expected.server for expected in (*CHATS.values(), *EMBEDDINGS.values())}
     asked = {(call.method, call.path) for call in stubs.others if call.server in own}
-    assert asked == {("GET", "/v1/models"), ("GET", "/api/v3/v1/models")}
+    assert asked == {("GET", "/v1/models"), ("GET", "/api/v3/v1/models"), ("GET", "/health")}
+    ours = {CHATS[name].server for name in ("on-gateway", "made-key", "on-ipv6")}
+    assert {call.server for call in stubs.others if call.path == "/health"} & own == ours

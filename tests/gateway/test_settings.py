@@ -28,6 +28,7 @@ llm_providers:
       - {name: small, source: {path: /m.gguf}, rpm: 60, tpm: 1000, tags: [eu], price: {input: 1, output: 2}}
   one: {type: vllm, base_url: "http://192.0.2.1:8000", models: [{name: shared, weight: 1}, {name: third}]}
   two: {type: openai_compatible, base_url: "http://192.0.2.2:8000/v1", models: [{name: shared, weight: 3}]}
+  far: {type: llama_cpp, base_url: "http://192.0.2.4:8080", models: [{name: far}]}
   cloud:
     type: anthropic
     base_url: http://192.0.2.3:8000

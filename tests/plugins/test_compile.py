@@ -459,7 +459,7 @@ def test_filters(ansible: Run, stack: Path, tmp_path: Path) -> None:
     playbook.write_text(PLAYBOOK, encoding="utf-8")
     done = ansible("ansible-playbook", "-i", stack, playbook, OLLAMA_CLOUD_API_KEY="k")
     assert done.returncode == 0, done.stdout
-    assert "llama_cpp_native/gpu/llama-cpp-native" in done.stdout
+    assert "llama_cpp_native/-/llama-cpp-native" in done.stdout
     assert "- '6'" in done.stdout or "- 6" in done.stdout
     assert "127.0.0.1" in done.stdout
     playbook.write_text(PLAYBOOK.replace("plans.gw ", "plans.gpu "), encoding="utf-8")

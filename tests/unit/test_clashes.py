@@ -28,15 +28,15 @@ MODEL = "; a model of llama_cpp or vllm can have its own port"
     ("override", "place", "path", "what", "more"),
     [
         ("gateway:\n  slots: {blue: 4000}", "2:17", "gateway.slots.blue", "gateway slot blue", "4001"),
-        ("gateway:\n  redis: {port: 4002}", "2:17", "gateway.redis.port", "redis", "4003"),
-        ("gateway:\n  slots: {blue: 4010}\n  redis: {port: 4002}", "3:17", "gateway.redis.port", "redis", "4003"),
+        ("gateway:\n  redis: {port: 4002}", "2:17", "gateway.redis.port", "redis", "4004"),
+        ("gateway:\n  slots: {blue: 4010}\n  redis: {port: 4002}", "3:17", "gateway.redis.port", "redis", "4004"),
         ("gateway:\n  port: 9100", "2:9", "gateway.port", "the front end", "9101"),
-        ("gateway:\n  port: 4001", "2:9", "gateway.port", "the front end", "4003"),
+        ("gateway:\n  port: 4001", "2:9", "gateway.port", "the front end", "4004"),
         ("gateway:\n  port: 8081", "2:9", "gateway.port", "the front end", f"8082{MODEL}"),
         ("monitoring:\n  exporters: {redis: 9100}", "2:22", "monitoring.exporters.redis",
          "the exporter of redis", "9101"),
         ("monitoring:\n  prometheus: {port: 6379}", "2:22", "monitoring.prometheus.port", "prometheus", "6380"),
-        ("providers:\n  local: {port: 4001}", "2:17", "providers.local.port", '"small"', f"4003{MODEL}"),
+        ("providers:\n  local: {port: 4001}", "2:17", "providers.local.port", '"small"', f"4004{MODEL}"),
     ],
 )  # fmt: skip
 def test_a_clash_names_the_users_own_line(
@@ -60,7 +60,7 @@ def test_the_free_port_that_a_hint_names_is_free_on_every_host() -> None:
     text = change("port: 4000", "port: 4000\n  slots: {blue: 4000}", change("8081", "4001"))
     result = compile_inventory(inventory(text, groups=groups, addresses=addresses))
     (hint,) = [one.hint for one in result.errors if one.code == "port-clash"]
-    assert hint == "give the front end another port, such as 4003"
+    assert hint == "give the front end another port, such as 4004"
 
 
 def test_a_build_for_gpus_on_a_host_without_names_the_hosts_line() -> None:

@@ -31,6 +31,12 @@ def entries(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [entry for entry in result["model_list"] if entry["model_name"] == name]
 
 
+def servers(result: Compiled, gateway: str, model: str) -> dict[str, tuple[str, int]]:
+    """Return the hosts of the pool of a model of `local`, as HAProxy of a gateway reaches them."""
+    found = result.plans[gateway]["haproxy"]["pools"][f"pool.local.{model}"]["servers"]
+    return {name: (server["address"], server["port"]) for name, server in found.items()}
+
+
 def test_document_of_one_host() -> None:
     assert document(compiled()) == {
         "model_list": [
@@ -38,28 +44,26 @@ def test_document_of_one_host() -> None:
                 "model_name": "small",
                 "litellm_params": {
                     "model": "openai/small",
-                    "api_base": "http://127.0.0.1:8080/v1",
+                    "api_base": "http://127.0.0.1:4003/pool.local.small/v1",
                     "api_key": "os.environ/LOCAL_API_KEY",
                     "timeout": 600,
                     "stream_timeout": 120,
                     "allowed_openai_params": list(PASSED),
-                    "extra_headers": {"Connection": "close"},
                 },
-                "model_info": {"id": "local/one/small", "mode": "chat", "supports_reasoning": True},
+                "model_info": {"id": "local/-/small", "mode": "chat", "supports_reasoning": True},
             },
             {
                 "model_name": "large:7b",
                 "litellm_params": {
                     "model": "openai/large:7b",
-                    "api_base": "http://127.0.0.1:8081/v1",
+                    "api_base": "http://127.0.0.1:4003/pool.local.large-7b/v1",
                     "api_key": "os.environ/LOCAL_API_KEY",
                     "timeout": 600,
                     "stream_timeout": 120,
                     "allowed_openai_params": list(PASSED),
-                    "extra_headers": {"Connection": "close"},
                 },
                 "model_info": {
-                    "id": "local/one/large:7b",
+                    "id": "local/-/large:7b",
                     "mode": "chat",
                     "supports_reasoning": True,
                 },
@@ -113,8 +117,8 @@ def test_document_of_one_host() -> None:
 
 
 def test_only_the_last_step_is_never_cooled_down() -> None:
-    """With nobody else to take its requests, two hiccups must not turn all of them away. Groups
-    have siblings."""
+    """With nobody else to take its requests, two hiccups must not turn all of them away. The
+    hosts of a group are one deployment."""
     never = [
         e["model_name"]
         for e in document(compiled())["model_list"]
@@ -123,7 +127,7 @@ def test_only_the_last_step_is_never_cooled_down() -> None:
     assert never == ["big-cloud"]
     text = change("{chain: [small, big-cloud]}", "{terminal: true}")
     fleet = document(compiled(text, groups=FLEET, addresses=ADDRESSES), "gw1")
-    assert all("cooldown_time" not in e["litellm_params"] for e in entries(fleet, "large:7b"))
+    assert [e["litellm_params"]["cooldown_time"] for e in entries(fleet, "large:7b")] == [0]
 
 
 def test_chains_are_flat_and_depth_first() -> None:
@@ -157,10 +161,14 @@ def test_fleet() -> None:
     result = compiled(groups=FLEET, addresses=ADDRESSES)
     first, second = document(result, "gw1"), document(result, "gw2")
     assert [e["litellm_params"]["api_base"] for e in entries(first, "small")] == [
-        "http://10.0.0.5:8080/v1",
-        "http://10.0.0.6:8080/v1",
-        "http://10.0.0.1:8080/v1",
+        "http://127.0.0.1:4003/pool.local.small/v1"
     ]
+    assert servers(result, "gw1", "small") == servers(result, "gw2", "small")
+    assert servers(result, "gw1", "small") == {
+        "gpu1": ("10.0.0.5", 8080),
+        "gpu2": ("10.0.0.6", 8080),
+        "gw1": ("10.0.0.1", 8080),
+    }
     assert first["model_list"] == second["model_list"]
     assert first["router_settings"]["redis_host"] == "127.0.0.1"
     assert second["router_settings"]["redis_host"] == "10.0.0.1"
@@ -173,11 +181,11 @@ def test_fleet() -> None:
 def test_fleet_with_ipv6_addresses() -> None:
     addresses = {name: f"fd00::{number}" for number, name in enumerate(ADDRESSES, 1)}
     result = compiled(groups=FLEET, addresses=addresses)
-    assert [e["litellm_params"]["api_base"] for e in entries(document(result, "gw2"), "small")] == [
-        "http://[fd00::3]:8080/v1",
-        "http://[fd00::4]:8080/v1",
-        "http://[fd00::1]:8080/v1",
-    ]
+    assert servers(result, "gw2", "small") == {
+        "gpu1": ("fd00::3", 8080),
+        "gpu2": ("fd00::4", 8080),
+        "gw1": ("fd00::1", 8080),
+    }
     assert part(result.plans["gpu1"], "llama_cpp")["instances"][0]["listen"] == ["fd00::3"]
 
 
@@ -197,28 +205,29 @@ def test_llm_address_wins_over_ansible_host() -> None:
     object.__setattr__(
         inv.hosts["gpu1"], "variables", {**inv.hosts["gpu1"].variables, "llm_address": "10.1.1.1"}
     )
-    assert "http://10.1.1.1:8080/v1" in json.dumps(document(compile_inventory(inv), "gw1"))
+    assert servers(compile_inventory(inv), "gw1", "small")["gpu1"] == ("10.1.1.1", 8080)
 
 
 def test_hosts_narrow_the_placement() -> None:
     result = compiled(
         change("port: 8081", "port: 8081\n        hosts: [gpu2]"), groups=FLEET, addresses=ADDRESSES
     )
-    assert [e["model_info"]["id"] for e in entries(document(result, "gw1"), "large:7b")] == [
-        "local/gpu2/large:7b"
-    ]
+    assert servers(result, "gw1", "large-7b") == {"gpu2": ("10.0.0.6", 8081)}
     assert [i["model"] for i in part(result.plans["gpu1"], "llama_cpp")["instances"]] == ["small"]
 
 
 def test_limits() -> None:
-    result = document(
-        compiled(
-            change("port: 8081", "port: 8081\n        rpm: 9\n        timeout: 30"),
-            groups=FLEET,
-            addresses=ADDRESSES,
-        ),
-        "gw1",
+    """Of two providers that share a name, however many hosts each has."""
+    other = (
+        "  other:\n    type: openai_compatible\n    base_url: http://h/v1\n    models:\n"
+        "      - {name: 'large:7b', weight: 1, rpm: 9, timeout: 30}\n"
     )
+    text = change(
+        "port: 8081", "port: 8081\n        rpm: 9\n        timeout: 30\n        weight: 1"
+    )
+    text = change("  cloud:\n", f"{other}  cloud:\n", text)
+    result = document(compiled(text, groups=FLEET, addresses=ADDRESSES), "gw1")
+    assert len(entries(result, "large:7b")) == 2
     assert result["router_settings"]["optional_pre_call_checks"] == ["enforce_model_rate_limits"]
     for entry in entries(result, "large:7b"):
         params = entry["litellm_params"]
@@ -490,6 +499,7 @@ def test_plan_of_one_host() -> None:
         ("litellm@blue", 4001, "llm_gateway.slots.blue"),
         ("litellm@green", 4002, "llm_gateway.slots.green"),
         ("haproxy", 4000, "llm_gateway.port"),
+        ("haproxy", 4003, "llm_gateway.pool_port"),
     ]
     assert plan["litellm"]["secrets"] == {
         name: name

@@ -175,7 +175,7 @@ def test_adapter_shares_its_models_process() -> None:
         entry["model_name"]: entry["litellm_params"]["api_base"]
         for entry in plan("g")["litellm"]["document"]["model_list"]
     }
-    assert bases["coder-sql"] == bases["coder"] == "http://10.0.0.2:8001/v1"
+    assert bases["coder-sql"] == bases["coder"] == "http://127.0.0.1:4003/pool.qwen.coder/v1"
 
 
 def test_members_of_an_exclusive_group_stop_each_other() -> None:

@@ -175,15 +175,17 @@ def test_a_gateway_that_moved_away_takes_only_names_that_no_other_serves() -> No
         assert other.names_added == tuple(after.public_names)
 
 
-def test_deployments_of_one_model_are_told_by_id() -> None:
+def test_hosts_of_a_model_are_told_at_the_front_end() -> None:
     one, two = (
         compiled(groups={**TWO, "llm_local": ["one"]}),
         compiled(groups=TWO, addresses=ADDRESSES),
     )
     found, _ = compare(two.hosts, {"one": live(one)})
-    assert "model small, deployment local/two/small added" in details(found, "litellm")
+    added = 'pools["pool.local.small"].servers.two added: {"address": "192.0.2.2", "port": 8080}'
+    assert added in details(found, "haproxy")
+    assert "litellm" in found.unchanged
     found, _ = compare(one.hosts, {"one": live(two)})
-    assert "model small, deployment local/two/small removed" in details(found, "litellm")
+    assert added.replace("added: ", "removed (was ") + ")" in details(found, "haproxy")
 
 
 def test_order_alone() -> None:
@@ -313,6 +315,8 @@ def test_what_an_earlier_version_recorded() -> None:
     assert {change.service: change.details for change in found.services} == {
         "litellm": ("index_url added: not set", 'timeouts added: {"drain_s": 120, "ready_s": 300}'),
         "haproxy": (
+            "pool_port added: 4003",
+            'pools added: {"pool.local.large-7b": {"health": "/health", "max_parallel…',
             'timeouts added: {"door_s": 3600, "header_s": 10, "idle_s": 60}',
             'limits added: {"body_s": 60, "connections_per_address": 400}',
             "body_timeout_s removed (was 60)",

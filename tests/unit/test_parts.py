@@ -38,6 +38,7 @@ def test_a_role_alone_has_the_defaults_of_the_catalogue(role: str) -> None:
         "rules",
         "public_names",
         "metrics_listen",
+        "pools",
     } | ({"checks"} if role == "litellm" else set())
 
 
@@ -113,6 +114,7 @@ def test_parts_preflight_and_firewall_say_the_same_of_listeners() -> None:
                 (f"litellm@{slot}", "127.0.0.1", port)
                 for slot, port in plan["haproxy"]["slots"].items()
             }
+            said.add(("haproxy", "127.0.0.1", plan["haproxy"]["pool_port"]))
             said |= {
                 ("haproxy", one, plan["haproxy"]["metrics_port"])
                 for one in plan["haproxy"]["metrics_listen"]
@@ -130,7 +132,7 @@ def test_parts_preflight_and_firewall_say_the_same_of_listeners() -> None:
 def test_each_role_gets_its_share_of_the_gateways_section() -> None:
     """A key that no share has would be read by nobody but the emitter."""
     shares = {role: part(role, NEEDED.get(role, {})) for role in ("litellm", "haproxy")}
-    for section, own in (("timeouts", {"request_s", "stream_s"}), ("limits", set())):
+    for section, own in (("timeouts", {"request_s", "stream_s", "queue_s"}), ("limits", set())):
         whole = Gateway().model_dump()[section]
         carried = shares["litellm"][section] | shares["haproxy"][section]
         assert whole.keys() == carried.keys() | own

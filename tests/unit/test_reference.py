@@ -41,7 +41,8 @@ VARIABLE_FILES = sorted(
 
 EXPORTERS = {"gateway", "node", "host", "blackbox", "redis"}
 COUNTS = EXPORTERS | set(
-    "connections_per_address port blue green weight workers num_parallel max_loaded_models".split()
+    "connections_per_address port pool_port blue green weight workers num_parallel max_loaded_models"
+    " max_parallel".split()
 )
 """Numbers without a unit: ports, shares, processes and what runs at once."""
 

@@ -47,7 +47,7 @@ def test_command_lines() -> None:
     native, python, vllm = (instance(role) for role in ("llama_cpp", "llama_cpp_python", "vllm"))
     assert native["argv"] == [
         *("--model", MODEL, "--alias", "Tiny.7b", "--host", "10.0.0.1", "--port", "8080"),
-        *("--parallel", "1", "--no-kv-unified", GPU),
+        *("--parallel", "1", "--no-kv-unified", "--threads-http", "128", GPU),
         *("--threads", "8", "--swa-full", "--alias-suffix", "a b", "--metrics", "--offline"),
         *("--api-key-file", KEY_FILE),
     ]
@@ -367,8 +367,12 @@ def test_a_new_engine_is_emitted(made_up: dict[str, Any]) -> None:
     gateway = made_up["compiled"]["plans"]["g"]["litellm"]
     (entry,) = gateway["document"]["model_list"]
     assert entry["litellm_params"]["model"] == "openai/fiction"
-    assert entry["litellm_params"]["api_base"] == "http://10.0.0.1:7000/v1"
-    assert gateway["rules"]["health"] == {"upstairs/a/novels": "http://10.0.0.1:7000/up"}
+    base = "http://127.0.0.1:4003/pool.upstairs.novels"
+    assert entry["litellm_params"]["api_base"] == f"{base}/v1"
+    assert gateway["rules"]["health"] == {"upstairs/-/novels": base}
+    ((name, pool),) = made_up["compiled"]["plans"]["g"]["haproxy"]["pools"].items()
+    assert (name, pool["health"]) == ("pool.upstairs.novels", "/up")
+    assert pool["servers"] == {"a": {"address": "10.0.0.1", "port": 7000}}
     # It has one, because nothing is loaded on demand.
     assert any(check["name"] == "the gateway answers (novels)" for check in gateway["checks"])
 

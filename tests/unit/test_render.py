@@ -29,6 +29,7 @@ def test_hosts_with_services_ports_and_gpus() -> None:
         "  127.0.0.1:4001  modelyard-litellm@blue\n"
         "  127.0.0.1:4002  modelyard-litellm@green\n"
         "  127.0.0.1:4000  modelyard-haproxy             3 public names\n"
+        "  127.0.0.1:4003  modelyard-haproxy             2 pools\n"
         "  GPU  MiB    free   name                     models\n"
         "  0    24576  18432  NVIDIA GeForce RTX 4090  small 6144\n"
         "  1    8192   8192                            large:7b (need unknown)\n"

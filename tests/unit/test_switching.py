@@ -44,7 +44,11 @@ def test_meanwhile_nobody_is_sent_to_either() -> None:
     assert set(away.public_names) == set(compile_inventory(stack()).public_names)
     document = away.plans["g"]["litellm"]["document"]
     bases = {entry["litellm_params"]["api_base"] for entry in document["model_list"]}
-    assert not any("10.0.0.2" in base for base in bases)
+    assert not any("pool.qwen" in base or "pool.dolphin" in base for base in bases)
+    former = compile_inventory(stack()).plans["g"]["haproxy"]
+    assert away.plans["g"]["haproxy"] == former, "the live slot asks its pools until it is replaced"
+    assert "pool.qwen.coder" in former["pools"]
+    assert away.plans["g"] == away.hosts["g"].model_dump()
     groups = {
         group["group_name"]: group["models"]
         for group in document["router_settings"]["routing_groups"]
@@ -191,7 +195,7 @@ def test_an_engines_key_is_changed_while_nobody_is_sent_to_it() -> None:
         for entry in found.away.plans["g"]["litellm"]["document"]["model_list"]
     ]
     assert bases
-    assert not any("10.0.0.2" in base for base in bases)
+    assert not any("pool.qwen" in base for base in bases)
 
 
 def test_who_accepts_the_former_value() -> None:

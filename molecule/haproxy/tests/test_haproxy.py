@@ -19,6 +19,7 @@ import pytest
 
 PORT = 4000
 METRICS_PORT = 8405
+POOL_PORT = 4003
 CHAT = "/v1/chat/completions"
 # As in the scenario's inventory.
 HEADER_S, BODY_S, IDLE_S = 2, 3, 4
@@ -309,10 +310,26 @@ def test_packages_own_service_sleeps(host: Any) -> None:
 
 def test_only_the_door_listens_for_others(host: Any) -> None:
     listening = host.run("ss -Hltnp").stdout.splitlines()
-    wanted = {f"0.0.0.0:{PORT}", f"0.0.0.0:{METRICS_PORT}"}
+    wanted = {f"0.0.0.0:{PORT}", f"0.0.0.0:{METRICS_PORT}", f"127.0.0.1:{POOL_PORT}"}
     assert {line.split()[3] for line in listening if "haproxy" in line} == wanted
     socket_file = host.file("/run/modelyard-haproxy/admin.sock")
     assert (socket_file.user, socket_file.mode) == ("modelyard-haproxy", 0o600)
+
+
+def test_a_pool_asks_those_of_its_hosts_that_are_up(host: Any) -> None:
+    """In the sandbox of the real unit, which a program outside does not have."""
+
+    def get(path: str) -> str:
+        url = f"http://127.0.0.1:{POOL_PORT}{path}"
+        return str(host.run("curl -sS -m 5 -w ' %%{http_code}' %s", url).stdout)
+
+    assert get("/pool.stand-in") == "up 200"
+    asked = get("/pool.stand-in/v1/models")
+    assert '"slot": "blue"' in asked
+    assert "pool.stand-in" not in asked, "the engine knows no pools"
+    for path in ("/pool.none", "/pool.none/v1/models", "/gateway/v1/models"):
+        assert '"code":"engine_away"' in get(path)
+        assert get(path).endswith(" 503")
 
 
 @pytest.mark.parametrize("prefix", ["/v1/", "/"])

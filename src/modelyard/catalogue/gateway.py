@@ -56,6 +56,10 @@ class Timeouts(SwitchTimeouts, FrontEndTimeouts):
     request_s: Seconds = Field(600, examples=[600], json_schema_extra=unit("seconds"))
     """One attempt may take this long. Long, because a long answer of a slow local model is not a
     failure."""
+    queue_s: WholeSeconds = Field(60, examples=[20], json_schema_extra=unit("seconds"))
+    """A request waits this long for an engine of ours that is busy with as many as `max_parallel`
+    says. Then the next step of the chain answers. Less than `stream_s`, or a stream that waits
+    counts as an engine that hangs."""
     stream_s: Seconds = Field(120, examples=[120], json_schema_extra=unit("seconds"))
     """A stream may be silent this long, the wait for its first token included. Then the next step
     of the chain answers."""
@@ -143,6 +147,9 @@ class Gateway(Strict):
     """The front end's port: LiteLLM's own default."""
     slots: Slots = Field(Slots(), examples=[{"blue": 4001, "green": 4002}])
     """Ports behind the front end."""
+    pool_port: Port = Field(4003, examples=[4003])
+    """Port on loopback at which the gateway reaches engines of ours: the front end's program
+    chooses the host that answers."""
     workers: Annotated[int, Field(ge=1, le=64)] = Field(2, examples=[4])
     """Processes per gateway. One answers about 100 requests a second on one core and takes 400 MiB.
     Two, so that one that is busy or dies leaves another."""

@@ -26,6 +26,7 @@ from modelyard.kinds import (
     Tag,
     Unique,
     UsDollars,
+    WholeSeconds,
     distinct,
     mebibytes,
     misfit,
@@ -188,12 +189,13 @@ class Model(Strict):
     weight: Positive | None = Field(None, examples=[3])
     """Only where two providers share one public name: the share of requests each gets."""
     rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
-    """Requests the gateway lets through to each deployment. The next step of the chain takes the
-    rest."""
+    """Requests the gateway lets through to the model, all hosts of its provider together. The next
+    step of the chain takes the rest."""
     tpm: Positive | None = Field(
         None, examples=[100000], json_schema_extra=unit("tokens per minute")
     )
-    """Tokens the gateway lets through to each deployment, counted after the answer."""
+    """Tokens the gateway lets through to the model, all hosts of its provider together, counted
+    after the answer."""
     price: Price | None = Field(None, examples=[{"input": 0.15, "output": 0.6}])
     """What tokens cost, for the gateway's metrics."""
     timeout: Seconds | None = Field(None, examples=[120], json_schema_extra=unit("seconds"))
@@ -201,6 +203,13 @@ class Model(Strict):
     stream_timeout: Seconds | None = Field(None, examples=[60], json_schema_extra=unit("seconds"))
     """A stream may be silent this long, the wait for its first token included. Default: the
     provider's `stream_timeout`."""
+    max_parallel: Positive | None = Field(None, examples=[4])
+    """Engines of ours with a process per model only: requests that a gateway sends to one host at
+    once. What is over it waits. Default: the provider's `max_parallel`, else what the engine
+    answers at once, where that is known."""
+    queue_s: WholeSeconds | None = Field(None, examples=[20], json_schema_extra=unit("seconds"))
+    """Engines of ours with a process per model only: a request waits this long for a host that has
+    room, then the next step of the chain answers. Default: the provider's `queue_s`."""
     hosts: Annotated[list[str], AfterValidator(distinct), Unique] | None = Field(
         None, examples=[["gpu1"]]
     )

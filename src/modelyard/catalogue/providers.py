@@ -160,6 +160,23 @@ class Provider(_WithSections):
             f"fetched. Default: {MODEL_MARGIN_MIB}."
         ),
     )
+    max_parallel: Positive | None = Field(
+        None,
+        examples=[4],
+        description=(
+            "With a `group` only: requests that a gateway sends to one process of a host at once."
+            " What is over it waits. Default: what the engine answers at once, where that is known."
+        ),
+    )
+    queue_s: WholeSeconds | None = Field(
+        None,
+        examples=[20],
+        json_schema_extra=unit("seconds"),
+        description=(
+            "With a `group` only: a request waits this long for a host that has room, then the next"
+            " step of the chain answers. Default: `llm_gateway.timeouts.queue_s`."
+        ),
+    )
     models: list[Model] = Field([], examples=[[{"name": "qwen2.5-coder:7b"}]])
     """What it serves, by public name."""
 
@@ -183,7 +200,10 @@ class Provider(_WithSections):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        running = ("ready_timeout_s", "model_margin_mib", *self._sections)
+        running = (
+            *("ready_timeout_s", "model_margin_mib", "max_parallel", "queue_s"),
+            *self._sections,
+        )
         only_ours = ("port", "exclusive_group", "active", "flavour", *running)
         unused = [key for key in only_ours if getattr(self, key) is not None]
         if self.group is not None and self.base_url is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.secrets import nearest_secret
 from modelyard.catalogue.sourcemap import Path
+from modelyard.compiler.emit import one_of_each
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved, former_secrets
 from modelyard.compiler.topology import Topology
@@ -106,7 +107,7 @@ def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, repor
     """Warn of what only works as written with a Redis that all processes of the gateway share."""
     if topology.redis is not None:
         return
-    members = resolved.all()
+    members = one_of_each(resolved.all())
     processes = len(topology.gateways) * model.gateway.workers
     limited = [member for member in members if member.model.rpm or member.model.tpm]
     clients = [name for name, client in model.clients.items() if client.rpm]

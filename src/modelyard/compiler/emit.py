@@ -8,8 +8,8 @@ alone while it is down.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +23,6 @@ from modelyard.names import (
     MASTER_KEY,
     REDIS_NAMESPACE,
     REDIS_PASSWORD,
-    url_host,
 )
 from modelyard.urls import corrected
 
@@ -71,9 +70,26 @@ class View:
     """How the network looks from one gateway host."""
 
     host: str
-    addresses: Mapping[str, str]
-    """Engine host: the address it is reached at from here."""
     redis_address: str | None
+    pools: Mapping[str, str] = field(default_factory=dict)
+    """Pool by the id of the deployment whose hosts share its requests."""
+    pool_port: int = 0
+    """Where the pools are, on loopback."""
+
+
+def one_of_each(members: Iterable[Deployment]) -> list[Deployment]:
+    """Return the deployments as the gateway has them: one per provider and model, however many
+    hosts share its requests.
+    """
+    return list({member.id: member for member in reversed(list(members))}.values())[::-1]
+
+
+def pool_base(deployment: Deployment, view: View) -> str | None:
+    """Return the URL of the pool of a deployment, without a path of its engine; None of what runs
+    elsewhere.
+    """
+    pool = view.pools.get(deployment.id)
+    return pool and f"http://{LOOPBACK}:{view.pool_port}/{pool}"
 
 
 def api_base(deployment: Deployment, view: View) -> str:
@@ -84,7 +100,7 @@ def api_base(deployment: Deployment, view: View) -> str:
         if provider.engine and not urlsplit(provider.base_url).path:
             return f"{provider.base_url}/v1"
         return corrected(provider.type, provider.base_url)[0]
-    return f"http://{url_host(view.addresses.get(deployment.host, LOOPBACK))}:{deployment.port}/v1"
+    return f"{pool_base(deployment, view)}/v1"
 
 
 def timeouts(deployment: Deployment, gateway: Gateway) -> tuple[float, float]:
@@ -122,10 +138,11 @@ def emit_deployment(
     }
     if prefix == "openai":
         params["allowed_openai_params"] = list(PASSED)
-    if deployment.provider.engine and deployment.provider.engine.closes_connections:
+    engine = deployment.provider.engine
+    if engine and engine.closes_connections and deployment.host is None:
         # llama-server gives every connection a thread for as long as it is kept, and closes it
         # under the next request: measured with 20 requests a second beside one stream, 3 of 500
-        # failed and streams were 20 times slower.
+        # failed and streams were 20 times slower. (HAProxy opens one for every request anyway.)
         params["extra_headers"] = {"Connection": "close"}
     if last:
         # Otherwise two transient errors would refuse every request for half a minute, without a
@@ -205,7 +222,7 @@ def is_never_cooled(members: Sequence[Deployment], lasts: Collection[str]) -> bo
     """Return whether the gateway never cools down the deployments of one name: the last step of a
     chain, on its own.
     """
-    return len(members) == 1 and members[0].model.name in lasts
+    return len(one_of_each(members)) == 1 and members[0].model.name in lasts
 
 
 def emit_router_settings(
@@ -303,7 +320,8 @@ def emit_document(
     everything = [member for members in deployments.values() for member in members]
     any_tags = any(member.model.tags for member in everything)
     any_limits = any(member.model.rpm or member.model.tpm for member in everything)
-    for members in deployments.values():
+    for every in deployments.values():
+        members = one_of_each(every)
         # One entry with a weight and one without: the gateway would never choose the latter. And
         # where there are limits but no weights it takes the limits for weights.
         weighted = len(members) > 1 and any(

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelyard.catalogue.gateway import Gateway, GuardLimits
-from modelyard.compiler.emit import View, api_base
+from modelyard.compiler.emit import View, api_base, one_of_each, pool_base
 from modelyard.compiler.resolve import Deployment
 from modelyard.compiler.routes import Route
 from modelyard.names import GATEWAY_USER, REDIS_NAMESPACE, REDIS_PASSWORD
@@ -21,7 +21,7 @@ def emit_rules(
     redis_port: int,
 ) -> dict[str, Any]:
     """Return the rules for the gateway on `view.host`."""
-    everything = [deployment for members in deployments.values() for deployment in members]
+    everything = one_of_each(member for members in deployments.values() for member in members)
     blind = {name for name, members in deployments.items() if all(map(reads_text_only, members))}
     redis = {
         "host": view.redis_address,
@@ -95,8 +95,13 @@ def cut_at(deployment: Deployment) -> int | None:
 
 
 def health_url(deployment: Deployment, view: View) -> str | None:
-    """Where an engine says without a key whether it is well; None if it does not."""
+    """Where is said without a key whether an engine is well: of a pool, whether any of its hosts
+    is. None where nobody says so.
+    """
     engine = deployment.provider.engine
     if engine is None or engine.health is None:
         return None
+    if pool := pool_base(deployment, view):
+        # HAProxy answers for its checks of all hosts.
+        return pool
     return api_base(deployment, view).rstrip("/").removesuffix("/v1") + engine.health

@@ -16,7 +16,7 @@ from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Report, variable_path
 from modelyard.engines import ROLES, types_of
 from modelyard.engines.base import Engine
-from modelyard.names import LOOPBACK, WATCHERS, slugs
+from modelyard.names import LOOPBACK, POOLS, WATCHERS, pool_name, slugs
 
 
 def port_path(deployment: Deployment) -> Path:
@@ -45,6 +45,12 @@ class EngineServices:
         return self.named(
             engine, deployment.provider_name if engine.per_provider else deployment.base.name
         )
+
+    def pool(self, deployment: Deployment) -> str:
+        """Return the pool of a deployment: its service on all of its hosts."""
+        engine = deployment.engine
+        slug = None if engine.per_provider else self.slugs[engine.role][deployment.base.name]
+        return pool_name(deployment.provider_name, slug)
 
     def named(self, engine: Engine, name: str) -> str:
         """Return the service of the instance that is named after a model or a provider."""
@@ -134,6 +140,8 @@ def _of_gateway(gateway: Gateway, host: str, topology: Topology) -> Iterator[Lis
     yield Listener(
         "haproxy", "haproxy", "the front end", gateway.listen, gateway.port, ("gateway", "port")
     )
+    own = ("gateway", "pool_port")
+    yield Listener("haproxy", POOLS, "the pools of engines", [LOOPBACK], gateway.pool_port, own)
 
 
 def _of_monitoring(catalogue: Catalogue, host: str, topology: Topology) -> Iterator[Listener]:

@@ -19,7 +19,14 @@ from modelyard.kinds import OPTION_NAME, has_password, option_name
 SECRET_OPTION = re.compile(r"(^|-)(api-key|token|password|passphrase|secret)$")
 """Options whose values are secrets, whatever the engine."""
 
-BASE_MODELS = ("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options")
+QUEUE_KEYS = ("max_parallel", "queue_s")
+"""Keys of a model that concern its process: where one serves all models, they are the
+provider's."""
+
+BASE_MODELS = (
+    *("port", "hosts", "gpus", "vram_mib", "context_length", "quantization", "options"),
+    *QUEUE_KEYS,
+)
 """Keys that a LoRA adapter shares with the model it belongs to."""
 
 
@@ -29,7 +36,8 @@ def check_model(
     """Keys that need something else to make sense."""
     written = model.model_fields_set
     if provider.group is None:
-        for key in ("source", "options", "hosts", "port", "gpus", "vram_mib", *ENGINE_KEYS):
+        alone = ("source", "options", "hosts", "port", "gpus", "vram_mib")
+        for key in (*alone, *QUEUE_KEYS, *ENGINE_KEYS):
             if key in written and getattr(model, key):
                 error(
                     "invalid-value",
@@ -51,6 +59,8 @@ def check_model(
                 "remove it",
                 key=True,
             )
+    if engine.per_provider:
+        _check_queue(name, engine, model, at, error)
     if model.adapter_of is not None:
         _check_adapter(name, provider, model, at, error)
     check_source(name, provider.type, engine, model, at, sound, error)
@@ -72,6 +82,20 @@ def check_model(
     _check_options(engine, model, at, error)
     for mistake in engine.mistakes(model) if sound else ():
         error(mistake.code, mistake.message, (*at, *mistake.key), mistake.hint, key=True)
+
+
+def _check_queue(name: str, engine: Engine, model: Model, at: Path, error: Any) -> None:
+    """Refuse what concerns a process, of a model that has none of its own."""
+    for key in QUEUE_KEYS:
+        if getattr(model, key):
+            error(
+                "invalid-value",
+                f'{key} has no effect on "{model.name}": one {engine.title} serves all models of'
+                f' "{name}"',
+                (*at, key),
+                f"set {key} of the provider",
+                key=True,
+            )
 
 
 def _check_options(engine: Engine, model: Model, at: Path, error: Any) -> None:

@@ -11,7 +11,7 @@ from math import floor, inf
 from modelyard.catalogue.hosts import Gpu
 from modelyard.catalogue.sourcemap import Origin, Path
 from modelyard.catalogue.versions import Versions
-from modelyard.compiler.resolve import Deployment, Resolved
+from modelyard.compiler.resolve import Deployment, Key, Resolved
 from modelyard.diagnostics import Diagnostic, Report, listing
 from modelyard.gpu.fit import Card, Memory, Part, Process, Refusal, largest, place
 
@@ -36,9 +36,9 @@ class Placement:
     """
 
     loads: dict[str, list[Load]] = field(default_factory=dict)
-    gpus: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-    shares: dict[str, str] = field(default_factory=dict)
-    on_cpu: set[str] = field(default_factory=set)
+    gpus: dict[Key, tuple[int | str, ...]] = field(default_factory=dict)
+    shares: dict[Key, str] = field(default_factory=dict)
+    on_cpu: set[Key] = field(default_factory=set)
 
 
 def place_on_gpus(
@@ -63,12 +63,12 @@ def place_on_gpus(
         backend = versions.backend(member.engine) if versions else None
         without = member.host in declared and not declared[member.host]
         if backend == "cpu" or (backend == "auto" and without):
-            out.on_cpu.add(member.id)
+            out.on_cpu.add(member.key)
         if backend == "cpu":
             _warn(member, told)
         elif backend == "cuda" and without:
             _refuse_build(member, places.get(member.host), told)
-        elif member.id not in out.on_cpu:
+        elif member.key not in out.on_cpu:
             # An adapter lives in the process of its base model.
             of = "" if member.engine.per_provider else member.base.name
             by_host.setdefault(member.host, {}).setdefault((member.provider_name, of), []).append(
@@ -107,11 +107,11 @@ def _place_on_host(
         ]
     for index, chosen in placed.items():
         members = served[index]
-        out.gpus.update({member.id: chosen for member in members})
+        out.gpus.update({member.key: chosen for member in members})
         used = [card for gpu in chosen for card in cards if gpu in card.names]
         used = used[: processes[index].count]
         if share := _share(processes[index], members[0], used):
-            out.shares.update({member.id: share for member in members})
+            out.shares.update({member.key: share for member in members})
         _check_share(processes[index], members[0], used, host, report)
         _note_idle(processes[index], members[0], report)
     for refusal in refusals:

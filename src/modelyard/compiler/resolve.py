@@ -25,6 +25,9 @@ from modelyard.names import (
     former,
 )
 
+Key = tuple[str, str | None, str]
+"""A provider, a host (None: elsewhere) and a model: one deployment."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -39,8 +42,13 @@ class Deployment:
 
     @property
     def id(self) -> str:
-        """Its id in the gateway's document (`deployment_id`)."""
-        return deployment_id(self.provider_name, self.host, self.model.name)
+        """Its id in the gateway's document (`deployment_id`): that of all its hosts."""
+        return deployment_id(self.provider_name, self.model.name)
+
+    @property
+    def key(self) -> Key:
+        """What no other deployment has."""
+        return self.provider_name, self.host, self.model.name
 
     @property
     def base(self) -> Model:

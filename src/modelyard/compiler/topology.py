@@ -53,13 +53,14 @@ class Topology:
             return [LOOPBACK]
         return [LOOPBACK, self.addresses[host]] if host in self.gateways else [self.addresses[host]]
 
-    def view(self, gateway: str, engines: Sequence[str]) -> View:
+    def view(self, gateway: str, pools: Mapping[str, str], pool_port: int) -> View:
         """Return the network as the gateway on one host sees it."""
         redis = self.redis
         return View(
             gateway,
-            {host: self.engine_address(host) for host in engines},
             None if redis is None else LOOPBACK if redis == gateway else self.addresses[redis],
+            pools,
+            pool_port,
         )
 
 

@@ -399,6 +399,13 @@ class Engine:
         """
         return 1
 
+    def parallel(self, models: Sequence[Model], settings: Any) -> int | None:
+        """Return how many requests a process with these `models` answers at once, the model it is
+        started with first; what is over it waits in its pool. None where that is not known, or is
+        a matter of memory.
+        """
+        return None
+
     def options(self, model: Model) -> dict[str, Option]:
         """Return the options that decide the memory of a model: the catalogue's, and what the
         command line says beside them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -188,6 +188,9 @@ EMBEDS = ("embedding", "embeddings")
 RERANKS = ("rerank", "reranking")
 """The option that starts it for a path that the gateway does not serve, by its two names."""
 
+HTTP_THREADS = 128
+"""Threads of the server that answer connections. One that waits costs some KiB."""
+
 MICRO_BATCHES = ("batch-size", "ubatch-size")
 """An input is embedded in one batch and one micro-batch (server-context.cpp, `can_split`)."""
 
@@ -250,6 +253,10 @@ class LlamaCpp(Engine):
     def slots(self, model: Model, settings: Any) -> int:
         """Return `parallel`, or the default."""
         return slots_of(model)
+
+    def parallel(self, models: Sequence[Model], settings: Any) -> int | None:
+        """Return the slots of its model."""
+        return slots_of(models[0])
 
     def context(self, model: Model, settings: Any) -> int | None:
         """Return the tokens of context of all requests; None if it is the model's own."""
@@ -377,6 +384,10 @@ ENGINE = LlamaCpp(
             default=True,
         ),
         Flag("no-kv-unified"),
+        # Each connection holds a thread for as long as it is open, a stream to its end. By default
+        # there are as many as cores, or a few more than slots: with requests of two gateways none
+        # was left for their health checks.
+        Flag("threads-http", HTTP_THREADS, default=True),
         Flag("embeddings", embeddings, default=True),
         *map(batch_flag, MICRO_BATCHES),
         # By default it silently keeps on the CPU what does not fit.

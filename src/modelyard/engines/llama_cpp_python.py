@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
@@ -81,6 +81,10 @@ class LlamaCppPython(Engine):
         paths = super().serves(model)
         given = model.options.get(EMBEDDING, False) is not False
         return paths if model.mode == "embedding" or given else paths - {"embeddings"}
+
+    def parallel(self, models: Sequence[Model], settings: Any) -> int | None:
+        """Return one: it answers one request after the other."""
+        return 1
 
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return an option of the other server of llama.cpp, with which this one does not start."""

@@ -145,6 +145,12 @@ class Ollama(Engine):
         """Return `num_parallel`; Ollama's own choice is one (0.17.4, envconfig)."""
         return settings.num_parallel or 1
 
+    def parallel(self, models: Sequence[Model], settings: OllamaSettings) -> int | None:
+        """Return the slots of an only model. Of several, requests for one that waits must not hold
+        up those for another.
+        """
+        return self.slots(models[0], settings) if len(models) == 1 else None
+
     def unestimated(self, model: Model) -> str | None:
         """Return why a model without a source has no estimate; None for one with a source."""
         return (

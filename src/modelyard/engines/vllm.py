@@ -5,6 +5,7 @@ model.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ from modelyard.kinds import FromIndex, Positive, Strict, Version, refused_below,
 if TYPE_CHECKING:
     from modelyard.catalogue.models import Model
 
+
+SEQUENCES = "max-num-seqs"
+"""The option that says how many requests are worked on at once (0.32.0, vllm/config)."""
 
 QUANTIZATIONS = (
     "auto_awq auto_gptq awq awq_marlin compressed-tensors deepseek_v4_fp8 experts_int8 fbgemm_fp8"
@@ -119,6 +123,12 @@ class Vllm(Engine):
         if not sizes:
             return given
         return prod(_size(model.options[name]) or 1 for name in sizes)
+
+    def parallel(self, models: Sequence[Model], settings: Any) -> int | None:
+        """Return the option that says how many sequences run at once. Its default depends on the
+        GPU, and what is over it waits inside.
+        """
+        return _size(models[0].options.get(SEQUENCES, ""))
 
     def mistakes(self, model: Model) -> list[Mistake]:
         """Return options that vLLM refuses when it starts."""

@@ -233,7 +233,17 @@ def _while_away(inventory: Inventory, providers: Sequence[str], former: Compiled
     away = compile_inventory(replace(inventory, away=frozenset(providers)))
     if {error.code for error in away.errors} == {"no-deployment"}:
         return former
-    return _without_errors(away, "While the engines change, the catalogue")
+    return _with_pools_of(former, _without_errors(away, "While the engines change, the catalogue"))
+
+
+def _with_pools_of(former: Compiled, away: Compiled) -> Compiled:
+    """Return plans whose front ends keep the pools of `former`: the slot that is still live asks
+    them until the next one has taken its place, and its streams go on.
+    """
+    for host, plan in away.hosts.items():
+        away.hosts[host] = plan.model_copy(update={"haproxy": former.hosts[host].haproxy})
+        away.plans[host]["haproxy"] = former.plans[host]["haproxy"]
+    return away
 
 
 def _uncovered(final: Compiled, away: Compiled, former: Compiled) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from modelyard.catalogue.clients import Client
 from modelyard.compile import Compiled
 from modelyard.diagnostics import listing
-from modelyard.names import url_host
+from modelyard.names import POOLS, url_host
 from modelyard.operations.diff import HostChanges
 from modelyard.output.tables import gpu_table, table
 from modelyard.plan.model import HostPlan
@@ -89,6 +89,10 @@ def render_changes(changes: Sequence[HostChanges]) -> str:
 # -- the plan --------------------------------------------------------------------------------------
 
 
+COUNTED = {"haproxy": "public name", POOLS: "pool"}
+"""By role of a listener, what is counted there."""
+
+
 def _host(host: str, plan: HostPlan) -> list[str]:
     rows = [
         (
@@ -96,8 +100,8 @@ def _host(host: str, plan: HostPlan) -> list[str]:
             service.unit.removesuffix(".service"),
             # All of them stand below; here they would be a line of many screens.
             (
-                plural(len(service.models), "public name")
-                if service.role == "haproxy"
+                plural(len(service.models), COUNTED[service.role])
+                if service.role in COUNTED
                 else ", ".join(service.models)
             ),
             f"GPU {', '.join(map(str, service.gpus))}" if service.gpus else "",

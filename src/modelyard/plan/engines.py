@@ -41,7 +41,7 @@ class EngineParts:
         lasts = last_steps(scope.routes)
         members = scope.resolved.deployments
         self.cooled = {
-            d.id for d in scope.resolved.all() if not is_never_cooled(members[d.model.name], lasts)
+            d.key for d in scope.resolved.all() if not is_never_cooled(members[d.model.name], lasts)
         }
 
     def processes(self, host: str) -> dict[str, dict[str, list[Deployment]]]:
@@ -58,7 +58,7 @@ class EngineParts:
             role: dict(
                 sorted(
                     found[role].items(),
-                    key=lambda process: any(d.id in self.cooled for d in process[1]),
+                    key=lambda process: any(d.key in self.cooled for d in process[1]),
                 )
             )
             for role in ROLES
@@ -117,12 +117,12 @@ class EngineParts:
             ]
             if any(member.host != host for member in members):
                 continue
-            services = {member.id: self.scope.services.of(member) for member in members}
+            services = {member.key: self.scope.services.of(member) for member in members}
             for service in dict.fromkeys(services.values()):
-                others = [other for other in members if services[other.id] != service]
-                if others and all(other.id in self.cooled for other in others):
+                others = [other for other in members if services[other.key] != service]
+                if others and all(other.key in self.cooled for other in others):
                     found.setdefault(service, {}).update(
-                        {services[other.id]: rest for other in others}
+                        {services[other.key]: rest for other in others}
                     )
         return found
 
@@ -131,8 +131,8 @@ class EngineParts:
         has. Its process holds `at_once` models, all of them if that is None.
         """
         engine, model, settings = deployment.engine, deployment.model, deployment.provider.settings
-        on_cpu = deployment.id in self.scope.placement.on_cpu
-        gpus = list(self.scope.placement.gpus.get(deployment.id, ()))
+        on_cpu = deployment.key in self.scope.placement.on_cpu
+        gpus = list(self.scope.placement.gpus.get(deployment.key, ()))
         return Demand(
             service=self.scope.services.of(deployment),
             model=model.name,
@@ -156,9 +156,9 @@ class EngineParts:
         follows from `vram_mib`, or its engine's default.
         """
         engine, placement = deployment.engine, self.scope.placement
-        if engine.share is None or deployment.id in placement.on_cpu:
+        if engine.share is None or deployment.key in placement.on_cpu:
             return None
-        derived = placement.shares.get(deployment.id)
+        derived = placement.shares.get(deployment.key)
         given = engine.share_of(deployment.model)
         return given or (engine.share if derived is None else float(derived))
 
@@ -188,7 +188,7 @@ class EngineParts:
         main = next((member for member in members if member.model.adapter_of is None), members[0])
         assert main.host is not None, "an instance is on a host"
         models = [member.model for member in members]
-        if main.id in self.scope.placement.on_cpu:
+        if main.key in self.scope.placement.on_cpu:
             models = [model.model_copy(update={"gpus": None}) for model in models]
         process = Process(
             service,
@@ -197,10 +197,10 @@ class EngineParts:
             self.scope.topology.engine_address(main.host),
             main.port,
             main.provider.settings,
-            self.scope.placement.shares.get(main.id),
+            self.scope.placement.shares.get(main.key),
         )
         gpus = dict.fromkeys(
-            gpu for member in members for gpu in self.scope.placement.gpus.get(member.id, ())
+            gpu for member in members for gpu in self.scope.placement.gpus.get(member.key, ())
         )
         return InstancePart(
             service=service,

@@ -19,6 +19,7 @@ from modelyard.catalogue.monitoring import Monitoring
 from modelyard.compiler.emit import api_base, emit_document
 from modelyard.compiler.guard import emit_rules
 from modelyard.compiler.listeners import Listener
+from modelyard.compiler.pools import Pool
 from modelyard.compiler.resolve import LeftOut
 from modelyard.names import (
     LOOPBACK,
@@ -26,6 +27,7 @@ from modelyard.names import (
     REDIS_MONITOR_PASSWORD,
     REDIS_PASSWORD,
     journal,
+    pool_server,
 )
 from modelyard.plan.checks import (
     CHAT_TIMEOUT_S,
@@ -36,7 +38,7 @@ from modelyard.plan.checks import (
     ModelsCheck,
     UnitCheck,
 )
-from modelyard.plan.parts import HaproxyPart, LitellmPart, RedisPart
+from modelyard.plan.parts import HaproxyPart, LitellmPart, PoolPart, PoolServer, RedisPart
 from modelyard.plan.scope import Scope
 
 SLOTS_HINT = "journalctl -u 'modelyard-litellm@*' -n 50"
@@ -77,7 +79,7 @@ class GatewayParts:
         names = {MASTER_KEY} | {d.secret for d in scope.resolved.all() if d.secret}
         if scope.topology.redis is not None:
             names.add(REDIS_PASSWORD)
-        view = scope.topology.view(host, list(scope.by_host))
+        view = scope.view(host)
         seen = (
             scope.resolved.deployments,
             scope.routes,
@@ -127,10 +129,27 @@ class GatewayParts:
             listen=list(listening["haproxy"].addresses),
             port=gateway.port,
             slots=gateway.slots,
+            pool_port=gateway.pool_port,
+            pools={pool.name: self.pool(pool) for pool in self.scope.pools},
             timeouts=share(FrontEndTimeouts, gateway.timeouts),
             limits=share(FrontEndLimits, gateway.limits),
             metrics_listen=list(metrics.addresses) if metrics else [],
             metrics_port=(self.scope.catalogue.monitoring or Monitoring()).exporters.gateway,
+        )
+
+    def pool(self, pool: Pool) -> PoolPart:
+        """Return what HAProxy has to know of one pool."""
+        first = pool.members[0]
+        return PoolPart(
+            health=first.engine.health,
+            max_parallel=pool.max_parallel,
+            queue_s=pool.queue_s(self.scope.gateway),
+            servers={
+                pool_server(host): PoolServer(
+                    address=self.scope.topology.engine_address(host), port=first.port
+                )
+                for host in pool.hosts
+            },
         )
 
     def through_the_door(self) -> list[Check]:
@@ -144,7 +163,7 @@ class GatewayParts:
         """Return whether providers elsewhere take our keys. What they refuse does not hold a
         release back.
         """
-        view = self.scope.topology.view(host, list(self.scope.by_host))
+        view = self.scope.view(host)
         elsewhere = {
             (d.provider_name, d.secret): d
             for d in self.scope.resolved.all()

@@ -76,7 +76,7 @@ class Listener(Strict):
     port: Port
     """The port."""
     models: list[str]
-    """Public names that are served there."""
+    """Public names that are served there, or pools."""
     gpus: list[int | str]
     """GPUs of the service."""
     variable: str

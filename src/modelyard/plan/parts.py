@@ -17,7 +17,7 @@ from modelyard.catalogue.clients import Client
 from modelyard.catalogue.versions import LitellmVersion
 from modelyard.engines import ROLES
 from modelyard.engines.base import DERIVED
-from modelyard.kinds import IPAddress, Port, Strict
+from modelyard.kinds import IPAddress, Port, Positive, Strict, WholeSeconds
 from modelyard.names import (
     GRAFANA_PASSWORD,
     GRAFANA_SECRET_KEY,
@@ -105,6 +105,29 @@ class LitellmPart(LitellmVersion, Part):
     """What a candidate has to pass, at the port `@PORT@`."""
 
 
+class PoolServer(Strict):
+    """One host of a pool."""
+
+    address: IPAddress
+    """Where its engine listens."""
+    port: Port
+    """The engine's port."""
+
+
+class PoolPart(Strict):
+    """The hosts that share the requests for one process of an engine."""
+
+    health: str | None = None
+    """A path of the engine that answers 200 while it is well. Without one a host is up while
+    connections to it succeed."""
+    max_parallel: Positive | None = None
+    """Requests that one host gets at once; what is over it waits. None: as many as come."""
+    queue_s: WholeSeconds = gateway.Timeouts().queue_s
+    """A request waits this long for its turn."""
+    servers: dict[str, PoolServer]
+    """By its name, the inventory's, each host."""
+
+
 class HaproxyPart(Part):
     """HAProxy, the front end of the gateway."""
 
@@ -114,6 +137,11 @@ class HaproxyPart(Part):
     """Port of clients."""
     slots: gateway.Slots = gateway.Slots()
     """Ports of the gateway's slots, on loopback."""
+    pool_port: Port = gateway.Gateway().pool_port
+    """Port on loopback at which the gateway reaches engines."""
+    pools: dict[str, PoolPart] = Field({})
+    """The engines that it reaches there. The name of a pool is that of HAProxy's backend, and the
+    first component of the paths that lead there."""
     timeouts: gateway.FrontEndTimeouts = gateway.FrontEndTimeouts()
     """How long it waits."""
     limits: gateway.FrontEndLimits = gateway.FrontEndLimits()

@@ -9,7 +9,7 @@ from modelyard.compiler.listeners import listeners
 from modelyard.diagnostics import show_path, variable_path
 from modelyard.engines import ROLES, by_role
 from modelyard.engines.base import Engine
-from modelyard.names import LOOPBACK
+from modelyard.names import LOOPBACK, POOLS
 from modelyard.plan.checks import Check
 from modelyard.plan.engines import EngineParts
 from modelyard.plan.gateway import GatewayParts
@@ -44,7 +44,7 @@ class Planner:
             for deployment in members
         ]
         listening = listeners(host, scope.catalogue, scope.topology, scope.services, served)
-        main = {one.service: one for one in listening if one.role != "exporter"}
+        main = {one.service: one for one in listening if one.role not in ("exporter", POOLS)}
         metrics = next(
             (one for one in listening if (one.service, one.role) == ("haproxy", "exporter")), None
         )
@@ -130,11 +130,10 @@ class Planner:
         instances = {instance.service: instance for part in engines for instance in part.instances}
         found: list[Listener] = []
         for one in listening:
-            names = (
-                self.scope.public_names
-                if one.role == "haproxy"
-                else [d.model.name for d in one.deployments]
-            )
+            names = {
+                "haproxy": self.scope.public_names,
+                POOLS: [pool.name for pool in self.scope.pools],
+            }.get(one.role, [d.model.name for d in one.deployments])
             instance = instances.get(one.service)
             engine = by_role(one.role) if one.role in ROLES else None
             found += [

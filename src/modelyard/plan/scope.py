@@ -10,8 +10,10 @@ from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.monitoring import Monitoring
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.versions import Versions
+from modelyard.compiler.emit import View
 from modelyard.compiler.listeners import EngineServices
 from modelyard.compiler.placement import Placement
+from modelyard.compiler.pools import Pool, build_pools, pools_of
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.compiler.routes import Route
 from modelyard.compiler.topology import Topology
@@ -64,6 +66,19 @@ class Scope:
     def services(self) -> EngineServices:
         """The names of the engines' services."""
         return EngineServices(self.catalogue)
+
+    @cached_property
+    def pools(self) -> list[Pool]:
+        """The hosts that share the requests for each process of an engine."""
+        return build_pools(self.resolved.all(), self.services)
+
+    def view(self, gateway: str) -> View:
+        """Return what the gateway on a host sees."""
+        return self.topology.view(gateway, self._pools_of, self.gateway.pool_port)
+
+    @cached_property
+    def _pools_of(self) -> Mapping[str, str]:
+        return pools_of(self.pools)
 
     @property
     def monitoring(self) -> Monitoring | None:

@@ -54,6 +54,11 @@ ABOUT_THE_ENGINE = frozenset({401, 408, 429})
 """What a 4xx has to be to count: our key, its time, its limits. Any other says something about the
 request."""
 
+AWAY = "engine_away"
+"""The code of HAProxy's answer for a pool without a host that is up, or has room in time. It came
+at once or after a wait that the catalogue wants, and says nothing of the next request: nobody is
+left alone for it (roles/haproxy/templates/haproxy.cfg.j2)."""
+
 NOT_IMPLEMENTED = 501
 """llama.cpp, asked for what the model was not started for, such as embeddings of a chat model."""
 
@@ -248,7 +253,7 @@ class Judge:
 
     async def decide(self, failure: Failure) -> None:
         """Count a failure that is the engine's, and cool it down if that is one too many."""
-        if await self.is_about_the_request(failure):
+        if await self.is_not_its_fault(failure):
             return
         router = failure.router
         key = f"deployment:{failure.deployment}:allowed_fails"
@@ -258,8 +263,10 @@ class Judge:
             if not await is_last_left(failure):
                 await cool(failure)
 
-    async def is_about_the_request(self, failure: Failure) -> bool:
-        """Whether the request is what is wrong, by what the engine answered and how it is."""
+    async def is_not_its_fault(self, failure: Failure) -> bool:
+        """Whether the engine is not what is wrong, by what it answered and how it is: the request
+        is, or nobody was there to ask.
+        """
         if isinstance(failure.exception, ContextWindowExceededError):
             return True
         answer = failure.answer
@@ -267,6 +274,8 @@ class Judge:
             return False
         if 400 <= answer.status_code < 500:
             return answer.status_code not in ABOUT_THE_ENGINE
+        if is_away(answer):
+            return True
         if answer.status_code == NOT_IMPLEMENTED or ABOUT_THE_REQUEST.search(answer.text):
             return True
         url = self.health.get(failure.deployment)
@@ -278,6 +287,14 @@ class Judge:
             self.asking[url] = asyncio.create_task(ask_health(url))
             self.asking[url].add_done_callback(lambda _: self.asking.pop(url))
         return await self.asking[url]
+
+
+def is_away(answer: httpx.Response) -> bool:
+    """Whether HAProxy says that no host of a pool is up or free."""
+    try:
+        return bool(answer.status_code == 503 and answer.json()["error"]["code"] == AWAY)
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 async def ask_health(url: str) -> bool:

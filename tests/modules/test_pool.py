@@ -1,0 +1,122 @@
+"""Taking a host out of the front end's pools: what HAProxy is told, and when it is over."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+from ansible.module_utils import modelyard_pools
+from ansible.module_utils.modelyard_host import ServiceError
+from ansible.module_utils.modelyard_pools import Pools
+from ansible.module_utils.modelyard_proxy import Door
+from ansible.module_utils.modelyard_sockets import Connection, Holder
+
+A, B = "pool.a.x", "pool.b"
+
+
+class FakeDoor(Door):
+    """An HAProxy with three hosts in two pools."""
+
+    def __init__(self) -> None:
+        self.state = {(A, "gpu1"): "UP", (A, "gpu2"): "UP", (B, "gpu1"): "UP"}
+        self.busy = {(A, "gpu1"): 0, (B, "gpu1"): 0}
+        self.told: list[str] = []
+        self.asked = 0
+
+    def ask(self, command: str) -> str:
+        if command == "show stat":
+            self.asked += 1
+            lines = ["# pxname,svname,scur,status,addr", "gateway,blue,1,UP,127.0.0.1:4001"]
+            for (pool, host), status in self.state.items():
+                count = max(0, self.busy.get((pool, host), 0) - self.asked)
+                lines.append(f"{pool},{host},{count},{status},192.0.2.{host[-1]}:8080")
+            return "\n".join([*lines, ""])
+        self.told.append(command)
+        _set, _server, server, _state, state = command.split()
+        pool, host = server.split("/")
+        if (pool, host) not in self.state:
+            return "No such server."
+        self.state[pool, host] = {"drain": "DRAIN", "ready": "UP"}[state]
+        return ""
+
+
+@pytest.fixture
+def door() -> FakeDoor:
+    return FakeDoor()
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the host's programs were called with, and its connections."""
+    seen: dict[str, Any] = {"ran": [], "connections": [], "holders": {}, "rc": 0}
+
+    def run(argv: list[str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        seen["ran"].append(argv)
+        return subprocess.CompletedProcess(argv, seen["rc"], "", "no bus")
+
+    monkeypatch.setattr(modelyard_pools, "run", run)
+    monkeypatch.setattr(modelyard_pools, "connections", lambda: seen["connections"])
+    monkeypatch.setattr(modelyard_pools, "holders", lambda inodes: seen["holders"])
+    monkeypatch.setattr(modelyard_pools, "EVERY_S", 0)
+    return seen
+
+
+def test_a_drain_waits_until_nothing_is_in_flight(door: FakeDoor, host: dict[str, Any]) -> None:
+    door.busy[A, "gpu1"] = 6
+    pools = Pools(door, "gpu1")
+    assert pools.names == [A, B]
+    assert pools.drain(10, 600) == {}
+    assert door.told == [f"set server {A}/gpu1 state drain", f"set server {B}/gpu1 state drain"]
+    assert door.asked >= 6
+    assert pools.drained() == [A, B]
+    assert door.state[A, "gpu2"] == "UP"
+
+
+def test_a_drain_has_an_end_before_it_begins(door: FakeDoor, host: dict[str, Any]) -> None:
+    Pools(door, "gpu1", [A]).drain(1, 600)
+    stop, timer = host["ran"]
+    name = f"modelyard-ready-{A}-gpu1"
+    assert stop == ["systemctl", "stop", f"{name}.timer"]
+    assert {f"--unit={name}", "--on-active=600s", "--collect"} <= set(timer)
+    assert timer[-1] == f"set server {A}/gpu1 state ready"
+    host["rc"] = 1
+    with pytest.raises(ServiceError, match="no end of the drain could be planned: no bus"):
+        Pools(door, "gpu1", [B]).drain(1, 600)
+    assert door.state[B, "gpu1"] == "UP", "what would not end does not begin"
+
+
+def test_what_does_not_end_in_time_is_said(door: FakeDoor, host: dict[str, Any]) -> None:
+    door.busy[B, "gpu1"] = 10**9
+    (left,) = Pools(door, "gpu1").drain(0, 600)
+    assert left == B
+
+
+def test_streams_of_a_front_end_that_was_reloaded_count(
+    door: FakeDoor, host: dict[str, Any]
+) -> None:
+    host["connections"] = [
+        Connection("192.0.2.1:8080", "1"),  # HAProxy's
+        Connection("192.0.2.1:8080", "2"),  # Prometheus'
+        Connection("192.0.2.2:8080", "3"),  # HAProxy's, to another host
+    ]
+    front, other = Holder("modelyard-haproxy.service", "haproxy", 1), Holder("x.service", "x", 2)
+    host["holders"] = {"1": front, "2": other, "3": front}
+    assert Pools(door, "gpu1", [A]).in_flight() == {A: 1}
+
+
+def test_a_host_comes_back(door: FakeDoor, host: dict[str, Any]) -> None:
+    pools = Pools(door, "gpu1")
+    pools.drain(1, 600)
+    host["ran"].clear()
+    assert pools.ready(1) == []
+    assert pools.drained() == []
+    assert [argv[:2] for argv in host["ran"]] == [["systemctl", "stop"]] * 2
+    door.state[B, "gpu1"] = "DOWN"
+    assert pools.down() == [B]
+
+
+def test_a_host_that_is_not_there(door: FakeDoor, host: dict[str, Any]) -> None:
+    assert Pools(door, "gpu3").names == []
+    with pytest.raises(ServiceError, match=r"gpu2 is not in pool\.b"):
+        Pools(door, "gpu2", [A, B])
