@@ -68,6 +68,7 @@ MORE = {
     "the command of Ollama is deleted": "rm /usr/local/bin/ollama",
     "an exporter is removed": "apt-get -qq remove -y prometheus-node-exporter",
     "Prometheus is stopped": "systemctl stop modelyard-prometheus.service",
+    "the firewall is stopped": "systemctl stop modelyard-firewall.service",
     "rules are edited": f"echo >> {SERVICES}/prometheus/current/config/rules/engines.yml",
 }
 """The same on a host that has these, too."""

@@ -10,8 +10,11 @@ import pytest
 import yaml
 from catalogues import ROOT
 
-from modelyard.controller.code import PARTS, digest
+from modelyard.controller.code import PARTS as CODE
+from modelyard.controller.code import digest
+from modelyard.engines import ROLES
 from modelyard.operations.asking import STAGES, Due, PlannedRole, due, planned
+from modelyard.plan.parts import PARTS
 
 SALT = "00ff"
 ABOUT: dict[str, Any] = {"code": "c", "system": ["x86_64"], "gpus": [], "placed": {}}
@@ -115,6 +118,10 @@ def test_what_only_base_would_change_runs_no_other_role() -> None:
     assert (set(found.why), found.stages) == ({"base"}, ("prepare",))
 
 
+def test_every_role_of_a_plan_has_a_stage() -> None:
+    assert set(STAGES) == {*PARTS, *ROLES}
+
+
 def test_every_role_says_what_it_looks_at() -> None:
     for name in STAGES:
         said = yaml.safe_load((ROOT / f"roles/{name}/meta/watched.yml").read_text(encoding="utf-8"))
@@ -143,7 +150,7 @@ def test_what_tasks_look_for_is_watched() -> None:
 
 
 def clone(root: Path) -> Path:
-    for part in PARTS:
+    for part in CODE:
         path = root / part
         if part.endswith(".yml"):
             path.write_text("- one\n", encoding="utf-8")
