@@ -270,6 +270,8 @@ def present(module: AnsibleModule) -> dict[str, Any]:
     spoiled = spoiled_files(known) if known else []
     reasons = differences(release, service)
     reasons += [f"{path} was edited by hand" for path in spoiled]
+    if known is not None and not spoiled and os.path.exists(os.path.join(known.path, ".restart")):
+        reasons.append("its files were edited by hand, and it was not restarted since")
     stale = known is not None and known.manifest() != release.manifest()
     if stale:
         reasons.append("its plan, checks or activation changed")
