@@ -76,7 +76,12 @@ def _silent(found: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def _alone(path: str) -> Iterator[None]:
-    """Keep other processes of this host out for a moment."""
-    with open(f"{path}.guard", "a", encoding="utf-8") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+    """Keep other processes of this host out for a moment, by a lock on the directory: no file of
+    ours is left in it.
+    """
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(directory)
