@@ -26,6 +26,7 @@ UP = {0: ("down", "red"), 1: ("up", "green")}
 TARGET, PROBE = "last_over_time(up[1m])", "last_over_time(probe_success[1m])"
 # Without a deployment's name: none was called, because all are cooled down or the request was
 # invalid.
+POOLED = 'proxy=~"pool[.].+"'
 FAILURES = 'litellm_deployment_failure_responses_total{model_id!=""}'
 COOLED = "litellm_deployment_cooled_down_total"
 ASKED = "modelyard:requests:rate5m"
@@ -181,6 +182,33 @@ ROUTING = board(
                 "Cool-downs",
                 "none",
                 {"{{model_id}}": f"sum by (model_id) (increase({COOLED}[$__rate_interval]))"},
+            ),
+        ],
+        "Pools of engines": [
+            states(
+                "Hosts that are up",
+                {
+                    "{{proxy}} {{server}}": (
+                        f'min by (proxy, server) (haproxy_server_status{{{POOLED},state="UP"}})'
+                    )
+                },
+                {0: ("down or drained", "red"), 1: ("up", "green")},
+                description="As the gateway sees it that sees least.",
+            ),
+            series(
+                "Requests that wait for a host",
+                "none",
+                {"{{proxy}}": f"sum by (proxy) (haproxy_backend_current_queue{{{POOLED}}})"},
+                steps=above(1, "orange"),
+            ),
+            series(
+                "Requests by host",
+                "reqps",
+                {
+                    "{{proxy}} {{server}}": rate(
+                        f"haproxy_server_http_responses_total{{{POOLED}}}", "proxy", "server"
+                    )
+                },
             ),
         ],
         "Time to first token": [
