@@ -161,6 +161,14 @@ def test_every_number_has_a_unit() -> None:
     assert bare == COUNTS
 
 
+@pytest.mark.parametrize(("name", "field"), fields())
+def test_no_number_is_without_an_upper_limit(name: str, field: Any) -> None:
+    kind = TypeAdapter(Annotated[field.annotation, name, *field.metadata])
+    for value in (10**13, 1e13):
+        with pytest.raises(ValidationError):
+            kind.validate_python(value, strict=True)
+
+
 def test_the_page_has_every_key_and_its_links_lead_somewhere() -> None:
     text = catalogue_text()
     for model in models():
