@@ -325,6 +325,10 @@ BaseUrl = Annotated[
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
+Tokens = Annotated[int, Field(gt=0, le=2**24)]
+"""A context: the longest that is published has ten million tokens."""
+PerMinute = Annotated[int, Field(gt=0, le=10**7)]
+"""Requests: a gateway answers some ten thousand a minute, a provider at most some times as many."""
 Seconds = Annotated[int | float, Field(gt=0, le=86400)]
 WholeSeconds = Annotated[int, Field(gt=0, le=86400)]
 
@@ -342,7 +346,8 @@ def mebibytes(value: int, least: int, most: int, what: str) -> int:
     return value
 
 
-UsDollars = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
+UsDollars = Annotated[int | float, Field(ge=0, le=10000, allow_inf_nan=False)]
+"""A price per million tokens: the dearest models cost some hundreds."""
 Sha256 = Annotated[
     str,
     Matching(

@@ -101,7 +101,7 @@ def test_options_together_are_parsed(
     key.write_text("k", encoding="ascii")
     known = options(server)
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(suppress_health_check=list(HealthCheck))
     @given(st.lists(st.sampled_from(sorted(known)), unique=True, max_size=8))
     def check(names: list[str]) -> None:
         words = arguments({name: known[name] for name in names}, key)
