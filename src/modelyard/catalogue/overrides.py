@@ -10,6 +10,7 @@ old shape beside half of the new one would never be valid.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ SECTIONS = ("providers", "routing", "gateway", "clients", "monitoring", "version
 
 def is_override(variable: str) -> bool:
     """Return whether a variable holds overrides, by its name."""
-    return variable == "llm_overrides" or variable.startswith("llm_overrides_")
+    return re.fullmatch(r"llm_overrides(_+[^\W_].*)?", variable) is not None
 
 
 def as_override(path: Path, value: str) -> str:
