@@ -101,7 +101,7 @@ class _Merge:
                 f"{key} has nothing below it: null would remove the whole section",
                 at,
                 here,
-                "remove this line",
+                "indent what belongs below it, or remove this line",
             )
         elif field is not None and _would_empty(field, out.get(key)):
             self._add(
@@ -111,7 +111,8 @@ class _Merge:
                 here,
                 f"remove this line, or write {key}: [] for none"
                 if is_list(out[key]) and key != "models"
-                else "remove this line; to take out one thing below it, write null for that",
+                else "indent what belongs below it, or remove this line; to take out one thing below"
+                " it, write null for that",
             )
         elif key in out:
             self.removed.update(dict.fromkeys(_public_names(out[key], at), here))
