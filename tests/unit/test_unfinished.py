@@ -118,3 +118,29 @@ def test_hints_name_a_place_of_the_users_own() -> None:
     text = CATALOGUE[: CATALOGUE.index("  llama_cpp:\n    version")]
     told = refused(compiled(text), "missing-key", 26)
     assert "{versions: {llama_cpp: {version: ...}}} in group_vars/llm_stack/" in told
+
+
+CHAINS = CATALOGUE[CATALOGUE.index("  fallbacks:\n") : CATALOGUE.index("llm_gateway:")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (CHAINS, "  fallbacks: [{small: [big-cloud]}]\n", 19),
+        ("  port: 4000\n", "  redis: [6380]\n", 24),
+    ],
+)
+def test_an_override_does_not_hide_a_wrong_shape_below_it(old: str, new: str, line: int) -> None:
+    over = {
+        "routing": {"fallbacks": {"small": {"terminal": True}}},
+        "gateway": {"redis": {"port": 6380}},
+    }
+    told = compiled(change(old, new), llm_overrides_card=over).errors[0]
+    assert told.origin
+    assert (told.code, told.origin.line) == ("invalid-value", line)
+    assert "must be a mapping, not a list" in told.message
+
+
+def test_no_monitoring_in_an_override() -> None:
+    told = compiled(llm_overrides={"monitoring": False}).errors[0]
+    assert told.hint == "write llm_monitoring: false, outside of the overrides"

@@ -26,6 +26,8 @@ def as_written(path: Path, source: SourceMap) -> str:
 
 def shape_hint(root: type[BaseModel], place: Path, value: Any, source: SourceMap) -> str:
     """Return the hint for a value of the wrong shape; empty if there is nothing to say."""
+    if place == ("monitoring",) and value is False:
+        return "write llm_monitoring: false, outside of the overrides"
     if place[:1] == ("routing",):
         if hint := _routing(place, value):
             return hint
