@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from modelyard.engines.base import FORMER_OF_ALL, Engine, Foreign, Probe, Process
+from modelyard.engines.base import FORMER_OF_ALL, Constraint, Engine, Foreign, Probe, Process
 from modelyard.kinds import (
     SHA256_EXAMPLE,
     AbsolutePath,
@@ -225,12 +225,14 @@ ENGINE = Ollama(
     holds="max_loaded_models",
     keeps="models_path",
     loaded_path="/api/ps",
-    # 0.17.4, server/routes.go
-    paths=frozenset(
-        "chat/completions completions embeddings responses images/generations images/edits".split()
-    ),
+    # 0.17.4, server/routes.go; its models for pictures, which nothing here knows as such, are left
+    # out.
     # `truncate: false` is a field of its own API alone (0.17.4, middleware/openai.go has none).
     cuts_prompts=True,
+    # The same in its runner (0.17.4, llama/llama.go, `NewGrammarSampler`), for all requests to a
+    # model. A look-ahead in a pattern ends the server, with all models. It makes no grammar of
+    # tools.
+    constraint=Constraint(schemas=("response_format", "text")),
     # What was pulled by hand is kept.
     lists_others=True,
     # 0.17.4, server/routes.go

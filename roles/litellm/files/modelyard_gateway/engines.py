@@ -33,6 +33,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from modelyard_gateway.constraints import Unfit
 from modelyard_gateway.journal import chain, kind, say
 
 T = TypeVar("T")
@@ -260,7 +261,7 @@ class Judge:
 
     async def is_about_the_request(self, failure: Failure) -> bool:
         """Whether the request is what is wrong, by what the engine answered and how it is."""
-        if isinstance(failure.exception, ContextWindowExceededError):
+        if isinstance(failure.exception, (ContextWindowExceededError, Unfit)):
             return True
         answer = failure.answer
         if answer is None:
@@ -281,11 +282,11 @@ class Judge:
 
 
 async def ask_health(url: str) -> bool:
-    """Whether 200 comes from `url` within HEALTH_S."""
+    """Whether `url` answers within HEALTH_S: with 200, or asking for a key."""
     try:
         timeout = aiohttp.ClientTimeout(total=HEALTH_S)
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
-            return bool(answer.status == 200)
+            return answer.status in (200, 401)
     # asyncio's TimeoutError is a class of its own until Python 3.11.
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError):  # noqa: UP041
         return False

@@ -242,7 +242,8 @@ FIELDS: Mapping[str, tuple[str, Check]] = {
     "messages": ("a list of messages, each with a role", _list_of(_message)),
     "metadata": ("an object", _object),
     "model": ("a string", _text),
-    "n": ("a whole number", _whole),
+    # An engine computes all of them, while others wait. OpenAI's own limit.
+    "n": ("a whole number from 1 to 128", lambda value: _whole(value) and 1 <= value <= 128),
     "parallel_tool_calls": ("true or false", _flag),
     "presence_penalty": ("a number", _number),
     "previous_response_id": ("a string", _text),
