@@ -16,7 +16,14 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from modelyard.catalogue.fields import field_at, keys_at, meant_path, nested, takes_null
+from modelyard.catalogue.fields import (
+    field_at,
+    keys_at,
+    meant_path,
+    nested,
+    takes_null,
+    wants_mapping,
+)
 from modelyard.catalogue.models import Model
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, Origin, Path, Probe, is_list
@@ -81,6 +88,12 @@ class _Merge:
             if isinstance(old, Mapping) and isinstance(value, Mapping) and not is_atomic(at):
                 out[key] = self.mapping(old, value, at, here)
                 continue
+            if (
+                isinstance(value, Mapping)
+                and not isinstance(old, Mapping | None)
+                and wants_mapping(Catalogue, at)
+            ):
+                continue  # What it would change is wrong itself, which must be told.
             if _has_models_by_name(value, at):
                 out[key] = self.mapping({}, value, at, here)
                 out.origins[key] = (here, self.probe(value) or here)
@@ -101,7 +114,7 @@ class _Merge:
                 f"{key} has nothing below it: null would remove the whole section",
                 at,
                 here,
-                "remove this line",
+                "indent what belongs below it, or remove this line",
             )
         elif field is not None and _would_empty(field, out.get(key)):
             self._add(
@@ -111,7 +124,8 @@ class _Merge:
                 here,
                 f"remove this line, or write {key}: [] for none"
                 if is_list(out[key]) and key != "models"
-                else "remove this line; to take out one thing below it, write null for that",
+                else "indent what belongs below it, or remove this line; to take out one thing below"
+                " it, write null for that",
             )
         elif key in out:
             self.removed.update(dict.fromkeys(_public_names(out[key], at), here))

@@ -315,7 +315,11 @@ def _instead(
     kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
 ) -> str:
     """Return the hint for a value of the wrong type."""
-    if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"} or is_list(value):
+    if (
+        {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"}
+        or is_list(value)
+        or isinstance(value, dict)
+    ):
         return shape_hint(root, place, value, source)
     if place and place[-1] in NAMES_OF_SECRETS and value is not None:
         return SECRET_HINT
