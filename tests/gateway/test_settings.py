@@ -135,10 +135,9 @@ def test_every_variable_of_the_unit_is_read(environment: Path) -> None:
     text = re.sub(r"\{\{.*?\}\}", "", UNIT.read_text())
     variables = re.findall(r"^Environment=(.*)$", text, re.MULTILINE)
     names = {word.split("=")[0] for line in variables for word in line.split()}
-    # Of the system, NumPy's (tests/gateway/test_workers.py), Python's, ours, uvicorn's.
+    # Of the system, Python's, ours, uvicorn's.
     names -= {
         "HOME",
-        "OPENBLAS_NUM_THREADS",
         "PYTHONFAULTHANDLER",
         "PYTHONPATH",
         "MODELYARD_RELEASE",
