@@ -65,6 +65,8 @@ ABOUT_THE_REQUEST = re.compile(
     | failed\ to\ parse\ (messages|tools|grammar)  # llama.cpp, chat.cpp
     | unsupported\ param | does\ not\ support       # llama.cpp, server-common.cpp
     | failed\ to\ (load|download)\ image           # llama.cpp, server-common.cpp
+    | unknown\ reasoning\ format                  # llama.cpp, common/chat.cpp
+    | cannot\ use\ (both|custom)\                   # llama.cpp, server-common.cpp: two grammars
     | missing\ data\ required\ for\ image          # Ollama, runner: a picture
     | context\ (length|size|window)               # too long, in everybody's words
     """,

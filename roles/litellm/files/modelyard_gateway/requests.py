@@ -267,7 +267,13 @@ FIELDS: Mapping[str, tuple[str, Check]] = {
 An engine answers 500 to some that are wrong, and that would look as if it were broken."""
 
 OF_A_PATH: Mapping[str, Mapping[str, tuple[str, Check]]] = {
-    "chat/completions": {"response_format": ("an object", _object)},
+    "chat/completions": {
+        "messages": (
+            "a list of one or more messages, each with a role",
+            _filled(_list_of(_message)),
+        ),
+        "response_format": ("an object", _object),
+    },
     "completions": {
         "messages": ("left out", _never),
         "prompt": ("a string, a list of strings or tokens", TEXTS),
