@@ -139,7 +139,7 @@ def with_cases(outcome: Outcome, report: Path) -> Outcome:
 def run_pytest(name: str, full: bool, *arguments: str) -> Outcome:
     """Run pytest; count its tests."""
     report = RESULTS / f"{name}.xml"
-    marked = [] if full else ["-m", FILTERED]
+    marked = ["--hypothesis-profile=full"] if full else ["-m", FILTERED]
     return with_cases(
         run(name, ["pytest", "-q", f"--junitxml={report}", *marked, *arguments]), report
     )

@@ -4,10 +4,12 @@ deterministic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelyard.catalogue.dedented import Dedented
 from modelyard.catalogue.hosts import Gpu, HostVariables
 from modelyard.catalogue.ineffective import (
     check_effect,
@@ -19,7 +21,7 @@ from modelyard.catalogue.overrides import apply_overrides, is_override
 from modelyard.catalogue.scalars import check_numbers
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.secrets import check_variable, hide_values, names_of, set_to_nothing
-from modelyard.catalogue.sourcemap import Merged, Origin, SourceMap, encrypted_in, plain
+from modelyard.catalogue.sourcemap import Merged, Origin, SourceMap, encrypted_in, is_list, plain
 from modelyard.catalogue.strays import check_groups, check_strays, like_the_stack
 from modelyard.catalogue.validate import check, validate
 from modelyard.compiler.checks import (
@@ -164,8 +166,13 @@ def compile_catalogue(
         inventory.role_variables,
         KNOWN,
         tree,
-        _files(overrides, inventory),
-        declared,
+        _mentioned(inventory),
+        Dedented(
+            {**{f"llm_{name}": value for name, value in sections.items()}, **overrides},
+            inventory.probe,
+            tree,
+            lambda: _owners(tree),
+        ).judge,
     )
     named, groups = frozenset(names_of(tree)), _named_groups(tree)
     model, problems, broken = validate(tree, source)
@@ -251,10 +258,37 @@ def compile_catalogue(
         )
 
 
-def _files(overrides: Mapping[str, Any], inventory: Inventory) -> set[str | None]:
-    """Return the files that have overrides."""
-    origins = (inventory.probe(value) for value in overrides.values())
-    return {origin.file for origin in origins if origin}
+def _mentioned(inventory: Inventory) -> set[str]:
+    """Return the words in the templates of all variables: whatever is in a template is used."""
+    written = {id(one): one for host in inventory.hosts.values() for one in host.raw.values()}
+    others = [variable.value for variable in inventory.others]
+    return {
+        word
+        for text in _texts([*written.values(), *others])
+        if "{{" in text or "{%" in text
+        for word in re.findall(r"\w+", text)
+    }
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for child in node.values():
+            yield from _texts(child)
+    elif is_list(node):
+        for child in node:
+            yield from _texts(child)
+
+
+def _owners(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Return the provider of every model."""
+    providers = tree.get("providers")
+    return {
+        name: str(provider)
+        for provider, entry in (providers.items() if isinstance(providers, Mapping) else ())
+        for name in declared_names({"providers": {provider: entry}})
+    }
 
 
 def _check_secrets(

@@ -40,7 +40,7 @@ CODES: dict[str, str] = {
     "host-outside-stack": "a host of one of our groups is not in llm_stack",
     "no-models": "a provider has no models",
     "duplicate-model": "two models have the same public name, or the same name in one process",
-    "shadowed-name": "an alias or capability has the name of something else",
+    "shadowed-name": "a name is that of something else; one that is only like it is a warning",
     "unknown-model": "a name that no provider declares",
     "model-not-deployed": "a name that no active provider serves",
     "unknown-alias-target": "an alias points at an unknown name, or at another alias",

@@ -28,6 +28,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from modelyard.addresses import not_bare, unbindable
+from modelyard.showing import begins_as_key, looks_secret
 from modelyard.urls import fault, lowered, server_fault
 
 
@@ -86,6 +87,10 @@ def _rewritten(value: str, meant: str) -> str:
     return "write it in lower case" if meant == value.lower() else f'write "{meant}"'
 
 
+_A_KEY = "this looks like a key, and names are shown in metrics, logs and lists"
+_A_KEY_HINT = "choose a name, and give the name of the secret below it; replace a key that was in a shared file"
+
+
 class LowerName(Matching):
     """Text in lower case that offers a name which fits, where one differs in case, spaces and
     separators only.
@@ -95,6 +100,8 @@ class LowerName(Matching):
 
     def check(self, value: str) -> str:
         """Return `value`; raises PydanticCustomError if it does not match."""
+        if looks_secret(value):
+            raise unfit(_A_KEY, _A_KEY_HINT)
         if re.fullmatch(self.pattern, value):
             return value
         lower = value.strip().lower()
@@ -134,6 +141,8 @@ class NameText(Matching):
 
     def check(self, value: str) -> str:
         """Return `value`; raises PydanticCustomError if it does not match."""
+        if begins_as_key(value):
+            raise unfit(_A_KEY, _A_KEY_HINT)
         if re.fullmatch(self.pattern, value):
             return value
         found = next((one for one in value if not re.fullmatch(self.pattern, f"a{one}")), None)
@@ -325,6 +334,10 @@ BaseUrl = Annotated[
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
+Tokens = Annotated[int, Field(gt=0, le=2**24)]
+"""A context: the longest that is published has ten million tokens."""
+PerMinute = Annotated[int, Field(gt=0, le=10**7)]
+"""Requests: a gateway answers some ten thousand a minute, a provider at most some times as many."""
 Seconds = Annotated[int | float, Field(gt=0, le=86400)]
 WholeSeconds = Annotated[int, Field(gt=0, le=86400)]
 
@@ -342,7 +355,8 @@ def mebibytes(value: int, least: int, most: int, what: str) -> int:
     return value
 
 
-UsDollars = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
+UsDollars = Annotated[int | float, Field(ge=0, le=10000, allow_inf_nan=False)]
+"""A price per million tokens: the dearest models cost some hundreds."""
 Sha256 = Annotated[
     str,
     Matching(

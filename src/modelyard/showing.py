@@ -62,6 +62,13 @@ def looks_secret(text: str) -> bool:
     return _KEY.search(text) is not None or any(_is_random(run[0]) for run in _RUN.finditer(text))
 
 
+def begins_as_key(text: str) -> bool:
+    """Return whether a text is a key by its prefix. Names of models may look random, as those of
+    fine-tuned ones do.
+    """
+    return len(text) >= 20 and _KEY.fullmatch(text) is not None
+
+
 def _is_random(run: str) -> bool:
     """Return whether letters and digits change as no name's do."""
     classes = re.sub(r"[A-Z]", "A", re.sub(r"[a-z]", "a", re.sub(r"[0-9]", "0", run)))

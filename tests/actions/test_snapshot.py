@@ -20,7 +20,7 @@ from ansible.parsing.vault import VaultSecretsContext
 from ansible.utils.context_objects import CLIArgs
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.compile import Compiled, compile_inventory
@@ -124,7 +124,6 @@ def inventories(draw: st.DrawFn) -> dict[str, Any]:
     return {"all": {"children": {"llm_stack": stack, **outside}}}
 
 
-@settings(max_examples=60, deadline=None)
 @given(tree=inventories())
 def test_any_inventory(tree: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -192,7 +191,6 @@ TEXTS = st.sampled_from(
 )
 
 
-@settings(max_examples=80, deadline=None)
 @given(values=st.dictionaries(NAMES, TEXTS, min_size=1, max_size=3))
 def test_any_file_of_variables(values: dict[str, str]) -> None:
     text = "".join(f"{name}: {value}\n" for name, value in values.items())

@@ -71,6 +71,8 @@ REQUESTS_FAULT = {
         500, {"error": "this model is missing data required for image input"}
     ),
     "tools": answered(500, "Failed to parse tools: Missing tool function"),
+    "reasoning-format": answered(500, "Unknown reasoning format: x"),
+    "two-grammars": answered(500, "Cannot use both json_schema and grammar"),
     "501": answered(501, "not here"),
     # Any 4xx that is not about our key, the engine's time or its limits; whatever LiteLLM takes its
     # words for.

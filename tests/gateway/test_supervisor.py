@@ -36,7 +36,7 @@ def workers(gateway: Gateway) -> list[int]:
     """The processes that answer."""
     assert gateway.process is not None
     found = subprocess.run(
-        ["pgrep", "-P", str(gateway.process.pid), "-f", "spawn_main"],
+        ["pgrep", "-P", str(gateway.process.pid)],
         capture_output=True,
         text=True,
         check=False,

@@ -118,6 +118,7 @@ def test_without_a_chain_it_is_a_400(gateway: Gateway, stubs: Stubs) -> None:
             answer = gateway.request("POST", "/v1/chat/completions", chat("last", TOO_LONG))
         error = answer.body["error"]
         assert (answer.status, calls) == (400, [])
+        assert error["code"] == "context_length_exceeded"
         assert error["message"] == (
             f"The request is longer than the model's context of {WINDOW} tokens."
         )
@@ -133,6 +134,33 @@ def test_an_input_is_never_cut_into_other_vectors(gateway: Gateway, stubs: Stubs
     for given in (FITS, [FITS, FITS], [7] * WINDOW, [[7] * WINDOW, [8] * WINDOW]):
         body = {"model": "vectors", "input": given}
         assert asked(gateway, stubs, "embeddings", body) == (200, ["vectors"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "input (900 tokens) is too large to process. increase the physical batch size (current"
+        " batch size: 512)",
+        "request (900 tokens) exceeds the available context size (512 tokens), try increasing it",
+    ],
+)
+def test_an_engines_hint_for_its_owner_is_worded_for_clients(
+    gateway: Gateway, stubs: Stubs, words: str
+) -> None:
+    error = {"code": 500, "message": words, "type": "server_error"}
+    stubs.behaviours["vectors"] = Behaviour(500, {"error": error})
+    try:
+        answer = gateway.request("POST", "/v1/embeddings", {"model": "vectors-2", "input": "a"})
+    finally:
+        del stubs.behaviours["vectors"]
+    assert answer.status == 400
+    assert answer.body["error"] == {
+        "message": "This model's maximum context length is 512 tokens. However, your request has"
+        " 900 tokens. Please reduce its length.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "context_length_exceeded",
+    }
 
 
 @pytest.mark.parametrize("model", ["open", "ordinary"])

@@ -139,6 +139,12 @@ def test_a_client_that_leaves_frees_the_engine(
     assert [call.model for call in calls] == ["a"] * 4, "it does not cool down"
 
 
+def test_the_process_that_is_copied_has_one_thread(gateway: Gateway) -> None:
+    """A copy has only the thread that made it; what others held stays locked."""
+    assert gateway.process is not None
+    assert len(os.listdir(f"/proc/{gateway.process.pid}/task")) == 1
+
+
 # -- workers that die ------------------------------------------------------------------------------
 
 

@@ -177,6 +177,28 @@ def test_nothing_that_is_said_breaks_it(gateway: Gateway, path: str, who: str) -
     assert answered > TRIES / 10, "most were refused before they could break anything"
 
 
+NAMED: list[tuple[str, str, dict[str, Any]]] = [
+    ("chat/completions", "messages", {"messages": []}),
+    ("chat/completions", "messages", {"messages": [], "stream": True}),
+    # It refers to nothing that a provider keeps.
+    ("chat/completions", "user", {"user": {"id": "x"}}),
+    ("responses", "user", {"user": {"id": "x"}}),
+]
+
+
+@pytest.mark.parametrize(("path", "field", "more"), NAMED)
+def test_the_field_that_is_wrong_is_named(
+    gateway: Gateway, stubs: Stubs, path: str, field: str, more: Mapping[str, Any]
+) -> None:
+    model, least, _ = MODELS[path]
+    headers = {"Authorization": f"Bearer {secret(KEYS['client'])}"}
+    with stubs.recording() as calls:
+        answer = gateway.request("POST", f"/v1/{path}", {"model": model, **least, **more}, headers)
+    assert (answer.status, calls) == (400, [])
+    assert answer.error is not None
+    assert answer.error["param"] == field
+
+
 NO_OBJECTS = ["[1, 2]", '"x"', "1", "null", "", "{", '{"model": "a", "litellm_logging_obj": 1}']
 
 

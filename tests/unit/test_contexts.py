@@ -159,7 +159,7 @@ def rules(text: str) -> dict[str, Any]:
 
 
 def test_paths_that_nobody_answers_are_known() -> None:
-    chats = ["audio/transcriptions", "chat/completions", "completions", "responses"]
+    chats = ["chat/completions", "completions", "responses"]
     assert rules(catalogue())["paths"] == {"small": chats}, "the others lead elsewhere"
     assert rules(catalogue(mode="embedding"))["paths"] == {"small": ["embeddings"]}
 

@@ -23,7 +23,7 @@ import re
 from typing import Any
 
 from catalogues import CATALOGUE, ROOT, change, compiled
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_document import SHIPPED_GROUPS, shipped
 
@@ -157,7 +157,6 @@ def walk(result: Compiled) -> dict[str, list[str]]:
 NAMES = st.sampled_from("abcdef")
 
 
-@settings(deadline=None)
 @given(
     chains=st.dictionaries(NAMES, st.lists(NAMES, max_size=4, unique=True)),
     default=st.lists(NAMES, max_size=3, unique=True),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from catalogues import ROOT, load, probe
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from yamllint import linter
@@ -310,7 +310,6 @@ def test_every_value_of_the_examples_is_accounted_for() -> None:
     account(read("workstation"), EXAMPLE)
 
 
-@settings(deadline=None)
 @given(stacks())
 def test_every_value_of_any_stack_is_accounted_for(trees: list[Any]) -> None:
     texts = [yaml.safe_dump(tree, allow_unicode=True, sort_keys=False).encode() for tree in trees]
@@ -323,7 +322,6 @@ def test_every_value_of_any_stack_is_accounted_for(trees: list[Any]) -> None:
             import_stack(files, "old")
 
 
-@settings(deadline=None)
 @given(st.dictionaries(keys, values, max_size=4), st.dictionaries(keys, values, max_size=4))
 def test_any_document_at_all(providers: dict[str, Any], mappings: dict[str, Any]) -> None:
     trees = [{"providers": providers}, mappings]
@@ -777,7 +775,6 @@ def test_circles_are_taken_over() -> None:
     ]
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(st.sampled_from("abcde"), st.lists(st.sampled_from("abcde"), max_size=4)))
 def test_chains_are_equivalent(chains: dict[str, list[str]]) -> None:
     """Whatever leads where: each name tries what the old chains reach, depth first, each once."""

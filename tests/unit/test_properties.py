@@ -9,7 +9,7 @@ from typing import Any
 
 from catalogues import GROUPS, compiled, document, inventory
 from catalogues import load as load_yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_document import ADDRESSES, FLEET, SHIPPED_GROUPS, shipped
 
@@ -117,7 +117,6 @@ def promises(result: Compiled) -> None:
             assert_invariants(plan["litellm"]["document"], result.public_names)
 
 
-@settings(max_examples=400, deadline=None)
 @given(tree=mutated(), secrets=st.sampled_from([frozenset(), SECRETS]))
 def test_mutations_of_the_catalogue(tree: dict[str, Any], secrets: frozenset[str]) -> None:
     groups = {**GROUPS, **SHIPPED_GROUPS}
@@ -134,7 +133,6 @@ entries = st.dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     models=st.lists(
         st.fixed_dictionaries(
@@ -189,7 +187,6 @@ def test_any_routing(
     promises(compile_inventory(Inventory(GROUPS, {"one": Host(tree, "one")}, frozenset())))
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     override=values,
     shape=st.sampled_from(["whole", "providers", "routing", "gateway", "versions", "models"]),
@@ -205,7 +202,6 @@ def test_any_override(override: Any, shape: str) -> None:
     promises(compile_inventory(Inventory(groups, {"one": Host(tree, "one")}, SECRETS)))
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     chains=st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=10, max_size=10),
     accepted=st.booleans(),
@@ -251,7 +247,6 @@ def _depth_first(chains: list[list[int]], node: int, seen: list[int]) -> list[in
     return seen
 
 
-@settings(max_examples=50, deadline=None)
 @given(order=st.permutations(["gw1", "gw2", "gpu1", "gpu2"]))
 def test_order_of_hosts_changes_no_name(order: list[str]) -> None:
     groups = {name: sorted(hosts, key=order.index) for name, hosts in FLEET.items()}

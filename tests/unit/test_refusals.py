@@ -700,7 +700,8 @@ ROLE_VARIABLES = declared(
 def stray(text: str, *, command_line: bool = False, catalogue: str = CATALOGUE) -> Compiled:
     """The catalogue with other variables of the inventory, given as YAML."""
     variables = [
-        Variable(str(name), value, probe(name), command_line) for name, value in load(text).items()
+        Variable(str(name), value, probe(name), command_line)
+        for name, value in load(text, "mine.yml").items()
     ]
     given = inventory(catalogue)
     return compile_inventory(replace(given, others=variables, role_variables=ROLE_VARIABLES))
@@ -717,11 +718,18 @@ DEDENTED = [
     ("slots: {blue: 5001, green: 5002}", "error", "{gateway: {slots: ...}}"),
     ("redis: {port: 6380}", "warning", "{gateway: {redis: ...}}"),
     ("aliases: {l: ls}", "warning", "{routing: {aliases: ...}}"),
-    ("fallbacks: {deb: rpm}", "", ""),
-    ("timeouts: {connect: 3}", "", ""),
+    ("fallbacks: {deb: rpm}", "warning", "{routing: {fallbacks: ...}}"),
+    ("timeouts: {connect: 3}", "warning", "{gateway: {timeouts: ...}}"),
     ("my_port: 4100", "", ""),
-    ("workers: 3", "", ""),
+    ("workers: 3", "warning", "{gateway: {workers: ...}}"),
+    ("gateway: {port: 4100}", "error", "{gateway: ...}"),
+    ("gateway: {address: x}", "warning", "{gateway: ...}"),
+    ("gateway: 192.0.2.1", "", ""),
+    ("small: {context_length: 4096}", "warning", "{providers: {local: {models: {small: ...}}}}"),
 ]
+
+ELSEWHERE = ("fallbacks: {small", "aliases: {chat", "capabilities", "timeouts: {request_s", "slots")
+"""Mappings that are ours by their keys: warned of in any file."""
 
 
 @pytest.mark.parametrize(("text", "severity", "hint"), DEDENTED)
@@ -730,16 +738,102 @@ def test_part_of_a_section_beside_the_overrides(
     text: str, severity: str, hint: str, file: str
 ) -> None:
     """In a file with overrides, where a line lost its indentation; elsewhere it is another's."""
-    others = [Variable(str(name), value, probe(name)) for name, value in load(text).items()]
-    given = inventory(llm_overrides=load("{gateway: {workers: 3}}", file))
+    others = [Variable(str(name), value, probe(name)) for name, value in load(text, file).items()]
+    given = inventory(llm_overrides=load("{gateway: {workers: 3}}"))
     result = compile_inventory(replace(given, others=others))
     told = [one for one in result.diagnostics if one.code == "unknown-variable"]
-    if file == "other.yml" or not severity:
+    if file == "other.yml" and text.startswith(ELSEWHERE):
+        severity = "warning"
+    elif file == "other.yml" or not severity:
         assert told == []
         return
     assert [one.severity for one in told] == [severity]
-    assert told[0].hint.endswith(f"write it as llm_overrides: {hint}")
-    assert str(told[0].origin) == "llm.yml:1:1"
+    assert f"write it as llm_overrides: {hint}" in told[0].hint
+    assert str(told[0].origin) == f"{file}:1:1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "severity", "path"),
+    [
+        (("  gateway: {workers: 3}", "port: 4100"), "error", "{gateway: {port: ...}}"),
+        (("  gateway: {workers: 3}", 'port: "4100"'), "warning", "{gateway: {port: ...}}"),
+        (("  gateway: {workers: 3}", "listen: [0.0.0.0]"), "error", "{gateway: {listen: ...}}"),
+        (("  gateway:", "    redis: {port: 6380}", "maxmemory_mib: 512"), "error",
+         "{gateway: {redis: {maxmemory_mib: ...}}}"),
+        (("  providers:", "    cloud: {status: active}", "api_key_env: CLOUD_KEY"), "error",
+         "{providers: {cloud: {api_key_env: ...}}}"),
+        (("  providers:", "    local:", "      port: 8080", "models: {small: {context_length: 9}}"),
+         "error", "{providers: {local: {models: ...}}}"),
+        (("  providers:", "    local: {models: {small: {vram_mib: 4000}}}", "context_length: 4096"),
+         "error", "{providers: {local: {models: {small: {context_length: ...}}}}}"),
+        (("  gateway: {workers: 3}", "models: [{name: small}]"), "error",
+         "{providers: {local: {models: ...}}}"),
+        (("  gateway: {workers: 3}", "models: [{name: other}]"), "warning", "models: ...}"),
+        (("  gateway: {workers: 3}", "context_length: 4096"), "warning", "context_length: ...}"),
+        (("  gateway: {workers: 3}", "workers: '{{ cores }}'", "cores: 3"), "warning", "workers"),
+        # Used in a template, or no key of ours.
+        (("  gateway: {workers: '{{ workers }}'}", "workers: 3"), "", ""),
+        (("  gateway: {workers: 3}", "timezone: UTC"), "", ""),
+    ],
+)  # fmt: skip
+def test_a_key_that_lost_its_indentation(lines: tuple[str, ...], severity: str, path: str) -> None:
+    """It belongs to the section above it; further up in the file it may be the user's own."""
+    text = "\n".join(("llm_overrides:", *lines))
+    given = inventory()
+    values = load(text, "mine.yml")
+    others = [
+        Variable(str(name), value, probe(name))
+        for name, value in values.items()
+        if name != "llm_overrides"
+    ]
+    mine = {name: value for name, value in values.items() if name == "llm_overrides"}
+    variables = {**given.hosts["one"].variables, **mine}
+    host = replace(given.hosts["one"], variables=variables, raw=variables)
+    result = compile_inventory(replace(given, hosts={"one": host}, others=others))
+    told = [one for one in result.diagnostics if one.code == "unknown-variable"]
+    assert [one.severity for one in told] == [severity] * bool(severity)
+    if severity:
+        assert path in told[0].hint
+        assert told[0].origin
+        assert told[0].origin.file == "mine.yml"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("_llm_overrides: {gateway: {port: 1}}", 'did you mean "llm_overrides"?'),
+        ("_llm_gateway: {port: 4100}", 'did you mean "llm_gateway"?'),
+        ("__llm_secrets: {A: b}", 'did you mean "llm_secrets"?'),
+        ("my_llm_overrides: {gateway: {port: 1}}", 'did you mean "llm_overrides"?'),
+        ("modelyard_overrides: {gateway: {port: 1}}", 'did you mean "llm_overrides"?'),
+        ("overrides_llm: {routing: {}}", 'did you mean "llm_overrides"?'),
+        ("LLM_routing: {aliases: {chat: small}}", "write llm_overrides: {routing: ...}"),
+        ("llm_overrides-site: {}", 'did you mean "llm_overrides"?'),
+    ],
+)
+def test_a_name_of_ours_with_something_around_it(text: str, hint: str) -> None:
+    told = refused(stray(text), "unknown-variable", 1)
+    assert hint in told
+
+
+@pytest.mark.parametrize("name", ["llm_overrides_", "llm_overrides__", "llm_overrides2"])
+def test_an_override_without_a_name_of_its_own(name: str) -> None:
+    """Read as an override, its values would be in effect; most likely the name is not finished."""
+    told = refused(
+        compiled(CATALOGUE + f"{name}: {{gateway: {{workers: 3}}}}\n"), "unknown-variable", 30
+    )
+    assert 'did you mean "llm_overrides"?' in told
+    for fine in ("llm_overrides_site", "llm_overrides_0", "llm_overrides__x", "llm_overrides_SITE"):
+        assert not compiled(CATALOGUE + f"{fine}: {{gateway: {{workers: 3}}}}\n").errors
+
+
+def test_a_variable_named_in_a_template_is_used() -> None:
+    given = inventory()
+    mine = {**given.hosts["one"].variables, "llm_overrides": "{{ my_llm_overrides }}"}
+    host = replace(given.hosts["one"], raw=mine)
+    for text in ("my_llm_overrides: {gateway: {workers: 3}}",):
+        others = [Variable(str(name), value, probe(name)) for name, value in load(text).items()]
+        assert not compile_inventory(replace(given, hosts={"one": host}, others=others)).errors
 
 
 @pytest.mark.parametrize(

@@ -232,10 +232,17 @@ def test_a_number_in_another_base_that_may_be_a_secret() -> None:
     assert "342391" not in told
 
 
-def test_a_plan_shows_no_key() -> None:
-    """A client may have the name of its key, which nobody refuses."""
+def test_a_key_is_no_name_and_not_shown() -> None:
     text = f"llm_clients: {{{KEY.lower()}: {{secret: CHAT_KEY}}}}\n{CATALOGUE}"
-    result = compile_inventory(inventory(text))
+    told = said(compile_inventory(inventory(text)))
+    assert "this looks like a key" in told
+    assert "leakmarker" not in told
+
+
+def test_a_plan_shows_no_key() -> None:
+    """An alias may have the name of a key, which nobody refuses."""
+    aliases = f"llm_routing:\n  aliases: {{{KEY.lower()}: small}}\n"
+    result = compile_inventory(inventory(CATALOGUE.replace("llm_routing:\n", aliases)))
     assert result.errors == []
     told = render_summary(result) + render_plan(result)
     assert "leakmarker" not in told

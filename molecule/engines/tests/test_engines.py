@@ -11,6 +11,8 @@ import json
 import os
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,61 @@ def test_only_the_gateway_gets_through_to_vllm() -> None:
     attempt = f"timeout 5 bash -c '</dev/tcp/{address('lab2')}/8001'"
     assert host("lab3").run(attempt).rc == 0
     assert host("lab1").run(attempt).rc == 1
+
+
+FATAL: list[tuple[str, dict[str, Any]]] = [
+    ("llama-cpp-default", {"grammar": "no grammar"}),
+    ("llama-cpp-default", {"response_format": {"type": "json_object", "schema": {"enum": []}}}),
+    *(
+        (
+            "llama3.1:latest",
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": schema},
+                }
+            },
+        )
+        for schema in (
+            {"type": "string", "pattern": "^(?=a)b$"},
+            {"type": "string", "minLength": 5000},
+            {"anyOf": []},
+        )
+    ),
+]
+"""By model what ends its engine, asked directly."""
+
+
+def processes() -> str:
+    """The processes of the two engines on lab1, and those below Ollama."""
+    python = "systemctl show --property=MainPID --value 'modelyard-llama-cpp-python@*'"
+    return str(host("lab1").check_output(f"{python}; pgrep -x ollama"))
+
+
+@pytest.mark.parametrize(("model", "fields"), FATAL)
+def test_a_request_does_not_end_an_engine(
+    door: str, key: str, model: str, fields: dict[str, Any]
+) -> None:
+    assert answered_by(door, key, model) == model
+    before = processes()
+    body = {
+        "model": model,
+        "max_tokens": 2,
+        "messages": [{"role": "user", "content": "x"}],
+        "disable_fallbacks": True,
+        **fields,
+    }
+    request = urllib.request.Request(
+        f"{door}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert refused.value.code == 400
+    assert json.load(refused.value)["error"]["param"] in fields
+    assert processes() == before
+    assert answered_by(door, key, model) == model
 
 
 @pytest.mark.full

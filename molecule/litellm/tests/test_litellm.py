@@ -115,7 +115,7 @@ def workers(host: Any) -> list[str]:
     """Processes that answer requests in the live slot."""
     slot, _, _ = live(host)
     main = host.check_output(f"systemctl show --value --property=MainPID modelyard-litellm@{slot}")
-    return str(host.check_output(f"pgrep -P {main} -f spawn_main || true")).split()
+    return str(host.check_output(f"pgrep -P {main} || true")).split()
 
 
 def test_a_worker_that_dies_leaves_another(

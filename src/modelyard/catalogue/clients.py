@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from modelyard.kinds import (
     Name,
-    Positive,
+    PerMinute,
     SecretName,
     Strict,
     Unique,
@@ -28,5 +28,7 @@ class Client(Strict):
     )
     """Names it may ask for: models, aliases and capabilities. Their fallbacks may answer, too.
     Default: all."""
-    rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
+    rpm: PerMinute | None = Field(
+        None, examples=[60], json_schema_extra=unit("requests per minute")
+    )
     """In any 60 seconds; more are answered with 429. Default: no limit."""

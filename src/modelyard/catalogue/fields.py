@@ -52,6 +52,12 @@ def takes_null(field: FieldInfo) -> bool:
     return get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind)
 
 
+def wants_mapping(root: type[BaseModel], path: Path) -> bool:
+    """Return whether the schema has a mapping at a path, and nothing else."""
+    kind = _look_through(_kind_at(root, path))
+    return get_origin(kind) is dict or _model(kind) is not None
+
+
 ENTRY = "*"
 """Stands in a path for the name of an entry, or its position in a list."""
 

@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field
 from modelyard.kinds import (
     IPAddress,
     Port,
-    Positive,
     Seconds,
     Strict,
     Unique,
@@ -105,7 +104,9 @@ class Cache(Strict):
     """`true`: the same request of the same client within `ttl_s` gets the same answer, from memory.
     Off, because someone who asks again in a chat wants another answer. Needs a host in
     `llm_redis`."""
-    ttl_s: Positive = Field(600, examples=[600], json_schema_extra=unit("seconds"))
+    ttl_s: Annotated[int, Field(gt=0, le=31 * 86400)] = Field(
+        600, examples=[600], json_schema_extra=unit("seconds")
+    )
     """An answer is kept this long."""
 
 
@@ -114,7 +115,7 @@ class Redis(Strict):
 
     port: Port = Field(6379, examples=[6379])
     """Its port. Choose another one if the host already has a Redis."""
-    maxmemory_mib: Annotated[int, Field(ge=16)] = Field(
+    maxmemory_mib: Annotated[int, Field(ge=16, le=2**20)] = Field(
         256, examples=[256], json_schema_extra=unit("MiB")
     )
     """It holds counters, some kilobytes each, and cached answers if `cache` is on."""

@@ -16,6 +16,7 @@ from modelyard.kinds import (
     Name,
     OptionName,
     OptionText,
+    PerMinute,
     Port,
     Positive,
     Repository,
@@ -24,6 +25,7 @@ from modelyard.kinds import (
     Sha256,
     Strict,
     Tag,
+    Tokens,
     Unique,
     UsDollars,
     WholeSeconds,
@@ -136,7 +138,7 @@ class Model(Strict):
     mode: Literal["chat", "embedding"] = Field("chat", examples=["embedding"])
     """The kind of requests it answers. A chain holds models of one mode, and that of an embedding
     model only the same model elsewhere."""
-    context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
+    context_length: Tokens | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
     """The context window: what one request may have, its answer included. An engine of ours keeps
     as much for every request that it answers at once (default: the model's own); for a model that
     runs elsewhere it is what that model takes. `plan` warns where it shrinks along a chain."""
@@ -186,12 +188,14 @@ class Model(Strict):
     """GPU memory it needs. More than the GPUs have is refused. On several GPUs each holds an equal
     share. An engine that reserves a part of a GPU takes this much where `llm_gpus` is declared.
     Default: estimated from the header of a GGUF file that is on the host."""
-    weight: Positive | None = Field(None, examples=[3])
+    weight: Annotated[int, Field(gt=0, le=10000)] | None = Field(None, examples=[3])
     """Only where two providers share one public name: the share of requests each gets."""
-    rpm: Positive | None = Field(None, examples=[60], json_schema_extra=unit("requests per minute"))
+    rpm: PerMinute | None = Field(
+        None, examples=[60], json_schema_extra=unit("requests per minute")
+    )
     """Requests the gateway lets through to the model, all hosts of its provider together. The next
     step of the chain takes the rest."""
-    tpm: Positive | None = Field(
+    tpm: Annotated[int, Field(gt=0, le=10**10)] | None = Field(
         None, examples=[100000], json_schema_extra=unit("tokens per minute")
     )
     """Tokens the gateway lets through to the model, all hosts of its provider together, counted
@@ -203,7 +207,7 @@ class Model(Strict):
     stream_timeout: Seconds | None = Field(None, examples=[60], json_schema_extra=unit("seconds"))
     """A stream may be silent this long, the wait for its first token included. Default: the
     provider's `stream_timeout`."""
-    max_parallel: Positive | None = Field(None, examples=[4])
+    max_parallel: Annotated[int, Field(gt=0, le=10000)] | None = Field(None, examples=[4])
     """Engines of ours with a process per model only: requests that a gateway sends to one host at
     once. What is over it waits. Default: the provider's `max_parallel`, else what the engine
     answers at once, where that is known."""

@@ -11,7 +11,6 @@ from modelyard.kinds import (
     HttpUrl,
     MailServer,
     Port,
-    Positive,
     SecretName,
     Strict,
     misfit,
@@ -29,9 +28,13 @@ class PrometheusSettings(Strict):
     )
     """How often targets are scraped. At least as long as a scrape may take (10 s); alerts need two
     minutes of data."""
-    retention_days: Positive = Field(30, examples=[90], json_schema_extra=unit("days"))
+    retention_days: Annotated[int, Field(gt=0, le=3660)] = Field(
+        30, examples=[90], json_schema_extra=unit("days")
+    )
     """Older data is deleted."""
-    retention_gib: Positive = Field(10, examples=[50], json_schema_extra=unit("GiB"))
+    retention_gib: Annotated[int, Field(gt=0, le=2**16)] = Field(
+        10, examples=[50], json_schema_extra=unit("GiB")
+    )
     """The oldest data is deleted earlier if there is more than this."""
 
 
@@ -131,8 +134,8 @@ class Monitoring(Strict):
     """Shows dashboards."""
     exporters: ExporterPorts = Field(ExporterPorts(), examples=[{"node": 9101}])
     """Exporter ports."""
-    probe_interval_s: Annotated[int, Field(ge=0), AfterValidator(_probe_interval)] | None = Field(
-        300, examples=[600], json_schema_extra=unit("seconds")
-    )
+    probe_interval_s: (
+        Annotated[int, Field(ge=0, le=86400), AfterValidator(_probe_interval)] | None
+    ) = Field(300, examples=[600], json_schema_extra=unit("seconds"))
     """How often every engine is queried for a few tokens, to measure the time to the first. At
     least 30; `0` or `null`: never."""

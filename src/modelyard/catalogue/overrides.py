@@ -10,12 +10,20 @@ old shape beside half of the new one would never be valid.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from modelyard.catalogue.fields import field_at, keys_at, meant_path, nested, takes_null
+from modelyard.catalogue.fields import (
+    field_at,
+    keys_at,
+    meant_path,
+    nested,
+    takes_null,
+    wants_mapping,
+)
 from modelyard.catalogue.models import Model
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Merged, Origin, Path, Probe, is_list
@@ -30,7 +38,7 @@ SECTIONS = ("providers", "routing", "gateway", "clients", "monitoring", "version
 
 def is_override(variable: str) -> bool:
     """Return whether a variable holds overrides, by its name."""
-    return variable == "llm_overrides" or variable.startswith("llm_overrides_")
+    return re.fullmatch(r"llm_overrides(_+[^\W_].*)?", variable) is not None
 
 
 def as_override(path: Path, value: str) -> str:
@@ -80,6 +88,12 @@ class _Merge:
             if isinstance(old, Mapping) and isinstance(value, Mapping) and not is_atomic(at):
                 out[key] = self.mapping(old, value, at, here)
                 continue
+            if (
+                isinstance(value, Mapping)
+                and not isinstance(old, Mapping | None)
+                and wants_mapping(Catalogue, at)
+            ):
+                continue  # What it would change is wrong itself, which must be told.
             if _has_models_by_name(value, at):
                 out[key] = self.mapping({}, value, at, here)
                 out.origins[key] = (here, self.probe(value) or here)
@@ -100,7 +114,7 @@ class _Merge:
                 f"{key} has nothing below it: null would remove the whole section",
                 at,
                 here,
-                "remove this line",
+                "indent what belongs below it, or remove this line",
             )
         elif field is not None and _would_empty(field, out.get(key)):
             self._add(
@@ -110,7 +124,8 @@ class _Merge:
                 here,
                 f"remove this line, or write {key}: [] for none"
                 if is_list(out[key]) and key != "models"
-                else "remove this line; to take out one thing below it, write null for that",
+                else "indent what belongs below it, or remove this line; to take out one thing below"
+                " it, write null for that",
             )
         elif key in out:
             self.removed.update(dict.fromkeys(_public_names(out[key], at), here))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import Field, create_model, model_validator
@@ -16,7 +16,6 @@ from modelyard.kinds import (
     Identifier,
     Name,
     Port,
-    Positive,
     Seconds,
     SecretName,
     Strict,
@@ -151,7 +150,7 @@ class Provider(_WithSections):
             f"former release is restored. Default: {READY}."
         ),
     )
-    model_margin_mib: Positive | None = Field(
+    model_margin_mib: Annotated[int, Field(gt=0, le=2**24)] | None = Field(
         None,
         examples=[4096],
         json_schema_extra=unit("MiB"),
@@ -160,7 +159,7 @@ class Provider(_WithSections):
             f"fetched. Default: {MODEL_MARGIN_MIB}."
         ),
     )
-    max_parallel: Positive | None = Field(
+    max_parallel: Annotated[int, Field(gt=0, le=10000)] | None = Field(
         None,
         examples=[4],
         description=(

@@ -31,14 +31,30 @@ text and underline what is wrong in the shipped files. For a file of yours write
 ```
 
 Unknown keys and values of another type are refused: a port in quotes is text, not a number. Any value may be a
-template (`"{{ ... }}"`) of variables in the inventory, but not of facts. What else is refused, and what to do about
-it, is in [diagnostics.md](diagnostics.md).
+template (`"{{ ... }}"`); [Templates](#templates) says of what. What else is refused, and what to do about it, is in
+[diagnostics.md](diagnostics.md).
 
 Write your values into `inventories/NAME/group_vars/llm_stack/`, as [overrides](#overrides) of the shipped ones.
 In an inventory's own `group_vars/all` or `vars:` they would lose to the shipped `group_vars/all`, and are refused
 ([variable-without-effect](diagnostics.md#variable-without-effect)).
 
 `NAME` stands for a name you choose, `[]` for each entry of a list.
+"""
+
+TEMPLATES = """\
+## Templates
+
+The catalogue is compiled on the controller before any host is contacted, and is the same for all hosts. A template may
+use:
+
+- variables of the inventory, of `group_vars/llm_stack` and of `-e`; a number from one needs `| int` if it is text
+- `inventory_hostname`, `group_names` and `groups`
+- what is read on the controller: `lookup('env', 'NAME')`, `lookup('file', '/path')`
+
+It cannot use `hostvars` (set the value in `group_vars/llm_stack`, and use that variable in both places), nor facts
+(`ansible_facts`, `ansible_default_ipv4`) or registered variables: write these values out, as `llm_address` of a host.
+A template that gives another value for another host is refused
+([differing-catalogues](diagnostics.md#differing-catalogues)).
 """
 
 OVERRIDES = """\
@@ -128,6 +144,7 @@ class _Chapters:
                     if re.match(rf"{variable}\b", path):
                         yield from self.object(name, path)
             if root is Catalogue:
+                yield TEMPLATES
                 yield OVERRIDES
         yield "## Kinds of text\n"
         yield "What the compiler and the editor say of text that does not look as it must.\n"

@@ -39,6 +39,13 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
     },
 }
 """Suffixes that people write behind numbers, by the unit that the catalogue wants."""
+_DIVISORS: Mapping[str, Mapping[str, float]] = {
+    "seconds": {"milliseconds": 1000},
+    "MiB": {"bytes": 1024**2, "KiB": 1024, "GiB": 1 / 1024},
+    "GiB": {"bytes": 1024**3, "KiB": 1024**2, "MiB": 1024},
+    "days": {"seconds": 86400, "hours": 24},
+}
+"""Other units of a number beside the one that the catalogue wants, by what divides them into it."""
 
 
 def written(source: SourceMap, path: Path, value: object) -> str:
@@ -167,6 +174,15 @@ def as_number(value: str, unit: str, example: object, *, quoted: bool | None) ->
     reads = f"YAML reads {value} as text: " if suffix and quoted is False else ""
     of = f" of {unit}" if unit else ""
     return f"{reads}write the number{of} without a unit, such as {example}"
+
+
+def in_unit(value: float, unit: str, accepts: Callable[[int], bool]) -> str:
+    """Return the hint for a number that is too large or too small: what it would be in `unit` if
+    it is in another one. Empty if nothing that `accepts` takes comes of that.
+    """
+    meant = ((int(value // by), name) for name, by in _DIVISORS.get(unit, {}).items())
+    fits = [f"{number} if that is {name}" for number, name in meant if accepts(number)]
+    return f"write {', or '.join(fits)}" if fits else ""
 
 
 def _plain_number(value: str) -> float | None:

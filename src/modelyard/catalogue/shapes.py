@@ -26,6 +26,8 @@ def as_written(path: Path, source: SourceMap) -> str:
 
 def shape_hint(root: type[BaseModel], place: Path, value: Any, source: SourceMap) -> str:
     """Return the hint for a value of the wrong shape; empty if there is nothing to say."""
+    if place == ("monitoring",) and value is False:
+        return "write llm_monitoring: false, outside of the overrides"
     if place[:1] == ("routing",):
         if hint := _routing(place, value):
             return hint
@@ -75,6 +77,8 @@ def _routing(place: Path, value: Any) -> str:
         return f"write {json.dumps(str(place[2]))}: {{terminal: true}}"
     if len(place) == 3 and key:
         return f"write {json.dumps(str(place[2]))}: {{{key}: {_flow(names) if names else '[...]'}}}"
+    if hint := _flat(place, section, value):
+        return hint
     if len(place) == 2 and is_list(value):
         # LiteLLM: [{model: [fallback, ...]}, ...]
         entries = [entry for entry in value if isinstance(entry, Mapping) and len(entry) == 1]
@@ -88,9 +92,48 @@ def _routing(place: Path, value: Any) -> str:
             for entry in entries
             for name, steps in entry.items()
         ]
+        if not written and key:
+            written = _by_name_key(value, key)
         if written:
             return f"write {section}: {{{', '.join(written)}}}"
     return ""
+
+
+def _flat(place: Path, section: str, value: Any) -> str:
+    """Return the hint for steps that are text, nested or a mapping; for an alias that is one."""
+    values = [*value.values()] if isinstance(value, Mapping) else value
+    if place[-1] in ("chain", "models"):
+        steps = _names(values) or _names([*value] if isinstance(value, Mapping) else _level(value))
+    elif section == "default_fallbacks" and isinstance(value, Mapping):
+        steps = _names(value.get("chain") or value.get("models"))
+    elif section == "aliases" and len(place) == 3 and isinstance(value, Mapping):
+        steps = _names(values)
+        return f"write {json.dumps(str(place[2]))}: {_flow(steps[0])}" if len(steps) == 1 else ""
+    else:
+        return ""
+    return f"write {place[-1]}: {_flow(steps)}" if steps else ""
+
+
+def _by_name_key(value: Any, key: str) -> list[str]:
+    """Return entries that have their name for a value, `{model: a, chain: [b]}`, by name."""
+    found = []
+    for entry in value:
+        if not isinstance(entry, Mapping):
+            return []
+        name = entry.get("name") or entry.get("model")
+        steps = _names(
+            next((entry[one] for one in (key, "fallbacks", "models") if one in entry), None)
+        )
+        if not isinstance(name, str) or not steps:
+            return []
+        found.append(f"{json.dumps(as_name(name))}: {{{key}: {_flow(steps)}}}")
+    return found
+
+
+def _level(value: Any) -> list[Any]:
+    """Return a list without the lists in it."""
+    entries = value if is_list(value) else [value]
+    return [one for entry in entries for one in (entry if is_list(entry) else [entry])]
 
 
 def _models(place: Path, value: Any) -> str:

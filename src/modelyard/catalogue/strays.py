@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -112,14 +112,15 @@ def check_strays(
     arguments: Mapping[str, bool],
     known: Sequence[str],
     tree: Mapping[str, Any],
-    files: Container[str | None] = (),
-    models: Container[str] = (),
+    mentioned: Container[str] = (),
+    beside: Callable[[Variable], Judgement | None] = lambda _: None,
 ) -> list[Diagnostic]:
     """One `unknown-variable` per name.
 
     `arguments` are the variables that roles take, and whether a value of the inventory would
-    replace the role's default; `known` the `llm_*` variables of Modelyard; `tree` the catalogue;
-    `files` those that have overrides; `models` the names of all models.
+    replace the role's default; `known` the `llm_*` variables of Modelyard; `tree` the catalogue.
+    Those in `mentioned` are used in templates: their names and what they hold are the user's own.
+    `beside` judges a variable by what is beside it in its file.
     """
     by_name: dict[str, list[Variable]] = {}
     for variable in variables:
@@ -135,9 +136,9 @@ def check_strays(
         judged = [
             (judgement, variable)
             for variable in places
-            if (judgement := _judge(variable, arguments, known, tree))
+            if (judgement := _judge(variable, arguments, known, tree, mentioned))
             or (judgement := _beside(variable, certain))
-            or (judgement := _dedented(variable, tree, files, models))
+            or (judgement := (name not in mentioned and beside(variable)) or None)
         ]
         if not judged:
             continue
@@ -164,9 +165,12 @@ def _judge(
     arguments: Mapping[str, bool],
     known: Sequence[str],
     tree: Mapping[str, Any],
+    mentioned: Container[str],
 ) -> Judgement | None:
     name = variable.name
     if hint := _misspelt(name, known):
+        return "error", hint
+    if name not in mentioned and (hint := _decorated(variable, known)):
         return "error", hint
     if misplaced := _misplaced(variable, tree):
         return misplaced
@@ -194,7 +198,7 @@ def _path_in(name: str) -> Path:
     parts = name.split(".")
     if is_override(f"llm_{parts[0]}") or parts[0] == "override":
         parts = parts[1:]
-    if len(parts) > 1 and parts[0] in SECTIONS:
+    if parts and parts[0] in SECTIONS and "." in name:
         return tuple(parts)
     section, _, key = name.removeprefix("override_").partition("_")
     if section in SECTIONS and (not key or key in keys_at(Catalogue, (section,))):
@@ -221,6 +225,21 @@ def _misspelt(name: str, known: Sequence[str]) -> str:
     return f'did you mean "{squashed[near]}"?' if near else ""
 
 
+def _decorated(variable: Variable, known: Sequence[str]) -> str:
+    """Return what a name with something before or around one of ours means: `_llm_gateway`, and
+    `my_llm_overrides` if it holds sections. Empty for any other name.
+    """
+    folded = _folded(variable.name)
+    bare = folded.lstrip("_")
+    if bare != folded and (bare in known or is_override(bare)):
+        return f'did you mean "{bare}"?'
+    words = {*re.split(r"[^a-z]+", folded)}
+    ours = words & {"llm", "modelyard"} and words & {"override", "overrides"}
+    if ours and isinstance(variable.value, Mapping) and not {*SECTIONS}.isdisjoint(variable.value):
+        return 'did you mean "llm_overrides"? It may have a name behind it: llm_overrides_site'
+    return ""
+
+
 @lru_cache(maxsize=1)
 def _squashed(known: tuple[str, ...]) -> tuple[dict[str, str], Names]:
     """Return names by their letters alone, and those letters to search."""
@@ -244,7 +263,7 @@ def _misplaced(variable: Variable, tree: Mapping[str, Any]) -> Judgement | None:
     if not section:
         return None
     value = plain(variable.value)
-    severity = _fit_overrides(value, tree) if section == OVERRIDES else _fit(section, value, tree)
+    severity = _fit_overrides(value, tree) if section == OVERRIDES else fit(section, value, tree)
     if severity is None:
         return None
     hint = (
@@ -265,52 +284,10 @@ def _beside(variable: Variable, certain: Sequence[Variable]) -> Judgement | None
         and variable.value
         and variable.origin is not None
         and variable.origin.file in files
-        and _is_valid({variable.name: plain(variable.value)})
+        and is_valid({variable.name: plain(variable.value)})
     ):
         return "error", f"write it as llm_overrides: {{{variable.name}: {{...}}}}"
     return None
-
-
-def _dedented(
-    variable: Variable,
-    tree: Mapping[str, Any],
-    files: Container[str | None],
-    models: Container[str],
-) -> Judgement | None:
-    """Judge a part of a section that begins its line in a file with overrides."""
-    name, value = variable.name, plain(variable.value)
-    file = variable.origin.file if variable.origin else None
-    if file is None or file not in files or not value:
-        return None
-    section, severity = "providers", _fit("providers", {name: value}, tree)
-    if severity is None:
-        section = next(
-            (
-                one
-                for one in SECTIONS
-                if one not in BY_NAME
-                and name in SHAPES[one].model_fields
-                and _is_valid({one: {name: value}})
-            ),
-            "",
-        )
-        # `port: 4100` may be anybody's, `cooldown_s: 60` and `cache: {ttl_s: 60}` hardly.
-        if not section or not ("_" in name or isinstance(value, Mapping)):
-            return None
-        names = {*value} if isinstance(value, Mapping) and section != "routing" else {name}
-        clear = "_" in f"{name}{''.join(map(str, names))}" or len(names) > 1
-        severity = "error" if clear or _is_routing(name, value, models) else "warning"
-    hint = f"write it as llm_overrides: {{{section}: {{{name}: ...}}}}"
-    return severity, hint if severity == "error" else f"if it is meant for Modelyard, {hint}"
-
-
-def _is_routing(name: str, value: Mapping[Any, Any], models: Container[str]) -> bool:
-    """Return whether a value that is valid in the routing could hardly be anything else: chains,
-    capabilities, or aliases of models that there are.
-    """
-    if name != "aliases":
-        return name in Routing.model_fields
-    return any(target in models for target in value.values())
 
 
 def _fit_overrides(value: dict[Any, Any], tree: Mapping[str, Any]) -> Severity | None:
@@ -318,15 +295,15 @@ def _fit_overrides(value: dict[Any, Any], tree: Mapping[str, Any]) -> Severity |
     sections = [key for key in value if key in SECTIONS]
     if len(sections) * 2 <= len(value):
         return None
-    fits = [_fit(section, value[section], tree) for section in sections]
-    whole = len(sections) == len(value) and _is_valid(value)
+    fits = [fit(section, value[section], tree) for section in sections]
+    whole = len(sections) == len(value) and is_valid(value)
     if whole and (len(sections) > 1 or "error" in fits):
         return "error"
     known = any(_ours(section, value[section], tree) for section in sections)
     return "warning" if known or len(sections) > 1 else None
 
 
-def _fit(section: str, value: Any, tree: Mapping[str, Any]) -> Severity | None:
+def fit(section: str, value: Any, tree: Mapping[str, Any]) -> Severity | None:
     """Return whether a value is a section of ours without doubt (an error), or could be one (a
     warning).
     """
@@ -334,7 +311,7 @@ def _fit(section: str, value: Any, tree: Mapping[str, Any]) -> Severity | None:
         return None
     mine = _ours(section, value, tree)
     distinctive = _is_distinctive(section, value, mine) or _is_change(section, value, tree)
-    if distinctive and _is_valid({section: value}):
+    if distinctive and is_valid({section: value}):
         return "error"
     entries = [one for one in value.values() if isinstance(one, Mapping)]
     total = sum(map(len, entries)) if section in BY_NAME else len(value)
@@ -390,7 +367,7 @@ def _is_change(section: str, value: Mapping[Any, Any], tree: Mapping[str, Any]) 
     )
 
 
-def _is_valid(sections: Mapping[str, Any], at: Path = ()) -> bool:
+def is_valid(sections: Mapping[str, Any], at: Path = ()) -> bool:
     """Return whether the catalogue accepts all there is in some sections, or the value of one path.
 
     What is missing does not count: an override is never whole.
@@ -454,7 +431,7 @@ def _nested(keys: Path, value: object, path: Path) -> str:
         tree: Any = given
         for key in reversed(path):
             tree = {key: tree}
-        text = json.dumps(given).strip('"') if _is_valid(tree, path) else text
+        text = json.dumps(given).strip('"') if is_valid(tree, path) else text
     for key in reversed(keys):
         text = f"{{{key}: {text}}}"
     return text

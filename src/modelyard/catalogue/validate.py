@@ -18,6 +18,7 @@ from modelyard.catalogue.fields import field_at, keys_at, refusal, takes_null
 from modelyard.catalogue.scalars import (
     as_number,
     in_quotes,
+    in_unit,
     is_quoted,
     misread,
     read_as,
@@ -231,9 +232,20 @@ def _refused(
         SECRET_HINT
         if place and place[-1] in NAMES_OF_SECRETS
         else problem.get("ctx", {}).get("hint")
-        or "; ".join(filter(None, misread(source, place, problem["input"]))),
+        or "; ".join(filter(None, misread(source, place, problem["input"])))
+        or _in_unit(problem, place, root),
         key=is_key,
     )
+
+
+def _in_unit(problem: Any, place: Path, root: type[BaseModel]) -> str:
+    """Return the hint for a number out of its range that is probably in another unit."""
+    field = field_at(root, place)
+    if field is None or problem["type"] not in ("less_than_equal", "greater_than_equal"):
+        return ""
+    extra = field.json_schema_extra
+    unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+    return in_unit(problem["input"], unit, lambda number: refusal(root, place, number) is None)
 
 
 def _empty(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
@@ -303,7 +315,11 @@ def _instead(
     kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
 ) -> str:
     """Return the hint for a value of the wrong type."""
-    if {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"} or is_list(value):
+    if (
+        {*kinds} & {"list_type", "dict_type", "model_type", "mapping_type"}
+        or is_list(value)
+        or isinstance(value, dict)
+    ):
         return shape_hint(root, place, value, source)
     if place and place[-1] in NAMES_OF_SECRETS and value is not None:
         return SECRET_HINT

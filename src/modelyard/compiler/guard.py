@@ -56,6 +56,11 @@ def emit_rules(
             for deployment in everything
             if (window := cut_at(deployment)) is not None
         },
+        "constraints": {
+            deployment.id: constraint
+            for deployment in everything
+            if (constraint := constrained(deployment)) is not None
+        },
         "hidden": sorted(addresses | {deployment.id for deployment in everything}),
         "redis": redis if view.redis_address is not None else None,
     }
@@ -65,10 +70,8 @@ def reads_text_only(deployment: Deployment) -> bool:
     """Return whether a model is known to read nothing but text. Of what runs elsewhere nothing is
     known.
     """
-    if deployment.provider.group is None or deployment.engine.sight is None:
-        return False
-    return not any(
-        option.lower().startswith(deployment.engine.sight) for option in deployment.base.options
+    return deployment.provider.group is not None and deployment.engine.reads_text_only(
+        deployment.base
     )
 
 
@@ -94,14 +97,24 @@ def cut_at(deployment: Deployment) -> int | None:
     return engine.window(deployment.model, provider.settings)
 
 
+def constrained(deployment: Deployment) -> dict[str, Any] | None:
+    """Return what of a request would end an engine; None if nothing is known to."""
+    engine = deployment.provider.engine
+    if engine is None or engine.constraint is None:
+        return None
+    schemas, refused, plain = engine.constraint
+    return {"schemas": list(schemas), "refused": list(refused), "plain": plain}
+
+
 def health_url(deployment: Deployment, view: View) -> str | None:
-    """Where is said without a key whether an engine is well: of a pool, whether any of its hosts
-    is. None where nobody says so.
+    """Where is said without a key whether an engine is well, if only by asking for one: of a pool,
+    whether any of its hosts is. None where nobody says so.
     """
     engine = deployment.provider.engine
-    if engine is None or engine.health is None:
+    path = engine and (engine.health or (engine.probe and engine.probe.path))
+    if not path:
         return None
     if pool := pool_base(deployment, view):
         # HAProxy answers for its checks of all hosts.
         return pool
-    return api_base(deployment, view).rstrip("/").removesuffix("/v1") + engine.health
+    return api_base(deployment, view).rstrip("/").removesuffix("/v1") + path

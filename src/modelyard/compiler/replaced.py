@@ -42,7 +42,7 @@ def check_replaced(
         gone: list[Diagnostic] = []
         if out.errors:
             # The first override of all: its name sorts before the others'.
-            merged = {**variables, variable: value, "llm_overrides_": {section: mine}}
+            merged = {**variables, variable: value, "llm_overrides_0": {section: mine}}
             left = {_key(one) for one in compile_again(merged).diagnostics}
             gone = [one for one in out.diagnostics if _key(one) not in left]
         errors = [one for one in gone if one.severity == "error"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelyard.catalogue.schema import Catalogue
+from modelyard.compiler.alike import check_alike
 from modelyard.compiler.chain_checks import ChainChecks
 from modelyard.compiler.chains import Chains
 from modelyard.compiler.resolve import Resolved
@@ -33,6 +34,7 @@ def build_routes(
     """
     chains = Chains(catalogue, declared, public)
     ChainChecks(chains, resolved, report).check()
+    check_alike(catalogue, report)
     routes: list[Route] = []
     if not report.has_errors:
         router = Router(chains, resolved)

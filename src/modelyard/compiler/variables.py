@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelyard.catalogue.overrides import is_override
+from modelyard.catalogue.overrides import SECTIONS, is_override
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap, is_list, plain
 from modelyard.catalogue.strays import meant
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
-from modelyard.diagnostics import did_you_mean, listing
+from modelyard.diagnostics import Diagnostic, did_you_mean, listing
 from modelyard.names import STACK
 
 
@@ -49,6 +49,7 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
             origin,
             _unreadable_hint(reason, inventory),
         )
+    _check_nothing(inventory, stack, out)
     _check_mapping(inventory, stack, out)
     _check_same(inventory, stack, out)
 
@@ -59,7 +60,10 @@ def _unreadable_hint(reason: str, inventory: Inventory) -> str:
     if undefined and not undefined[1].startswith("ansible_"):
         name = undefined[1]
         if name == "hostvars":
-            return "hostvars is not available in llm_* variables: write out what it would give"
+            return (
+                "hostvars is not available in llm_* variables: set the value in group_vars/"
+                f"{STACK}, and use that variable in both places"
+            )
         near = did_you_mean(name, (variable.name for variable in inventory.others))
         define = f"define {name} in group_vars/{STACK}, or with -e"
         return f"{near} Else {define}" if near else define
@@ -72,6 +76,54 @@ def _unreadable_hint(reason: str, inventory: Inventory) -> str:
         "the catalogue is compiled before any host is contacted: it cannot use facts or"
         " registered variables"
     )
+
+
+_WRITE: Mapping[str, str] = {
+    "llm_gpus": "write llm_gpus: [{memory_mib: 24576}], or [] for a host without GPUs",
+    "llm_address": "write the address at which other hosts reach it",
+    "llm_monitoring": "write false for no monitoring",
+    **{
+        f"llm_{name}": f"to change parts of it, write llm_overrides: {{{name}: {{...}}}}"
+        for name in SECTIONS
+        if name != "monitoring"
+    },
+}
+"""What is probably meant by a variable with nothing below it. Those that are not here may be
+empty: they are warned of."""
+
+_MAY_BE_NULL = ("llm_allow_removal", "llm_report", "llm_graph", "llm_environment")
+"""Settings of a run: null is their default."""
+
+
+def _check_nothing(inventory: Inventory, stack: Sequence[str], out: Findings) -> None:
+    """Tell of variables of ours with nothing below them: edits that were not finished.
+
+    A template may well give null.
+    """
+    told: set[tuple[str, str]] = set()
+    for name in stack:
+        host = inventory.hosts[name]
+        for variable, value in (host.raw or host.variables).items():
+            ours = variable in (*CATALOGUE_VARIABLES, *OTHER_VARIABLES) or is_override(variable)
+            origin = inventory.probe(variable)
+            if value is not None or not ours or variable in _MAY_BE_NULL:
+                continue
+            if (variable, str(origin)) in told:
+                continue
+            told.add((variable, str(origin)))
+            write = _WRITE.get(variable)
+            out.diagnostics.append(
+                Diagnostic(
+                    "invalid-value",
+                    "error" if write else "warning",
+                    f"{variable} has nothing below it",
+                    (variable,),
+                    origin,
+                    f"{write}; or remove this line"
+                    if write
+                    else "indent what belongs below it, or remove this line",
+                )
+            )
 
 
 def _check_mapping(inventory: Inventory, stack: Sequence[str], out: Findings) -> None:

@@ -20,7 +20,10 @@ from modelyard.engines import ROLES
 from modelyard.engines.base import Accelerated
 from modelyard.kinds import Archive, Release, release_order
 
-SEE = "see group_vars/all/versions.yml"
+SEE = (
+    "write llm_overrides: {{versions: {{{entry}}}}} in group_vars/llm_stack/ of your inventory, with"
+    " what group_vars/all/versions.yml has for it"
+)
 
 _NUMBERS = r"(\d+\.\d+\.\d+(?:\.\d+)*(?:(?:\.post|rc|a|b)\d+)?)(?![0-9A-Za-z])"
 _BUILD = re.compile(r"(?:^|[/_-])(b\d{3,})(?=[/._-]|$)")
@@ -54,7 +57,13 @@ def check_versions(
 
 
 def _missing_hint(path: Path, report: Report) -> str:
-    return f"remove this null; {SEE}" if report.source.overrides(path) else SEE
+    """Return what to do about a version that is missing: taken out by an override, or never
+    there.
+    """
+    if report.source.overrides(path):
+        return "remove this null: the shipped version is then deployed"
+    entry = f"{path[1]}: {{version: ...}}" if len(path) == 2 else "..."
+    return SEE.format(entry=entry)
 
 
 def _check_release(component: str, entry: Release, inventory: Inventory, report: Report) -> None:

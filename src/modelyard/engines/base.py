@@ -138,6 +138,9 @@ OWN = {
 }
 """What sets the options that all engines have."""
 
+HEARING = frozenset({"audio/transcriptions"})
+"""The path that only a model answers that reads more than text."""
+
 OPTIONS = Flag("", None, default=True)
 """Where the catalogue's `options` stand in a vector."""
 
@@ -155,6 +158,19 @@ class Mistake(NamedTuple):
     key: tuple[str, ...]
     message: str
     hint: str
+
+
+class Constraint(NamedTuple):
+    """What an engine does not survive of what a request says about its answer: it ends, and with it
+    the answers of everybody else. The gateway reads this (`modelyard_gateway/constraints.py`).
+    """
+
+    schemas: tuple[str, ...]
+    """Fields whose schemas it makes a grammar of: only what it understands is passed on."""
+    refused: tuple[str, ...] = ()
+    """Fields that are not passed on, because nobody else can tell whether they are right."""
+    plain: bool = False
+    """It puts names and values into the grammar as they are, without quoting them."""
 
 
 class Probe(NamedTuple):
@@ -271,6 +287,8 @@ class Engine:
     cuts_prompts: bool = False
     """It cuts a prompt that is too long instead of refusing it, and a request for a chat or an
     embedding cannot forbid that."""
+    constraint: Constraint | None = None
+    """What of a request would end it."""
     embedding_hint: str = "is it a model for embeddings?"
     """What to look at when a model of mode `embedding` gives none."""
     own_api: str = ""
@@ -386,8 +404,17 @@ class Engine:
         return model.context_length
 
     def serves(self, model: Model) -> frozenset[str]:
-        """Return the paths that it can answer for a model, by its mode."""
-        return frozenset({"embeddings"}) if model.mode == "embedding" else self.paths
+        """Return the paths that it can answer for a model, by its mode and what it reads."""
+        embeds = frozenset({"embeddings"})
+        if model.mode == "embedding":
+            return embeds
+        return self.paths - embeds - (HEARING if self.reads_text_only(model) else frozenset())
+
+    def reads_text_only(self, model: Model) -> bool:
+        """Return whether a model is known to read nothing but text."""
+        return self.sight is not None and not any(
+            option.lower().startswith(self.sight) for option in model.options
+        )
 
     def window(self, model: Model, settings: Any) -> int | None:
         """Return the tokens that one request may have; None if the catalogue does not say."""

@@ -245,11 +245,6 @@ def batch_flag(name: str) -> Flag:
 class LlamaCpp(Engine):
     """What llama.cpp's server does its own way."""
 
-    def serves(self, model: Model) -> frozenset[str]:
-        """Return the paths of its mode: started for chats it answers 501 to an embedding."""
-        paths = super().serves(model)
-        return paths if model.mode == "embedding" else paths - {"embeddings"}
-
     def slots(self, model: Model, settings: Any) -> int:
         """Return `parallel`, or the default."""
         return slots_of(model)

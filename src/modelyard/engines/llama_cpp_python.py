@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from modelyard.engines.base import MODEL, OPTIONS, Engine, Flag, Mistake, Probe, Process, Value
+from modelyard.engines.base import (
+    MODEL,
+    OPTIONS,
+    Constraint,
+    Engine,
+    Flag,
+    Mistake,
+    Probe,
+    Process,
+    Value,
+)
 from modelyard.engines.llama_cpp import (
     FORMER,
     PARALLEL,
@@ -75,12 +85,6 @@ def for_embeddings(name: str, value: Callable[[Process], Value]) -> Flag:
 
 class LlamaCppPython(Engine):
     """What llama-cpp-python does its own way."""
-
-    def serves(self, model: Model) -> frozenset[str]:
-        """Return the paths of its mode."""
-        paths = super().serves(model)
-        given = model.options.get(EMBEDDING, False) is not False
-        return paths if model.mode == "embedding" or given else paths - {"embeddings"}
 
     def parallel(self, models: Sequence[Model], settings: Any) -> int | None:
         """Return one: it answers one request after the other."""
@@ -163,6 +167,11 @@ ENGINE = LlamaCppPython(
     sight=SIGHT,
     # An input of an embedding model, to `context_length` (llama.py, `embed`). A chat it refuses.
     cuts_prompts=True,
+    # A grammar that cannot be read is a null pointer, which it follows (0.3.36, _internals.py,
+    # `add_grammar`). Its own converter of schemas (llama_grammar.py) makes such grammars.
+    constraint=Constraint(
+        schemas=("response_format", "tools", "functions"), refused=("grammar",), plain=True
+    ),
     # 0.3.36, llama_cpp/server/app.py
     paths=frozenset("chat/completions completions embeddings".split()),
     closes_connections=True,

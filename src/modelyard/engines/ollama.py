@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from modelyard.engines.base import FORMER_OF_ALL, Engine, Foreign, Probe, Process
+from modelyard.engines.base import FORMER_OF_ALL, Constraint, Engine, Foreign, Probe, Process
 from modelyard.kinds import (
     SHA256_EXAMPLE,
     AbsolutePath,
@@ -16,9 +16,9 @@ from modelyard.kinds import (
     HostPort,
     HttpUrl,
     OwnDirectory,
-    Positive,
     Release,
     Strict,
+    Tokens,
     Version,
     WebOrigin,
     WholeSeconds,
@@ -41,14 +41,14 @@ class OllamaSettings(Strict):
     keep_alive: Duration = Field("30m", examples=["24h"])
     """A model stays loaded this long after its last request. A cold one makes the next request wait
     for the disk."""
-    num_parallel: Positive | None = Field(None, examples=[2])
+    num_parallel: Annotated[int, Field(gt=0, le=1024)] | None = Field(None, examples=[2])
     """Requests a model answers at once; each takes memory for a whole `context_length`. Default:
     Ollama's own choice, which is one."""
-    max_loaded_models: Positive | None = Field(None, examples=[2])
+    max_loaded_models: Annotated[int, Field(gt=0, le=1024)] | None = Field(None, examples=[2])
     """Models that are loaded at once, at least those with `preload`. Default: Ollama's own choice,
     by memory. The GPUs are planned for this many of the largest (by default for as many as have
     `preload`, at least one)."""
-    context_length: Positive | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
+    context_length: Tokens | None = Field(None, examples=[8192], json_schema_extra=unit("tokens"))
     """Context of models that do not say `context_length`. Default: Ollama's own."""
     flash_attention: bool = Field(True, examples=[False])
     """Less memory for long contexts."""
@@ -61,7 +61,9 @@ class OllamaSettings(Strict):
     """Use the registry without TLS."""
     prune: bool = Field(False, examples=[True])
     """Delete models on the host that the catalogue does not name."""
-    pull_attempts: Positive = Field(5, examples=[10], json_schema_extra=unit("attempts"))
+    pull_attempts: Annotated[int, Field(gt=0, le=100)] = Field(
+        5, examples=[10], json_schema_extra=unit("attempts")
+    )
     """A pull fails after this many consecutive attempts without data."""
     pull_stall_s: WholeSeconds = Field(120, examples=[600], json_schema_extra=unit("seconds"))
     """An attempt ends after this long without data."""
@@ -243,12 +245,14 @@ ENGINE = Ollama(
     holds="max_loaded_models",
     keeps="models_path",
     loaded_path="/api/ps",
-    # 0.17.4, server/routes.go
-    paths=frozenset(
-        "chat/completions completions embeddings responses images/generations images/edits".split()
-    ),
+    # 0.17.4, server/routes.go; its models for pictures, which nothing here knows as such, are left
+    # out.
     # `truncate: false` is a field of its own API alone (0.17.4, middleware/openai.go has none).
     cuts_prompts=True,
+    # The same in its runner (0.17.4, llama/llama.go, `NewGrammarSampler`), for all requests to a
+    # model. A look-ahead in a pattern ends the server, with all models. It makes no grammar of
+    # tools.
+    constraint=Constraint(schemas=("response_format", "text")),
     # What was pulled by hand is kept.
     lists_others=True,
     # 0.17.4, server/routes.go

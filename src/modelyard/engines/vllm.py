@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from modelyard.engines.base import (
     Option,
     Process,
 )
-from modelyard.kinds import FromIndex, Positive, Strict, Version, refused_below, unit
+from modelyard.kinds import FromIndex, Strict, Version, refused_below, unit
 
 if TYPE_CHECKING:
     from modelyard.catalogue.models import Model
@@ -46,7 +46,9 @@ QUANTIZATIONS = (
 class VllmSettings(Strict):
     """How a deployed vLLM runs."""
 
-    cpu_kv_cache_gib: Positive = Field(4, examples=[8], json_schema_extra=unit("GiB"))
+    cpu_kv_cache_gib: Annotated[int, Field(gt=0, le=1024)] = Field(
+        4, examples=[8], json_schema_extra=unit("GiB")
+    )
     """Memory for the context of all requests, with the CPU build. On GPUs `vram_mib` of the model
     says how much of their memory vLLM takes for all, or its option `gpu-memory-utilization`."""
 

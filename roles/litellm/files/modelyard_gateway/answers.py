@@ -16,11 +16,15 @@ from urllib.parse import urlsplit
 from modelyard_gateway.errors import Refusal, error_body
 from modelyard_gateway.ledger import Note
 from modelyard_gateway.rules import Rules
+from modelyard_gateway.windows import for_clients
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 LARGEST = 2**20
 """Bytes of an error that are read. What is longer is no message for anybody."""
+
+TOO_LONG = "ContextWindowExceededError: "
+"""What LiteLLM writes before the words of a request that is too long."""
 
 PREFIX = re.compile(
     r"\A(?:litellm\.(\w+): (?:\1: )*|ContextWindowExceededError: |Timeout Error: "
@@ -149,6 +153,9 @@ def _told(status: int, found: Any, hidden: tuple[str, ...]) -> dict[str, str]:
     known = {name: found.get(name) for name in (("param",) if other else ("param", "code", "type"))}
     text = found.get("message") or found.get("error")
     message = words(text, hidden) if isinstance(text, str) else ""
+    if isinstance(text, str) and TOO_LONG in text:
+        known["code"] = "context_length_exceeded"
+        message = for_clients(message)
     # LiteLLM writes its None as text.
     kept = {
         name: str(value)

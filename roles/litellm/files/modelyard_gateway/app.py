@@ -14,7 +14,16 @@ from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
 from litellm.proxy import proxy_server
 from litellm.proxy._types import LitellmUserRoles, SpecialModelNames, UserAPIKeyAuth
 
-from modelyard_gateway import engines, journal, ledger, library, requests, texts, windows
+from modelyard_gateway import (
+    constraints,
+    engines,
+    journal,
+    ledger,
+    library,
+    requests,
+    texts,
+    windows,
+)
 from modelyard_gateway.clients import MASTER, Client, Clients, Keys
 from modelyard_gateway.guard import CALLER, Guard, Receive, Scope, Send
 from modelyard_gateway.limits import Limits
@@ -81,6 +90,7 @@ class Worker:
 library.mend()
 texts.mend()
 windows.mend(RULES.windows)
+constraints.mend(RULES.constraints)
 engines.install(RULES.health)
 litellm.input_callback.append(ledger.Asks())
 app = Worker(

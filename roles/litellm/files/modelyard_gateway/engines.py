@@ -33,6 +33,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from modelyard_gateway.constraints import Unfit
 from modelyard_gateway.journal import chain, kind, say
 
 T = TypeVar("T")
@@ -69,6 +70,8 @@ ABOUT_THE_REQUEST = re.compile(
     | failed\ to\ parse\ (messages|tools|grammar)  # llama.cpp, chat.cpp
     | unsupported\ param | does\ not\ support       # llama.cpp, server-common.cpp
     | failed\ to\ (load|download)\ image           # llama.cpp, server-common.cpp
+    | unknown\ reasoning\ format                  # llama.cpp, common/chat.cpp
+    | cannot\ use\ (both|custom)\                   # llama.cpp, server-common.cpp: two grammars
     | missing\ data\ required\ for\ image          # Ollama, runner: a picture
     | context\ (length|size|window)               # too long, in everybody's words
     """,
@@ -267,7 +270,7 @@ class Judge:
         """Whether the engine is not what is wrong, by what it answered and how it is: the request
         is, or nobody was there to ask.
         """
-        if isinstance(failure.exception, ContextWindowExceededError):
+        if isinstance(failure.exception, (ContextWindowExceededError, Unfit)):
             return True
         answer = failure.answer
         if answer is None:
@@ -298,11 +301,11 @@ def is_away(answer: httpx.Response) -> bool:
 
 
 async def ask_health(url: str) -> bool:
-    """Whether 200 comes from `url` within HEALTH_S."""
+    """Whether `url` answers within HEALTH_S: with 200, or asking for a key."""
     try:
         timeout = aiohttp.ClientTimeout(total=HEALTH_S)
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
-            return bool(answer.status == 200)
+            return answer.status in (200, 401)
     # asyncio's TimeoutError is a class of its own until Python 3.11.
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError):  # noqa: UP041
         return False

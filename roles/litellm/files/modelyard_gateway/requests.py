@@ -242,7 +242,8 @@ FIELDS: Mapping[str, tuple[str, Check]] = {
     "messages": ("a list of messages, each with a role", _list_of(_message)),
     "metadata": ("an object", _object),
     "model": ("a string", _text),
-    "n": ("a whole number", _whole),
+    # An engine computes all of them, while others wait. OpenAI's own limit.
+    "n": ("a whole number from 1 to 128", lambda value: _whole(value) and 1 <= value <= 128),
     "parallel_tool_calls": ("true or false", _flag),
     "presence_penalty": ("a number", _number),
     "previous_response_id": ("a string", _text),
@@ -266,7 +267,13 @@ FIELDS: Mapping[str, tuple[str, Check]] = {
 An engine answers 500 to some that are wrong, and that would look as if it were broken."""
 
 OF_A_PATH: Mapping[str, Mapping[str, tuple[str, Check]]] = {
-    "chat/completions": {"response_format": ("an object", _object)},
+    "chat/completions": {
+        "messages": (
+            "a list of one or more messages, each with a role",
+            _filled(_list_of(_message)),
+        ),
+        "response_format": ("an object", _object),
+    },
     "completions": {
         "messages": ("left out", _never),
         "prompt": ("a string, a list of strings or tokens", TEXTS),

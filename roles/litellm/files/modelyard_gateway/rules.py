@@ -25,6 +25,18 @@ class Redis:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an engine does not survive of what a request says about its answer."""
+
+    refused: tuple[str, ...]
+    """Fields that it is not sent."""
+    schemas: tuple[str, ...]
+    """Fields whose schemas it makes a grammar of."""
+    plain: bool
+    """Whether it puts names and values into the grammar as they are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """Facts about this release that a request is judged by."""
 
@@ -46,6 +58,8 @@ class Rules:
     """By the id of a deployment the URL that says whether its engine is well."""
     windows: Mapping[str, int]
     """By the id of a deployment whose engine cuts prompts the tokens that a request may have."""
+    constraints: Mapping[str, Constraint]
+    """By the id of a deployment whose engine can be ended by a request."""
     hidden: tuple[str, ...]
     """Addresses and ids of deployments, which clients must not see."""
     redis: Redis | None
@@ -67,6 +81,10 @@ class Rules:
             worker_bytes=found["limits"]["worker_mib"] * 2**20,
             health=found["health"],
             windows=found["windows"],
+            constraints={
+                name: Constraint(tuple(one["refused"]), tuple(one["schemas"]), one["plain"])
+                for name, one in found["constraints"].items()
+            },
             # The longest first: one can be the beginning of another.
             hidden=tuple(sorted(found["hidden"], key=len, reverse=True)),
             redis=Redis(**found["redis"]) if found["redis"] else None,

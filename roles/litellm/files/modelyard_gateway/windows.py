@@ -37,6 +37,17 @@ TOO_LONG = re.compile(
 )
 """What engines say of a request that is too long, beside what LiteLLM knows."""
 
+COUNTED = re.compile(
+    r"""
+    (?:input|request)\ \((?P<asked>\d+)\ tokens\)\ (?:
+        is\ too\ large\ to\ process\.\ increase\ the\ physical\ batch\ size
+        \ \(current\ batch\ size:\ (?P<batch>\d+)\)
+        | exceeds\ the\ available\ context\ size\ \((?P<context>\d+)\ tokens\) )
+    """,
+    re.VERBOSE,
+)
+"""What llama.cpp says of it (server-context.cpp): a hint for who runs it, not for who asks."""
+
 
 def mend(windows: Mapping[str, int]) -> None:
     """Put this in LiteLLM's place. Raises AssertionError if it has become another one.
@@ -73,6 +84,18 @@ def as_400(original: Callable[..., None]) -> Callable[..., None]:
         self.status_code = 400
 
     return made
+
+
+def for_clients(text: str) -> str:
+    """Word an error of a request that is too long as OpenAI does, with what was counted."""
+    found = COUNTED.search(text)
+    if found is None:
+        return text
+    limit = found["batch"] or found["context"]
+    return (
+        f"This model's maximum context length is {limit} tokens. However, your request has"
+        f" {found['asked']} tokens. Please reduce its length."
+    )
 
 
 class Windows(CustomLogger):
