@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
@@ -15,6 +16,8 @@ import testinfra
 from modelyard_prometheus import evaluate
 from modelyard_traffic import chat
 from test_engines import LOCAL
+
+from modelyard.names import pool_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests/monitoring"))
 from promql import EXCUSED, excuse, panels, parts, rules
@@ -32,13 +35,22 @@ UNITS = {
 def failures(door: str, key: str) -> None:
     """A fallback that answers, a cool-down, a fallback that fails, a request that nobody
     answers."""
-    engines = testinfra.get_host("ansible://lab1")
+    engines, gateway = (testinfra.get_host(f"ansible://{name}") for name in ("lab1", "lab3"))
     try:
-        engines.check_output(f"systemctl stop {UNITS[FIRST]}")
-        # One of the two workers has two of three failures: that is a cool-down.
-        for _ in range(3):
-            chat(door, key, FIRST)
-        engines.check_output(f"systemctl stop {UNITS[SECOND]} {UNITS[LAST]}")
+        # An engine that is away cools nothing down. This one breaks off what it was asked while its
+        # pool is down: of two workers one has two of the three.
+        engines.check_output(f"systemctl kill --kill-whom=all --signal=STOP {UNITS[FIRST]}")
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(chat, door, key, FIRST) for _ in range(3)]
+            # HAProxy's checks give it ten seconds.
+            url, began = f"http://127.0.0.1:4003/{pool_name('ollama', None)}", time.monotonic()
+            while gateway.run(f"curl --fail --silent {url}").succeeded:
+                assert time.monotonic() - began < 60, "the pool did not notice"
+                time.sleep(0.5)
+            engines.check_output(f"systemctl kill --kill-whom=all --signal=KILL {UNITS[FIRST]}")
+            for one in asked:
+                one.result()
+        engines.check_output(f"systemctl stop {' '.join(UNITS.values())}")
         with pytest.raises(HTTPError):
             chat(door, key, SECOND)
     finally:
