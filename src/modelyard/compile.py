@@ -219,7 +219,7 @@ def compile_catalogue(
         out.diagnostics += routed.outside(broken)
     checked = Report(source)
     check_stack(model, stack, inventory, checked)
-    check_ports(model, resolved, topology, checked, broken)
+    check_ports(model, resolved, topology, inventory.hosts, checked, broken)
     shared = Report(source)
     check_processes(model, resolved, shared)
     checked.found += shared.outside(broken)

@@ -63,6 +63,38 @@ def test_the_free_port_that_a_hint_names_is_free_on_every_host() -> None:
     assert hint == "give the front end another port, such as 4004"
 
 
+def test_two_clashes_get_two_free_ports() -> None:
+    text = change("port: 4000", "port: 4000\n  slots: {blue: 4000, green: 8080}")
+    told = [one for one in compiled(text).errors if one.code == "port-clash"]
+    offered = [one.hint.partition("such as ")[2].partition(";")[0] for one in told]
+    assert len(told) == len({*offered}) == 2
+    text = change("port: 4000", "port: 4000\n  slots: {blue: 4000, green: 4000}")
+    told = [one for one in compiled(text).errors if one.code == "port-clash"]
+    assert [one.hint.rpartition(" ")[2] for one in told] == ["4001", "4002"]
+
+
+@pytest.mark.parametrize(
+    ("port", "way", "address", "local", "refused"),
+    [
+        (22, "ssh 22", "192.0.2.1", False, True),
+        (2222, "ssh 2222", "192.0.2.1", False, True),
+        (2222, "ssh 22", "192.0.2.1", False, False),
+        (22, "ssh 2222", "192.0.2.1", False, False),
+        (22, "local 22", "192.0.2.1", True, False),
+        (2222, "ssh 2222", "127.0.0.1", False, False),  # Forwarded to a virtual machine.
+        (22, "community.docker.docker 22", "one", False, False),
+    ],
+)
+def test_a_port_that_sshd_holds(
+    port: int, way: str, address: str, local: bool, refused: bool
+) -> None:
+    given = inventory(change("port: 4000", f"port: {port}"))
+    host = replace(given.hosts["one"], way=way, address=address, local=local)
+    errors = compile_inventory(replace(given, hosts={"one": host})).errors
+    told = [str(one.origin) for one in errors if one.code == "port-clash"]
+    assert told == ["llm.yml:24:9"] * refused
+
+
 def test_a_build_for_gpus_on_a_host_without_names_the_hosts_line() -> None:
     text = change('    version: "0.3.36"\n', '    version: "0.3.36"\n    backend: cuda\n')
     found = inventory(text)

@@ -283,7 +283,11 @@ def test_default_chain_holds_models_of_one_mode() -> None:
     result = compiled(text)
     assert chains(result) == {"large:7b": ["big-cloud"]}
     assert [(d.code, d.message) for d in result.warnings] == [
-        ("chain-undeclared", '"small" has no fallback')
+        (
+            "chain-undeclared",
+            '"small" has no fallback: no step of default_fallbacks (big-cloud) has its mode,'
+            " embedding",
+        )
     ]
 
 

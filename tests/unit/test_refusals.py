@@ -257,6 +257,66 @@ def test_chain_that_loses_every_step() -> None:
     assert '{routing: {fallbacks: {"small": {terminal: true}}}}' in text
 
 
+def test_default_chain_that_loses_every_step() -> None:
+    text = change("api_key_env: CLOUD_KEY", "api_key_env: CLOUD_KEY\n    when_secret_missing: skip")
+    text = change("    small: {chain: [big-cloud]}\n", "", text)
+    text = change("  fallbacks:", "  default_fallbacks: [big-cloud]\n  fallbacks:", text)
+    assert codes(compiled(text)) == []
+    found = refused(compiled(text, secrets=frozenset()), "chain-lost", 20)
+    assert "every step of default_fallbacks for small was left out (big-cloud:" in found
+    assert '{routing: {fallbacks: {"small": {terminal: true}}}}' in found
+
+
+ONE_PROCESS = """\
+llm_providers:
+  far:
+    type: TYPE
+    base_url: http://10.0.0.9:1234/v1
+    models: [{name: a, served_name: same}, {name: b, served_name: same}, {name: c}]
+  cloud:
+    type: openai
+    base_url: https://api.example.org/v1
+    api_key_env: CLOUD_KEY
+    models: [{name: d, served_name: same}]
+llm_routing:
+  fallbacks:
+    a: {chain: [STEPS]}
+    b: {chain: [d]}
+    c: {chain: [d]}
+    d: {terminal: true}
+llm_versions: {litellm: {version: "1.106.2"}}
+"""
+
+
+@pytest.mark.parametrize("kind", ["openai_compatible", "ollama"])
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ("b", ["warning"]),  # The chain of "b" goes on to another model.
+        ("b, d", ["warning"]),
+        ("c", []),
+        ("d", []),
+    ],
+)
+def test_a_step_that_is_the_same_model(kind: str, steps: str, found: list[str]) -> None:
+    result = compiled(ONE_PROCESS.replace("TYPE", kind).replace("STEPS", steps))
+    assert [one.severity for one in result.diagnostics if one.code == "chain-self"] == found
+
+
+def test_a_chain_of_nothing_but_the_same_model() -> None:
+    text = ONE_PROCESS.replace("TYPE", "ollama").replace("STEPS", "b")
+    text = text.replace("b: {chain: [d]}", "b: {chain: [a]}").replace(
+        "served_name: same}, {name: c}", "served_name: 'same:latest'}, {name: c}"
+    )
+    result = compiled(text)
+    assert codes(result) == ["chain-self", "chain-self"]
+    assert "is the same model" in result.errors[0].message
+    # Another account has limits of its own.
+    text = ONE_PROCESS.replace("TYPE", "openai_compatible").replace("STEPS", "d")
+    text = text.replace("https://api.example.org", "http://10.0.0.9:1234")
+    assert "chain-self" not in codes(compiled(text))
+
+
 def test_nothing_left_to_serve() -> None:
     text = change("api_key_env: CLOUD_KEY", "api_key_env: CLOUD_KEY\n    when_secret_missing: skip")
     text = refused(

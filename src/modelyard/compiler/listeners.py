@@ -4,13 +4,14 @@ one port.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.providers import Provider
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Path, SourceMap
+from modelyard.compiler.inventory import Host
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.compiler.topology import Topology
 from modelyard.diagnostics import Report, variable_path
@@ -185,7 +186,8 @@ class _Clash:
     hosts: list[str] = field(default_factory=list)
     taken: set[int] = field(default_factory=set)
 
-    def tell(self, report: Report) -> None:
+    def tell(self, report: Report, offered: set[int]) -> None:
+        """Report it with a free port that is not among those `offered` before."""
         more = f" and {len(self.hosts) - 1} more" if len(self.hosts) > 1 else ""
         message = (
             f"{self.one.what} and {self.other.what} both use port {self.other.port} on"
@@ -194,8 +196,9 @@ class _Clash:
         free = next(
             number
             for number in range(max(self.other.port, PRIVILEGED), 65536)
-            if number not in self.taken
+            if number not in self.taken and number not in offered
         )
+        offered.add(free)
         if self.other.path == self.one.path and self.other.model is not None:
             # Both take their provider's port: the second needs one of its own.
             hint = f"give {self.other.what} its own port, such as port: {free}"
@@ -221,6 +224,9 @@ class _Clash:
 PRIVILEGED = 1024
 """Ports below this one need CAP_NET_BIND_SERVICE (ip(7))."""
 
+SSH_PLUGINS = ("ssh", "smart", "paramiko", "paramiko_ssh")
+"""Connections of Ansible to the port of an sshd."""
+
 MAY_BIND = ("haproxy",)
 """Services whose units have that capability; roles/service gives none to the others."""
 
@@ -229,11 +235,12 @@ def check_ports(
     catalogue: Catalogue,
     resolved: Resolved,
     topology: Topology,
+    hosts: Mapping[str, Host],
     report: Report,
     broken: frozenset[Path],
 ) -> None:
-    """Report ports that a service may not bind; and two listeners on one host and port, whatever
-    their addresses: logs could not tell them apart.
+    """Report ports that a service may not bind, or that sshd has; and two listeners on one host and
+    port, whatever their addresses: logs could not tell them apart.
     """
     by_host: dict[str, list[Deployment]] = {}
     for deployment in resolved.all():
@@ -247,7 +254,9 @@ def check_ports(
     services = EngineServices(catalogue)
     clashes: dict[tuple[str, str, int], _Clash] = {}
     privileged: dict[Path, Listener] = {}
+    ssh: dict[Path, tuple[Listener, str]] = {}
     for host in topology.hosts:
+        sshd = _ssh_port(hosts[host])
         # A model is easier to move than what is there once, so it is the second of two.
         wanted = sorted(
             listeners(host, catalogue, topology, services, by_host.get(host, [])),
@@ -257,6 +266,8 @@ def check_ports(
         for one in wanted:
             if one.port < PRIVILEGED and one.service not in MAY_BIND:
                 privileged.setdefault(one.path, one)
+            elif one.port == sshd:
+                ssh.setdefault(one.path, (one, host))
     for path, one in privileged.items():
         report.error(
             "port-privileged",
@@ -265,8 +276,31 @@ def check_ports(
             path,
             f"choose a port from {PRIVILEGED} on",
         )
+    _check_ssh(ssh, report)
+    offered: set[int] = set()
     for clash in clashes.values():
-        clash.tell(report)
+        clash.tell(report, offered)
+
+
+def _ssh_port(host: Host) -> int | None:
+    """Return the port of a host's sshd, as far as the inventory says it; None where Ansible uses
+    no SSH, or a port of this machine that is forwarded.
+    """
+    kind, port = host.way.split()[:2]
+    if host.local or kind not in SSH_PLUGINS or host.address in (LOOPBACK, "::1", "localhost"):
+        return None
+    return int(port) if port.isdigit() else None
+
+
+def _check_ssh(found: Mapping[Path, tuple[Listener, str]], report: Report) -> None:
+    """Refuse ports on which a host's sshd listens."""
+    for path, (one, host) in found.items():
+        report.error(
+            "port-clash",
+            f"{one.what} cannot use port {one.port} on {host}: Ansible reaches its sshd there",
+            path,
+            f"choose another port for {one.what}; ansible_port says where sshd listens",
+        )
 
 
 def _find_clashes(

@@ -24,6 +24,7 @@ from modelyard.names import (
     engine_secret,
     former,
 )
+from modelyard.urls import corrected
 
 Key = tuple[str, str | None, str]
 """A provider, a host (None: elsewhere) and a model: one deployment."""
@@ -81,6 +82,20 @@ class Deployment:
     def where(self) -> str:
         """Its host, or the base URL of what runs elsewhere."""
         return self.host or str(self.provider.base_url)
+
+    @property
+    def served_by(self) -> tuple[str | None, ...]:
+        """What answers in the end: the process or the address, the account there, and what it calls
+        the model. Two names with the same one fail together.
+        """
+        engine, served = self.provider.engine, self.model.served
+        name = engine.identity(served) if engine else served
+        if self.host is None:
+            url = corrected(self.provider.type, str(self.provider.base_url))[0]
+            return ("", url.removesuffix("/v1").lower(), self.secret, name)
+        per_provider = engine is not None and engine.per_provider
+        process = "" if per_provider else self.base.name
+        return (self.host, self.provider_name, process, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from modelyard.diagnostics import Report, listing
 
 
 class RouteChecks:
-    """What can be said once everything has its place. Only a chain that lost every step is an
-    error.
+    """What can be said once everything has its place. Only a chain that lost every step, or
+    leads to its own model, is an error.
     """
 
     def __init__(self, router: Router, gateways: frozenset[str], report: Report) -> None:
@@ -40,11 +40,12 @@ class RouteChecks:
         tell(code, message, ("routing", *path), hint, key=key)
 
     def check(self, routes: Sequence[Route]) -> None:
-        """Check what is known once everything has its place. Only a lost chain is an error."""
+        """Check what is known once everything has its place. See the class for what is an error."""
         models = [route for route in routes if route.kind == "model"]
         for route in models:
             self.check_lost(route)
             self.check_windows(route)
+        self.check_default(models)
         self.check_single_points(models)
         public = {route.name for route in routes}
         for section, names in (
@@ -63,22 +64,83 @@ class RouteChecks:
                     )
 
     def check_lost(self, route: Route) -> None:
-        """Warn of a model without any fallback declared; look for chains none of whose steps is
-        deployed.
-        """
+        """Look for chains none of whose steps is deployed, or is another model."""
         if route.name not in self.routing.fallbacks and not self.chains.defaults(route.name):
-            self.add(
-                "chain-undeclared",
-                f'"{route.name}" has no fallback',
-                ("fallbacks",),
-                f'declare fallbacks["{route.name}"]: {{chain: [...]}}, or {{terminal: true}}',
-                key=True,
-                warning=True,
-            )
+            self.add_undeclared(route.name)
         for section in SECTIONS:
             attempts = route.tried(section)
-            if self.chains.written(section, route.name) and len(attempts) == 1:
-                self.add_lost(section, route)
+            if self.chains.written(section, route.name):
+                if len(attempts) == 1:
+                    self.add_lost(section, route)
+                else:
+                    self.check_same(section, route)
+
+    def add_undeclared(self, name: str, why: str = "") -> None:
+        """Warn of a model without any fallback, where it is declared."""
+        path = self.resolved.deployments[name][0].path
+        mode = self.models[name].mode
+        steps = [one for step in self.routing.default_fallbacks for one in self.chains.expand(step)]
+        if steps and all(self.models[one].mode != mode for one in steps if one in self.models):
+            why = f": no step of default_fallbacks ({listing(steps)}) has its mode, {mode}"
+        self.report.warning(
+            "chain-undeclared",
+            f'"{name}" has no fallback{why}',
+            path,
+            f'declare llm_routing.fallbacks["{name}"]: {{chain: [...]}}, or {{terminal: true}}',
+        )
+
+    def same(self, name: str, other: str) -> bool:
+        """Return whether all that serves `other` serves `name`, too: then they fail together."""
+        first, second = (
+            {one.served_by for one in self.resolved.deployments.get(model, ())}
+            for model in (name, other)
+        )
+        return bool(second) and second <= first
+
+    def check_same(self, section: Section, route: Route) -> None:
+        """Refuse a chain in which a model falls back to nothing but itself under other names; warn
+        of such a step beside others.
+        """
+        only = all(self.same(route.name, name) for name in route.tried(section)[1:])
+        steps = self.chains.of(section)[route.name].chain or []
+        for position, step in enumerate(steps):
+            models = self.chains.expand(step)
+            if all(self.same(route.name, name) for name in models):
+                self.add(
+                    "chain-self",
+                    f'step "{step}" of the chain of "{route.name}" is the same model, served by the'
+                    " same process or address: it fails whenever that one does",
+                    (section, route.name, "chain", position),
+                    "name another model, or write terminal: true" if only else "remove this step",
+                    warning=not only,
+                )
+
+    def check_default(self, routes: Sequence[Route]) -> None:
+        """Look for models whose default chain lost every step, or leads to themselves."""
+        lost: list[str] = []
+        for route in routes:
+            steps = self.chains.defaults(route.name)
+            if route.name in self.routing.fallbacks or not steps:
+                continue
+            behind = route.attempts[1:]
+            if not behind and not self.chains.alternatives(route.name).issuperset(steps):
+                lost.append(route.name)
+            elif behind and all(self.same(route.name, name) for name in behind):
+                same = f": {listing([*behind])} of default_fallbacks is the same model"
+                self.add_undeclared(route.name, same)
+        if lost:
+            steps = list(dict.fromkeys(one for name in lost for one in self.chains.defaults(name)))
+            reasons = "; ".join(
+                f"{one}: {self.resolved.absent.get(one, 'not deployed')}" for one in steps
+            )
+            self.add(
+                "chain-lost",
+                f"every step of default_fallbacks for {listing(lost)} was left out ({reasons})",
+                ("default_fallbacks",),
+                "add a step that is deployed, or accept it: llm_overrides: {routing: {fallbacks: {"
+                + ", ".join(f'"{name}": {{terminal: true}}' for name in lost)
+                + "}}}",
+            )
 
     def add_lost(self, section: Section, route: Route) -> None:
         """Refuse a chain that lost every step.
