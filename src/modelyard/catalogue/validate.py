@@ -391,9 +391,16 @@ def _wrong_type(
     )
 
 
+LISTS = ("chain", "models")
+"""Keys of the routing below which names are listed: a list below another key is meant for it."""
+
+
 def _unknown_key(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
     known = keys_at(root, place[:-1])
     hint = named_model(_at(tree, place[:-1])) if _is_model(place[:-1]) else ""
+    if place[0] == "routing" and is_list(_at(tree, place)):
+        listed = [key for key in LISTS if key in known and key not in _at(tree, place[:-1])]
+        hint = f'did you mean "{listed[0]}"?' if listed else ""
     hint = hint or elsewhere(root, place, tree) or did_you_mean(str(place[-1]), known)
     return diagnose(
         source,
