@@ -52,7 +52,13 @@ def test_what_a_template_cannot_use(ansible: Run, stack: Path, variables: Write)
 
 def test_braces_in_a_secret_are_not_quoted(ansible: Run, stack: Path, variables: Write) -> None:
     """A password that was generated may have any characters."""
-    for value in ("aaaa{%MARKED", "aaaa{{MARKED}}b", "aaaa{{ a MARKED}}b", "{{MARKED"):
+    for value in (
+        "aaaa{%MARKED",
+        "aa{%vaultMARKED",
+        "aaaa{{MARKED}}b",
+        "aaaa{{ a MARKED}}b",
+        "{{MARKED",
+    ):
         variables(f'llm_secrets:\n  WEB_KEY: "{value}"\n')
         done = ansible("ansible-playbook", "-i", stack, VALIDATE)
         assert "braces in a value of it are read as a template" in done.stdout

@@ -72,7 +72,8 @@ def reason_told(variable: str, text: Any, reason: str) -> str:
     `"{{ vault_key }}"`, is meant as one.
     """
     whole = isinstance(text, str) and re.fullmatch(r"\s*\{\{[^{}]*\}\}\s*", text)
-    encrypted = re.search(_ENCRYPTED, reason, re.IGNORECASE)
+    braced = isinstance(text, str) and re.search(r"\{[{%#]", text)
+    encrypted = not braced and re.search(_ENCRYPTED, reason, re.IGNORECASE)
     if variable == SECRETS and not whole and not encrypted:
         return BRACES
     return reason.removesuffix(" Use -vvvvv to see paths searched.")
