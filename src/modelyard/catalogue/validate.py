@@ -207,6 +207,8 @@ def _describe(
             diagnostics.append(_unknown_value(problem, place, source))
         elif kind == "string_type":
             diagnostics.append(_key_that_is_no_text(problem["input"], place, source))
+        elif kind == "invalid_key":
+            diagnostics.append(_after_a_comma(problem["input"], place, source))
         elif kind == "misfit":
             diagnostics.append(_misfit(problem, place, tree, source))
         else:
@@ -330,7 +332,7 @@ def _instead(
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         # In quotes it may be refused next: 8200 stands for b8200, 12.9 for a directory.
         instead = refusal(root, place, text or str(value)) if is_number else None
-        return instead or in_quotes(value, text)
+        return f"{read_as(value, text)}{instead}" if instead else in_quotes(value, text)
     if kinds == ["bool_type"]:
         return "write true or false without quotes" if isinstance(value, str | int | float) else ""
     if not {*kinds} <= {"int_type", "float_type"}:
@@ -365,6 +367,18 @@ def _key_that_is_no_text(value: Any, place: Path, source: SourceMap) -> Diagnost
         f"a name in {show_path(variable_path(place[:-1]))} must be text, not {plainly(value)}",
         place,
         in_quotes(value, written(source, place, value)),
+        key=True,
+    )
+
+
+def _after_a_comma(value: Any, place: Path, source: SourceMap) -> Diagnostic:
+    """Describe a number as a key where all keys are known: `24,564` in braces is two entries."""
+    return diagnose(
+        source,
+        "invalid-value",
+        f"a key must be text, not {plainly(value)}",
+        place,
+        "a comma begins a new entry: write numbers without it, and fractions with a point",
         key=True,
     )
 
