@@ -207,8 +207,6 @@ def _describe(
             diagnostics.append(_unknown_value(problem, place, source))
         elif kind == "string_type":
             diagnostics.append(_key_that_is_no_text(problem["input"], place, source))
-        elif kind == "invalid_key":
-            diagnostics.append(_after_a_comma(problem["input"], place, source))
         elif kind == "misfit":
             diagnostics.append(_misfit(problem, place, tree, source))
         else:
@@ -222,6 +220,8 @@ def _refused(
     """Describe a value that a rule refuses."""
     if problem["type"] == "too_short":
         return _empty(place, tree, source, root)
+    if problem["type"] == "invalid_key":
+        return _after_a_comma(problem["input"], place, source)
     is_key = problem["loc"][-1:] == ("[key]",)
     message = _reason(problem)
     is_value = not is_key and not isinstance(problem["input"], dict | list | BaseModel)
