@@ -20,6 +20,7 @@ from modelyard.catalogue.secrets import VARIABLE as SECRETS
 from modelyard.catalogue.sourcemap import Bounds, Origin, SourceMap
 from modelyard.compile import Compiled, compile_inventory
 from modelyard.compiler.inventory import Host, Inventory
+from modelyard.compiler.variables import reason_told
 from modelyard.controller.addresses import own
 from modelyard.controller.code import digest
 from modelyard.controller.layout import backups, idle_groups, unread_directories, unread_keys
@@ -239,7 +240,9 @@ def read_host(
             values[variable] = mine[variable]
         except AnsibleError as error:
             origin = ansible_origin(getattr(error, "obj", None)) or ansible_origin(written)
-            unreadable[variable] = (str(getattr(error, "message", error)).split("\n", 1)[0], origin)
+            told = str(getattr(error, "message", error)).split("\n", 1)[0]
+            text = getattr(error, "obj", None)
+            unreadable[variable] = (reason_told(variable, text, told), origin)
     address = templated(mine, "ansible_host")
     return Host(
         values,

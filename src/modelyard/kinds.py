@@ -29,7 +29,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from modelyard.addresses import not_bare, unbindable
 from modelyard.showing import begins_as_key, looks_secret
-from modelyard.urls import fault, lowered, server_fault
+from modelyard.urls import fault, lowered, server_fault, unseen_fault
 
 
 def for_editors(kind: str, pattern: str, message: str) -> dict[str, str]:
@@ -193,14 +193,14 @@ def distinct(value: list[Any]) -> list[Any]:
 
 
 def _http_url(value: str) -> str:
-    if found := server_fault(value):
+    if found := server_fault(value) or unseen_fault(value):
         raise unfit(*found)
     return value
 
 
 def _base_url(value: str) -> str:
     value = lowered(value)
-    if found := fault(value):
+    if found := fault(value) or unseen_fault(value):
         raise unfit(*found)
     return value.rstrip("/")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+import unicodedata
+from urllib.parse import quote, urlsplit
 
 from modelyard.addresses import IP, parse
 
@@ -62,6 +63,17 @@ def fault(url: str) -> Fault | None:
             f'write "{base}"',
         )
     return None
+
+
+def unseen_fault(url: str) -> Fault | None:
+    """Return what is wrong with the characters of a URL: it has those of ASCII only (RFC 3986)."""
+    found = next((one for one in url if not ("!" <= one <= "~")), None)
+    if found is None:
+        return None
+    name = unicodedata.name(found, "a control character")
+    escaped = quote(found)
+    hint = f'remove it, or write "{escaped}" if it is meant' if found.isprintable() else "remove it"
+    return f"a URL has no U+{ord(found):04X} ({name})", hint
 
 
 def server_fault(url: str) -> Fault | None:

@@ -104,15 +104,16 @@ class Chains:
             return
         if node.entries is not None:
             named = {key: child for key, child in node.entries.items() if key not in keys.STEP}
-            for key in sorted(
-                named, key=lambda key: ORDINALS.index(key) if key in ORDINALS else len(ORDINALS)
-            ):
+            for key in sorted(named, key=_rank):
                 yield from self._flat(named[key])
             for key, child in node.entries.items():
                 if key in keys.STEP:
                     self.report.claim(child, *keys.STEP[key])
         elif node.elements is not None:
-            for child in node.elements:
+            # Each may be a mapping with one of `primary`, `secondary`, ...: these say the order.
+            for child in sorted(
+                node.elements, key=lambda one: min(map(_rank, one.mapping), default=0)
+            ):
                 yield from self._flat(child)
         elif text_of(node):
             yield node
@@ -209,6 +210,7 @@ class Chains:
                 names.update(dict.fromkeys(models))
         if not names:
             self.servers.gone[text] = "none of its models is served"
+            self.report.rest(node, keys.CAPABILITY, ["preferred_models", "models"])
             claim(
                 node,
                 UNSUPPORTED,
@@ -240,7 +242,11 @@ class Chains:
         self.routing.fallbacks[name] = Commented(steps, text_of(node.get("description")))
         if steps:
             return
-        if source is None or not any(leaf.name for leaf in source.leaves()):
+        unknown = [key for key in node.mapping if key not in {*keys.CHAIN, "description"}]
+        if source is None and unknown:
+            what = f'terminal, as it has no "chain" but {quoted(unknown)}'
+            self.report.remark(node, f"{place}: {what}", urgent=True)
+        elif source is None or not any(leaf.name for leaf in source.leaves()):
             self.report.claim(source, CHANGED, f"{place}: terminal, as there is no fallback")
         else:
             self.report.remark(node, f"{place}: terminal, as every step is left out", urgent=True)
@@ -249,6 +255,11 @@ class Chains:
 def quoted(names: list[str]) -> str:
     """Return names for a sentence: `"a", "b"`."""
     return ", ".join(f'"{name}"' for name in names)
+
+
+def _rank(key: str) -> int:
+    """Return where a key stands among `primary`, `secondary` and so on; others come last."""
+    return ORDINALS.index(key) if key in ORDINALS else len(ORDINALS)
 
 
 def chain_of(node: Node) -> Node | None:

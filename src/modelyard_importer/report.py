@@ -95,14 +95,18 @@ class Report:
             if key in known:
                 self.claim(child, *known[key])
             elif key in handled:
-                self.claim(
-                    child, Outcome.UNSUPPORTED, "not in a form that the importer understands"
-                )
+                self._not_understood(child)
             else:
                 hint = did_you_mean(key, [*known, *handled])
                 self.claim(
                     child, Outcome.UNSUPPORTED, "unknown key" + (f"; {hint}" if hint else "")
                 )
+
+    def _not_understood(self, node: Node) -> None:
+        """Claim a value of the wrong kind; urgent if it says anything."""
+        said = bool(node.path) and any(leaf.name for leaf in node.leaves())
+        text = "not in a form that the importer understands"
+        self.claim(node, Outcome.UNSUPPORTED, text, urgent=said)
 
     def finish(self, roots: Sequence[Node]) -> None:
         """Claim the rest, and put the entries in the order of the files."""
@@ -110,8 +114,10 @@ class Report:
         while stack:
             node = stack.pop()
             leaves = self._open(node)
-            if leaves == list(node.leaves()):
-                self.claim(node, Outcome.UNSUPPORTED, "not in a form that the importer understands")
+            # Of a whole file each section is told.
+            is_whole = leaves == list(node.leaves())
+            if is_whole and not (node in roots and node.children()):
+                self._not_understood(node)
             elif leaves:
                 stack.extend(node.children())
         order = {root.file: index for index, root in enumerate(roots)}
@@ -122,7 +128,9 @@ def render_entries(entries: Iterable[Entry]) -> list[str]:
     """`FILE:LINE PATH → TEXT`, neighbours that say the same in one line."""
     merged: dict[tuple[str, Path, str], list[Entry]] = {}
     for entry in entries:
-        merged.setdefault((entry.file, entry.path[:-1], entry.text), []).append(entry)
+        # Sections of a file have a line each.
+        parent = entry.path[:-1] or entry.path
+        merged.setdefault((entry.file, parent, entry.text), []).append(entry)
     lines: list[str] = []
     for (_file, parent, text), group in merged.items():
         path = show_path(group[0].path) or "the file"

@@ -209,7 +209,7 @@ async def answer(call: Call, behaviour: Behaviour) -> AsyncIterator[bytes]:
     stream = bool(call.body.get("stream")) and behaviour.body is None
     if not stream:
         found = behaviour.body or (
-            HEALTHY if call.path.startswith("/health") else whole(call, behaviour)
+            HEALTHY if call.path.startswith(("/health", "/api/version")) else whole(call, behaviour)
         )
         body = found if isinstance(found, bytes) else json.dumps(found).encode()
         yield _head(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from front_end import FrontEnd
 from harness import Gateway, compiled, plan
 from stubs import Stubs
 
@@ -92,7 +93,10 @@ def gateway(
         stubs.listen(f"192.0.2.{number}", 8000)
     stubs.listen("192.0.2.1", 8001)
     found = compiled(CATALOGUE, {"py": ["one"]}, {"one": "192.0.2.1"})
-    with Gateway(environment, plan(found), tmp_path_factory.mktemp("c")) as running:
+    with (
+        FrontEnd(found, tmp_path_factory.mktemp("front")),
+        Gateway(environment, plan(found), tmp_path_factory.mktemp("c")) as running,
+    ):
         yield running
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from asking import ASKING
+from front_end import FrontEnd
 from harness import Gateway, compiled, plan, secret
 from stubs import Stubs
 
@@ -137,7 +138,10 @@ def engines(
     alone = {name: {"terminal": True} for name in SERVED if name != "alias"}
     text = ENGINES + f"  fallbacks: {json.dumps(alone)}\n"
     found = compiled(text, {"engines": ["one"]}, {"one": "192.0.2.9"})
-    with Gateway(environment, plan(found), tmp_path_factory.mktemp("engines")) as running:
+    with (
+        FrontEnd(found, tmp_path_factory.mktemp("front")),
+        Gateway(environment, plan(found), tmp_path_factory.mktemp("engines")) as running,
+    ):
         yield running
 
 

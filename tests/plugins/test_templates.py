@@ -48,3 +48,34 @@ def test_what_a_template_cannot_use(ansible: Run, stack: Path, variables: Write)
         done = ansible("ansible-playbook", "-i", stack, VALIDATE)
         assert "error[unreadable-variable]" in done.stdout, expression
         assert hint in done.stdout, done.stdout
+
+
+def test_braces_in_a_secret_are_not_quoted(ansible: Run, stack: Path, variables: Write) -> None:
+    """A password that was generated may have any characters."""
+    for value in (
+        "aaaa{%MARKED",
+        "aa{%vaultMARKED",
+        "aaaa{{MARKED}}b",
+        "aaaa{{ a MARKED}}b",
+        "{{MARKED",
+    ):
+        variables(f'llm_secrets:\n  WEB_KEY: "{value}"\n')
+        done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+        assert "braces in a value of it are read as a template" in done.stdout
+        assert "!unsafe" in done.stdout
+        assert "MARKED" not in done.stdout, value
+    variables('llm_secrets:\n  WEB_KEY: "{{ vaulted }}"\nvaulted: "aaaa{{MARKED}}b"\n')
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE)
+    assert "error[unreadable-variable]" in done.stdout
+    assert "MARKED" not in done.stdout
+    variables('llm_secrets:\n  WEB_KEY: "{{ vaulted }}"\n')
+    assert "define vaulted in" in ansible("ansible-playbook", "-i", stack, VALIDATE).stdout
+
+
+def test_a_template_that_is_none_is_told(ansible: Run, stack: Path, variables: Write) -> None:
+    variables('llm_overrides:\n  gateway: {port: "{{ 4000 + | }}"}\n')
+    assert "correct the template" in ansible("ansible-playbook", "-i", stack, VALIDATE).stdout
+    variables("llm_overrides: \"{{ lookup('file', '/nowhere') }}\"\n")
+    done = ansible("ansible-playbook", "-i", stack, VALIDATE).stdout
+    assert "lookups run on the controller" in done
+    assert "vvvv" not in done

@@ -931,6 +931,39 @@ def test_what_comes_into_effect_is_told_first() -> None:
     assert "Check these first" not in equal.summary
 
 
+def test_what_is_not_understood_is_told_first() -> None:
+    """A chain that is lost is one that somebody relied on."""
+    imported = convert(
+        provider(),
+        "fallback_chains: {one: {chian: [two]}, two: {models: [one], description: x}}\n"
+        "capabilities: {code: {prefered_models: [one]}}\n",
+    )
+    first = imported.summary.split("Check these first:\n")[1]
+    assert 'llm_routing.fallbacks["one"]: terminal, as it has no "chain" but "chian"' in first
+    assert 'llm_routing.fallbacks["two"]: terminal, as it has no "chain" but "models"' in first
+    assert 'did you mean "preferred_models"' in told(
+        imported, "capabilities.code.prefered_models", "Not supported"
+    )
+    lists = convert(
+        provider(), "fallback_chains:\n  - one: [two]\ncapabilities: [code]\nexact_matches: null\n"
+    )
+    first = lists.summary.split("Check these first:\n")[1]
+    for line, name in ((2, "fallback_chains"), (3, "capabilities")):
+        assert f"model-mappings.yaml:{line} {name} → not in a form that the importer" in first, (
+            first
+        )
+    assert "exact_matches" not in first
+
+
+def test_order_of_named_steps_in_a_list() -> None:
+    chain = "chain: [{secondary: two}, {primary: three}]"
+    imported = convert(
+        provider(rest="").replace("[one, two]", "[one, two, three]"),
+        f"fallback_chains: {{one: {{{chain}}}, two: {{chain: []}}, three: {{chain: []}}}}",
+    )
+    assert routing(imported)["fallbacks"]["one"]["chain"] == ["three", "two"]
+
+
 def test_capabilities() -> None:
     mappings = (
         "capabilities:\n  code: {preferred_models: [two, nope], models: [one], routing_strategy:"

@@ -859,6 +859,61 @@ def test_a_key_that_lost_its_indentation(lines: tuple[str, ...], severity: str, 
 
 
 @pytest.mark.parametrize(
+    ("text", "sections"),
+    [
+        ("model_list: [{model_name: a, litellm_params: {model: openai/a}}]", "providers"),
+        ("router_settings: {fallbacks: [{a: [b]}]}", "routing"),
+        ("litellm_settings: {num_retries: 3}", "gateway and routing"),
+        ("general_settings: {master_key: sk-1234}", "gateway and clients"),
+        ("model_list: [a, b]", ""),
+        ("router_settings: {ssid: home}", ""),
+        ("general_settings: {motd: hello}", ""),
+        ("litellm_settings: {}", ""),
+    ],
+)
+def test_the_configuration_of_litellm_is_not_read(text: str, sections: str) -> None:
+    told = [one for one in stray(text).diagnostics if one.code == "unknown-variable"]
+    assert [one.severity for one in told] == ["warning"] * bool(sections)
+    assert all(f"into {sections}," in one.hint and "sk-1234" not in one.render() for one in told)
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"),
+    [
+        ("small: {fallbacks: [big-cloud]}", 'did you mean "chain"?'),
+        ("small: {models: [big-cloud]}", 'did you mean "chain"?'),
+        ("small: {terminal: true, termnal: [a]}", 'did you mean "chain"?'),
+        ("small: {chain: [big-cloud], models: [a]}", ""),
+    ],
+)
+def test_names_listed_below_another_key(entry: str, hint: str) -> None:
+    text = change("    small: {chain: [big-cloud]}\n", f"    {entry}\n")
+    (told,) = [one.hint for one in compiled(text).errors if one.code == "unknown-key"]
+    assert told == hint if hint else 'did you mean "chain"?' not in told
+
+
+def test_a_model_of_another_mode_is_not_offered_as_a_step() -> None:
+    text = change("- name: big-cloud", "- name: big-cloud\n      - {name: bge-m3, mode: embedding}")
+    text = change("    small: {chain: [big-cloud]}", "    small: {chain: [bge-m2]}", text)
+    (told,) = [one.hint for one in compiled(text).errors if one.code == "unknown-model"]
+    assert "bge-m3" not in told
+
+
+def test_what_is_removed_twice_names_the_line_that_removed_it() -> None:
+    def removes(entry: str) -> str:
+        first, second = (load(entry, file) for file in ("card.yml", "mine.yml"))
+        result = compiled(CATALOGUE, llm_overrides_card=first, llm_overrides=second)
+        (told,) = [one for one in result.errors if one.code == "unknown-override"]
+        assert str(told.origin).startswith("mine.yml:1")
+        assert told.hint == "remove this line"
+        return told.message
+
+    said = "was removed at card.yml:1"
+    assert said in removes("{providers: {local: {models: {small: null}}}}")
+    assert said in removes("{routing: {fallbacks: {small: null}}}")
+
+
+@pytest.mark.parametrize(
     ("text", "hint"),
     [
         ("_llm_overrides: {gateway: {port: 1}}", 'did you mean "llm_overrides"?'),

@@ -33,6 +33,8 @@ def compiled(text: str) -> Compiled:
         ("port: 8081", "port: 8081\n        options: {x: .nan}", 12, "nan is no number"),
         ("port: 8081", "port: 8081\n        options: {x: 010}", 12, "write 10, or 8"),
         ("port: 8081", "port: 8081\n        vram_mib: 06000", 12, "write 6000, or 3072"),
+        ("port: 4000", "timeouts: {request_s: 1, 5: ~}", 24, "a key must be text, not 5"),
+        ("port: 4000", "timeouts: {request_s: 1, 5: ~}", 24, "a comma begins a new entry"),
         ("port: 4000", "port: 1e3", 24, "YAML reads 1e3 as text: write 1000"),
         ("port: 4000", "port: 08080", 24, "YAML reads 08080 as text: write 8080"),
         ("port: 4000", "port: '0o17'", 24, "write 15"),

@@ -77,6 +77,8 @@ def warned(result: Compiled) -> list[tuple[str, int | None]]:
         ("https://api.example.org/v1?key=1", "a query"),
         ("https://api.example.org/v1#a", "a fragment"),
         ("https://api.example.org /v1", "white space"),
+        ("https://api.example.org/v1\u200b", "no U+200B (ZERO WIDTH SPACE)"),
+        ("https://api.example.org/v\u0661", 'write "%D9%A1" if it is meant'),
     ],
 )
 def test_what_cannot_be_called(url: str, says: str) -> None:
@@ -92,6 +94,7 @@ def test_what_cannot_be_called(url: str, says: str) -> None:
         ("https://999.1.1.1/small.gguf", "is no IP address"),
         ("https://example.org:0/small.gguf", "1 to 65535"),
         ("https://example..org/small.gguf", "no name of a host"),
+        ("https://example.org/small.gguf\u2060", "no U+2060 (WORD JOINER)"),
     ],
 )
 def test_other_urls_name_a_server_too(url: str, says: str) -> None:

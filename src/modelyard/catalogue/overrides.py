@@ -58,11 +58,11 @@ def is_atomic(path: Path) -> bool:
 
 
 class _Merge:
-    def __init__(self, variable: str, probe: Probe) -> None:
+    def __init__(self, variable: str, probe: Probe, removed: dict[str, Origin | None]) -> None:
         self.variable = variable
         self.probe = probe
         self.diagnostics: list[Diagnostic] = []
-        self.removed: dict[str, Origin | None] = {}
+        self.removed = removed
 
     def mapping(
         self, base: Mapping[Any, Any], over: Mapping[Any, Any], path: Path, around: Origin | None
@@ -133,7 +133,7 @@ class _Merge:
             out.origins.pop(key, None)
             out.out[key] = here
         elif field is None or not takes_null(field):
-            self._removes_nothing(key, out, at, here)
+            self._removes_nothing(key, out, at, here, out.out.get(key))
 
     def entries(
         self, over: Any, path: Path, around: Origin | None
@@ -180,7 +180,8 @@ class _Merge:
             elif entry is None and isinstance(over, Mapping):
                 if index is None:
                     known = [n for n in names if isinstance(n, str)]
-                    self._removes_nothing(name, known, (*path, name), here)
+                    before = self.removed.get(str(name))
+                    self._removes_nothing(name, known, (*path, name), here, before)
                 else:
                     self.removed[str(name)] = here
                     del out[index]
@@ -203,7 +204,14 @@ class _Merge:
             Diagnostic(code, "error", message, (self.variable, *path), origin, hint)
         )
 
-    def _removes_nothing(self, key: Any, known: Any, path: Path, origin: Origin | None) -> None:
+    def _removes_nothing(
+        self, key: Any, known: Any, path: Path, origin: Origin | None, before: Origin | None
+    ) -> None:
+        """Refuse to remove what is not there, or was removed at `before`."""
+        if before is not None:
+            message = f'{self.variable} removes "{key}", which was removed at {before} already'
+            self._add("unknown-override", message, path, origin, "remove this line")
+            return
         near = did_you_mean(str(key), [str(name) for name in known])
         self._add(
             "unknown-override",
@@ -304,7 +312,7 @@ def apply_overrides(
                 )
             )
             continue
-        merge = _Merge(name, probe)
+        merge = _Merge(name, probe, removed)
         known = {key: value for key, value in over.items() if key in SECTIONS}
         for key, value in over.items():
             if key not in SECTIONS:
@@ -320,5 +328,4 @@ def apply_overrides(
                 )
         catalogue = merge.mapping(catalogue, known, (), probe(over))
         diagnostics.extend(merge.diagnostics)
-        removed.update(merge.removed)
     return catalogue, removed, diagnostics

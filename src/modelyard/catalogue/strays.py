@@ -28,7 +28,7 @@ from modelyard.catalogue.overrides import SECTIONS, is_override
 from modelyard.catalogue.providers import PROVIDER_TYPES, Provider
 from modelyard.catalogue.routing import Routing
 from modelyard.catalogue.schema import Catalogue
-from modelyard.catalogue.sourcemap import Origin, Path, plain
+from modelyard.catalogue.sourcemap import Origin, Path, is_list, plain
 from modelyard.catalogue.versions import COMPONENTS, Versions
 from modelyard.diagnostics import Diagnostic, Severity, listing
 from modelyard.engines import ROLES, engine_of
@@ -176,6 +176,8 @@ def _judge(
         return misplaced
     if hint := _former(variable, tree):
         return "error", hint
+    if name not in mentioned and (hint := _of_litellm(variable)):
+        return "warning", hint
     return _argument(variable, arguments)
 
 
@@ -380,6 +382,39 @@ def is_valid(sections: Mapping[str, Any], at: Path = ()) -> bool:
             problem["type"] != "missing" and problem["loc"][: len(at)] == at for problem in problems
         )
     return True
+
+
+LITELLM: Mapping[str, tuple[frozenset[str], str]] = {
+    "model_list": (frozenset({"model_name", "litellm_params"}), "providers"),
+    "router_settings": (
+        frozenset(
+            {"allowed_fails", "context_window_fallbacks", "cooldown_time", "fallbacks"}
+            | {"model_group_alias", "num_retries", "redis_host", "routing_strategy", "timeout"}
+        ),
+        "routing",
+    ),
+    "litellm_settings": (frozenset(), "gateway and routing"),
+    "general_settings": (
+        frozenset({"master_key", "database_url", "store_model_in_db", "proxy_batch_write_at"}),
+        "gateway and clients",
+    ),
+}
+"""Sections of LiteLLM's own configuration: keys of which one is there (none: any), and the sections
+of the catalogue that are for the same."""
+
+
+def _of_litellm(variable: Variable) -> str:
+    """Return the hint for a section of LiteLLM's configuration; empty for any other variable."""
+    keys, sections = LITELLM.get(variable.name, (None, ""))
+    value: Any = variable.value
+    entries = value if is_list(value) else [value]
+    found = {key for entry in entries if isinstance(entry, Mapping) for key in entry}
+    if keys is None or not found or (keys and keys.isdisjoint(found)):
+        return ""
+    return (
+        "nothing reads it: LiteLLM's configuration is made from the catalogue. Write what it says"
+        f" below llm_overrides, into {sections}, and remove it here"
+    )
 
 
 def _former(variable: Variable, tree: Mapping[str, Any]) -> str:

@@ -220,6 +220,8 @@ def _refused(
     """Describe a value that a rule refuses."""
     if problem["type"] == "too_short":
         return _empty(place, tree, source, root)
+    if problem["type"] == "invalid_key":
+        return _after_a_comma(problem["input"], place, source)
     is_key = problem["loc"][-1:] == ("[key]",)
     message = _reason(problem)
     is_value = not is_key and not isinstance(problem["input"], dict | list | BaseModel)
@@ -330,7 +332,7 @@ def _instead(
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         # In quotes it may be refused next: 8200 stands for b8200, 12.9 for a directory.
         instead = refusal(root, place, text or str(value)) if is_number else None
-        return instead or in_quotes(value, text)
+        return f"{read_as(value, text)}{instead}" if instead else in_quotes(value, text)
     if kinds == ["bool_type"]:
         return "write true or false without quotes" if isinstance(value, str | int | float) else ""
     if not {*kinds} <= {"int_type", "float_type"}:
@@ -369,6 +371,18 @@ def _key_that_is_no_text(value: Any, place: Path, source: SourceMap) -> Diagnost
     )
 
 
+def _after_a_comma(value: Any, place: Path, source: SourceMap) -> Diagnostic:
+    """Describe a number as a key where all keys are known: `24,564` in braces is two entries."""
+    return diagnose(
+        source,
+        "invalid-value",
+        f"a key must be text, not {plainly(value)}",
+        place,
+        "a comma begins a new entry: write numbers without it, and fractions with a point",
+        key=True,
+    )
+
+
 def _wrong_type(
     kinds: list[str], value: Any, place: Path, source: SourceMap, root: type[BaseModel]
 ) -> Diagnostic:
@@ -391,9 +405,16 @@ def _wrong_type(
     )
 
 
+LISTS = ("chain", "models")
+"""Keys of the routing below which names are listed: a list below another key is meant for it."""
+
+
 def _unknown_key(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
     known = keys_at(root, place[:-1])
     hint = named_model(_at(tree, place[:-1])) if _is_model(place[:-1]) else ""
+    if place[0] == "routing" and is_list(_at(tree, place)):
+        listed = [key for key in LISTS if key in known and key not in _at(tree, place[:-1])]
+        hint = f'did you mean "{listed[0]}"?' if listed else ""
     hint = hint or elsewhere(root, place, tree) or did_you_mean(str(place[-1]), known)
     return diagnose(
         source,

@@ -213,7 +213,9 @@ class ChainChecks:
                 or (step not in self.routing.aliases and step not in self.routing.capabilities)
             ):
                 known = self.declared if models_only else self.names
-                near = [name for name in known if name not in (own, *steps)]
+                near = [
+                    name for name in known if name not in (own, *steps) and self.fits(own, name)
+                ]
                 rest = self.rest(steps, own, known)
                 if models_only and step in self.names:
                     why, hint = self.no_model(step, steps)
@@ -239,6 +241,14 @@ class ChainChecks:
                     )
                 covered.update(models)
             seen.setdefault(target, step)
+
+    def fits(self, own: str | None, name: str) -> bool:
+        """Return whether `name` could be a step for `own`, for which it would not be refused."""
+        if own not in self.models:
+            return True
+        mine = self.models[own]
+        models = [self.models[one] for one in self.chains.expand(name) if one in self.models]
+        return all(one.mode == mine.mode for one in models) and not strangers([mine, *models])
 
     def instead_of(self, step: str, own: str) -> str:
         """Return the hint for a step that stands for `own`, whose chain it is in."""

@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelyard.catalogue.overrides import SECTIONS, is_override
+from modelyard.catalogue.secrets import VARIABLE as SECRETS
 from modelyard.catalogue.sourcemap import Origin, Path, SourceMap, is_list, plain
 from modelyard.catalogue.strays import meant
-from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
+from modelyard.compiler.inventory import (
+    CATALOGUE_VARIABLES,
+    OTHER_VARIABLES,
+    Findings,
+    Inventory,
+)
 from modelyard.diagnostics import Diagnostic, did_you_mean, listing
 from modelyard.names import STACK
 
@@ -54,8 +60,35 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
     _check_same(inventory, stack, out)
 
 
+BRACES = "braces in a value of it are read as a template"
+"""Said instead of what Ansible says where that may quote a secret."""
+
+
+def reason_told(variable: str, text: Any, reason: str) -> str:
+    """Return what may be said of the reason for which Ansible cannot template a variable.
+
+    `text` is the template, None if that is unknown. Ansible's words quote names and words of it. In
+    llm_secrets it may be a password that has braces by chance; what is a template as a whole, as in
+    `"{{ vault_key }}"`, is meant as one.
+    """
+    whole = isinstance(text, str) and re.fullmatch(r"\s*\{\{[^{}]*\}\}\s*", text)
+    braced = isinstance(text, str) and re.search(r"\{[{%#]", text)
+    encrypted = not braced and re.search(_ENCRYPTED, reason, re.IGNORECASE)
+    if variable == SECRETS and not whole and not encrypted:
+        return BRACES
+    return reason.removesuffix(" Use -vvvvv to see paths searched.")
+
+
+_ENCRYPTED = r"vault|decrypt"
+
+
 def _unreadable_hint(reason: str, inventory: Inventory) -> str:
     """Return what to do about a variable that cannot be templated, by what Ansible says of it."""
+    if reason == BRACES:
+        return (
+            "write !unsafe before a value with {{ or {% that is no template, as in KEY: !unsafe"
+            ' "a{%b"; in a template use single variables: KEY: "{{ vaulted_key }}"'
+        )
     undefined = re.search(r"'(\w+)' is undefined", reason)
     if undefined and not undefined[1].startswith("ansible_"):
         name = undefined[1]
@@ -67,11 +100,15 @@ def _unreadable_hint(reason: str, inventory: Inventory) -> str:
         near = did_you_mean(name, (variable.name for variable in inventory.others))
         define = f"define {name} in group_vars/{STACK}, or with -e"
         return f"{near} Else {define}" if near else define
-    if re.search(r"vault|decrypt", reason, re.IGNORECASE):
+    if re.search(_ENCRYPTED, reason, re.IGNORECASE):
         return (
             "it is encrypted: give the password it was encrypted with (--vault-password-file FILE,"
             " --ask-vault-pass, or ANSIBLE_VAULT_PASSWORD_FILE in the environment)"
         )
+    if "Syntax error in template" in reason:
+        return "correct the template, or write !unsafe before text that is none"
+    if "lookup plugin" in reason:
+        return "lookups run on the controller: what they read must be there"
     return (
         "the catalogue is compiled before any host is contacted: it cannot use facts or"
         " registered variables"
