@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-
-from modelyard_ansible.action import ControllerAction
+from modelyard_ansible.action import ControllerAction, Refusal
 from modelyard_importer import FILES, REPORT, InputError, import_stack
 
 SCHEMA = Path(__file__).parents[2] / "docs/catalogue.schema.json"
@@ -22,7 +20,7 @@ class ActionModule(ControllerAction):
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Return the report.
 
-        Raises AnsibleActionFail with everything that is wrong with the input.
+        Raises Refusal with everything that is wrong with the input.
         """
         arguments = self._options(
             {
@@ -31,7 +29,7 @@ class ActionModule(ControllerAction):
             }
         )
         if not arguments["source"]:
-            raise AnsibleActionFail(
+            raise Refusal(
                 "set -e from=DIR, the directory that contains the old stack's providers.yaml"
             )
         source = Path(arguments["source"]).expanduser()
@@ -39,7 +37,7 @@ class ActionModule(ControllerAction):
         if destination.is_relative_to(Path.cwd()):
             destination = destination.relative_to(Path.cwd())
         if not source.is_dir():
-            raise AnsibleActionFail(f"from={source}: no such directory{nearest(source)}")
+            raise Refusal(f"from={source}: no such directory{nearest(source)}")
         problems = occupied(destination)
         try:
             schema = os.path.relpath(SCHEMA, destination / "group_vars/llm_stack")
@@ -52,9 +50,9 @@ class ActionModule(ControllerAction):
                 *problems,
                 nearest(source),
             ]
-            raise AnsibleActionFail("\n".join(line for line in lines if line))
+            raise Refusal("\n".join(line for line in lines if line))
         if not imported.public_names:
-            raise AnsibleActionFail(
+            raise Refusal(
                 f"No active provider can be imported. Nothing was written.\n{imported.report}"
             )
         if self._writes:
@@ -81,11 +79,11 @@ class ActionModule(ControllerAction):
 
 
 def read(source: Path) -> dict[str, bytes]:
-    """Return the files that exist. Raises AnsibleActionFail if one cannot be read."""
+    """Return the files that exist. Raises Refusal if one cannot be read."""
     try:
         return {name: (source / name).read_bytes() for name in FILES if (source / name).is_file()}
     except OSError as error:
-        raise AnsibleActionFail(f"cannot be read: {error}") from error
+        raise Refusal(f"cannot be read: {error}") from error
 
 
 def nearest(source: Path) -> str:
@@ -108,7 +106,7 @@ def occupied(destination: Path) -> list[str]:
 def write(files: Mapping[str, str], destination: Path) -> None:
     """Write all files or none: beside the destination first, which then appears by one rename.
 
-    Raises AnsibleActionFail if that fails.
+    Raises Refusal if that fails.
     """
     beside = destination.with_name(f".{destination.name}.{os.getpid()}")
     try:
@@ -118,4 +116,4 @@ def write(files: Mapping[str, str], destination: Path) -> None:
         beside.rename(destination)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise AnsibleActionFail(f"{destination} cannot be written: {error}") from error
+        raise Refusal(f"{destination} cannot be written: {error}") from error

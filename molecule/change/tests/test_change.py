@@ -512,8 +512,9 @@ def test_a_release_that_is_no_good(
     assert report["failed"], report
     assert said in report["msg"]
     assert runs(one, name) == live(one, name) == before
-    # The chain carries an engine's, and the gateway does without its Redis.
-    assert traffic.failures == []
+    # The chain carries an engine's, but for a stream at each of its two restarts; the gateway does
+    # without its Redis.
+    only_streams_were_cut(traffic, 2 if name.startswith("llama-cpp") else 0)
     entry = json.loads(one.check_output(f"tail -n 1 {SERVICES}/{name}/history.jsonl"))
     assert (entry["outcome"], entry["release"]) == ("failed", new["id"])
     row(fault, f"{name}: the former release serves", took, traffic)

@@ -82,6 +82,7 @@ def test_what_listens_where(gateway: Any, engine: Any) -> None:
     address = engine.ansible.get_variables()["ansible_host"]
     assert listening(engine) == {f"{address}:8080"}
     assert listening(gateway) - {"127.0.0.1:4001", "127.0.0.1:4002"} == {
+        "127.0.0.1:4003",
         "127.0.0.1:6379",
         "127.0.0.1:8081",
         "0.0.0.0:4000",
