@@ -116,4 +116,4 @@ def write(files: Mapping[str, str], destination: Path) -> None:
         beside.rename(destination)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise Refusal(f"{destination} cannot be written: {error}") from error
+        raise Refusal(f"Nothing was written.\n{destination} cannot be written: {error}") from error
