@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from posixpath import normpath
@@ -28,7 +27,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from modelyard.addresses import not_bare, unbindable
-from modelyard.showing import begins_as_key, looks_secret
+from modelyard.showing import begins_as_key, code_point, looks_secret
 from modelyard.urls import fault, lowered, server_fault, unseen_fault
 
 
@@ -152,9 +151,8 @@ class NameText(Matching):
             why, hint = _NOT_IN_NAMES[found]
             raise unfit(f'a name has no "{found}": {why}', hint)
         if not found.isascii() or not found.isprintable():
-            what = f"U+{ord(found):04X} ({unicodedata.name(found, 'a control character')})"
             why = "the gateway can answer for letters of ASCII and Latin-1 only"
-            raise unfit(f"a name has no {what}: {why}", "type the name anew")
+            raise unfit(f"a name has no {code_point(found)}: {why}", "type the name anew")
         raise unfit(self.message, "write it without, as clients ask for it")
 
 
@@ -261,6 +259,12 @@ def _without_password(value: str) -> str:
 def unit(name: str) -> dict[str, Any]:
     """Return the unit of a number, for the reference: `json_schema_extra` of a field."""
     return {"unit": name}
+
+
+def unit_of(field: FieldInfo | None) -> str:
+    """Return the unit of a field, empty if it has none."""
+    extra = field.json_schema_extra if field else None
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
 
 
 Unique: FieldInfo = Field(json_schema_extra={"uniqueItems": True})

@@ -8,6 +8,7 @@ sends all its texts through `censored`, for what reaches them by another way.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from itertools import pairwise
@@ -158,3 +159,8 @@ def _address(text: str, *, with_path: bool) -> str:
 def as_name(text: str) -> str:
     """Return text that stands where names of models do, for a hint; `...` if it may be a secret."""
     return "..." if len(text) > _LONGEST or re.search(r"\s", text) or looks_secret(text) else text
+
+
+def code_point(character: str) -> str:
+    """Return a character that cannot be told by its look: its number and its name in Unicode."""
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character')})"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from urllib.parse import quote, urlsplit
 
 from modelyard.addresses import IP, parse
+from modelyard.showing import code_point
 
 VERSIONED = ("openai", "ollama_cloud")
 """Provider types whose API is below `/v1`: without a path every call would be a 404 or a page."""
@@ -70,10 +70,9 @@ def unseen_fault(url: str) -> Fault | None:
     found = next((one for one in url if not ("!" <= one <= "~")), None)
     if found is None:
         return None
-    name = unicodedata.name(found, "a control character")
     escaped = quote(found)
     hint = f'remove it, or write "{escaped}" if it is meant' if found.isprintable() else "remove it"
-    return f"a URL has no U+{ord(found):04X} ({name})", hint
+    return f"a URL has no {code_point(found)}", hint
 
 
 def server_fault(url: str) -> Fault | None:

@@ -36,6 +36,7 @@ from modelyard.diagnostics import (
     show_path,
     variable_path,
 )
+from modelyard.kinds import unit_of
 from modelyard.showing import HIDDEN, NAMES_OF_SECRETS, VALUE, names_secret, plainly, shown
 
 EXPECTED = {
@@ -245,9 +246,9 @@ def _in_unit(problem: Any, place: Path, root: type[BaseModel]) -> str:
     field = field_at(root, place)
     if field is None or problem["type"] not in ("less_than_equal", "greater_than_equal"):
         return ""
-    extra = field.json_schema_extra
-    unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
-    return in_unit(problem["input"], unit, lambda number: refusal(root, place, number) is None)
+    return in_unit(
+        problem["input"], unit_of(field), lambda number: refusal(root, place, number) is None
+    )
 
 
 def _empty(place: Path, tree: Any, source: SourceMap, root: type[BaseModel]) -> Diagnostic:
@@ -338,8 +339,7 @@ def _instead(
     if not {*kinds} <= {"int_type", "float_type"}:
         return ""
     field = field_at(root, place)
-    extra = field.json_schema_extra if field else None
-    unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+    unit = unit_of(field)
     example = field.examples[0] if field and field.examples else 1
     if isinstance(value, str) and _is_template(place, source):
         return 'the template gives text: end it with the filter int, as in "{{ NAME | int }}"'

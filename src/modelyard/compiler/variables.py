@@ -60,6 +60,8 @@ def check_variables(inventory: Inventory, stack: Sequence[str], out: Findings) -
     _check_same(inventory, stack, out)
 
 
+_ENCRYPTED = r"vault|decrypt"
+"""In what Ansible says of a value that it cannot decrypt."""
 BRACES = "braces in a value of it are read as a template"
 """Said instead of what Ansible says where that may quote a secret."""
 
@@ -77,9 +79,6 @@ def reason_told(variable: str, text: Any, reason: str) -> str:
     if variable == SECRETS and not whole and not encrypted:
         return BRACES
     return reason.removesuffix(" Use -vvvvv to see paths searched.")
-
-
-_ENCRYPTED = r"vault|decrypt"
 
 
 def _unreadable_hint(reason: str, inventory: Inventory) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from modelyard.kinds import unit_of
 from modelyard.plan.checks import BaseCheck, Check
 from modelyard.plan.model import HostPlan
 from modelyard.plan.parts import ENGINE_UNRECORDED, Part, Unrecorded
@@ -127,8 +128,7 @@ def _paths(unrecorded: Unrecorded, above: str = "") -> Iterator[str]:
 
 
 def _item(name: str, field: FieldInfo, *, recorded: bool = True) -> list[str]:
-    extra = field.json_schema_extra
-    unit = f", in {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
+    unit = f", in {found}" if (found := unit_of(field)) else ""
     note = "" if recorded else "; not recorded"
     text = f"- **`{name}`** ({_kind(field.annotation)}{unit}{note}): {field.description}"
     return [

@@ -38,7 +38,7 @@ options: {}
 CALL = re.compile(rb"^\s*_ansiballz_main\($.*?^\s*\)$", re.MULTILINE | re.DOTALL)
 
 
-class Connection(ConnectionBase):  # type: ignore[misc]
+class Connection(ConnectionBase):  # type: ignore[misc]  # Ansible has no types
     """One host of the fleet."""
 
     transport = "replay"
@@ -97,7 +97,7 @@ def called(payload: bytes) -> tuple[str, dict[str, Any]]:
     (call,) = ast.parse(found[-1].decode().strip()).body
     words = {
         word.arg: word.value.value
-        for word in call.value.keywords  # type: ignore[attr-defined]
+        for word in call.value.keywords  # type: ignore[attr-defined]  # CALL finds calls alone
         if isinstance(word.value, ast.Constant)
     }
     return words["ansible_module"], json.loads(words["params"])["ANSIBLE_MODULE_ARGS"]
