@@ -144,14 +144,12 @@ class Host:
         begun = self.begin(name, *displaces)
         return dict(begun.told(begun.execute))
 
-    def begin(self, name: str, *displaces: str, after: dict[str, int] | None = None) -> Any:
+    def begin(self, name: str, *displaces: str) -> Any:
         """The activation of what is staged, as its supervisor makes it."""
         service = Service(name)
         release = service.load("staged")
         assert release
-        begun = activate.activation(
-            service, release, {"displaces": list(displaces), "by": None, "after": after}
-        )
+        begun = activate.activation(service, release, {"displaces": list(displaces), "by": None})
         begun.look()
         return begun
 
@@ -518,38 +516,6 @@ def test_what_left_no_process_is_asked_for(tmp_path: Path, monkeypatch: pytest.M
             running, "unit_state", lambda _: {"ActiveState": "inactive", "MainPID": "0"}
         )
         assert running.running_release("modelyard-firewall.service", release) is None
-
-
-@pytest.mark.parametrize(
-    ("moved", "waits"),
-    [(0, 31), (20, 11), (31, 0), (-86400, 31), (86400, 0)],
-    ids=lambda number: f"{number}s",
-)
-def test_whoever_steps_in_gets_requests_again_first(
-    host: Host, monkeypatch: pytest.MonkeyPatch, moved: int, waits: int
-) -> None:
-    """A gateway sends nobody to what it found gone, for a while; nobody would be left if this one
-    went, too."""
-    slept: list[float] = []
-    monkeypatch.setattr(in_place.time, "sleep", slept.append)
-    host.stage("llama-cpp@other", 8081)
-    assert host.activate("llama-cpp@other")["changed"]
-    at = Service("llama-cpp@other").history()[-1]["at"]
-    monkeypatch.setattr(in_place.time, "time", lambda: at + moved)
-    new = host.stage("llama-cpp@old", 8080, store=["/srv"])
-    monkeypatch.setattr(activation, "WATCH_NEW_PROGRAM_S", 0)
-    begun = host.begin("llama-cpp@old", after={"llama-cpp@other": 31, "llama-cpp@never": 31})
-    report = begun.told(begun.execute)
-    assert slept == ([waits] if waits else [])
-    assert report["release"] == new
-    assert ("until requests go to llama-cpp@other again" in str(report["steps"])) == bool(waits)
-
-
-def test_what_does_not_run_waits_for_nobody(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_place.time, "sleep", lambda _: pytest.fail("it waited"))
-    host.stage("llama-cpp@new", 8081)
-    begun = host.begin("llama-cpp@new", after={"llama-cpp@old": 31})
-    assert begun.told(begun.execute)["changed"]
 
 
 UNIT = """\
