@@ -129,6 +129,7 @@ class Host:
             "activation": {
                 "strategy": "restart" if reloaded is None else "reload",
                 "ready_timeout_s": 0,
+                "pool": {"name": f"pool.{name.partition('@')[2]}", "server": "gpu1"},
             },
             "checks": [{**check, "status": status}],
             "plan": {},
@@ -516,6 +517,23 @@ def test_what_left_no_process_is_asked_for(tmp_path: Path, monkeypatch: pytest.M
             running, "unit_state", lambda _: {"ActiveState": "inactive", "MainPID": "0"}
         )
         assert running.running_release("modelyard-firewall.service", release) is None
+
+
+def meanwhile(host: Host, name: str, *displaces: str) -> tuple[list[str], list[str]]:
+    """The pools that miss the host while what is staged starts, and those that have it then."""
+    found = activate.meanwhile(host.begin(name, *displaces))
+    assert found["pool_server"] == "gpu1"
+    return found["leaves"], found["joins"]
+
+
+def test_pools_miss_a_host_for_what_stops(host: Host) -> None:
+    host.stage("llama-cpp@old", 8080, store=["/srv"])
+    assert meanwhile(host, "llama-cpp@old") == (["pool.old"], ["pool.old"])
+    host.stage("llama-cpp@new", 8081)
+    assert meanwhile(host, "llama-cpp@new") == ([], ["pool.new"]), "it takes nobody's place"
+    assert meanwhile(host, "llama-cpp@new", "llama-cpp@old") == (["pool.old"], ["pool.new"])
+    host.stage("llama-cpp@rival", 8082, conflicts="llama-cpp@old")
+    assert meanwhile(host, "llama-cpp@rival") == (["pool.old"], ["pool.rival"])
 
 
 UNIT = """\

@@ -11,13 +11,15 @@ from modelyard.kinds import Strict, WholeSeconds, for_editors, unfit, unit
 
 _BATCH = 'a batch is a number of hosts, or a share of them such as "20%"'
 _SHARE = "([1-9][0-9]?|100)%"
+MOST = 10_000
+"""More hosts has no inventory."""
 
 
 def _batch(value: int | str) -> int | str:
     """Refuse what is neither a number of hosts nor a percentage. Raises ValueError."""
     if isinstance(value, str) and value.strip().isdecimal():
         raise unfit(_BATCH, f'write {int(value)} without quotes, or "{int(value)}%"')
-    if value < 1 if isinstance(value, int) else not re.fullmatch(_SHARE, value):
+    if not 0 < value <= MOST if isinstance(value, int) else not re.fullmatch(_SHARE, value):
         raise ValueError(_BATCH)
     return value
 
@@ -26,7 +28,12 @@ Batch = Annotated[
     int | str,
     AfterValidator(_batch),
     WithJsonSchema(
-        {**for_editors("batch", _SHARE, _BATCH), "type": ["integer", "string"], "minimum": 1}
+        {
+            **for_editors("batch", _SHARE, _BATCH),
+            "type": ["integer", "string"],
+            "minimum": 1,
+            "maximum": MOST,
+        }
     ),
 ]
 """A number of hosts, or a share of them in percent."""
@@ -43,7 +50,7 @@ class Rollout(Strict):
     batch: Batch = Field(1, examples=["20%"])
     """How many hosts change at the same time after the first, as a number or as a share of all
     hosts. Fewer where the rest could not answer: all hosts of a model never change at once."""
-    max_failures: Annotated[int, Field(ge=0)] = Field(0, examples=[1])
+    max_failures: Annotated[int, Field(ge=0, le=MOST)] = Field(0, examples=[1])
     """The rollout goes on while no more hosts than that have failed."""
     pause_s: Annotated[int, Field(ge=0, le=86400)] = Field(
         0, examples=[300], json_schema_extra=unit("seconds")

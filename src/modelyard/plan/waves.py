@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from modelyard.plan.scope import Scope
 
 
-@dataclass(frozen=True, slots=True)
 class Together:
     """What must not change at the same time.
 
@@ -18,17 +16,30 @@ class Together:
     time, as the others answer for it. `gateways` are asked by all clients.
     """
 
-    pools: Sequence[frozenset[str]]
-    alternatives: Sequence[frozenset[str]]
-    gateways: frozenset[str]
+    def __init__(
+        self,
+        pools: Iterable[frozenset[str]],
+        alternatives: Iterable[frozenset[str]],
+        gateways: frozenset[str],
+    ) -> None:
+        self._pools = _by_host(pools)
+        self._only = _by_host([*alternatives, gateways])
 
-    def fits(self, wave: frozenset[str]) -> bool:
-        """Return whether these hosts may change together."""
-        return (
-            len(wave & self.gateways) < 2
-            and not any(pool <= wave for pool in self.pools)
-            and all(len(only & wave) < 2 for only in self.alternatives)
+    def fits(self, wave: Iterable[str], host: str) -> bool:
+        """Return whether a host may change together with those of a wave."""
+        before, after = frozenset(wave), frozenset([*wave, host])
+        return not any(pool <= after for pool in self._pools.get(host, ())) and not any(
+            only & before for only in self._only.get(host, ())
         )
+
+
+def _by_host(sets: Iterable[frozenset[str]]) -> dict[str, list[frozenset[str]]]:
+    """Return by host the sets that it is in, each once."""
+    found: dict[str, list[frozenset[str]]] = {}
+    for one in dict.fromkeys(sets):
+        for host in one:
+            found.setdefault(host, []).append(one)
+    return found
 
 
 def together(scope: Scope) -> Together:
@@ -37,8 +48,8 @@ def together(scope: Scope) -> Together:
     for pool in scope.pools:
         for member in pool.members:
             of_model.setdefault(member.model.name, []).append(frozenset(pool.hosts))
-    shared = {hosts for pools in of_model.values() for hosts in pools if len(hosts) > 1}
-    alternatives = {
+    shared = [hosts for pools in of_model.values() for hosts in pools if len(hosts) > 1]
+    alternatives = [
         frozenset(
             host
             for name in route.attempts
@@ -47,12 +58,8 @@ def together(scope: Scope) -> Together:
             for host in hosts
         )
         for route in scope.routes
-    }
-    return Together(
-        sorted(shared, key=sorted),
-        sorted((only for only in alternatives if len(only) > 1), key=sorted),
-        frozenset(scope.topology.gateways),
-    )
+    ]
+    return Together(shared, alternatives, frozenset(scope.topology.gateways))
 
 
 def build_waves(
@@ -66,7 +73,7 @@ def build_waves(
     while left:
         wave: list[str] = []
         for host in left:
-            if len(wave) < size and apart.fits(frozenset([*wave, host])):
+            if len(wave) < size and apart.fits(wave, host):
                 wave.append(host)
         # One host alone always may: what is on it changes one after the other.
         wave = wave or left[:1]
