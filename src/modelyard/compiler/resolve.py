@@ -468,15 +468,12 @@ def _group_meant(name: str, group: str, catalogue: Catalogue, groups: Iterable[s
     """Return which group the provider may mean. One that another provider names is its own, unless
     this can only be a misspelling of it.
     """
-    taken = {one.group for other, one in catalogue.providers.items() if other != name}
-    return did_you_mean(
-        group,
-        (
-            one
-            for one in groups
-            if one.startswith("llm_") and (one not in taken or misspelt_choice(group, [one]))
-        ),
-    )
+    near = did_you_mean(group, (one for one in groups if one.startswith("llm_")))
+    for other, provider in catalogue.providers.items():
+        taken = provider.group
+        if other != name and taken and f'"{taken}"' in near and not misspelt_choice(group, [taken]):
+            return ""
+    return near
 
 
 def _hosts(
