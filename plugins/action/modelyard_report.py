@@ -13,8 +13,9 @@ from plotly.offline import get_plotlyjs
 
 from modelyard.catalogue.sourcemap import plain
 from modelyard.names import journal
-from modelyard.plan.parts import PrometheusPart
+from modelyard.plan.parts import HaproxyPart, PrometheusPart
 from modelyard.report.page import page
+from modelyard.report.parts import Pool
 from modelyard.report.queries import AT_THE_END, ReportError, over_time, span
 from modelyard.report.sections import Author
 from modelyard.report.told import read
@@ -65,7 +66,11 @@ class ActionModule(Action):
             )
         now = time.time()
         report = Author(
-            told, plain(arguments["public_names"]), settings.scrape_interval_s, clock
+            told,
+            plain(arguments["public_names"]),
+            settings.scrape_interval_s,
+            clock,
+            pools_of(arguments["plans"]),
         ).write()
         text = page(report, told, shown(arguments["inventory"]), now, clock, get_plotlyjs())
         path = Path(
@@ -105,6 +110,18 @@ def watcher(plans: Mapping[str, Any]) -> tuple[str, PrometheusPart]:
         "llm_monitoring is empty, or `llm_monitoring: false` disables it\n  try: put a host into "
         "llm_monitoring, run site.yml, and run this again after some traffic"
     )
+
+
+def pools_of(plans: Mapping[str, Any]) -> dict[str, Pool]:
+    """Return the pools of engines by name. Every gateway has the same."""
+    for plan in plans.values():
+        if plan["haproxy"] is not None:
+            part = HaproxyPart.model_validate(plain(plan["haproxy"]))
+            return {
+                name: Pool(list(one.servers), one.max_parallel, one.queue_s)
+                for name, one in part.pools.items()
+            }
+    return {}
 
 
 def shown(inventory: str) -> str:

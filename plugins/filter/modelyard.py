@@ -12,7 +12,7 @@ from modelyard.catalogue.sourcemap import plain
 from modelyard.catalogue.versions import below_floor
 from modelyard.gpu.cuda import CudaError, choose_build
 from modelyard.operations.diff import compare, observed
-from modelyard.operations.drill import DrillError, drill
+from modelyard.operations.drill import DrillError, Forecast, Stack, differences, drill
 from modelyard.operations.releases import RollbackError, way_back
 from modelyard.operations.releases import render as render_releases
 from modelyard.operations.status import render as render_status
@@ -83,26 +83,40 @@ def modelyard_changes(plans: Mapping[str, Any], results: Mapping[str, Any]) -> s
 
 
 def modelyard_drill(
-    compiled: Mapping[str, Any], fault: str, model: str, environment: str, confirmed: bool
+    compiled: Mapping[str, Any],
+    fault: str,
+    model: str,
+    host: str,
+    environment: str,
+    confirmed: bool,
 ) -> dict[str, Any]:
-    """Return what a fault means for the compiled plans: fault, model, shell, units by host.
+    """Return what a fault means for the compiled plans: fault, model, shell, units by host,
+    forecast.
 
     Raises AnsibleFilterError where it is refused.
     """
-    models = plain(compiled["local_chat_models"])
+    stack = Stack(
+        typed(compiled["plans"]),
+        plain(compiled["local_chat_models"]),
+        plain(compiled["pools"]),
+        {route["name"]: _models(route) for route in plain(compiled["routes"])},
+    )
     try:
-        return asdict(
-            drill(
-                typed(compiled["plans"]),
-                models,
-                str(fault),
-                str(model),
-                str(environment),
-                bool(confirmed),
-            )
-        )
+        found = drill(stack, str(fault), str(model), str(host), str(environment), bool(confirmed))
     except DrillError as error:
         raise AnsibleFilterError(str(error)) from error
+    return asdict(found)
+
+
+def _models(route: Mapping[str, Any]) -> list[str]:
+    return [attempt["model"] for attempt in route["attempts"]]
+
+
+def modelyard_drill_differences(seen: Mapping[str, Any], forecast: Mapping[str, Any]) -> list[str]:
+    """Return how what a client saw (the result of the module modelyard_drill) differs from the
+    forecast of the filter modelyard_drill.
+    """
+    return list(differences(Forecast(**plain(forecast)), plain(seen)))
 
 
 def modelyard_releases(results: Mapping[str, Any], now: int) -> str:
@@ -205,6 +219,7 @@ FILTERS: tuple[Callable[..., Any], ...] = (
     modelyard_changes,
     modelyard_cuda_build,
     modelyard_drill,
+    modelyard_drill_differences,
     modelyard_fill_words,
     modelyard_part,
     modelyard_releases,

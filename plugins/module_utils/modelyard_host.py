@@ -78,7 +78,12 @@ def link_atomically(path: str, target: str) -> None:
 
 def changed_at(path: str) -> str:
     """Return when a file or link was changed (ISO 8601, UTC)."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(os.lstat(path).st_mtime))
+    return utc(os.lstat(path).st_mtime)
+
+
+def utc(moment: float) -> str:
+    """Return a time, in seconds since 1970, as text (ISO 8601, UTC)."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
 def read_text(path: str) -> str | None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from ansible.module_utils.modelyard_host import ServiceError, run
+from ansible.module_utils.modelyard_host import ServiceError, run, utc
 from ansible.module_utils.modelyard_proxy import Door
 from ansible.module_utils.modelyard_sockets import connections, holders
 
@@ -33,7 +34,36 @@ HEAL = (
 )
 """What a timer runs: the socket, and one command."""
 
+STOPPED, DRAINED = 0x01, 0x08
+"""Bits of HAProxy's administrative state: forced maintenance, forced drain."""
+
 Row = Mapping[str, str]
+
+
+def timer(pool: str, host: str) -> str:
+    """Return the name of the timer that ends a drain, without its suffix."""
+    return f"modelyard-ready-{pool}-{host}"
+
+
+def open_connections() -> dict[str, int]:
+    """Return how many connections the front end has, its former processes included, by where they
+    lead (ADDRESS:PORT).
+    """
+    open_now = connections()
+    inodes = {one.inode for one in open_now}
+    ours = {inode for inode, holder in holders(inodes).items() if holder.unit == UNIT}
+    there: dict[str, int] = {}
+    for one in open_now:
+        if one.inode in ours:
+            there[one.remote] = there.get(one.remote, 0) + 1
+    return there
+
+
+def requests_of(row: Row, there: Mapping[str, int]) -> int:
+    """Return how many requests a server has. A front end that was reloaded goes on with its streams
+    in a former process, which its socket does not tell of: its connections are counted.
+    """
+    return max(int(row["scur"] or 0), there.get(row["addr"], 0))
 
 
 class Pools:
@@ -66,23 +96,11 @@ class Pools:
         return [name for name, row in self.rows().items() if row["status"].startswith("DRAIN")]
 
     def in_flight(self) -> dict[str, int]:
-        """Return how many requests the host has, by pool, but for pools where it has none.
-
-        A front end that was reloaded goes on with its streams in a former process, which its
-        socket does not tell of: its connections are counted. Raises ServiceError.
+        """Return how many requests the host has, by pool, but for pools where it has none. Raises
+        ServiceError.
         """
-        rows = self.rows()
-        open_now = connections()
-        inodes = {one.inode for one in open_now}
-        ours = {inode for inode, holder in holders(inodes).items() if holder.unit == UNIT}
-        there: dict[str, int] = {}
-        for one in open_now:
-            if one.inode in ours:
-                there[one.remote] = there.get(one.remote, 0) + 1
-        found = {
-            name: max(int(row["scur"] or 0), there.get(row["addr"], 0))
-            for name, row in rows.items()
-        }
+        there = open_connections()
+        found = {name: requests_of(row, there) for name, row in self.rows().items()}
         return {name: count for name, count in found.items() if count}
 
     def drain(self, wait_s: float, end_s: float) -> dict[str, int]:
@@ -123,16 +141,67 @@ class Pools:
     def _command(self, name: str, state: str) -> str:
         return f"set server {name}/{self.host} state {state}"
 
-    def _timer(self, name: str) -> str:
-        return f"modelyard-ready-{name}-{self.host}"
-
     def _plan_end(self, name: str, end_s: float) -> None:
         self._forget_end(name)
         words = [sys.executable, "-c", HEAL, self.door.SOCKET, self._command(name, "ready")]
-        timer = ["systemd-run", f"--unit={self._timer(name)}", "--collect", "--quiet"]
-        done = run([*timer, f"--on-active={end_s:.0f}s", "--timer-property=AccuracySec=1s", *words])
+        begun = ["systemd-run", f"--unit={timer(name, self.host)}", "--collect", "--quiet"]
+        # `ends` reads the time there: systemd shows that of such a timer in words only.
+        begun.append(f"--description={self.host} is back in {name} at {utc(time.time() + end_s)}")
+        done = run([*begun, f"--on-active={end_s:.0f}s", "--timer-property=AccuracySec=1s", *words])
         if done.returncode:
             raise ServiceError(f"no end of the drain could be planned: {done.stderr.strip()}")
 
     def _forget_end(self, name: str) -> None:
-        run(["systemctl", "stop", f"{self._timer(name)}.timer"])
+        run(["systemctl", "stop", f"{timer(name, self.host)}.timer"])
+
+
+def ends() -> dict[str, str]:
+    """Return when drains end (UTC), by the name of the timer."""
+    shown = run(["systemctl", "show", "--property=Id,Description", timer("*", "*") + ".timer"])
+    found = {}
+    for block in shown.stdout.split("\n\n"):
+        unit = {
+            key: value for key, _is, value in (line.partition("=") for line in block.splitlines())
+        }
+        when = unit.get("Description", "").rpartition(" at ")[2]
+        found[unit.get("Id", "").removesuffix(".timer")] = when
+    return found
+
+
+def survey(door: Door) -> dict[str, dict[str, Any]]:
+    """Return how the front end sees its pools, by name: `waiting`, requests in the queue, and
+    `hosts`. A host has `state` (up, down, drained or stopped, the latter by hand), `since` (UTC),
+    `why` (what its check said), `in_flight`, and of a drain `until` (UTC; None: it has no end).
+
+    Raises ServiceError.
+    """
+    rows = [row for row in door.rows() if row["pxname"].startswith(PREFIX)]
+    administered = door.administered()
+    drains = any(state & DRAINED for state in administered.values())
+    there, until = open_connections(), ends() if drains else {}
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        pool, host = row["pxname"], row["svname"]
+        one = found.setdefault(pool, {"waiting": 0, "hosts": {}})
+        # What waits for whichever host is free counts for the pool, the rest for its host.
+        one["waiting"] += int(row["qcur"] or 0)
+        if host == "BACKEND":
+            continue
+        up = row["status"].startswith(("UP", "no check"))
+        state = _state(administered.get((pool, host), 0), up)
+        one["hosts"][host] = {
+            "state": state,
+            "since": utc(time.time() - int(row["lastchg"] or 0)),
+            "why": "" if up else ", ".join(filter(None, (row["check_desc"], row["last_chk"]))),
+            "in_flight": requests_of(row, there),
+            "until": until.get(timer(pool, host)) if state == "drained" else None,
+        }
+    return found
+
+
+def _state(administered: int, up: bool) -> str:
+    if administered & STOPPED:
+        return "stopped"
+    if administered & DRAINED:
+        return "drained"
+    return "up" if up else "down"

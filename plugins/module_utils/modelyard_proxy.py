@@ -51,6 +51,20 @@ class Door:
         names = lines[0].split(",")
         return [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
 
+    def administered(self) -> dict[tuple[str, str], int]:
+        """Return what was set for each server by hand or by a program, by backend and server: the
+        bits of `srv_admin_state` (HAProxy's management guide, "show servers state"). Its state in
+        `rows` does not tell of a drain while it is down. Raises ServiceError.
+        """
+        lines = self.ask("show servers state").splitlines()
+        names = next((line.lstrip("# ").split() for line in lines if line.startswith("#")), [])
+        rows = [dict(zip(names, line.split(), strict=False)) for line in lines]
+        return {
+            (row["be_name"], row["srv_name"]): int(row["srv_admin_state"])
+            for row in rows
+            if row.get("srv_admin_state", "").isdigit()
+        }
+
     def slot(self, slot: str) -> dict[str, str]:
         """Return HAProxy's statistics row of a slot. Raises ServiceError."""
         for row in self.rows():

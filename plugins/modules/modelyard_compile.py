@@ -104,6 +104,13 @@ routes:
   returned: success
   type: list
   elements: dict
+pools:
+  description: By process of an engine, which hosts share its requests (C(name), C(provider),
+    C(models), C(hosts)), how many each gets at once from one gateway (C(max_parallel)), and for how
+    long a request waits (C(queue_s)).
+  returned: success
+  type: list
+  elements: dict
 left_out:
   description: What is left out (C(kind), C(name), C(reason), C(models), C(origin)).
   returned: success

@@ -24,6 +24,12 @@ options:
     description: How long a client waits for an answer.
     type: float
     default: 60
+  pools:
+    description: The pools of HAProxy on this host that the model is asked in; it is counted which
+      of their hosts answered.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment: [modelyard_gateway]
 author: Modelyard
 """
@@ -47,6 +53,10 @@ failed:
   returned: success
 answered_by:
   description: Answers by the name of the model that gave them.
+  type: dict
+  returned: success
+answered_at:
+  description: Answers of the hosts of O(pools) meanwhile, those to other clients included.
   type: dict
   returned: success
 silence_s:
@@ -78,7 +88,9 @@ from ansible.module_utils.modelyard_checks import (
     read_credential,
     sent,
 )
+from ansible.module_utils.modelyard_host import ServiceError
 from ansible.module_utils.modelyard_module import new_module
+from ansible.module_utils.modelyard_proxy import Door
 
 
 class Client:
@@ -126,20 +138,37 @@ class Client:
         return time.monotonic()
 
 
-def summary(asked: int, client: Client, started: float, ended: float) -> dict[str, Any]:
-    """Return what a client saw between `started` and `ended`, in seconds of the monotonic clock."""
+def answered(door: Door, pools: list[str]) -> collections.Counter[str]:
+    """Return how many answers each host of some pools has given since HAProxy started. Raises
+    ServiceError.
+    """
+    found: collections.Counter[str] = collections.Counter()
+    for row in door.rows() if pools else []:
+        if row["pxname"] in pools and row["svname"] != "BACKEND":
+            found[row["svname"]] += int(row["hrsp_2xx"] or 0)
+    return found
+
+
+def summary(
+    asked: int, client: Client, started: float, ended: float, at: dict[str, int]
+) -> dict[str, Any]:
+    """Return what a client saw between `started` and `ended`, in seconds of the monotonic clock.
+    `at` is how many answers each host gave meanwhile.
+    """
     moments = [started, *sorted(moment for moment, _took, _by in client.answers), ended]
     by = collections.Counter(by for _moment, _took, by in client.answers)
     found = {
         "asked": asked,
         "failed": dict(client.failed),
         "answered_by": dict(by),
+        "answered_at": at,
         "silence_s": round(max(moments[i + 1] - moments[i] for i in range(len(moments) - 1)), 2),
         "slowest_s": round(max((took for _moment, took, _by in client.answers), default=0.0), 2),
     }
     lost = sum(client.failed.values())
     lines = [f"{asked} requests, {asked - lost} answered, {lost} failed"]
     lines += [f"  {number} answered by {name}" for name, number in sorted(by.items())]
+    lines += [f"  {host} gave {number} answers" for host, number in sorted(at.items())]
     lines += [f"  {number} failed: {why}" for why, number in sorted(client.failed.items())]
     lines.append(
         f"longest wait for an answer {found['slowest_s']} s, longest time without any"
@@ -156,6 +185,7 @@ def main() -> None:
             "rate": {"type": "float", "default": 4},
             "seconds": {"type": "int", "default": 40},
             "timeout_s": {"type": "float", "default": 60},
+            "pools": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=False,
     )
@@ -169,10 +199,16 @@ def main() -> None:
     except CheckError as error:
         module.fail_json(msg=str(error))
     client = Client(params["url"], params["bearer"], params["model"], params["timeout_s"])
-    started = time.monotonic()
-    ended = client.ask_for(params["seconds"], params["rate"])
+    door, pools = Door(), params["pools"]
+    try:
+        before = answered(door, pools)
+        started = time.monotonic()
+        ended = client.ask_for(params["seconds"], params["rate"])
+        at = dict(answered(door, pools) - before)
+    except ServiceError as error:
+        module.fail_json(msg=str(error))
     asked = int(params["seconds"] * params["rate"])
-    module.exit_json(changed=False, **summary(asked, client, started, ended))
+    module.exit_json(changed=False, **summary(asked, client, started, ended, at))
 
 
 if __name__ == "__main__":

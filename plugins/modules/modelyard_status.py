@@ -8,8 +8,8 @@ module: modelyard_status
 short_description: Read the status of everything on a host
 description:
   - "Reads for every service what is live and how what runs, and what its units and files hold,
-    differs from that; asks
-    every engine for one short streamed answer, one after the other."
+    differs from that; asks HAProxy, where it runs, how it sees the hosts of its pools, and every
+    engine for one short streamed answer, one after the other."
   - What is down is reported as down and does not keep the rest from being reported. Nothing is
     ever changed, and no model is loaded that was not.
 options:
@@ -48,6 +48,14 @@ failed_units:
   type: list
   elements: str
   returned: always
+pools:
+  description:
+    - "By pool, how HAProxy of this host sees it: C(waiting), requests in its queue, and C(hosts). A
+      host has C(state) (V(up), V(down), V(drained), or V(stopped) by hand), C(since) (UTC),
+      C(why), what its check said, C(in_flight), and of a drain C(until) (UTC; null: it has no
+      end)."
+  type: dict
+  returned: always
 engines:
   description:
     - "By model: C(service), C(model), C(first_token_s), C(tokens_per_s) and C(problem), null where
@@ -65,6 +73,8 @@ from typing import Any
 from ansible.module_utils.modelyard_checks import CheckError, describe, request, speed
 from ansible.module_utils.modelyard_host import ServiceError, changed_at, run
 from ansible.module_utils.modelyard_module import new_module
+from ansible.module_utils.modelyard_pools import survey
+from ansible.module_utils.modelyard_proxy import Door
 from ansible.module_utils.modelyard_running import active_slots, differences, slot_unit
 from ansible.module_utils.modelyard_services import Release, Service, services, spoiled_files
 from ansible.module_utils.modelyard_units import unit_state
@@ -98,6 +108,14 @@ def service_status(name: str) -> dict[str, Any]:
         }
     except (ServiceError, OSError, ValueError, KeyError) as error:
         return {"state": "unknown", "differences": [str(error)], "edited": []}
+
+
+def pools_status(door: Door) -> dict[str, Any]:
+    """Return how the front end sees its pools; nothing where none runs, which its service tells."""
+    try:
+        return survey(door)
+    except (ServiceError, OSError):
+        return {}
 
 
 def engine_status(check: dict[str, Any], tokens: int) -> dict[str, Any]:
@@ -152,6 +170,7 @@ def main() -> None:
         changed=False,
         services={name: service_status(name) for name in services()},
         failed_units=[line.split()[0] for line in listed.splitlines() if line.strip()],
+        pools=pools_status(Door()),
         engines=[engine_status(check, module.params["tokens"]) for check in chats],
     )
 

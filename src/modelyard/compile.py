@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.catalogue.dedented import Dedented
+from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.hosts import Gpu, HostVariables
 from modelyard.catalogue.ineffective import (
     check_effect,
@@ -35,6 +36,7 @@ from modelyard.compiler.hosts import check_machines
 from modelyard.compiler.inventory import CATALOGUE_VARIABLES, OTHER_VARIABLES, Findings, Inventory
 from modelyard.compiler.listeners import check_ports
 from modelyard.compiler.placement import place_on_gpus
+from modelyard.compiler.pools import Pool
 from modelyard.compiler.processes import check_processes
 from modelyard.compiler.reach import check_reach
 from modelyard.compiler.replaced import check_replaced
@@ -67,6 +69,8 @@ class Compiled(Findings):
     public_names: list[str] = field(default_factory=list)
     routes: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    pools: list[dict[str, Any]] = field(default_factory=list)
+    """Which hosts share the requests for a process of an engine."""
     local_chat_models: list[str] = field(default_factory=list)
     """Public names of chat models that run on hosts of ours."""
     catalogue: Catalogue | None = None
@@ -79,6 +83,7 @@ class Compiled(Findings):
             "engine_roles": list(ROLES),
             "public_names": self.public_names,
             "routes": self.routes,
+            "pools": self.pools,
             "left_out": self.left_out,
             "local_chat_models": self.local_chat_models,
             "warnings": [diagnostic.render() for diagnostic in self.warnings],
@@ -360,6 +365,7 @@ def _fill(out: Compiled, scope: Scope, source: SourceMap) -> None:
         name for name, (first, *_) in members if first.host and first.model.mode == "chat"
     ]
     out.routes = [_route(route, scope.resolved) for route in scope.routes]
+    out.pools = [_pool(pool, scope.catalogue.gateway) for pool in scope.pools]
     out.left_out = [entry.as_dict(source) for entry in scope.resolved.left_out] + [
         {
             "kind": "step",
@@ -443,6 +449,17 @@ def _servers(members: Sequence[Deployment]) -> str:
         if len(weights) == 1
         else ", ".join(f"{p} (weight {w})" for p, w in weights.items())
     )
+
+
+def _pool(pool: Pool, gateway: Gateway) -> dict[str, Any]:
+    return {
+        "name": pool.name,
+        "provider": pool.members[0].provider_name,
+        "models": [model.name for model in pool.models],
+        "hosts": pool.hosts,
+        "max_parallel": pool.max_parallel,
+        "queue_s": pool.queue_s(gateway),
+    }
 
 
 def _route(route: Route, resolved: Resolved) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ansible.module_utils import modelyard_pools
 from ansible.module_utils.modelyard_host import ServiceError
-from ansible.module_utils.modelyard_pools import Pools
+from ansible.module_utils.modelyard_pools import Pools, survey
 from ansible.module_utils.modelyard_proxy import Door
 from ansible.module_utils.modelyard_sockets import Connection, Holder
 
@@ -21,16 +21,20 @@ class FakeDoor(Door):
     def __init__(self) -> None:
         self.state = {(A, "gpu1"): "UP", (A, "gpu2"): "UP", (B, "gpu1"): "UP"}
         self.busy = {(A, "gpu1"): 0, (B, "gpu1"): 0}
+        self.queued: dict[str, int] = {}
+        self.admin: dict[tuple[str, str], int] = {}
         self.told: list[str] = []
         self.asked = 0
 
     def ask(self, command: str) -> str:
         if command == "show stat":
             self.asked += 1
-            lines = ["# pxname,svname,scur,status,addr", "gateway,blue,1,UP,127.0.0.1:4001"]
-            for (pool, host), status in self.state.items():
-                count = max(0, self.busy.get((pool, host), 0) - self.asked)
-                lines.append(f"{pool},{host},{count},{status},192.0.2.{host[-1]}:8080")
+            return self.show_stat()
+        if command == "show servers state":
+            # As HAProxy 2.6 answers: the version of the format, the names, a line per server.
+            lines = ["1", "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state"]
+            for pool, host in self.state:
+                lines.append(f"3 {pool} 1 {host} 192.0.2.1 2 {self.admin.get((pool, host), 0)}")
             return "\n".join([*lines, ""])
         self.told.append(command)
         _set, _server, server, _state, state = command.split()
@@ -38,7 +42,22 @@ class FakeDoor(Door):
         if (pool, host) not in self.state:
             return "No such server."
         self.state[pool, host] = {"drain": "DRAIN", "ready": "UP"}[state]
+        self.admin[pool, host] = {"drain": 8, "ready": 0}[state]
         return ""
+
+    def show_stat(self) -> str:
+        lines = [
+            "# pxname,svname,qcur,scur,status,lastchg,check_desc,last_chk,addr",
+            "gateway,blue,0,1,UP,5,,,127.0.0.1:4001",
+        ]
+        for (pool, host), status in self.state.items():
+            count = max(0, self.busy.get((pool, host), 0) - self.asked)
+            check = "Layer4 connection problem,refused" if status == "DOWN" else ","
+            address = f"192.0.2.{host[-1]}:8080"
+            lines.append(f"{pool},{host},,{count},{status},60,{check},{address}")
+        for pool in dict.fromkeys(pool for pool, _host in self.state):
+            lines.append(f"{pool},BACKEND,{self.queued.get(pool, 0)},0,UP,5,,,")
+        return "\n".join([*lines, ""])
 
 
 @pytest.fixture
@@ -49,11 +68,11 @@ def door() -> FakeDoor:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the host's programs were called with, and its connections."""
-    seen: dict[str, Any] = {"ran": [], "connections": [], "holders": {}, "rc": 0}
+    seen: dict[str, Any] = {"ran": [], "connections": [], "holders": {}, "rc": 0, "out": ""}
 
     def run(argv: list[str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
         seen["ran"].append(argv)
-        return subprocess.CompletedProcess(argv, seen["rc"], "", "no bus")
+        return subprocess.CompletedProcess(argv, seen["rc"], seen["out"], "no bus")
 
     monkeypatch.setattr(modelyard_pools, "run", run)
     monkeypatch.setattr(modelyard_pools, "connections", lambda: seen["connections"])
@@ -120,3 +139,38 @@ def test_a_host_that_is_not_there(door: FakeDoor, host: dict[str, Any]) -> None:
     assert Pools(door, "gpu3").names == []
     with pytest.raises(ServiceError, match=r"gpu2 is not in pool\.b"):
         Pools(door, "gpu2", [A, B])
+
+
+def test_how_the_front_end_sees_its_pools(
+    door: FakeDoor, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modelyard_pools.time, "time", lambda: 1_800_000_600.0)
+    door.state |= {(A, "gpu3"): "UP", (B, "gpu2"): "DOWN"}
+    door.queued = {A: 3}
+    assert survey(door)[A]["waiting"] == 3
+    assert host["ran"] == [], "without a drain nothing else is asked"
+    Pools(door, "gpu1", [A]).drain(0, 600)
+    ended = next(word for word in host["ran"][1] if word.startswith("--description="))
+    host["out"] = f"Id=modelyard-ready-{A}-gpu1.timer\n{ended.removeprefix('--')}\n".replace(
+        "description", "Description"
+    )
+    # Its engine stops, and HAProxy shows it as down, no longer as drained.
+    door.state[A, "gpu1"] = "DOWN"
+    door.admin |= {(A, "gpu2"): 8, (A, "gpu3"): 1}
+    host["connections"] = [Connection("192.0.2.1:8080", "1")]
+    host["holders"] = {"1": Holder("modelyard-haproxy.service", "haproxy", 1)}
+    found = survey(door)
+    assert list(found) == [A, B], "the gateway's slots are no pool"
+    down = {"since": "2027-01-15T08:09:00Z", "why": "Layer4 connection problem, refused"}
+    assert found[A]["hosts"]["gpu1"] == {
+        **down,
+        "state": "drained",
+        "in_flight": 1,
+        "until": "2027-01-15T08:20:00Z",
+    }
+    assert found[B]["hosts"]["gpu2"] == {**down, "state": "down", "in_flight": 0, "until": None}
+    states = {name: (one["state"], one["until"]) for name, one in found[A]["hosts"].items()}
+    assert states["gpu2"] == ("drained", None), "by hand: it has no end"
+    assert states["gpu3"] == ("stopped", None)
+    assert found[B]["hosts"]["gpu1"]["state"] == "up"
+    assert found[B]["hosts"]["gpu1"]["why"] == ""

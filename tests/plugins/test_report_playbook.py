@@ -98,6 +98,8 @@ def test_the_page_is_written_where_one_is_whatever_limit_says(
     text = page.read_text(encoding="utf-8")
     assert "What happened on inventory" in text
     assert str(tmp_path) not in text
+    pool = '<th scope="row">llama_cpp_native.llama-cpp-native</th><td>gpu</td>'
+    assert f'{pool}<td class="number">4</td><td class="number">60 s</td>' in text
     assert "plotly.js" in text[:200_000]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

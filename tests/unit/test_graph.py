@@ -67,6 +67,16 @@ def test_the_picture_is_that_of_the_shipped_graph() -> None:
         assert f">{label}</tspan>" in picture
 
 
+def test_hosts_that_share_a_model_stand_with_their_pool() -> None:
+    hosts = {"llm_stack": ["one", "two"], "llm_local": ["one", "two"]}
+    groups = {**hosts, "llm_gateway": ["one"], "llm_redis": ["one"]}
+    addresses = {"one": "192.0.2.1", "two": "192.0.2.2"}
+    text = change("port: 8081", "port: 8081\n        max_parallel: 3\n        queue_s: 9")
+    graph = render_mermaid(compiled(text, groups=groups, addresses=addresses))
+    assert '["local on one, two: 1 at once on each, others wait up to 60 s"]' in graph
+    assert '["local on one, two: 3 at once on each, others wait up to 9 s"]' in graph
+
+
 def test_graph_of_a_small_catalogue() -> None:
     text = change(
         "llm_gateway:",

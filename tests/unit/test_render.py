@@ -37,6 +37,21 @@ def test_hosts_with_services_ports_and_gpus() -> None:
     )
 
 
+def test_pools_with_their_hosts_and_limits() -> None:
+    hosts = {"llm_stack": ["one", "two"], "llm_local": ["one", "two"]}
+    groups = {**hosts, "llm_gateway": ["one"], "llm_redis": ["one"]}
+    addresses = {"one": "192.0.2.1", "two": "192.0.2.2"}
+    text = change("port: 8081", "port: 8081\n        max_parallel: 3\n        queue_s: 9")
+    title = "Pools: hosts that share an engine's requests\n"
+    assert (
+        f"{title}"
+        "  pool.local.small     one, two  1 at once on each, others wait up to 60 s  small\n"
+        "  pool.local.large-7b  one, two  3 at once on each, others wait up to 9 s   large:7b\n"
+        "\n"
+    ) in plan(text, groups=groups, addresses=addresses)
+    assert f"{title}  pool.local.small     one  1 at once, others wait up to 60 s" in plan()
+
+
 def test_host_without_any_service() -> None:
     text = plan(groups={"llm_stack": ["one", "idle"]}, addresses={"one": "192.0.2.1"})
     assert "Host idle\n  nothing\n\n" in text

@@ -13,7 +13,7 @@ import pytest
 
 from modelyard.report.figures import duration, seconds, share
 from modelyard.report.page import page
-from modelyard.report.parts import Report, Section
+from modelyard.report.parts import Pool, Report, Section
 from modelyard.report.queries import AT_THE_END, ReportError, Span, over_time, span
 from modelyard.report.sections import Author
 from modelyard.report.told import Told, percentile, read
@@ -64,7 +64,7 @@ def told(
 
 
 def report(what: Told, *names: str) -> tuple[Report, dict[str, Section]]:
-    made = Author(what, names or ("a", "b"), 10, clock).write()
+    made = Author(what, names or ("a", "b"), 10, clock, {}).write()
     return made, {section.slug: section for section in made.sections}
 
 
@@ -188,6 +188,29 @@ def test_the_figures_of_an_outage() -> None:
     ] == [0, 1, 0, 1]
 
 
+def test_hosts_that_share_a_model() -> None:
+    """One of the plan was not asked, one that is no longer in the plan was."""
+    one, two = ({"proxy": "pool.p.a", "server": host} for host in ("gpu1", "gpu2"))
+    former = {"proxy": "pool.old", "server": "gpu9"}
+    what = told(
+        pooled=[(one, [3] * 10), (two, [1] * 10), (former, [None] * 9 + [2])],
+        queued=[({"proxy": "pool.p.a"}, [0] * 8 + [5, 1])],
+        pool_down=[(two, [None] * 4 + [1, 0.5, None, None, None, None])],
+    )
+    pools = {"pool.p.a": Pool(["gpu1", "gpu2", "gpu3"], 4, 60), "pool.q": Pool(["gpu1"], None, 5)}
+    made = Author(what, ("a",), 10, clock, pools).write()
+    (section,) = (section for section in made.sections if section.slug == "pools")
+    assert section.rows == [
+        ("p.a", "gpu1", "4", "60 s", "30", "75.00 %", "-", "5"),
+        ("p.a", "gpu2", "4", "60 s", "10", "25.00 %", "1 min 30 s", "5"),
+        ("p.a", "gpu3", "4", "60 s", "0", "0.00 %", "-", "5"),
+        ("q", "gpu1", "any", "5 s", "0", "-", "-", "0"),
+        ("old", "gpu9", "-", "-", "2", "100 %", "-", "0"),
+    ]
+    assert [trace.name for trace in section.traces] == ["old gpu9", "p.a gpu1", "p.a gpu2"]
+    assert "<td>gpu3</td>" in page(made, what, "inventories/x", END + 1, clock, "")
+
+
 def test_an_alert_that_fires_at_the_end_still_does() -> None:
     labels = {"alertname": "X", "severity": "warning", "model_id": "p/h/a"}
     _, found = report(
@@ -209,6 +232,7 @@ def test_without_traffic_it_is_said_and_nothing_is_drawn() -> None:
         "availability": "No request reached the gateway in this period.",
         "providers": "No provider was called in this period.",
         "fallbacks": "No fallback was needed in this period.",
+        "pools": "No pool of engines in this inventory.",
         "first-token": "No answer was streamed in this period.",
         "tokens": "No tokens were read or written in this period.",
         "errors": "No request failed in this period.",
@@ -342,7 +366,7 @@ def test_the_page_says_when_where_and_in_what_time() -> None:
         return datetime.fromtimestamp(moment, timezone(timedelta(hours=2), "CEST"))
 
     what = told(**OUTAGE)
-    made = Author(what, ["a"], 10, elsewhere).write()
+    made = Author(what, ["a"], 10, elsewhere, {}).write()
     text = page(made, what, "inventories/x", END + 1, elsewhere, "")
     assert "What happened on inventories/x" in text
     assert "Friday, 2027-01-15 09:50 to Friday, 2027-01-15 10:00, times in CEST (UTC+0200)" in text

@@ -3,8 +3,10 @@ not be asked."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import pytest
 from test_engines import CATALOGUE
 from test_monitoring import result as watched
 
@@ -32,6 +34,7 @@ def seen(
 ) -> dict[str, Any]:
     return {
         "services": {name: changed.get(name, service()) for name in WANTED},
+        "pools": {},
         "engines": list(engines),
         "failed_units": list(failed),
     }
@@ -56,6 +59,52 @@ def test_all_well() -> None:
     assert text.startswith(f"Host {HOST}: all well\n")
     assert "!!" not in text
     assert text.count("as planned") == len(WANTED)
+
+
+def at_gateway(**states: str) -> dict[str, Any]:
+    """What a front end says of a pool of these hosts."""
+    hosts = {
+        host: {
+            "state": state.partition(" ")[0],
+            "since": "2026-01-31T12:00:00Z",
+            "why": "refused" if state == "down" else "",
+            "in_flight": 2,
+            "until": "2026-01-31T12:30:00Z" if state == "drained until" else None,
+        }
+        for host, state in states.items()
+    }
+    return {**seen(), "pools": {"pool.a": {"waiting": 5, "hosts": hosts}}}
+
+
+def test_pools_are_told_as_the_front_end_sees_them() -> None:
+    result, text = told(at_gateway(gpu1="up", gpu2="up", gpu3="drained until"))
+    assert result["ok"], "a drain that ends is somebody's work"
+    assert "  pool    up          not up          in flight  waiting\n" in text
+    assert "  pool.a  gpu1, gpu2  gpu3 (drained)  6          5\n" in text
+    since = "since 2026-01-31 12:00:00"
+    assert f"  pool.a: gpu3 is drained {since}, until 2026-01-31 12:30:00" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("down", "is down since 2026-01-31 12:00:00: refused"),
+        ("drained", "is drained since 2026-01-31 12:00:00, without an end"),
+        ("stopped", "was taken out by hand at 2026-01-31 12:00:00"),
+    ],
+)
+def test_a_host_without_requests_is_not_well(state: str, words: str) -> None:
+    result, text = told(at_gateway(gpu1=state))
+    assert not result["ok"]
+    assert f"!! pool.a: gpu1 {words}" in text
+    assert re.search(rf"pool\.a +NONE +gpu1 \({state}\)", text)
+
+
+def test_a_host_behind_its_plan_is_named_so() -> None:
+    live = {HOST: {**LIVE[HOST], "haproxy": {**LIVE[HOST]["haproxy"], "plan": {}}}}
+    result, text = told(seen(), live)
+    assert result["hosts"][HOST]["behind"] == ["haproxy"]
+    assert text.startswith(f"Host {HOST}: NOT WELL, behind the plan: haproxy\n")
 
 
 def test_what_is_down_is_told_and_the_rest_too() -> None:

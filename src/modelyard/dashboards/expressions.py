@@ -30,6 +30,10 @@ REFUSED = "modelyard_gateway_refusals_total"
 """What the guard refused: of a client, or without a known one."""
 DOOR = 'haproxy_frontend_http_responses_total{proxy="public"}'
 DOOR_ERRORS = 'haproxy_frontend_http_responses_total{proxy="public",code="5xx"}'
+POOLED = 'proxy=~"pool[.].+"'
+POOL_ANSWERS = f"haproxy_server_http_responses_total{{{POOLED}}}"
+POOL_QUEUE = f"haproxy_backend_current_queue{{{POOLED}}}"
+POOL_STATUS = "haproxy_server_status"
 GATEWAY_ERRORS = 'haproxy_server_http_responses_total{proxy="gateway",code="5xx"}'
 
 RELEASE = "(topk by (instance, service) (1, timestamp(modelyard_release_info)) ^ 0)"

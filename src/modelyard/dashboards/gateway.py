@@ -8,6 +8,10 @@ from modelyard.dashboards.expressions import (
     DOOR_ERRORS,
     FAILED,
     NOT_TAKEN,
+    POOL_ANSWERS,
+    POOL_QUEUE,
+    POOL_STATUS,
+    POOLED,
     READ,
     REFUSED,
     TAKEN,
@@ -26,7 +30,6 @@ UP = {0: ("down", "red"), 1: ("up", "green")}
 TARGET, PROBE = "last_over_time(up[1m])", "last_over_time(probe_success[1m])"
 # Without a deployment's name: none was called, because all are cooled down or the request was
 # invalid.
-POOLED = 'proxy=~"pool[.].+"'
 FAILURES = 'litellm_deployment_failure_responses_total{model_id!=""}'
 COOLED = "litellm_deployment_cooled_down_total"
 ASKED = "modelyard:requests:rate5m"
@@ -189,7 +192,7 @@ ROUTING = board(
                 "Hosts that are up",
                 {
                     "{{proxy}} {{server}}": (
-                        f'min by (proxy, server) (haproxy_server_status{{{POOLED},state="UP"}})'
+                        f'min by (proxy, server) ({POOL_STATUS}{{{POOLED},state="UP"}})'
                     )
                 },
                 {0: ("down or drained", "red"), 1: ("up", "green")},
@@ -198,17 +201,13 @@ ROUTING = board(
             series(
                 "Requests that wait for a host",
                 "none",
-                {"{{proxy}}": f"sum by (proxy) (haproxy_backend_current_queue{{{POOLED}}})"},
+                {"{{proxy}}": f"sum by (proxy) ({POOL_QUEUE})"},
                 steps=above(1, "orange"),
             ),
             series(
                 "Requests by host",
                 "reqps",
-                {
-                    "{{proxy}} {{server}}": rate(
-                        f"haproxy_server_http_responses_total{{{POOLED}}}", "proxy", "server"
-                    )
-                },
+                {"{{proxy}} {{server}}": rate(POOL_ANSWERS, "proxy", "server")},
             ),
         ],
         "Time to first token": [

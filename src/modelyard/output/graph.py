@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from modelyard.compile import Compiled
+from modelyard.output.render import at_once
 
 FENCE = "```"
 
@@ -14,7 +16,8 @@ WIDE_LABELS = '%%{init: {"flowchart": {"wrappingWidth": 500}}}%%'
 
 
 def render_mermaid(compiled: Compiled) -> str:
-    """Return a flowchart of every public name. Same plan, same text.
+    """Return a flowchart of every public name. Same plan, same text. What hosts share has its pool
+    in the title of its box: how many requests a host gets at once, and how long the rest waits.
 
     An arrow goes from a model to each of its fallbacks, numbered where there are several. Followed
     depth first, the arrows give the order of attempts; what an earlier step already leads to has
@@ -24,12 +27,14 @@ def render_mermaid(compiled: Compiled) -> str:
     routes = {route["name"]: route for route in compiled.routes}
     nodes = {name: f"n{number}" for number, name in enumerate(routes)}
     places: dict[str, list[str]] = {}
+    shared = _shared(compiled.pools)
     lines = [WIDE_LABELS, "flowchart LR"]
     for name, route in routes.items():
         if route["kind"] == "model":
             head = route["attempts"][0]
             where = ", ".join(urlsplit(place).netloc or place for place in head["where"])
-            places.setdefault(f"{head['provider']} on {where}", []).append(name)
+            place = f"{head['provider']} on {where}{shared.get(name, '')}"
+            places.setdefault(place, []).append(name)
         else:
             lines.append(f'  {nodes[name]}(["{_escape(name)}"])')
     for number, (place, models) in enumerate(places.items()):
@@ -58,6 +63,16 @@ def graph_file(compiled: Compiled, path: str) -> str:
     """Return the text of a file with the graph: for Markdown (`.md`) in a fence, otherwise bare."""
     graph = render_mermaid(compiled)
     return f"{FENCE}mermaid\n{graph}{FENCE}\n" if path.endswith(".md") else graph
+
+
+def _shared(pools: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """By model that several hosts of one pool share, how many requests each of them gets."""
+    return {
+        model: f": {at_once(pool)}"
+        for pool in pools
+        if len(pool["hosts"]) > 1
+        for model in pool["models"]
+    }
 
 
 def _arrows(

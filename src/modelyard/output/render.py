@@ -41,6 +41,9 @@ def render_summary(compiled: Compiled) -> str:
 def render_plan(compiled: Compiled) -> str:
     """Return as text what runs where, who answers for which name, and what is left out and why."""
     blocks = [_host(host, plan) for host, plan in compiled.hosts.items()]
+    if compiled.pools:
+        pools = [_pool(pool) for pool in compiled.pools]
+        blocks.append(["Pools: hosts that share an engine's requests", *_indented(table(pools))])
     blocks.append(
         [
             "Order of attempts for each public name",
@@ -50,7 +53,7 @@ def render_plan(compiled: Compiled) -> str:
     clients = [plan.litellm.clients for plan in compiled.hosts.values() if plan.litellm]
     if clients and clients[0]:
         rows = [_client(name, client) for name, client in clients[0].items()]
-        blocks.append(["Clients with their own keys", *(f"  {line}" for line in table(rows))])
+        blocks.append(["Clients with their own keys", *_indented(table(rows))])
     rest = [entry for entry in compiled.left_out if entry["kind"] != "step"]
     if rest:
         blocks.append(["Left out"])
@@ -110,6 +113,22 @@ def _host(host: str, plan: HostPlan) -> list[str]:
     ]
     lines = [*(table(rows) or ["nothing"]), *gpu_table([gpu.model_dump() for gpu in plan.gpus])]
     return [f"Host {host}", *(f"  {line}" for line in lines)]
+
+
+def _indented(lines: Sequence[str]) -> Iterator[str]:
+    yield from (f"  {line}" for line in lines)
+
+
+def _pool(pool: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return pool["name"], ", ".join(pool["hosts"]), at_once(pool), ", ".join(pool["models"])
+
+
+def at_once(pool: Mapping[str, Any]) -> str:
+    """Return how many requests a host of a pool gets, and what becomes of the rest."""
+    if pool["max_parallel"] is None:
+        return "as many at once as come"
+    each = " on each" if len(pool["hosts"]) > 1 else ""
+    return f"{pool['max_parallel']} at once{each}, others wait up to {pool['queue_s']} s"
 
 
 def _route(route: Mapping[str, Any]) -> list[str]:

@@ -39,6 +39,9 @@ Beside `plans`, the result has:
 - `public_names`: exactly what `/v1/models` must list.
 - `routes`: per public name the order of attempts, and where each step runs. `context_window` and `content_policy` are
   the order for these errors, `null` if it is the same.
+- `pools`: which hosts share the requests for a process of an engine (`name`, `provider`, `models`, `hosts`), how many
+  each of them gets at once from one gateway (`max_parallel`, `null`: as many as come), and for how long a request waits
+  (`queue_s`).
 - `left_out`: what is not deployed, and why.
 - `local_chat_models`: public names of chat models that run on hosts of the inventory.
 - `warnings`: rendered diagnostics; `report`: all diagnostics as data.

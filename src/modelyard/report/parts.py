@@ -40,6 +40,17 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """What the plan says of a pool: its hosts, how many requests one host gets at once (None: as
+    many as come), and how long a request waits for its turn, in seconds.
+    """
+
+    hosts: Sequence[str]
+    max_parallel: int | None
+    queue_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All of it, as text."""
 

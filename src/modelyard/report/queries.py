@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from modelyard.dashboards.expressions import (
     FAILED,
     NOT_TAKEN,
+    POOL_ANSWERS,
+    POOL_QUEUE,
+    POOL_STATUS,
+    POOLED,
     READ,
     REFUSED,
     RELEASE,
@@ -86,6 +90,12 @@ def over_time(step_s: int) -> dict[str, str]:
         "errors": summed(way, FAILED, "requested_model", "exception_class", "exception_status"),
         "refused": refused(way),
         "refusals": summed(way, REFUSED, "api_key_alias", "status_code"),
+        "pooled": summed(way, POOL_ANSWERS, "proxy", "server"),
+        "queued": f"max by (proxy) (max_over_time({POOL_QUEUE}[{window}]))",
+        "pool_down": (
+            "max by (proxy, server)"
+            f' (avg_over_time({POOL_STATUS}{{{POOLED},state="DOWN"}}[{window}])) > 0'
+        ),
         "firing": f'count_over_time(ALERTS{{alertstate="firing"}}[{window}])',
         "activated": (
             "modelyard_activation_last_timestamp_seconds * on (instance, service) group_left"

@@ -11,7 +11,8 @@ from datetime import datetime
 from itertools import pairwise
 
 from modelyard.report.figures import NONE, count, duration, seconds, share
-from modelyard.report.parts import Report, Section, Trace
+from modelyard.report.parts import Pool, Report, Section, Trace
+from modelyard.report.pools import pools_section
 from modelyard.report.told import Episode, Told, Values, added, percentile, total
 
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -35,12 +36,15 @@ Clock = Callable[[float], datetime]
 
 @dataclass(slots=True)
 class Author:
-    """Writes the report. `interval_s` is how often Prometheus asks and evaluates its rules."""
+    """Writes the report. `interval_s` is how often Prometheus asks and evaluates its rules,
+    `pools` are those of the plan.
+    """
 
     told: Told
     public_names: Sequence[str]
     interval_s: int
     clock: Clock
+    pools: Mapping[str, Pool]
     colours: dict[str, int] = field(default_factory=dict)
 
     def write(self) -> Report:
@@ -53,6 +57,7 @@ class Author:
             self._availability(asked),
             self._providers(),
             self._fallbacks(),
+            pools_section(self.told, self.pools, MOST_DRAWN),
             self._first_tokens(),
             self._tokens(),
             self._errors(),
