@@ -15,6 +15,7 @@ from modelyard.operations.diff import compare, observed
 from modelyard.operations.drill import DrillError, Forecast, Stack, differences, drill
 from modelyard.operations.releases import RollbackError, way_back
 from modelyard.operations.releases import render as render_releases
+from modelyard.operations.rollouts import progress
 from modelyard.operations.status import render as render_status
 from modelyard.operations.status import status
 from modelyard.output.render import render_changes
@@ -188,6 +189,16 @@ def modelyard_status_text(found: Mapping[str, Any]) -> str:
     return render_status(plain(found))
 
 
+def modelyard_progress(
+    waves: Sequence[Sequence[str]], changed: Sequence[str], failures: Mapping[str, str]
+) -> str:
+    """Return as text how far a rollout got.
+
+    `changed` are the hosts that did, `failures` by host why others did not.
+    """
+    return progress(plain(waves), plain(changed), plain(failures))
+
+
 def modelyard_fill_words(words: Sequence[str], given: Mapping[str, Sequence[str]]) -> list[str]:
     """Return a plan's command line with its placeholders replaced by the words that `given` has for
     them.
@@ -226,6 +237,7 @@ FILTERS: tuple[Callable[..., Any], ...] = (
     modelyard_status,
     modelyard_status_text,
     modelyard_systemd_word,
+    modelyard_progress,
     modelyard_way_back,
 )
 """Each is called like its function, and documented in a file of that name beside this one."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from typing import Any
 
 from ansible.module_utils.modelyard_activation import Activation, answers, journal, reset_failures
@@ -34,16 +33,13 @@ class InPlace(Activation):
         release: Release,
         displaces: list[str],
         by: dict[str, Any] | None = None,
-        after: dict[str, int] | None = None,
     ) -> None:
         super().__init__(service, release, by)
         self.displaces = displaces
-        self.after = after or {}
         self.displaced: list[Service] = []
 
     def switch(self) -> None:
         """See Activation."""
-        self._wait_for_others()
         try:
             self._make_room()
             try:
@@ -69,22 +65,21 @@ class InPlace(Activation):
             report = self._put_back(killed)
         raise ServiceError("\n".join([report, *self._give_back()]))
 
-    def _wait_for_others(self) -> None:
-        """Wait until this service's fallbacks get requests again after a recent switch."""
-        now = time.time()
-        waits = {}
-        for name, seconds in self.after.items():
-            latest = Service(name).history()[-1:]
-            if latest and latest[0]["at"] + seconds > now:
-                # A clock that was set back makes it no longer than that.
-                waits[name] = min(latest[0]["at"] + seconds - now, seconds)
-        unit = next(iter(self.release.unit_files()))
-        if waits and unit_state(unit).get("ActiveState") == "active":  # else nothing is interrupted
-            self.note(
-                f"wait {max(waits.values()):.0f} s until requests go to {', '.join(sorted(waits))}"
-                " again"
-            )
-            time.sleep(max(waits.values()))
+    def leaves(self) -> list[tuple[str, str]]:
+        """Return the pools in which the host answers no requests while the release starts: its own,
+        and those of what makes room; each with the host's name there.
+        """
+        own = [self.release] if self.service.linked("current") else []
+        names = [self.service.name, *sorted(self._in_the_way())]
+        live = [found for found in (Service(name).load("current") for name in names) if found]
+        running = [
+            one
+            for one in live
+            if unit_state(next(iter(one.unit_files()))).get("ActiveState") != "inactive"
+        ]
+        # Its release may have been made before releases knew their pools; the next one does.
+        found = [one.pool for one in [*running, *own]]
+        return list(dict.fromkeys(pool for pool in found if pool))
 
     def _in_the_way(self) -> set[str]:
         """Return the services that must not run beside the new release."""

@@ -70,13 +70,13 @@ class Pools:
     """The pools that one host is in. `host` is its name there."""
 
     def __init__(self, door: Door, host: str, names: Iterable[str] | None = None) -> None:
-        """Look the host up. Raises ServiceError for a pool that does not have it."""
+        """Look the host up, in those of the pools `names` that have it. A front end that does not
+        run has none. Raises ServiceError.
+        """
         self.door = door
         self.host = host
-        found = self._rows()
-        self.names = list(found if names is None else names)
-        if missing := [name for name in self.names if name not in found]:
-            raise ServiceError(f"{host} is not in {', '.join(missing)} of this front end")
+        found = self._rows() if door.exists() else {}
+        self.names = [name for name in found if names is None or name in names]
 
     def _rows(self) -> dict[str, Row]:
         """Return HAProxy's statistics of the host, by pool."""

@@ -75,6 +75,14 @@ class Release:
         return str(self.spec["activation"].get("strategy", "restart"))
 
     @property
+    def pool(self) -> tuple[str, str] | None:
+        """The pool whose requests it answers, and the name of its host there; None where no gateway
+        asks it.
+        """
+        given = self.spec["activation"].get("pool")
+        return (str(given["name"]), str(given["server"])) if given else None
+
+    @property
     def slots(self) -> dict[str, int]:
         """The ports of its slots by their names; none unless that is its strategy."""
         return {

@@ -50,13 +50,6 @@ options:
     type: list
     elements: str
     default: []
-  after:
-    description:
-      - By service of the host, the seconds for which it must have been back before a running
-        service is restarted. It is a fallback of this one, and gateways that found it down send it
-        no requests for so long.
-    type: dict
-    default: {}
   by:
     description: The user and the run. Set by the action plugin, for the history that the host
       keeps.
@@ -81,10 +74,11 @@ EXAMPLES = r"""
     service: llama-cpp@new
     displaces: [llama-cpp@old]
 
-- name: Activate a model once its fallback gets requests again
+- name: Ask which pools miss the host meanwhile
   modelyard_activate:
     service: llama-cpp@small
-    after: {llama-cpp@big: 31}
+  check_mode: true
+  register: asked
 """
 
 RETURN = r"""
@@ -106,6 +100,29 @@ checks:
   type: list
   elements: dict
   returned: when they were run
+differs:
+  description: Whether something else would run afterwards.
+  type: bool
+  returned: check mode
+leaves:
+  description: Pools in which the host answers no requests while the release starts, those of what
+    makes room included.
+  type: list
+  elements: str
+  returned: check mode
+joins:
+  description: The pools in which it answers requests afterwards, one at most.
+  type: list
+  elements: str
+  returned: check mode
+takes_s:
+  description: Seconds that the activation takes at most, with the former release restored.
+  type: int
+  returned: check mode
+pool_server:
+  description: What the host is called in these pools; empty if there are none.
+  type: str
+  returned: check mode
 """
 
 import contextlib
@@ -130,7 +147,21 @@ def activation(service: Service, release: Release, params: dict[str, Any]) -> Ac
     """Return the activation that fits the release's strategy."""
     if release.strategy == "slots":
         return Slots(service, release, params["by"])
-    return InPlace(service, release, params["displaces"], params["by"], params["after"])
+    return InPlace(service, release, params["displaces"], params["by"])
+
+
+def meanwhile(chosen: InPlace | None) -> dict[str, Any]:
+    """Return what of the result says which pools miss the host."""
+    leaves = chosen.leaves() if chosen else []
+    ready_s = int(chosen.release.spec["activation"].get("ready_timeout_s", 60)) if chosen else 0
+    joins = [chosen.release.pool] if chosen and chosen.release.pool else []
+    return {
+        "leaves": [name for name, _ in leaves],
+        "joins": [name for name, _ in joins],
+        # The release, the former one again where it fails, and what is around that.
+        "takes_s": 2 * ready_s + 60,
+        "pool_server": next((server for _, server in [*leaves, *joins]), ""),
+    }
 
 
 def main() -> None:
@@ -140,7 +171,6 @@ def main() -> None:
             "service": {"type": "str", "required": True},
             "release": {"type": "str"},
             "displaces": {"type": "list", "elements": "str", "default": []},
-            "after": {"type": "dict", "default": {}},
             "by": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -153,12 +183,22 @@ def main() -> None:
         if release is None:
             if module.check_mode:
                 module.exit_json(
-                    changed=True, steps=[], msg="nothing is staged yet, check mode stages nothing"
+                    changed=True,
+                    differs=True,
+                    steps=[],
+                    msg="nothing is staged yet, check mode stages nothing",
+                    **meanwhile(None),
                 )
             raise ServiceError(f"{service.name} has no release {wanted or 'staged'} on this host")
         if module.check_mode:
+            chosen = activation(service, release, module.params)
+            differs = bool(differences(release, service))
             module.exit_json(
-                changed=bool(differences(release, service)), release=release.id, steps=[]
+                changed=differs,
+                differs=differs,
+                release=release.id,
+                steps=[],
+                **meanwhile(chosen if isinstance(chosen, InPlace) else None),
             )
         if wanted:
             gone = missing(release)

@@ -16,7 +16,8 @@ options:
     type: str
     required: true
   pools:
-    description: The pools concerned. By default all that the host is in.
+    description: The pools concerned, as far as this front end has them. By default all that the
+      host is in.
     type: list
     elements: str
   state:
@@ -46,7 +47,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 pools:
-  description: The pools concerned.
+  description: The pools concerned that have the host here.
   type: list
   elements: str
   returned: success

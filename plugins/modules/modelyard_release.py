@@ -121,6 +121,10 @@ reasons:
   type: list
   elements: str
   returned: always
+pool:
+  description: The pool whose requests it answered, and the name of the host there; null if none.
+  type: dict
+  returned: state is absent
 unchecked:
   description: What check mode could not check because it does not exist yet.
   type: list
@@ -318,14 +322,20 @@ def absent(module: AnsibleModule) -> dict[str, Any]:
     units += [name for name in os.listdir(UNITS) if name.startswith(f"modelyard-{service.name}@")]
     installed = [unit for unit in units if os.path.exists(os.path.join(UNITS, unit))]
     found = installed + ([service.root] if service.there else [])
+    live = service.linked("current")
+    release = service.load("current")
+    pool = release.pool if release else None
     if found and not module.check_mode:
         if installed:
             uninstall(*installed)
-        live = service.linked("current")
         service.retire()
         if live:
             service.record("retired", live, **module.params["by"])
-    return {"changed": bool(found), "reasons": [f"{entry} exists" for entry in found]}
+    return {
+        "changed": bool(found),
+        "reasons": [f"{entry} exists" for entry in found],
+        "pool": {"name": pool[0], "server": pool[1]} if pool else None,
+    }
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ of processor time per task.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ from ansible.plugins.loader import filter_loader
 from ansible.plugins.vars import BaseVarsPlugin
 
 try:
-    import modelyard  # noqa: F401 - whether it can be imported is the question
+    import modelyard
 except ImportError as error:
     MISSING = str(error)
 else:
@@ -58,5 +59,9 @@ class VarsModule(BaseVarsPlugin):
             )
         if not VarsModule.loaded and Path(sys.argv[0]).name == "ansible-playbook":
             VarsModule.loaded = True
+            modelyard.WITH_DOCSTRINGS = False
             filter_loader.get("modelyard_part")
+            # What is loaded stays: neither this process nor its forks need to look through it
+            # again, and the forks copy no page of it.
+            gc.freeze()
         return {}

@@ -53,6 +53,7 @@ from modelyard.names import MONITORING, STACK
 from modelyard.plan.model import HostPlan
 from modelyard.plan.planner import Planner
 from modelyard.plan.scope import Scope
+from modelyard.plan.waves import plan_rollout
 
 KNOWN = (*CATALOGUE_VARIABLES, *OTHER_VARIABLES)
 """The `llm_*` variables of Modelyard, but for `llm_overrides_*`."""
@@ -73,6 +74,9 @@ class Compiled(Findings):
     """Which hosts share the requests for a process of an engine."""
     local_chat_models: list[str] = field(default_factory=list)
     """Public names of chat models that run on hosts of ours."""
+    rollout: dict[str, Any] = field(default_factory=dict)
+    """`llm_rollout`, with `waves` in place of what they follow from: lists of hosts, and `silent`,
+    by host the public names that nothing answers while one of its engines restarts."""
     catalogue: Catalogue | None = None
     """What was compiled, if it has no errors."""
 
@@ -86,6 +90,7 @@ class Compiled(Findings):
             "pools": self.pools,
             "left_out": self.left_out,
             "local_chat_models": self.local_chat_models,
+            "rollout": self.rollout,
             "warnings": [diagnostic.render() for diagnostic in self.warnings],
             "report": [diagnostic.as_dict() for diagnostic in self.diagnostics],
         }
@@ -364,6 +369,7 @@ def _fill(out: Compiled, scope: Scope, source: SourceMap) -> None:
     out.local_chat_models = [
         name for name, (first, *_) in members if first.host and first.model.mode == "chat"
     ]
+    out.rollout = plan_rollout(scope)
     out.routes = [_route(route, scope.resolved) for route in scope.routes]
     out.pools = [_pool(pool, scope.catalogue.gateway) for pool in scope.pools]
     out.left_out = [entry.as_dict(source) for entry in scope.resolved.left_out] + [

@@ -36,7 +36,7 @@ CODES: dict[str, str] = {
     "too-many-redis": "more than one host in llm_redis",
     "too-many-monitoring": "more than one host in llm_monitoring",
     "unknown-group": "a provider's group is not defined, or a group only looks like ours",
-    "unknown-host": "a model is placed on a host that is not in its provider's group",
+    "unknown-host": "a model is placed on a host that is not in its provider's group, or a host is not in llm_stack",
     "host-outside-stack": "a host of one of our groups is not in llm_stack",
     "no-models": "a provider has no models",
     "duplicate-model": "two models have the same public name, or the same name in one process",

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+import modelyard
 from modelyard.addresses import not_bare, unbindable
 from modelyard.showing import begins_as_key, code_point, looks_secret
 from modelyard.urls import fault, lowered, server_fault, unseen_fault
@@ -561,7 +562,10 @@ class Strict(BaseModel):
     """Base of everything in the catalogue."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        use_attribute_docstrings=modelyard.WITH_DOCSTRINGS,
     )
 
 

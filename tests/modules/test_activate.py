@@ -129,6 +129,7 @@ class Host:
             "activation": {
                 "strategy": "restart" if reloaded is None else "reload",
                 "ready_timeout_s": 0,
+                "pool": {"name": f"pool.{name.partition('@')[2]}", "server": "gpu1"},
             },
             "checks": [{**check, "status": status}],
             "plan": {},
@@ -144,14 +145,12 @@ class Host:
         begun = self.begin(name, *displaces)
         return dict(begun.told(begun.execute))
 
-    def begin(self, name: str, *displaces: str, after: dict[str, int] | None = None) -> Any:
+    def begin(self, name: str, *displaces: str) -> Any:
         """The activation of what is staged, as its supervisor makes it."""
         service = Service(name)
         release = service.load("staged")
         assert release
-        begun = activate.activation(
-            service, release, {"displaces": list(displaces), "by": None, "after": after}
-        )
+        begun = activate.activation(service, release, {"displaces": list(displaces), "by": None})
         begun.look()
         return begun
 
@@ -520,36 +519,21 @@ def test_what_left_no_process_is_asked_for(tmp_path: Path, monkeypatch: pytest.M
         assert running.running_release("modelyard-firewall.service", release) is None
 
 
-@pytest.mark.parametrize(
-    ("moved", "waits"),
-    [(0, 31), (20, 11), (31, 0), (-86400, 31), (86400, 0)],
-    ids=lambda number: f"{number}s",
-)
-def test_whoever_steps_in_gets_requests_again_first(
-    host: Host, monkeypatch: pytest.MonkeyPatch, moved: int, waits: int
-) -> None:
-    """A gateway sends nobody to what it found gone, for a while; nobody would be left if this one
-    went, too."""
-    slept: list[float] = []
-    monkeypatch.setattr(in_place.time, "sleep", slept.append)
-    host.stage("llama-cpp@other", 8081)
-    assert host.activate("llama-cpp@other")["changed"]
-    at = Service("llama-cpp@other").history()[-1]["at"]
-    monkeypatch.setattr(in_place.time, "time", lambda: at + moved)
-    new = host.stage("llama-cpp@old", 8080, store=["/srv"])
-    monkeypatch.setattr(activation, "WATCH_NEW_PROGRAM_S", 0)
-    begun = host.begin("llama-cpp@old", after={"llama-cpp@other": 31, "llama-cpp@never": 31})
-    report = begun.told(begun.execute)
-    assert slept == ([waits] if waits else [])
-    assert report["release"] == new
-    assert ("until requests go to llama-cpp@other again" in str(report["steps"])) == bool(waits)
+def meanwhile(host: Host, name: str, *displaces: str) -> tuple[list[str], list[str]]:
+    """The pools that miss the host while what is staged starts, and those that have it then."""
+    found = activate.meanwhile(host.begin(name, *displaces))
+    assert found["pool_server"] == "gpu1"
+    return found["leaves"], found["joins"]
 
 
-def test_what_does_not_run_waits_for_nobody(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_place.time, "sleep", lambda _: pytest.fail("it waited"))
+def test_pools_miss_a_host_for_what_stops(host: Host) -> None:
+    host.stage("llama-cpp@old", 8080, store=["/srv"])
+    assert meanwhile(host, "llama-cpp@old") == (["pool.old"], ["pool.old"])
     host.stage("llama-cpp@new", 8081)
-    begun = host.begin("llama-cpp@new", after={"llama-cpp@old": 31})
-    assert begun.told(begun.execute)["changed"]
+    assert meanwhile(host, "llama-cpp@new") == ([], ["pool.new"]), "it takes nobody's place"
+    assert meanwhile(host, "llama-cpp@new", "llama-cpp@old") == (["pool.old"], ["pool.new"])
+    host.stage("llama-cpp@rival", 8082, conflicts="llama-cpp@old")
+    assert meanwhile(host, "llama-cpp@rival") == (["pool.old"], ["pool.rival"])
 
 
 UNIT = """\

@@ -26,6 +26,9 @@ class FakeDoor(Door):
         self.told: list[str] = []
         self.asked = 0
 
+    def exists(self) -> bool:
+        return True
+
     def ask(self, command: str) -> str:
         if command == "show stat":
             self.asked += 1
@@ -137,8 +140,16 @@ def test_a_host_comes_back(door: FakeDoor, host: dict[str, Any]) -> None:
 
 def test_a_host_that_is_not_there(door: FakeDoor, host: dict[str, Any]) -> None:
     assert Pools(door, "gpu3").names == []
-    with pytest.raises(ServiceError, match=r"gpu2 is not in pool\.b"):
-        Pools(door, "gpu2", [A, B])
+    assert Pools(door, "gpu2", [A, B, "pool.new"]).names == [A], "the others do not have it yet"
+
+
+def test_a_front_end_that_does_not_run_has_no_pools(
+    door: FakeDoor, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "exists", lambda: False)
+    pools = Pools(door, "gpu1", [A])
+    assert (pools.names, pools.drain(1, 600), pools.ready(1)) == ([], {}, [])
+    assert door.told == []
 
 
 def test_how_the_front_end_sees_its_pools(

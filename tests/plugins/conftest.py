@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from warm import BIN, LIMIT_S, Warm
 
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-
 GROUPS = ("llm_redis", "llm_ollama", "llm_llama_cpp_python", "llm_vllm_qwen", "llm_vllm_dolphin")
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    with Warm() as server:
+        yield server
+
+
 @pytest.fixture
-def ansible() -> Callable[..., subprocess.CompletedProcess[str]]:
+def ansible(warm: Warm) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run one of ansible's programs, in the root of the clone unless told otherwise; `stdout` has
     stderr in it."""
 
@@ -29,19 +33,20 @@ def ansible() -> Callable[..., subprocess.CompletedProcess[str]]:
             for k, v in os.environ.items()
             if not k.startswith("ANSIBLE_") and not k.endswith("_API_KEY")
         }
+        command = [program, *map(str, arguments)]
+        path = f"{BIN}:{os.environ['PATH']}"
+        env = {**keep, "PATH": path, "ANSIBLE_NOCOLOR": "1", **environment}
+        if not any(name.startswith("PYTHON") for name in environment):
+            return warm.run(command, directory, env)
+        # What Python reads at its start needs a start.
         return subprocess.run(
-            [str(BIN / program), *map(str, arguments)],
+            [BIN / program, *command[1:]],
             cwd=directory,
-            env={
-                **keep,
-                "PATH": f"{BIN}:{os.environ['PATH']}",
-                "ANSIBLE_NOCOLOR": "1",
-                **environment,
-            },
+            env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=LIMIT_S,
             check=False,
         )
 

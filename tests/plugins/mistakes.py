@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from warm import Warm
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/mistakes.md"
@@ -405,7 +405,7 @@ message of the failed task. Every code is explained in [diagnostics.md](diagnost
 """
 
 
-def make(mistake: Mistake, directory: Path) -> str:
+def make(mistake: Mistake, directory: Path, warm: Warm) -> str:
     """Make the mistake in a copy of the tree in `directory`, and return what is printed."""
     for name in TREE:
         source = ROOT / name
@@ -432,21 +432,15 @@ def make(mistake: Mistake, directory: Path) -> str:
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(textwrap.dedent(mistake.text), encoding="utf-8")
-    programs = Path(sys.executable).parent
     clean = {
         k: v
         for k, v in os.environ.items()
         if not k.startswith("ANSIBLE_") and not k.endswith("_API_KEY")
     }
-    done = subprocess.run(
-        [programs / "ansible-playbook", "playbooks/validate.yml"],
-        cwd=directory,
-        env={**clean, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "120"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
+    done = warm.run(
+        ["ansible-playbook", "playbooks/validate.yml"],
+        directory,
+        {**clean, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "120"},
     )
     return done.stdout.replace(f"{directory}/", "")
 
@@ -459,28 +453,26 @@ def message(output: str) -> str:
     return textwrap.dedent(rest.partition("\n\n")[0])
 
 
-def render(outputs: list[str]) -> str:
-    """The whole page."""
-    parts = [HEAD]
-    for number, (mistake, output) in enumerate(zip(MISTAKES, outputs, strict=True), start=1):
-        written = textwrap.indent(textwrap.dedent(mistake.text), "    ")
-        said = textwrap.indent(message(output), "    ")
-        parts.append(
-            f"## {number}."
-            f" {mistake.title}\n\n{mistake.story}\n\n`{mistake.file}`:\n\n{written.rstrip()}\n\n"
-            f"Output:\n\n{said}\n"
-        )
-    return "\n".join(parts)
+def section(mistake: Mistake, output: str) -> str:
+    """What the page says of one mistake."""
+    number = 1 + MISTAKES.index(mistake)
+    written = textwrap.indent(textwrap.dedent(mistake.text), "    ")
+    said = textwrap.indent(message(output), "    ")
+    return (
+        f"## {number}."
+        f" {mistake.title}\n\n{mistake.story}\n\n`{mistake.file}`:\n\n{written.rstrip()}\n\n"
+        f"Output:\n\n{said}\n"
+    )
 
 
-def observe(directory: Path) -> list[str]:
-    """Make all mistakes, each in a copy of its own below `directory`; return the outputs."""
-    with ThreadPoolExecutor(2) as pool:
-        return list(
-            pool.map(make, MISTAKES, (directory / str(number) for number in range(len(MISTAKES))))
-        )
+def write(directory: Path) -> None:
+    """Make all mistakes, each in a copy of its own below `directory`, and write the page."""
+    places = [directory / str(number) for number in range(len(MISTAKES))]
+    with Warm() as warm, ThreadPoolExecutor(2) as pool:
+        outputs = pool.map(make, MISTAKES, places, [warm] * len(places))
+        PAGE.write_text("\n".join([HEAD, *map(section, MISTAKES, outputs)]), encoding="utf-8")
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        PAGE.write_text(render(observe(Path(scratch))), encoding="utf-8")
+        write(Path(scratch))

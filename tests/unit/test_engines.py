@@ -189,44 +189,6 @@ def test_members_of_an_exclusive_group_stop_each_other() -> None:
     assert instance("vllm", swapped)["conflicts"] == ["modelyard-vllm@coder.service"]
 
 
-def test_whoever_ends_a_chain_waits_for_those_before_it() -> None:
-    """The gateway never cools down the last step, so whoever is restarted after it may go at
-    once."""
-    assert plan("a")["after"] == {"llama-cpp@tiny-7b": {"ollama@ollama": 31}}, (
-        "snake ends a chain, too"
-    )
-    assert plan("b")["after"] == {}, "its chain goes on elsewhere"
-    longer = change("llm_gateway: {port: 4000}", "llm_gateway: {port: 4000, cooldown_s: 5}")
-    assert plan("a", longer)["after"]["llama-cpp@tiny-7b"]["ollama@ollama"] == 6
-    longest = change("llm_gateway: {port: 4000}", "llm_gateway: {port: 4000, cooldown_s: 3600}")
-    assert plan("a", longest)["after"]["llama-cpp@tiny-7b"]["ollama@ollama"] == 121
-    elsewhere = change("Tiny.7b: {terminal: true}", "Tiny.7b: {chain: [coder]}").replace(
-        "coder: {chain: [ready]}", "coder: {terminal: true}"
-    )
-    assert plan("a", elsewhere)["after"] == {}
-
-
-def test_two_that_step_in_for_each_other_wait_for_one_another() -> None:
-    """The gateway cools down the one that is restarted, so the other must not go at once."""
-    circle = change("Tiny.7b: {terminal: true}", "Tiny.7b: {chain: [snake]}")
-    after = plan("a", circle)["after"]
-    tiny, snake = "llama-cpp@tiny-7b", "llama-cpp-python@snake"
-    assert (after[tiny][snake], after[snake][tiny]) == (31, 31)
-
-
-def test_whoever_ends_a_chain_is_restarted_first() -> None:
-    text = change(
-        "    models:\n      - name: Tiny.7b\n",
-        "    models:\n      - {name: head, port: 8081, source: {path: /h.gguf}}\n      - name:"
-        " Tiny.7b\n",
-    ).replace(
-        "llm_routing:\n  fallbacks:\n", "llm_routing:\n  fallbacks:\n    head: {chain: [Tiny.7b]}\n"
-    )
-    services = [one["service"] for one in part(plan("a", text), "llama_cpp")["instances"]]
-    assert services == ["llama-cpp@tiny-7b", "llama-cpp@head"]
-    assert "llama-cpp@head" not in plan("a", text)["after"]
-
-
 def test_name_of_an_inactive_member_is_answered_by_who_steps_in() -> None:
     out = result()
     assert out.errors == []

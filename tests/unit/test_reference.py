@@ -42,7 +42,7 @@ VARIABLE_FILES = sorted(
 EXPORTERS = {"gateway", "node", "host", "blackbox", "redis"}
 COUNTS = EXPORTERS | set(
     "connections_per_address port pool_port blue green weight workers num_parallel max_loaded_models"
-    " max_parallel".split()
+    " max_parallel batch max_failures".split()
 )
 """Numbers without a unit: ports, shares, processes and what runs at once."""
 

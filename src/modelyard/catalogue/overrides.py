@@ -1,10 +1,10 @@
 """Overrides: change three lines of the shipped catalogue without copying it.
 
 Every `llm_overrides_*` variable in name order, then `llm_overrides`, then what was switched, each
-in the catalogue's shape (`providers`, `routing`, `gateway`, `clients`, `monitoring`, `versions`),
-is merged over the catalogue key by key. Models are found by their name. `null` removes, unless null
-is a value of the key's own. A value that is one of several shapes is replaced whole: half of the
-old shape beside half of the new one would never be valid.
+in the catalogue's shape (`providers`, `routing`, ...), is merged over the catalogue key by key.
+Models are found by their name. `null` removes, unless null is a value of the key's own. A value
+that is one of several shapes is replaced whole: half of the old shape beside half of the new one
+would never be valid.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SWITCHED = "llm_overrides_switched"
 """What `playbooks/switch_model.yml` writes into the inventory. It comes last: who switches a model
 means it, whatever the files say."""
 
-SECTIONS = ("providers", "routing", "gateway", "clients", "monitoring", "versions")
+SECTIONS = ("providers", "routing", "gateway", "clients", "monitoring", "versions", "rollout")
 
 
 def is_override(variable: str) -> bool:

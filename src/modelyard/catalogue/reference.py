@@ -61,7 +61,7 @@ OVERRIDES = """\
 ## Overrides
 
 `llm_overrides` and any `llm_overrides_*` change the catalogue without copying it. They have the keys `providers`,
-`routing`, `gateway`, `clients`, `monitoring` and `versions`, and below them those of this page:
+`routing`, `gateway`, `clients`, `monitoring`, `versions` and `rollout`, and below them those of this page:
 
 ```yaml
 llm_overrides:

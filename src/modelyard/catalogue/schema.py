@@ -14,6 +14,7 @@ from modelyard.catalogue.clients import Client
 from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.monitoring import Monitoring
 from modelyard.catalogue.providers import Provider
+from modelyard.catalogue.rollout import Rollout
 from modelyard.catalogue.routing import Routing
 from modelyard.catalogue.versions import Versions
 from modelyard.engines import TYPES
@@ -21,8 +22,8 @@ from modelyard.kinds import ClientName, Identifier, Strict
 
 
 class Catalogue(Strict):
-    """The whole: `llm_providers`, `llm_routing`, `llm_gateway`, `llm_clients`, `llm_monitoring` and
-    `llm_versions` together.
+    """The whole: `llm_providers`, `llm_routing`, `llm_gateway`, `llm_clients`, `llm_monitoring`,
+    `llm_versions` and `llm_rollout` together.
     """
 
     providers: dict[Identifier, Provider] = Field(
@@ -44,3 +45,5 @@ class Catalogue(Strict):
     them."""
     versions: Versions | None = Field(None, examples=[{"litellm": {"version": "1.106.2"}}])
     """Every component's version and checksum, in one place."""
+    rollout: Rollout = Field(Rollout(), examples=[{"batch": "20%"}])
+    """How a change reaches several hosts."""

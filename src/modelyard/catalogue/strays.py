@@ -26,6 +26,7 @@ from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.monitoring import Monitoring
 from modelyard.catalogue.overrides import SECTIONS, is_override
 from modelyard.catalogue.providers import PROVIDER_TYPES, Provider
+from modelyard.catalogue.rollout import Rollout
 from modelyard.catalogue.routing import Routing
 from modelyard.catalogue.schema import Catalogue
 from modelyard.catalogue.sourcemap import Origin, Path, is_list, plain
@@ -44,6 +45,7 @@ SHAPES: Mapping[str, type[BaseModel]] = {
     "clients": Client,
     "monitoring": Monitoring,
     "versions": Versions,
+    "rollout": Rollout,
 }
 """What each section holds; providers and clients by name."""
 

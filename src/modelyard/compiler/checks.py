@@ -11,7 +11,7 @@ from modelyard.compiler.emit import one_of_each
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved, former_secrets
 from modelyard.compiler.topology import Topology
-from modelyard.diagnostics import Diagnostic, Report, listing, variable_path
+from modelyard.diagnostics import Diagnostic, Report, did_you_mean, listing, variable_path
 from modelyard.names import GATEWAY, MONITORING, OWN_SECRETS, REDIS, STACK
 
 REMEMBERED = 80
@@ -136,12 +136,24 @@ def check_memory(model: Catalogue, resolved: Resolved, topology: Topology, repor
         report.warning("redis-advised", message, path, hint, key=True)
 
 
+def _check_first(model: Catalogue, stack: Sequence[str], report: Report) -> None:
+    first = model.rollout.first
+    if first is not None and first not in stack:
+        report.error(
+            "unknown-host",
+            f'rollouts begin with "{first}", which is not in {STACK}',
+            ("rollout", "first"),
+            did_you_mean(first, stack) or f"hosts of {STACK}: {listing(stack)}",
+        )
+
+
 def check_stack(
     model: Catalogue, stack: Sequence[str], inventory: Inventory, report: Report
 ) -> None:
-    """Hosts of our groups that are outside the top group: they would be compiled for, but never
-    reached.
+    """Hosts of our groups, or the first one of rollouts, that are outside the top group: they would
+    be compiled for, but never reached.
     """
+    _check_first(model, stack, report)
     members = set(stack)
     groups: dict[str, Path] = {GATEWAY: (), REDIS: (), MONITORING: ()}
     for name, provider in model.providers.items():

@@ -106,10 +106,9 @@ def planned(plan: Mapping[str, Any]) -> dict[str, PlannedRole]:
 def _engine(part: Mapping[str, Any], plan: Mapping[str, Any]) -> PlannedRole:
     engine, instances = by_role(part["role"]), part["instances"]
     services = tuple(one["service"] for one in instances)
-    after = {name: plan["after"][name] for name in services if name in plan["after"]}
     return PlannedRole(
         part["role"],
-        {"part": part, "after": after, "hugging_face": plan["hugging_face"]},
+        {"part": part, "hugging_face": plan["hugging_face"]},
         services,
         models=tuple(_sources(instances)),
         places=tuple(engine.places(part)),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from modelyard.catalogue.models import Model
 from modelyard.catalogue.providers import MODEL_MARGIN_MIB
-from modelyard.compiler.emit import is_never_cooled, last_steps
 from modelyard.compiler.listeners import instance_names
 from modelyard.compiler.resolve import Deployment
 from modelyard.engines import ROLES, by_role
 from modelyard.engines.base import Engine, Process
-from modelyard.names import journal, url_host
+from modelyard.names import journal, pool_server, url_host
 from modelyard.plan.checks import (
     CHAT_TIMEOUT_S,
     ChatCheck,
@@ -23,14 +21,8 @@ from modelyard.plan.checks import (
     unit_check,
 )
 from modelyard.plan.model import Demand
-from modelyard.plan.parts import EnginePart, InstancePart
+from modelyard.plan.parts import EnginePart, InstancePart, PoolMember
 from modelyard.plan.scope import Scope
-
-SHARED_AFTER_S = 1
-"""How much later than one worker of a gateway the others know of a cool-down (measured)."""
-
-LONGEST_WAIT_S = 120
-"""No run waits longer than that for a cool-down to pass."""
 
 
 class EngineParts:
@@ -38,11 +30,6 @@ class EngineParts:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        lasts = last_steps(scope.routes)
-        members = scope.resolved.deployments
-        self.cooled = {
-            d.key for d in scope.resolved.all() if not is_never_cooled(members[d.model.name], lasts)
-        }
 
     def processes(self, host: str) -> dict[str, dict[str, list[Deployment]]]:
         """Return by role, in the registry's order, and by service what its process serves on a
@@ -52,18 +39,7 @@ class EngineParts:
         for deployment in self.scope.by_host.get(host, []):
             services = found.setdefault(deployment.engine.role, {})
             services.setdefault(self.scope.services.of(deployment), []).append(deployment)
-        # What is never cooled down gets requests as soon as it is back, so nothing has to wait for
-        # it (`after`).
-        return {
-            role: dict(
-                sorted(
-                    found[role].items(),
-                    key=lambda process: any(d.key in self.cooled for d in process[1]),
-                )
-            )
-            for role in ROLES
-            if role in found
-        }
+        return {role: found[role] for role in ROLES if role in found}
 
     def parts(self, host: str) -> list[EnginePart]:
         """Return the parts of the engines that a host has."""
@@ -99,32 +75,6 @@ class EngineParts:
             for one in members
             if one.model.adapter_of is None
         ]
-
-    def after(self, host: str) -> dict[str, dict[str, int]]:
-        """By engine, which others of this host must have been back for so many seconds before it
-        may be restarted.
-
-        These are its fallbacks, the gateways send them no requests before their cool-down has
-        passed, and there is no other: restarted sooner, its clients would be refused.
-        """
-        rest = min(math.ceil(self.scope.gateway.cooldown_s), LONGEST_WAIT_S) + SHARED_AFTER_S
-        found: dict[str, dict[str, int]] = {}
-        for route in self.scope.routes:
-            members = [
-                member
-                for name in route.attempts
-                for member in self.scope.resolved.deployments[name]
-            ]
-            if any(member.host != host for member in members):
-                continue
-            services = {member.key: self.scope.services.of(member) for member in members}
-            for service in dict.fromkeys(services.values()):
-                others = [other for other in members if services[other.key] != service]
-                if others and all(other.key in self.cooled for other in others):
-                    found.setdefault(service, {}).update(
-                        {services[other.key]: rest for other in others}
-                    )
-        return found
 
     def demand(self, deployment: Deployment, at_once: int | None) -> Demand:
         """Return what preflight has to know of a model to place it on the GPUs that the host really
@@ -207,6 +157,7 @@ class EngineParts:
             model=process.name,
             listen=[process.address],
             port=process.port,
+            pool=PoolMember(name=self.scope.services.pool(main), server=pool_server(main.host)),
             gpus=list(gpus),
             conflicts=self.conflicts(main.host, service, main),
             secrets={"API_KEY": main.secret} if main.secret else {},

@@ -143,10 +143,6 @@ class HostPlan(Strict):
     """Where repositories of models are fetched from."""
     demands: list[Demand]
     """Models that preflight places."""
-    after: dict[str, dict[str, int]]
-    """By service, which other services must have been back for how many seconds before it is
-    restarted: they are its fallbacks, and the gateways send them nothing before their cool-down has
-    passed."""
     firewall: FirewallPart
     """For role firewall."""
     redis: RedisPart | None

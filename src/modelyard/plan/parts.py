@@ -349,6 +349,15 @@ class ExporterPart(Part):
     """What a new release has to pass."""
 
 
+class PoolMember(Strict):
+    """A process in its pool: what drains it and puts it back."""
+
+    name: str
+    """Name of the pool."""
+    server: str
+    """Name of its host there."""
+
+
 class InstancePart(Part):
     """One process of an engine. An engine adds keys of its own (src/modelyard/engines)."""
 
@@ -362,6 +371,8 @@ class InstancePart(Part):
     """The address to listen on, one."""
     port: Port
     """Its port."""
+    pool: PoolMember
+    """Whose requests it answers."""
     gpus: list[int | str]
     """GPUs it is given, by index or UUID. Empty: preflight places it."""
     conflicts: list[str]

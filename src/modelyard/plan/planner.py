@@ -68,7 +68,6 @@ class Planner:
                 token=scope.versions.hugging_face.token_env,
             ),
             demands=self.engines.demands(host),
-            after=self.engines.after(host),
             firewall=FirewallPart(rules=self.rules(host, services)),
             redis=redis,
             engines=list(engines[host]),
