@@ -1013,6 +1013,8 @@ P, M = FILES
         ("metadata: {}", "", [f"{P}:1:1: there is no key providers"]),
         ("\nproviders: []", "", [f"{P}:2:1: providers is not a mapping"]),
         (b"\xff\xfe\x00", "", [f"{P}: not YAML"]),
+        (b"a: \x07", "", [f"{P}: not YAML"]),
+        ("a: 1\n# caf\u00e9\n".encode("latin-1"), "", [f"{P}:2: not UTF-8; if"]),
         ("a: &x [*x]", "", [f"{P}:1:4: an alias is inside"]),
         ("a: !!python/name:os.system x", "", [f"{P}:1:4: could not"]),
         (
