@@ -931,6 +931,18 @@ def test_what_comes_into_effect_is_told_first() -> None:
     assert "Check these first" not in equal.summary
 
 
+def test_a_provider_that_stands_there_twice_is_told_before_what_follows_from_it() -> None:
+    twice = """\
+providers:
+  local: {type: ollama, base_url: 'http://127.0.0.1:11434', status: active, models: [{name: a}]}
+  local: {type: ollama, base_url: 'http://127.0.0.1:11434', status: active, models: [{name: b}]}
+"""
+    imported = convert(twice, "fallback_chains: {a: {chain: [b]}}\n")
+    first, second, *_ = imported.summary.split("Check these first:\n")[1].splitlines()
+    assert "providers.local → duplicate key" in first
+    assert 'nothing serves "a"' in second
+
+
 def test_what_is_not_understood_is_told_first() -> None:
     """A chain that is lost is one that somebody relied on."""
     imported = convert(
