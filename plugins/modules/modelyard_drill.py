@@ -168,8 +168,8 @@ def summary(
         "silence_s": round(max(moments[i + 1] - moments[i] for i in range(len(moments) - 1)), 2),
         "slowest_s": round(max((took for _moment, took, _by in client.answers), default=0.0), 2),
     }
-    lost = sum(client.failed.values())
-    lines = [f"{asked} requests, {asked - lost} answered, {lost} failed"]
+    there = len(client.answers)
+    lines = [f"{asked} requests, {there} answered, {asked - there} failed"]
     lines += [f"  {number} answered by {name}" for name, number in sorted(by.items())]
     lines += [f"  {host} gave {number} answers" for host, number in sorted(at.items())]
     lines += [f"  {number} failed: {why}" for why, number in sorted(client.failed.items())]
