@@ -75,14 +75,15 @@ class Pools:
         """
         self.door = door
         self.host = host
-        found = self._rows() if door.exists() else {}
+        found = self._rows()
         self.names = [name for name in found if names is None or name in names]
 
     def _rows(self) -> dict[str, Row]:
         """Return HAProxy's statistics of the host, by pool."""
+        rows = self.door.rows() if self.door.exists() else []
         return {
             row["pxname"]: row
-            for row in self.door.rows()
+            for row in rows
             if row["pxname"].startswith(PREFIX) and row["svname"] == self.host
         }
 

@@ -149,6 +149,7 @@ def test_a_front_end_that_does_not_run_has_no_pools(
     door: FakeDoor, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "exists", lambda: False)
+    monkeypatch.setattr(door, "ask", lambda command: pytest.fail(f"asked for {command}"))
     pools = Pools(door, "gpu1", [A])
     assert (pools.names, pools.drain(1, 600), pools.ready(1)) == ([], {}, [])
     assert door.told == []

@@ -537,8 +537,8 @@ def _place(
 
 
 def _no_pattern(host: str, group: str) -> str:
-    """Return what to write in place of a pattern of hosts, which Ansible's command line takes. Empty
-    if it is none.
+    """Return what to write in place of a pattern of hosts, as Ansible's --limit takes it.
+    Empty if it is none.
     """
     if not re.search(r"[][*!&,:]", host):
         return ""
