@@ -179,6 +179,20 @@ def ends() -> dict[str, str]:
     return found
 
 
+def left_drained(door: Door) -> dict[str, list[str]]:
+    """Return the pools in which each host is drained by a run, not by hand: those drains have an
+    end. Raises ServiceError.
+    """
+    administered = door.administered() if door.exists() else {}
+    drained = [server for server, state in administered.items() if state & DRAINED]
+    until = ends() if drained else {}
+    found: dict[str, list[str]] = {}
+    for pool, host in drained:
+        if timer(pool, host) in until:
+            found.setdefault(host, []).append(pool)
+    return found
+
+
 def survey(door: Door) -> dict[str, dict[str, Any]]:
     """Return how the front end sees its pools, by name: `waiting`, requests in the queue, and
     `hosts`. A host has `state` (up, down, drained or stopped, the latter by hand), `since` (UTC),
