@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils import modelyard_pools
 from ansible.module_utils.modelyard_host import ServiceError
-from ansible.module_utils.modelyard_pools import Pools, survey
+from ansible.module_utils.modelyard_pools import Pools, left_drained, survey
 from ansible.module_utils.modelyard_proxy import Door
 from ansible.module_utils.modelyard_sockets import Connection, Holder
 
@@ -93,6 +93,8 @@ def test_a_drain_waits_until_nothing_is_in_flight(door: FakeDoor, host: dict[str
     assert door.told == [f"set server {A}/gpu1 state drain", f"set server {B}/gpu1 state drain"]
     assert door.asked >= 6
     assert pools.drained() == [A, B]
+    door.state[A, "gpu1"] = "DOWN"
+    assert pools.drained() == [A, B], "its engine restarts"
     assert door.state[A, "gpu2"] == "UP"
 
 
@@ -156,10 +158,21 @@ def test_a_host_that_is_not_there(door: FakeDoor, host: dict[str, Any]) -> None:
     assert Pools(door, "gpu2", [A, B, "pool.new"]).names == [A], "the others do not have it yet"
 
 
+def test_only_what_a_run_left_drained_is_put_back(door: FakeDoor, host: dict[str, Any]) -> None:
+    assert left_drained(door) == {}
+    Pools(door, "gpu1", [A]).drain(0, 600)
+    door.admin[A, "gpu2"] = 8  # by hand: it has no end
+    host["out"] = f"Id=modelyard-ready-{A}-gpu1.timer\nDescription=gpu1 is back at 2027\n"
+    assert left_drained(door) == {"gpu1": [A]}
+    Pools(door, "gpu1", [A]).ready(0)
+    assert left_drained(door) == {}
+
+
 def test_a_front_end_that_does_not_run_has_no_pools(
     door: FakeDoor, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "exists", lambda: False)
+    monkeypatch.setattr(door, "ask", lambda command: pytest.fail(f"asked for {command}"))
     pools = Pools(door, "gpu1", [A])
     assert (pools.names, pools.drain(1, 600), pools.ready(1)) == ([], {}, [])
     assert door.told == []

@@ -34,7 +34,7 @@ PLAYBOOK = """\
 """
 
 
-@pytest.mark.parametrize("inventory", ["workstation", "lab", "lab-engines"])
+@pytest.mark.parametrize("inventory", ["workstation", "lab", "lab-engines", "fleet"])
 def test_prometheus_accepts_it_and_every_target_has_labels_of_its_own(
     promtool: str, tmp_path: Path, inventory: str
 ) -> None:
@@ -64,7 +64,7 @@ def written(work: Path, inventory: str) -> Path:
     playbook, destination = work / "playbook.yml", work / "prometheus.yml"
     playbook.write_text(PLAYBOOK.format(root=ROOT, destination=destination))
     inventories = ["-i", ROOT / "inventories" / inventory / "hosts.yml"]
-    if inventory != "workstation":
+    if inventory.startswith("lab"):
         inventories += ["-i", addresses]
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), *inventories, playbook],

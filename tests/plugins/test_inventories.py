@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Write = Callable[..., Path]
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTATION = ipaddress.ip_network("192.0.2.0/24")
+"""RFC 5737."""
 
 VALIDATE = "playbooks/validate.yml"
 
@@ -35,6 +43,29 @@ def hosts(stack: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def test_the_fleet_has_every_group_and_shares_models(ansible: Run, tmp_path: Path) -> None:
+    """The example for several hosts is valid as it is, and leads nowhere."""
+    fleet = ROOT / "inventories/fleet"
+    done = ansible("ansible-inventory", "-i", fleet, "--list")
+    groups = json.loads(done.stdout)
+    hosts = groups["_meta"]["hostvars"]
+    addresses = [ipaddress.ip_address(host["ansible_host"]) for host in hosts.values()]
+    assert len(set(addresses)) == len(hosts) == 6
+    assert all(address in DOCUMENTATION for address in addresses)
+    workstation = yaml.safe_load((ROOT / "inventories/workstation/hosts.yml").read_text())
+    named = workstation["all"]["children"]["llm_stack"]["children"]
+    assert [group for group in named if not groups.get(group, {}).get("hosts")] == []
+    graph = tmp_path / "fleet.mmd"
+    plan = "playbooks/plan.yml"
+    done = ansible(
+        "ansible-playbook", "-i", fleet, plan, "--skip-tags", "live", "-e", f"llm_graph={graph}"
+    )
+    assert done.returncode == 0, done.stdout
+    assert "The catalogue is valid: 6 hosts, 8 public names, 0 warnings." in done.stdout
+    assert re.search(r"pool\.ollama +gpu1, gpu2 +2 at once on each", done.stdout)
+    assert '["ollama on gpu1, gpu2: 2 at once on each' in graph.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("group", ["llm_gateway", "llm_monitoring", "llm_ollama"])

@@ -663,6 +663,32 @@ def test_context_that_shrinks() -> None:
     assert compiled(text).warnings == []
 
 
+def test_context_that_shrinks_because_of_the_providers_own() -> None:
+    """An Ollama's models have its context where they have none of their own."""
+    ollama = "  ours: {type: ollama, group: llm_local, port: 11434, ollama: {context_length: 8192}, models: [{name: mine}, {name: long, context_length: 32768}]}\n"
+    text = change("  cloud:\n", f"{ollama}  cloud:\n")
+    version = '  ollama: {version: "0.17.4", source: {path: /o.tgz, sha256: ' + "b" * 64 + "}}\n"
+    text = (
+        text.replace(
+            "    small: {", "    long: {chain: [mine]}\n    mine: {terminal: true}\n    small: {"
+        )
+        + version
+    )
+    found = compiled(text)
+    assert found.errors == [], [error.render() for error in found.errors]
+    (warning,) = [one for one in found.warnings if one.code == "context-shrinks"]
+    assert (
+        '"long" (32768 tokens) has steps with a smaller context: "mine" (8192)' in warning.message
+    )
+
+
+@pytest.mark.parametrize("pattern", ["all:!b", "b[1:2]", "b*"])
+def test_hosts_are_named_one_by_one(pattern: str) -> None:
+    text = change("- name: small", f"- name: small\n        hosts: ['{pattern}']")
+    (error,) = compiled(text).errors
+    assert "list the hosts by their names, or write a template" in error.render()
+
+
 @pytest.mark.parametrize("section", SECTIONS[:2])
 def test_context_that_shrinks_in_a_circle(section: str) -> None:
     """Told of the model that loses by it, not of the one that gains."""
@@ -1250,6 +1276,23 @@ def test_a_group_for_an_engine_that_no_provider_names(
     result = compiled(groups=groups)
     assert result.errors == []
     assert any("no provider names group" in one.message for one in result.warnings) is warned
+
+
+MODEL = "{name: other, source: {path: /o.gguf}}"
+
+
+def test_the_group_of_another_provider_is_offered_for_a_misspelling_only() -> None:
+    def hint(group: str) -> str:
+        text = change("llm_local", group)
+        two = f"  more: {{type: llama_cpp, group: llm_more, port: 9000, models: [{MODEL}]}}\n"
+        groups = {"llm_stack": ["one"], "llm_more": ["one"], "llm_free": []}
+        result = compiled(text.replace("  cloud:\n", f"{two}  cloud:\n", 1), groups=groups)
+        (error,) = (one for one in result.errors if one.code == "unknown-group")
+        return error.hint
+
+    assert hint("llm_fre").startswith('did you mean "llm_free"?')
+    assert hint("llm_moer").startswith('did you mean "llm_more"?')
+    assert hint("llm_more_of_it").startswith("define it in the inventory")
 
 
 def test_the_group_of_a_provider_that_is_refused() -> None:
