@@ -31,6 +31,8 @@ options:
     description:
       - Seconds to wait until nothing is in flight (V(drain)), or until its checks say that it is up
         (V(ready)).
+      - Those that a host was drained already count, so that several front ends that are drained with
+        V(0) and then waited for one after the other have that time together.
     type: int
     default: 120
   end_s:

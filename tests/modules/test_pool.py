@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from typing import Any
 
 import pytest
@@ -114,6 +115,18 @@ def test_what_does_not_end_in_time_is_said(door: FakeDoor, host: dict[str, Any])
     door.busy[B, "gpu1"] = 10**9
     (left,) = Pools(door, "gpu1").drain(0, 600)
     assert left == B
+
+
+def test_the_time_that_a_host_was_drained_already_counts(
+    door: FakeDoor, host: dict[str, Any]
+) -> None:
+    """One front end after the other is waited for, but all were told at once."""
+    door.busy[B, "gpu1"] = 10**9
+    Pools(door, "gpu1").drain(0, 600)
+    began = time.monotonic()
+    assert list(Pools(door, "gpu1").drain(60.2, 600)) == [B], "60 s ago, HAProxy says"
+    assert 0.2 <= time.monotonic() - began < 5
+    assert len(host["ran"]) == 8, "its end is put off"
 
 
 def test_streams_of_a_front_end_that_was_reloaded_count(
