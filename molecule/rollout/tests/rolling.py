@@ -40,7 +40,7 @@ def ask(command):
     with socket.socket(socket.AF_UNIX) as client:
         client.connect("/run/modelyard-haproxy/admin.sock")
         client.sendall(command.encode() + b"\\n")
-        return client.makefile().read().lstrip("# ").splitlines()
+        return [line.lstrip("# ") for line in client.makefile()]
 def rows(command, split):
     names, *lines = [line.split(split) for line in ask(command) if line.strip() not in ("", "1")]
     return [dict(zip(names, line)) for line in lines]
@@ -79,6 +79,7 @@ def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 60) -> 
 
 def asked(gateway: str, key: str) -> dict[str, str]:
     found = json.loads(host(gateway).check_output("python3 -c %s", ASK_THE_DOOR))
+    assert found, "no host is in the pool"
     return {name: str(server[key]) for name, server in found.items()}
 
 
@@ -362,7 +363,7 @@ def silent(name: str) -> Iterator[None]:
 def without_ssh(name: str) -> Iterator[None]:
     """A host that this machine no longer reaches by SSH, while the others do what they did."""
     rules = (
-        "table inet rollout { chain input { type filter hook input priority filter;"
+        "add table inet rollout { chain input { type filter hook input priority filter;"
         f" ip saddr {address(name)} tcp sport 22 drop; }} }}"
     )
     local("nft", rules)
