@@ -75,14 +75,15 @@ class Pools:
         """
         self.door = door
         self.host = host
-        found = self._rows() if door.exists() else {}
+        found = self._rows()
         self.names = [name for name in found if names is None or name in names]
 
     def _rows(self) -> dict[str, Row]:
         """Return HAProxy's statistics of the host, by pool."""
+        rows = self.door.rows() if self.door.exists() else []
         return {
             row["pxname"]: row
-            for row in self.door.rows()
+            for row in rows
             if row["pxname"].startswith(PREFIX) and row["svname"] == self.host
         }
 
@@ -92,8 +93,11 @@ class Pools:
         return {name: found[name] for name in self.names if name in found}
 
     def drained(self) -> list[str]:
-        """Return the pools in which the host is drained. Raises ServiceError."""
-        return [name for name, row in self.rows().items() if row["status"].startswith("DRAIN")]
+        """Return the pools in which the host is drained, whether it is up or, as while its engine
+        restarts, down. Raises ServiceError.
+        """
+        states = self.door.administered() if self.names else {}
+        return [name for name in self.names if states.get((name, self.host), 0) & DRAINED]
 
     def in_flight(self) -> dict[str, int]:
         """Return how many requests the host has, by pool, but for pools where it has none. Raises

@@ -92,6 +92,8 @@ def test_a_drain_waits_until_nothing_is_in_flight(door: FakeDoor, host: dict[str
     assert door.told == [f"set server {A}/gpu1 state drain", f"set server {B}/gpu1 state drain"]
     assert door.asked >= 6
     assert pools.drained() == [A, B]
+    door.state[A, "gpu1"] = "DOWN"
+    assert pools.drained() == [A, B], "its engine restarts"
     assert door.state[A, "gpu2"] == "UP"
 
 
@@ -147,6 +149,7 @@ def test_a_front_end_that_does_not_run_has_no_pools(
     door: FakeDoor, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "exists", lambda: False)
+    monkeypatch.setattr(door, "ask", lambda command: pytest.fail(f"asked for {command}"))
     pools = Pools(door, "gpu1", [A])
     assert (pools.names, pools.drain(1, 600), pools.ready(1)) == ([], {}, [])
     assert door.told == []

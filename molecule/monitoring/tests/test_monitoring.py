@@ -280,6 +280,7 @@ def test_the_report_shows_the_outage(tmp_path: Path, measured: Callable[[str], N
         "availability",
         "providers",
         "fallbacks",
+        "pools",
         "first-token",
         "tokens",
         "errors",
