@@ -31,7 +31,7 @@ llm_providers:
     port: 8082
     models:
       - {name: one, source: {path: /m.gguf}}
-      - {name: last, source: {path: /m.gguf}, port: 8083, queue_s: 6}
+      - {name: last, source: {path: /m.gguf}, port: 8083, queue_s: 10}
   other: {type: openai_compatible, base_url: "http://192.0.2.23:8000/v1", models: [{name: spare}]}
 llm_routing:
   default_fallbacks: [spare]
@@ -43,7 +43,7 @@ FIRST, SECOND = HOSTS.values()
 PORTS = {"two": 8080, "busy": 8081, "one": 8082, "last": 8083}
 RESULT = compiled(CATALOGUE, {"llm_pair": ["gpu1", "gpu2"], "llm_single": ["gpu1"]}, HOSTS)
 
-HELD_S = 6
+HELD_S = 10
 """The `queue_s` of `last`."""
 CHECKED_S = 4
 """A host that is out is back within a second of its next check, on a busy machine too."""
@@ -68,7 +68,8 @@ def gateway(
 ) -> Iterator[Gateway]:
     with Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("hosts")) as running:
         # What a process does once, with its first request, is not what is timed here.
-        running.chat("spare")
+        for stream in (False, True):
+            running.chat("spare", stream=stream)
         yield running
 
 
@@ -119,7 +120,9 @@ def silent(stub: Stub) -> Iterator[None]:
 
 
 def answered(answers: list[Answer]) -> Counter[str]:
-    assert {answer.status for answer in answers} == {200}
+    assert {answer.status for answer in answers} == {200}, [
+        (answer.status, answer.seconds) for answer in answers
+    ]
     return Counter(answer.text.removeprefix("I am ") for answer in answers)
 
 
