@@ -151,13 +151,21 @@ class FrontEnd:
                 answer += part
         return answer.decode()
 
-    def states(self) -> dict[tuple[str, str], str]:
-        """By pool and host, what HAProxy says of it."""
+    def rows(self) -> list[dict[str, str]]:
+        """What HAProxy says of frontends, backends and servers."""
         lines = self.ask("show stat").removeprefix("# ").splitlines()
         names = lines[0].split(",")
-        rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
+        return [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
+
+    def states(self) -> dict[tuple[str, str], str]:
+        """By pool and host, what HAProxy says of it."""
         return {
             (row["pxname"], row["svname"]): row["status"].split()[0]
-            for row in rows
+            for row in self.rows()
             if row["pxname"].startswith("pool.") and row["svname"] not in ("FRONTEND", "BACKEND")
         }
+
+    def count(self, pool: str) -> int:
+        """How many requests a pool has, those that wait among them."""
+        (row,) = (row for row in self.rows() if (row["pxname"], row["svname"]) == (pool, "BACKEND"))
+        return int(row["scur"])

@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ llm_providers:
     port: 8082
     models:
       - {name: one, source: {path: /m.gguf}}
-      - {name: last, source: {path: /m.gguf}, port: 8083}
+      - {name: last, source: {path: /m.gguf}, port: 8083, queue_s: 10}
   other: {type: openai_compatible, base_url: "http://192.0.2.23:8000/v1", models: [{name: spare}]}
 llm_routing:
   default_fallbacks: [spare]
@@ -43,6 +43,8 @@ FIRST, SECOND = HOSTS.values()
 PORTS = {"two": 8080, "busy": 8081, "one": 8082, "last": 8083}
 RESULT = compiled(CATALOGUE, {"llm_pair": ["gpu1", "gpu2"], "llm_single": ["gpu1"]}, HOSTS)
 
+HELD_S = 10
+"""The `queue_s` of `last`."""
 CHECKED_S = 4
 """A host that is out is back within a second of its next check, on a busy machine too."""
 AT_ONCE_S = 1.5
@@ -65,6 +67,9 @@ def gateway(
     environment: Path, front_end: FrontEnd, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     with Gateway(environment, plan(RESULT), tmp_path_factory.mktemp("hosts")) as running:
+        # What a process does once, with its first request, is not what is timed here.
+        for stream in (False, True):
+            running.chat("spare", stream=stream)
         yield running
 
 
@@ -115,7 +120,9 @@ def silent(stub: Stub) -> Iterator[None]:
 
 
 def answered(answers: list[Answer]) -> Counter[str]:
-    assert {answer.status for answer in answers} == {200}
+    assert {answer.status for answer in answers} == {200}, [
+        (answer.status, answer.seconds) for answer in answers
+    ]
     return Counter(answer.text.removeprefix("I am ") for answer in answers)
 
 
@@ -132,14 +139,55 @@ def test_no_host_is_up(gateway: Gateway, stubs: Stubs, stream: bool) -> None:
 
 
 def test_the_only_host_of_the_last_step(gateway: Gateway, stubs: Stubs) -> None:
-    """The client is told at once, in plain words and without an address."""
+    """Its requests are held for `queue_s`, then the client is told in plain words and without an
+    address; after that long nobody waits any more."""
     with away(stubs.listen(FIRST, PORTS["last"])):
+        held = gateway.chat("last")
+        assert HELD_S - 1 <= held.seconds < HELD_S + 2 * AT_ONCE_S
+        until(lambda: gateway.chat("last").seconds < 1)
         answer = gateway.chat("last")
     assert (answer.status, answer.seconds < AT_ONCE_S) == (503, True)
-    assert answer.error is not None
-    assert "No engine of this model is free" in answer.error["message"]
-    assert "127.0.0.1" not in str(answer.body)
+    for one in (held, answer):
+        assert one.error is not None
+        assert "No engine of this model is free" in one.error["message"]
+        assert "127.0.0.1" not in str(one.body)
     until(lambda: gateway.chat("last").status == 200, CHECKED_S)
+
+
+@pytest.mark.parametrize("drained", [True, False], ids=["drained", "dies"])
+def test_the_only_host_of_the_last_step_restarts(
+    gateway: Gateway, front_end: FrontEnd, stubs: Stubs, drained: bool
+) -> None:
+    """Whoever asks meanwhile waits, and nobody fails."""
+    stub = stubs.listen(FIRST, PORTS["last"])
+    server = "set server pool.single.last/gpu1 state"
+    with ThreadPoolExecutor(12) as pool:
+        asked: list[Future[Answer]] = []
+        for tick in range(24):
+            if tick == 6:
+                if drained:
+                    front_end.ask(f"{server} drain")
+                    until(lambda: all(one.done() for one in asked))
+                stub.stop()
+            if tick == 14:
+                stub.start()
+                front_end.ask(f"{server} ready")
+            asked.append(pool.submit(gateway.chat, "last", stream=tick % 2 == 0))
+            time.sleep(0.15)
+        answers = [one.result() for one in asked]
+    assert answered(answers) == {"last": 24}
+    assert max(answer.seconds for answer in answers) < HELD_S + AT_ONCE_S
+
+
+def test_a_client_that_leaves_is_not_held(front_end: FrontEnd, stubs: Stubs) -> None:
+    """Nor counted any more among those that wait."""
+    with away(stubs.listen(FIRST, PORTS["last"])):
+        until(lambda: front_end.states()["pool.single.last", "gpu1"] == "DOWN")
+        asked = b"GET /pool.single.last/v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", front_end.part["pool_port"]), 5) as client:
+            client.sendall(asked)
+            until(lambda: front_end.count("pool.single.last") == 1, 1)
+        until(lambda: front_end.count("pool.single.last") == 0, 1)
 
 
 def test_a_host_is_switched_off(gateway: Gateway, front_end: FrontEnd, stubs: Stubs) -> None:

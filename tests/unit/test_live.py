@@ -316,7 +316,7 @@ def test_what_an_earlier_version_recorded() -> None:
         "litellm": ("index_url added: not set", 'timeouts added: {"drain_s": 120, "ready_s": 300}'),
         "haproxy": (
             "pool_port added: 4003",
-            'pools added: {"pool.local.large-7b": {"health": "/health", "max_parallel…',
+            'pools added: {"pool.local.large-7b": {"health": "/health", "holds": fals…',
             'timeouts added: {"door_s": 3600, "header_s": 10, "idle_s": 60}',
             'limits added: {"body_s": 60, "connections_per_address": 400}',
             "body_timeout_s removed (was 60)",

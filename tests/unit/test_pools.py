@@ -44,6 +44,7 @@ def test_a_pool_has_every_host_and_the_engines_own_health() -> None:
         "health": "/health",
         "max_parallel": 1,
         "queue_s": 60,
+        "holds": False,
         "servers": {
             "a": {"address": "192.0.2.2", "port": 8080},
             "b": {"address": "192.0.2.3", "port": 8080},
@@ -115,3 +116,30 @@ def test_names_that_haproxy_takes() -> None:
     assert pool_server("gpu-1.example.org") == "gpu-1.example.org"
     assert pool_server("gpu 1") != pool_server("gpu+1")
     assert pool_server("gpu 1").startswith("gpu-1-")
+
+
+LAST = "big-cloud: {terminal: true}"
+SMALL, LARGE = "pool.local.small", "pool.local.large-7b"
+
+
+@pytest.mark.parametrize(
+    ("routing", "expected"),
+    [
+        (f"fallbacks: {{small: {{chain: [big-cloud]}}, {LAST}}}", {LARGE}),
+        (f"default_fallbacks: [small], fallbacks: {{small: {{terminal: true}}, {LAST}}}", {SMALL}),
+        # Each is a step before the other.
+        (
+            f"fallbacks: {{small: {{chain: ['large:7b']}}, 'large:7b': {{chain: [small]}}, {LAST}}}",
+            set(),
+        ),
+        ("capabilities: {any: {models: [small, 'large:7b']}}", {LARGE}),
+        # Too long for `small` leads to the other; that it is away does not.
+        ("context_window_fallbacks: {small: {chain: ['large:7b']}}", {SMALL, LARGE}),
+    ],
+)
+def test_a_pool_holds_requests_where_nobody_is_behind_it(routing: str, expected: set[str]) -> None:
+    begin, rest = CATALOGUE.split("llm_routing:\n")
+    text = (
+        f"{begin}llm_routing: {{{routing}}}\nllm_gateway:\n{rest.partition('llm_gateway:')[2][1:]}"
+    )
+    assert {name for name, pool in pools(text).items() if pool["holds"]} == expected

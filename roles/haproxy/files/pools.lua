@@ -2,7 +2,7 @@
 -- All of it runs in one thread (`bind` of the frontend `pools`).
 
 -- A host of a conversation gets at most this many times its even share of the requests of the pool.
-local SHARE = 1.25
+local SHARE = 1.75
 
 -- The host whose cache has a conversation, in txn.host: of all hosts the one that ranks first for
 -- its key, unless it is out, full or has more than its share; then the next one. Every gateway
@@ -36,3 +36,26 @@ core.register_action("choose_host", { "http-req" }, function(txn)
     end
   end
 end)
+
+-- Hold a request until a host of its pool is up, `seconds` at most: an engine is restarted, or dies
+-- and comes back. One that has been away for longer than that is not waited for.
+local POLL_MS = 200
+core.register_action("wait_for_host", { "http-req" }, function(txn, seconds)
+  local pool, limit = txn:get_var("txn.pool"), tonumber(seconds)
+  local away = math.huge
+  for _, server in pairs(core.backends[pool].servers) do
+    away = math.min(away, server:get_stats().lastchg)
+  end
+  if away >= limit then
+    return
+  end
+  local last = core.now().sec + limit
+  while txn.f:nbsrv(pool) < 1 and core.now().sec < last do
+    -- After a reload the process that has the request checks hosts no more.
+    if core.frontends["pools"]:get_stats().status == "STOP" then
+      txn:set_var("txn.unchecked", true)
+      return
+    end
+    core.msleep(POLL_MS)
+  end
+end, 1)

@@ -7,13 +7,15 @@ which host answers is HAProxy's to choose (roles/haproxy/templates/haproxy.cfg.j
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from modelyard.catalogue.gateway import Gateway
 from modelyard.catalogue.models import Model
+from modelyard.compiler.chains import SECTIONS
 from modelyard.compiler.listeners import EngineServices
 from modelyard.compiler.resolve import Deployment
+from modelyard.compiler.routes import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,21 @@ class Pool:
         first = self.members[0]
         own = None if first.engine.per_provider else self.models[0].queue_s
         return own or first.provider.queue_s or gateway.timeouts.queue_s
+
+
+def followed(
+    routes: Iterable[Route], deployments: Mapping[str, Sequence[Deployment]]
+) -> frozenset[str]:
+    """Return the models that somebody answers in place of when they are away, whichever name is
+    asked for. A pool of others has nobody to make way for, so its requests are better held for a
+    while than refused.
+    """
+    found = {name for name, members in deployments.items() if len({one.id for one in members}) > 1}
+    for route in routes:
+        for section in SECTIONS:
+            # What comes first has its ordinary chain on the errors that a pool makes.
+            found.update(route.tried(section)[0 if section == "fallbacks" else 1 : -1])
+    return frozenset(found)
 
 
 def build_pools(deployments: Iterable[Deployment], services: EngineServices) -> list[Pool]:

@@ -144,6 +144,7 @@ class GatewayParts:
             health=first.engine.health,
             max_parallel=pool.max_parallel,
             queue_s=pool.queue_s(self.scope.gateway),
+            holds=self.scope.holds(pool),
             servers={
                 pool_server(host): PoolServer(
                     address=self.scope.topology.engine_address(host), port=first.port

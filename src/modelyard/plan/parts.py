@@ -126,6 +126,9 @@ class PoolPart(Strict):
     """Requests that one host gets at once; what is over it waits. None: as many as come."""
     queue_s: WholeSeconds = gateway.Timeouts().queue_s
     """A request waits this long for its turn."""
+    holds: bool = False
+    """Requests wait as long for a host that is up, if one was within that time. Otherwise they are
+    refused at once, for the next step of the chain."""
     servers: dict[str, PoolServer]
     """By its name, the inventory's, each host."""
 

@@ -13,7 +13,7 @@ from modelyard.catalogue.versions import Versions
 from modelyard.compiler.emit import View
 from modelyard.compiler.listeners import EngineServices
 from modelyard.compiler.placement import Placement
-from modelyard.compiler.pools import Pool, build_pools, pools_of
+from modelyard.compiler.pools import Pool, build_pools, followed, pools_of
 from modelyard.compiler.resolve import Deployment, Resolved
 from modelyard.compiler.routes import Route
 from modelyard.compiler.topology import Topology
@@ -79,6 +79,14 @@ class Scope:
     @cached_property
     def _pools_of(self) -> Mapping[str, str]:
         return pools_of(self.pools)
+
+    def holds(self, pool: Pool) -> bool:
+        """Return whether requests wait for a pool of which no host is up."""
+        return self._followed.isdisjoint(model.name for model in pool.models)
+
+    @cached_property
+    def _followed(self) -> frozenset[str]:
+        return followed(self.routes, self.resolved.deployments)
 
     @property
     def monitoring(self) -> Monitoring | None:
