@@ -173,6 +173,12 @@ class Run:
         self.process = subprocess.Popen(
             ["ansible-playbook", "converge.yml", *arguments],
             cwd=SCENARIO,
+            # A task is named when it begins, not with its first result that is shown.
+            env={
+                **os.environ,
+                "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true",
+                "PYTHONUNBUFFERED": "1",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
