@@ -134,6 +134,15 @@ def test_an_engines_words_arrive_without_its_address(
         assert told(answer)["message"] == "stub: out of order, says [hidden] of [hidden]"
 
 
+def test_a_line_of_an_engines_code_stays_there(gateway: Gateway, stubs: Stubs) -> None:
+    """llama-cpp-python 0.3.36 ends its words so."""
+    words = "1 validation error:\n  {'type': 'missing', 'loc': ('body', 'tools')}"
+    place = '\n\n  File "/opt/app.py", line 376, in create_chat_completion\n    POST /v1/x'
+    error = {"message": words + place, "type": "internal_server_error", "code": None}
+    stubs.behaviours["a"] = Behaviour(500, {"error": error})
+    assert told(send(gateway, "chat/completions", model="a"))["message"] == words
+
+
 @pytest.mark.parametrize("path", STREAMS)
 def test_neither_does_an_error_in_a_stream_tell_it(
     gateway: Gateway, stubs: Stubs, path: str

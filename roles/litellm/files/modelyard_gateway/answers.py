@@ -35,10 +35,10 @@ SUFFIX = re.compile(
     r" Group Fallbacks="
     r"|Received Messages=|Original exception: |Traceback \(most recent call last\)|To disable this"
     r" security feature"
-    r"|To let keys address ).*",
+    r"|To let keys address |File \"[^\"\n]*\", line \d+).*",
     re.DOTALL,
 )
-"""And behind them: which deployments it had, and what it tried."""
+"""And behind them: which deployments it had, what it tried, and a line of an engine's code."""
 AGAIN = re.compile(rb"Try again in (\d+(?:\.\d+)?) seconds")
 PLACES = (
     r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?(?![\w.]*\w)",
