@@ -106,7 +106,7 @@ def switched(found: Switch) -> dict[str, Any]:
         "uncovered": list(found.uncovered),
         "watching": list(found.watching),
     }
-    return {**result(found.final), "away": result(found.away), "switch": told}
+    return {**result(found.final), "switch": told}
 
 
 def upgraded(found: Upgrade) -> dict[str, Any]:

@@ -92,8 +92,11 @@ class Pools:
         return {name: found[name] for name in self.names if name in found}
 
     def drained(self) -> list[str]:
-        """Return the pools in which the host is drained. Raises ServiceError."""
-        return [name for name, row in self.rows().items() if row["status"].startswith("DRAIN")]
+        """Return the pools in which the host is drained, whether it is up or, as while its engine
+        restarts, down. Raises ServiceError.
+        """
+        states = self.door.administered() if self.names else {}
+        return [name for name in self.names if states.get((name, self.host), 0) & DRAINED]
 
     def in_flight(self) -> dict[str, int]:
         """Return how many requests the host has, by pool, but for pools where it has none. Raises

@@ -98,20 +98,23 @@ class Client:
 
     def __init__(self, url: str, bearer: str, model: str, timeout_s: float) -> None:
         self.check = {"url": f"{url}/v1/chat/completions", "bearer": bearer, "timeout_s": timeout_s}
-        self.body = {
-            "model": model,
-            "messages": [{"role": "user", "content": "Say hello."}],
-            "max_tokens": 4,
-        }
+        self.model = model
         self.answers: list[Any] = []
         """(when it was there, in seconds; how long it took; who gave it)"""
         self.failed: collections.Counter[str] = collections.Counter()
 
-    def ask(self) -> None:
+    def body(self, number: int) -> dict[str, Any]:
+        """Return a request. Each begins another conversation, or one host of a pool would get all
+        of them.
+        """
+        message = {"role": "user", "content": f"Say hello to number {number}."}
+        return {"model": self.model, "messages": [message], "max_tokens": 4}
+
+    def ask(self, number: int) -> None:
         """Ask once. Nothing is raised."""
         started = time.monotonic()
         try:
-            with sent(self.check, None, self.body) as response:
+            with sent(self.check, None, self.body(number)) as response:
                 status, answer = response.status, response.read()
             if status != 200:
                 raise CheckError(f"status {status}")
@@ -131,7 +134,7 @@ class Client:
         threads = []
         for number in range(int(seconds * rate)):
             time.sleep(max(0.0, started + number / rate - time.monotonic()))
-            threads.append(threading.Thread(target=self.ask, daemon=True))
+            threads.append(threading.Thread(target=self.ask, args=(number,), daemon=True))
             threads[-1].start()
         for thread in threads:
             thread.join()
@@ -165,8 +168,8 @@ def summary(
         "silence_s": round(max(moments[i + 1] - moments[i] for i in range(len(moments) - 1)), 2),
         "slowest_s": round(max((took for _moment, took, _by in client.answers), default=0.0), 2),
     }
-    lost = sum(client.failed.values())
-    lines = [f"{asked} requests, {asked - lost} answered, {lost} failed"]
+    there = len(client.answers)
+    lines = [f"{asked} requests, {there} answered, {asked - there} failed"]
     lines += [f"  {number} answered by {name}" for name, number in sorted(by.items())]
     lines += [f"  {host} gave {number} answers" for host, number in sorted(at.items())]
     lines += [f"  {number} failed: {why}" for why, number in sorted(client.failed.items())]

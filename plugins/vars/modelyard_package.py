@@ -57,11 +57,15 @@ class VarsModule(BaseVarsPlugin):
                 f"{MISSING}. This Python ({sys.executable}) is not Modelyard's: run `make env`,"
                 " then `.venv/bin/ansible-playbook` (or `. .venv/bin/activate` first)."
             )
-        if not VarsModule.loaded and Path(sys.argv[0]).name == "ansible-playbook":
-            VarsModule.loaded = True
+        program = Path(sys.argv[0]).name
+        if program in ("ansible", "ansible-playbook"):
             modelyard.WITH_DOCSTRINGS = False
+        if not VarsModule.loaded and program == "ansible-playbook":
+            VarsModule.loaded = True
             filter_loader.get("modelyard_part")
             # What is loaded stays: neither this process nor its forks need to look through it
             # again, and the forks copy no page of it.
             gc.freeze()
+            # A process per task makes less garbage than is worth looking for (700 objects else).
+            gc.set_threshold(100_000, 20, 20)
         return {}

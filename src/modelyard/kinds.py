@@ -64,8 +64,16 @@ class Matching:
             return value
         meant = self.mend(value) if self.mend else value
         if meant != value and re.fullmatch(self.pattern, meant):
-            raise unfit(self.message, _rewritten(value, meant))
+            raise unfit(self.message, self.rewritten(value, meant))
         raise ValueError(self.message)
+
+    def rewritten(self, value: str, meant: str) -> str:
+        """Return the hint for text that is written in another way than it should be."""
+        if meant == value.strip():
+            return "write it without white space before or after it"
+        if meant.startswith("-D"):  # What follows may hold a secret.
+            return "write -D directly before its name"
+        return "write it in lower case" if meant == value.lower() else f'write "{meant}"'
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -76,15 +84,6 @@ class Matching:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         return {**handler(schema), **for_editors(self.kind, self.pattern, self.message)}
-
-
-def _rewritten(value: str, meant: str) -> str:
-    """Return the hint for text that is written in another way than it should be."""
-    if meant == value.strip():
-        return "write it without white space before or after it"
-    if meant.startswith("-D"):  # What follows may hold a secret.
-        return "write -D directly before its name"
-    return "write it in lower case" if meant == value.lower() else f'write "{meant}"'
 
 
 _A_KEY = "this looks like a key, and names are shown in metrics, logs and lists"

@@ -23,7 +23,7 @@ from modelyard_importer.chains import Chains
 from modelyard_importer.matches import ExactMatches
 from modelyard_importer.models import finish_model
 from modelyard_importer.oldfiles import InputError, Node, read
-from modelyard_importer.report import Entry, Outcome, Report, render_entries
+from modelyard_importer.report import TWICE, Entry, Outcome, Report, render_entries
 from modelyard_importer.servers import Servers
 from modelyard_importer.weights import share
 
@@ -222,10 +222,13 @@ def _summary(
     return "\n".join(lines)
 
 
-def _who_answers(entry: Entry) -> tuple[bool, bool]:
-    """Sort what changes who answers a request first, the default chain before all else."""
+def _who_answers(entry: Entry) -> tuple[bool, bool, bool]:
+    """Sort what stands there twice first, since it may be why the rest has nothing to refer to;
+    then what changes who answers a request, the default chain before all else.
+    """
     ours = entry.path and entry.path[0] in ("fallback_chains", "capabilities")
-    return entry.path[:2] != ("fallback_chains", "default"), not ours
+    default = entry.path[:2] == ("fallback_chains", "default")
+    return entry.text != TWICE, not default, not ours
 
 
 def _names(names: Sequence[str] | Mapping[str, str]) -> str:

@@ -160,6 +160,16 @@ def read(file: str, shown: str, data: bytes) -> Node:
         mark = error.problem_mark or error.context_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise InputError([f"{shown}{place}: not YAML: {error.problem or error.context}"]) from None
+    except yaml.reader.ReaderError as error:
+        if error.encoding != "utf-8":  # A character that YAML does not allow.
+            raise InputError([f"{shown}: not YAML: {' '.join(str(error).split())}"]) from None
+        line = data[: error.position].count(b"\n") + 1
+        raise InputError(
+            [
+                f"{shown}:{line}: not UTF-8; if it is in another encoding, convert it:"
+                " iconv -f LATIN1 -t UTF-8 OLD > NEW"
+            ]
+        ) from None
     except yaml.YAMLError as error:
         raise InputError([f"{shown}: not YAML: {' '.join(str(error).split())}"]) from None
     except RecursionError:

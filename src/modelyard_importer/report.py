@@ -20,6 +20,9 @@ class Outcome(StrEnum):
     NO_MEANING = "no meaning here"
 
 
+TWICE = "duplicate key; the last one takes effect"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of the report: the value at `path` and everything in it that has no line of its own.
@@ -79,7 +82,7 @@ class Report:
                 self.claim(
                     lost,
                     Outcome.UNSUPPORTED,
-                    "duplicate key; the last one takes effect",
+                    TWICE,
                     urgent=True,
                 )
 

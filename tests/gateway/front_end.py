@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from modelyard.controller.sources import cache_directory
 from modelyard.names import LOOPBACK
 
 TEMPLATE = CLONE / "roles/haproxy/templates/haproxy.cfg.j2"
+LUA = CLONE / "roles/haproxy/files/pools.lua"
 
 PACKAGES = ("haproxy", "liblua5.3-0", "libopentracing1", "libopentracing-c-wrapper0")
 """Debian's, with those libraries that not every machine has."""
@@ -71,6 +72,15 @@ def command() -> tuple[list[str], dict[str, str]]:
     return [str(root / "usr/sbin/haproxy")], {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
 
 
+def until(happens: Callable[[], bool], seconds: float = 20) -> float:
+    """Wait until something happens and return how long that took. Raises AssertionError."""
+    started = time.monotonic()
+    while not happens():
+        assert time.monotonic() - started < seconds, "it did not happen in time"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
 @dataclass(slots=True)
 class FrontEnd:
     """A running front end of a compiled plan's gateway `gw`, as a context manager. Without pools it
@@ -104,8 +114,10 @@ class FrontEnd:
             ("/run/modelyard-haproxy", self.directory),
         ):
             text = text.replace(old, str(new))
-        config = self.directory / "haproxy.cfg"
+        config = self.directory / "config/haproxy.cfg"
+        config.parent.mkdir()
         config.write_text(text)
+        shutil.copy(LUA, config.parent)
         program, variables = command()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -138,3 +150,14 @@ class FrontEnd:
             while part := client.recv(65536):
                 answer += part
         return answer.decode()
+
+    def states(self) -> dict[tuple[str, str], str]:
+        """By pool and host, what HAProxy says of it."""
+        lines = self.ask("show stat").removeprefix("# ").splitlines()
+        names = lines[0].split(",")
+        rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
+        return {
+            (row["pxname"], row["svname"]): row["status"].split()[0]
+            for row in rows
+            if row["pxname"].startswith("pool.") and row["svname"] not in ("FRONTEND", "BACKEND")
+        }

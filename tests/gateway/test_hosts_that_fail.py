@@ -6,13 +6,13 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from front_end import FrontEnd
+from front_end import FrontEnd, until
 from harness import Answer, Gateway, compiled, plan
 from stubs import Behaviour, Stub, Stubs
 
@@ -71,7 +71,7 @@ def gateway(
 @pytest.fixture(autouse=True)
 def well(stubs: Stubs, front_end: FrontEnd) -> Iterator[None]:
     """Begin with every host up, and leave stubs behind that answer."""
-    until(lambda: "DOWN" not in states(front_end).values())
+    until(lambda: "DOWN" not in front_end.states().values())
     yield
     stubs.behaviours.clear()
     for host in HOSTS.values():
@@ -79,27 +79,6 @@ def well(stubs: Stubs, front_end: FrontEnd) -> Iterator[None]:
             stub = stubs.listen(host, port)
             stub.behaviours.clear()
             stub.paths.clear()
-
-
-def states(front_end: FrontEnd) -> dict[tuple[str, str], str]:
-    """By pool and host, what HAProxy says of it."""
-    lines = front_end.ask("show stat").removeprefix("# ").splitlines()
-    names = lines[0].split(",")
-    rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
-    return {
-        (row["pxname"], row["svname"]): row["status"].split()[0]
-        for row in rows
-        if row["pxname"].startswith("pool.") and row["svname"] in HOSTS
-    }
-
-
-def until(happens: Callable[[], bool], seconds: float = 20) -> float:
-    """Wait until something happens and return how long that took. Raises AssertionError."""
-    started = time.monotonic()
-    while not happens():
-        assert time.monotonic() - started < seconds, "it did not happen in time"
-        time.sleep(0.05)
-    return time.monotonic() - started
 
 
 @contextmanager
@@ -170,7 +149,7 @@ def test_a_host_is_switched_off(gateway: Gateway, front_end: FrontEnd, stubs: St
             answers = list(pool.map(lambda _: gateway.chat("two"), range(30)))
         assert answered(answers) == {"two": 30}
         assert max(answer.seconds for answer in answers) < 2 * AT_ONCE_S
-        until(lambda: states(front_end)["pool.pair.two", "gpu1"] == "DOWN", CHECKED_S)
+        until(lambda: front_end.states()["pool.pair.two", "gpu1"] == "DOWN", CHECKED_S)
         assert max(gateway.chat("two").seconds for _ in range(6)) < AT_ONCE_S
 
 
@@ -178,7 +157,7 @@ def test_the_only_host_is_switched_off(gateway: Gateway, front_end: FrontEnd, st
     with silent(stubs.listen(FIRST, PORTS["one"])):
         first = gateway.chat("one")
         assert (first.text, first.seconds < 2 * AT_ONCE_S) == ("I am spare", True)
-        until(lambda: states(front_end)["pool.single.one", "gpu1"] == "DOWN", CHECKED_S)
+        until(lambda: front_end.states()["pool.single.one", "gpu1"] == "DOWN", CHECKED_S)
         assert gateway.chat("one").text == "I am spare"
     until(lambda: gateway.chat("one").text == "I am one", CHECKED_S)
 
@@ -213,7 +192,7 @@ def test_an_engine_hangs(gateway: Gateway, front_end: FrontEnd, stubs: Stubs) ->
     """Its check tells within seconds, without a request."""
     hanging = stubs.listen(FIRST, PORTS["two"])
     hanging.paths["/health"] = Behaviour(until="request")
-    until(lambda: states(front_end)["pool.pair.two", "gpu1"] == "DOWN", 15)
+    until(lambda: front_end.states()["pool.pair.two", "gpu1"] == "DOWN", 15)
     with stubs.recording() as calls:
         assert answered([gateway.chat("two") for _ in range(4)]) == {"two": 4}
     assert {call.server[0] for call in calls} == {SECOND}

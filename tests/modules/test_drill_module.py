@@ -39,6 +39,12 @@ def test_answers_are_counted_by_host_of_the_pool() -> None:
     assert "  gpu2 gave 10 answers" in told["lines"]
 
 
+def test_each_request_begins_a_conversation_of_its_own() -> None:
+    client = modelyard_drill.Client("http://127.0.0.1:1", "", "m", 1)
+    bodies = [str(client.body(number)) for number in range(3)]
+    assert len(set(bodies)) == 3
+
+
 def test_without_a_pool_haproxy_is_not_asked() -> None:
     door = FakeDoor()
     assert modelyard_drill.answered(door, []) == {}

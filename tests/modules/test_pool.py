@@ -92,6 +92,8 @@ def test_a_drain_waits_until_nothing_is_in_flight(door: FakeDoor, host: dict[str
     assert door.told == [f"set server {A}/gpu1 state drain", f"set server {B}/gpu1 state drain"]
     assert door.asked >= 6
     assert pools.drained() == [A, B]
+    door.state[A, "gpu1"] = "DOWN"
+    assert pools.drained() == [A, B], "its engine restarts"
     assert door.state[A, "gpu2"] == "UP"
 
 

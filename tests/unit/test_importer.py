@@ -931,6 +931,18 @@ def test_what_comes_into_effect_is_told_first() -> None:
     assert "Check these first" not in equal.summary
 
 
+def test_a_provider_that_stands_there_twice_is_told_before_what_follows_from_it() -> None:
+    twice = """\
+providers:
+  local: {type: ollama, base_url: 'http://127.0.0.1:11434', status: active, models: [{name: a}]}
+  local: {type: ollama, base_url: 'http://127.0.0.1:11434', status: active, models: [{name: b}]}
+"""
+    imported = convert(twice, "fallback_chains: {a: {chain: [b]}}\n")
+    first, second, *_ = imported.summary.split("Check these first:\n")[1].splitlines()
+    assert "providers.local → duplicate key" in first
+    assert 'nothing serves "a"' in second
+
+
 def test_what_is_not_understood_is_told_first() -> None:
     """A chain that is lost is one that somebody relied on."""
     imported = convert(
@@ -1013,6 +1025,8 @@ P, M = FILES
         ("metadata: {}", "", [f"{P}:1:1: there is no key providers"]),
         ("\nproviders: []", "", [f"{P}:2:1: providers is not a mapping"]),
         (b"\xff\xfe\x00", "", [f"{P}: not YAML"]),
+        (b"a: \x07", "", [f"{P}: not YAML"]),
+        ("a: 1\n# caf\u00e9\n".encode("latin-1"), "", [f"{P}:2: not UTF-8; if"]),
         ("a: &x [*x]", "", [f"{P}:1:4: an alias is inside"]),
         ("a: !!python/name:os.system x", "", [f"{P}:1:4: could not"]),
         (

@@ -1252,6 +1252,23 @@ def test_a_group_for_an_engine_that_no_provider_names(
     assert any("no provider names group" in one.message for one in result.warnings) is warned
 
 
+MODEL = "{name: other, source: {path: /o.gguf}}"
+
+
+def test_the_group_of_another_provider_is_offered_for_a_misspelling_only() -> None:
+    def hint(group: str) -> str:
+        text = change("llm_local", group)
+        two = f"  more: {{type: llama_cpp, group: llm_more, port: 9000, models: [{MODEL}]}}\n"
+        groups = {"llm_stack": ["one"], "llm_more": ["one"], "llm_free": []}
+        result = compiled(text.replace("  cloud:\n", f"{two}  cloud:\n", 1), groups=groups)
+        (error,) = (one for one in result.errors if one.code == "unknown-group")
+        return error.hint
+
+    assert hint("llm_fre").startswith('did you mean "llm_free"?')
+    assert hint("llm_moer").startswith('did you mean "llm_more"?')
+    assert hint("llm_more_of_it").startswith("define it in the inventory")
+
+
 def test_the_group_of_a_provider_that_is_refused() -> None:
     """The provider names it, whatever else is wrong with it."""
     text = CATALOGUE.replace("llm_local", "llm_vllm_llama").replace(

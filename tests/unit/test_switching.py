@@ -39,23 +39,6 @@ def test_to_another_provider_of_the_exclusive_group() -> None:
     assert compile_inventory(stack(**{SWITCHED: found.overrides})).plans == found.final.plans
 
 
-def test_meanwhile_nobody_is_sent_to_either() -> None:
-    away = to_dolphin().away
-    assert set(away.public_names) == set(compile_inventory(stack()).public_names)
-    document = away.plans["g"]["litellm"]["document"]
-    bases = {entry["litellm_params"]["api_base"] for entry in document["model_list"]}
-    assert not any("pool.qwen" in base or "pool.dolphin" in base for base in bases)
-    former = compile_inventory(stack()).plans["g"]["haproxy"]
-    assert away.plans["g"]["haproxy"] == former, "the live slot asks its pools until it is replaced"
-    assert "pool.qwen.coder" in former["pools"]
-    assert away.plans["g"] == away.hosts["g"].model_dump()
-    groups = {
-        group["group_name"]: group["models"]
-        for group in document["router_settings"]["routing_groups"]
-    }
-    assert groups == {"coder": ["ready"], "coder-sql": ["ready"], "dolphin": ["ready"]}
-
-
 def test_back_again() -> None:
     there = to_dolphin()
     back = switch(stack(**{SWITCHED: there.overrides}), "qwen", "coder")

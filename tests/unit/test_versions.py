@@ -86,6 +86,7 @@ def test_why_a_version_must_not_run() -> None:
         ("0.3.36", f"{{url: 'https://e.org/v0.3.35/x.tar.gz', sha256: {SHA}}}", "version-mismatch", "0.3.35"),
         ("0.3.36", f"{{url: 'https://e.org/llama_cpp_python-0.3.36-cp312-linux.whl', sha256: {SHA}}}", "invalid-value", ".whl"),
         ("0.3.36", f"{{url: 'https://e.org/llama-{{version}}.tar.gz', sha256: {SHA}}}", "invalid-value", "{version} is not filled in"),
+        ("b8200", f"{{url: 'https://e.org/{{versoin}}/x.tar.gz', sha256: {SHA}}}", "invalid-value", "hint: name another file"),
         ("b100", f"{{path: /srv/x.tar.gz, sha256: {SHA}}}", "version-unsafe", "use b8146"),
         ("v0.3.36", SDIST, "invalid-value", "a tag of llama.cpp"),
         ("latest", SDIST, "invalid-value", "a tag of llama.cpp"),
@@ -111,6 +112,25 @@ def test_a_source_of_another_release(version: str, source: str, code: str, text:
 )  # fmt: skip
 def test_right_sources(version: str, source: str) -> None:
     assert compiled(llama(version, source)).errors == []
+
+
+def test_the_word_for_the_version_is_misspelt() -> None:
+    url = "https://e.org/grafana-{versoin}.linux-amd64.tar.gz"
+    source = f"{{url: '{url}', sha256: {'b' * 64}}}"
+    more = f"  grafana: {{version: '12.3.0', source: {source}}}\n"
+    text = CATALOGUE.replace("  llama_cpp:\n", f"{more}  llama_cpp:\n", 1)
+    (error,) = compiled(text).errors
+    assert "{versoin} is not filled in here" in error.message
+    assert error.hint == 'did you mean "{version}"?'
+
+
+def test_what_is_offered_in_place_of_an_unsafe_version_has_a_lock() -> None:
+    text = change('litellm: {version: "1.106.2"}', 'litellm: {version: "1.82.7"}')
+    locks = {"litellm": frozenset({"1.82.6", "1.106.2"})}
+    (error,) = compile_inventory(replace(inventory(text), locks=locks)).errors
+    assert error.hint == "use a version with a lock file: 1.106.2"
+    (error,) = compile_inventory(replace(inventory(text), locks={})).errors
+    assert error.hint == "use 1.83.7 or newer"
 
 
 def test_named_versions() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from modelyard.catalogue.rollout import Rollout
 from modelyard.operations.rollouts import progress
+from modelyard.output.render import render_plan
 from modelyard.plan.waves import Together, build_waves
 
 NOTHING = Together([], [], frozenset())
@@ -101,6 +102,18 @@ def test_waves_follow_from_the_catalogue() -> None:
     assert (found["drain_s"], found["max_failures"], found["on_unreachable"]) == (120, 0, "stop")
     behind = change("    small: {", "    m: {chain: [small]}\n    small: {")
     assert rollout(behind)["silent"] == {}, "another answers for it"
+
+
+def test_the_plan_shows_waves_and_what_nothing_answers() -> None:
+    text = CATALOGUE.replace("  cloud:\n", f"{MORE}  cloud:\n")
+    shown = render_plan(compiled(text, groups=GROUPS, addresses=ADDRESSES))
+    block = next(one for one in shown.split("\n\n") if one.startswith("Rollout\n"))
+    assert block.splitlines()[1:] == [
+        "  wave 1  a  llama-cpp@small, llama-cpp@large-7b",
+        "  wave 2  b  llama-cpp@small, llama-cpp@large-7b",
+        "  wave 3  c  llama-cpp@m",
+        "  while its engine on c restarts, nothing else answers m",
+    ]
 
 
 @pytest.mark.parametrize(

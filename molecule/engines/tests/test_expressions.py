@@ -65,7 +65,7 @@ def test_every_expression_has_a_value(door: str, key: str, measured: Callable[[s
     wanted = [part for part in parts() if "ALERTS" not in part and not excuse(part)]
     missing, began = sorted(wanted), time.monotonic()
     while missing:
-        # A rate wants to see answers between two rounds of Prometheus.
+        # A rate wants to see answers between two rounds of Prometheus, which are 15 s apart.
         for model in LOCAL:
             for stream in (False, True):
                 with suppress(OSError):
@@ -75,7 +75,7 @@ def test_every_expression_has_a_value(door: str, key: str, measured: Callable[[s
             part for part in missing if all(series["value"][1] == "NaN" for series in found[part])
         ]
         assert not missing or time.monotonic() - began < 300, "\n".join(["no value for", *missing])
-        time.sleep(1)
+        time.sleep(5)
     took = time.monotonic() - began
     begins = {f'{{__name__=~"{begin}.*"}}': begin for begin in EXCUSED}
     there = [begins[choice] for choice, series in evaluate(prometheus, begins).items() if series]

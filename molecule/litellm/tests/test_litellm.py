@@ -95,6 +95,7 @@ def test_the_key_is_nowhere_but_in_its_credential(host: Any) -> None:
         assert (host.file(path).user, host.file(path).mode) == ("root", 0o600)
 
 
+@pytest.mark.full
 def test_a_change_costs_no_request(host: Any, door: str, measured: Callable[[str], None]) -> None:
     before = live(host)
     with Traffic(door, KEY, "stand-in") as traffic:

@@ -84,7 +84,7 @@ def tables(driver: webdriver.Chrome) -> dict[str, list[list[str]]]:
 
 def save_picture(driver: webdriver.Chrome, path: Path) -> None:
     """Its head and the first sections, down to the fallbacks."""
-    end = driver.execute_script("return document.getElementById('first-token').offsetTop")
+    end = driver.execute_script("return document.getElementById('pools').offsetTop")
     clip = {"x": 0, "y": 0, "width": 1120, "height": end, "scale": 1}
     taken = driver.execute_cdp_cmd(
         "Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True}

@@ -134,7 +134,7 @@ def test_prometheus_and_what_it_sends_to_listen_on_loopback(watcher: Any, engine
 def test_figures_of_real_traffic_are_there(
     door: str, series: Callable[[str], list[dict[str, Any]]], measured: Callable[[str], None]
 ) -> None:
-    with Traffic(door, KEY, "llama-cpp-native", rate=5) as traffic:
+    with Traffic(door, KEY, "llama-cpp-native", rate=2) as traffic:
         for expression in (
             (
                 'sum(rate(litellm_proxy_total_requests_metric_total{requested_model="llama-cpp-native"}[1m])) > 0'
@@ -280,6 +280,7 @@ def test_the_report_shows_the_outage(tmp_path: Path, measured: Callable[[str], N
         "availability",
         "providers",
         "fallbacks",
+        "pools",
         "first-token",
         "tokens",
         "errors",
@@ -323,6 +324,7 @@ def test_secrets_are_nowhere_but_in_their_credentials(watcher: Any, engine: Any)
             assert one.run(f"journalctl --no-pager | grep -c '{pattern}'").stdout.strip() == "0"
 
 
+@pytest.mark.full
 def test_plan_agrees_with_what_is_live() -> None:
     shown = ansible_playbook("../../playbooks/plan.yml")
     assert shown.returncode == 0, shown.stdout + shown.stderr

@@ -335,6 +335,7 @@ def test_an_engine_that_died_is_started_again(host: Any, measured: Callable[[str
     measured(f"vLLM answers again {time.monotonic() - killed:.0f} s after its engine was killed")
 
 
+@pytest.mark.full
 def test_an_instance_that_is_no_longer_wanted_goes(host: Any) -> None:
     """Comes last: bringing it back would cost another start."""
     done = converge(wanted=[])

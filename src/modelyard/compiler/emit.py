@@ -89,7 +89,12 @@ def pool_base(deployment: Deployment, view: View) -> str | None:
     elsewhere.
     """
     pool = view.pools.get(deployment.id)
-    return pool and f"http://{LOOPBACK}:{view.pool_port}/{pool}"
+    return pool and f"{pools_url(view)}{pool}"
+
+
+def pools_url(view: View) -> str:
+    """Return how the URLs of all pools begin."""
+    return f"http://{LOOPBACK}:{view.pool_port}/"
 
 
 def api_base(deployment: Deployment, view: View) -> str:

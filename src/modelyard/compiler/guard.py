@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelyard.catalogue.gateway import Gateway, GuardLimits
-from modelyard.compiler.emit import View, api_base, one_of_each, pool_base
+from modelyard.compiler.emit import View, api_base, one_of_each, pool_base, pools_url
 from modelyard.compiler.resolve import Deployment
 from modelyard.compiler.routes import Route
 from modelyard.names import GATEWAY_USER, REDIS_NAMESPACE, REDIS_PASSWORD
@@ -50,6 +50,7 @@ def emit_rules(
         "limits": dict(
             sorted(gateway.limits.model_dump(include=set(GuardLimits.model_fields)).items())
         ),
+        "pools": pools_url(view) if view.pools else None,
         "health": health,
         "windows": {
             deployment.id: window

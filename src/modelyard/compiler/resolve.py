@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from modelyard.catalogue.secrets import nearest_secret
 from modelyard.catalogue.sourcemap import Path, SourceMap
 from modelyard.compiler.models import check_model
 from modelyard.compiler.vectors import SAY_SO, strangers
-from modelyard.diagnostics import Report, did_you_mean, listing
+from modelyard.diagnostics import Report, did_you_mean, listing, misspelt_choice
 from modelyard.engines.base import Engine
 from modelyard.names import (
     GATEWAY_WORDS,
@@ -179,6 +179,7 @@ class _Resolver:
         report: Report,
         sound: bool,
     ) -> None:
+        self.catalogue = catalogue
         self.groups, self.secrets, self.away, self.report, self.sound = (
             groups,
             secrets,
@@ -209,7 +210,7 @@ class _Resolver:
                 "list at least one under models:, or remove it",
                 key=True,
             )
-        hosts = _hosts(name, provider, self.groups, self.report.error)
+        hosts = _hosts(name, provider, self.catalogue, self.groups, self.report.error)
         reason = self.left_out(name, provider, hosts)
         if reason:
             self.out.left_out.append(LeftOut("provider", name, reason, names, path))
@@ -463,13 +464,29 @@ def _check_exclusive(catalogue: Catalogue, groups: Mapping[str, Sequence[str]], 
                 )
 
 
+def _group_meant(name: str, group: str, catalogue: Catalogue, groups: Iterable[str]) -> str:
+    """Return which group the provider may mean. One that another provider names is its own, unless
+    this can only be a misspelling of it.
+    """
+    near = did_you_mean(group, (one for one in groups if one.startswith("llm_")))
+    for other, provider in catalogue.providers.items():
+        taken = provider.group
+        if other != name and taken and f'"{taken}"' in near and not misspelt_choice(group, [taken]):
+            return ""
+    return near
+
+
 def _hosts(
-    name: str, provider: Provider, groups: Mapping[str, Sequence[str]], error: Any
+    name: str,
+    provider: Provider,
+    catalogue: Catalogue,
+    groups: Mapping[str, Sequence[str]],
+    error: Any,
 ) -> list[str]:
     if provider.group is None:
         return []
     if provider.group not in groups:
-        near = did_you_mean(provider.group, (group for group in groups if group.startswith("llm_")))
+        near = _group_meant(name, provider.group, catalogue, groups)
         define = f"define it in the inventory; it may be empty: {provider.group}: {{}}"
         error(
             "unknown-group",

@@ -209,7 +209,8 @@ class RouteChecks:
             # A host that is the only gateway too takes everything with it, whatever the chains say.
             if len(hosts) == 1 and hosts != {None} and hosts != self.gateways:
                 found.setdefault(f"host {members[0].host}", []).append(route.name)
-            elif len(providers) == 1 and choice:
+            # A step elsewhere that is left out is listed as such: the chain itself is well written.
+            elif len(providers) == 1 and choice and not route.dropped:
                 found.setdefault(f'provider "{members[0].provider_name}"', []).append(route.name)
         for place, names in found.items():
             chains = "chain" if len(names) == 1 else "chains"

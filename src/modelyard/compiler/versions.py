@@ -15,7 +15,7 @@ from modelyard.catalogue.versions import COMPONENTS, Lock, Versions, unsafe
 from modelyard.catalogue.withdrawn import withdrawn_among
 from modelyard.compiler.inventory import Inventory
 from modelyard.compiler.resolve import Resolved
-from modelyard.diagnostics import Report
+from modelyard.diagnostics import Report, misspelt_choice
 from modelyard.engines import ROLES
 from modelyard.engines.base import Accelerated
 from modelyard.kinds import Archive, Release, release_order
@@ -69,8 +69,7 @@ def _missing_hint(path: Path, report: Report) -> str:
 def _check_release(component: str, entry: Release, inventory: Inventory, report: Report) -> None:
     version, path = entry.version, ("versions", component, "version")
     if problem := unsafe(component, version):
-        least = type(entry).least(version)
-        hint = f"use {least} or newer" if least else "use another version"
+        hint = _safe_hint(component, entry, inventory)
         report.error("version-unsafe", f"{component} {version} {problem}", path, hint)
         return
     known = inventory.locks.get(component)
@@ -85,6 +84,15 @@ def _check_release(component: str, entry: Release, inventory: Inventory, report:
     for lock in inventory.pins:
         if (lock.role, lock.version) == (component, version):
             _check_lock(lock, path, report)
+
+
+def _safe_hint(component: str, entry: Release, inventory: Inventory) -> str:
+    """Return what to deploy in place of an unsafe version: what would not be refused next."""
+    locked = inventory.locks.get(component)
+    if safe := [version for version in sorted(locked or ()) if not unsafe(component, version)]:
+        return f"use a version with a lock file: {', '.join(safe)}"
+    least = type(entry).least(entry.version)
+    return f"use {least} or newer" if least else "use another version"
 
 
 def _check_lock(lock: Lock, path: Path, report: Report) -> None:
@@ -126,7 +134,7 @@ def _check_source(component: str, entry: Release, report: Report) -> None:
                 else "a tag has an archive of its own: source: {sdist: null, url: ..., sha256: ...}",
             )
         elif key != "sdist" and (problem := _unfit(source, text)):
-            report.error("invalid-value", f"{key}: {problem}", wrong, "name another file")
+            report.error("invalid-value", f"{key}: {problem}", wrong, _other_file(source, problem))
 
 
 def _places(source: Any) -> Iterator[tuple[str, str]]:
@@ -146,6 +154,13 @@ def _unfit(source: Any, text: str) -> str:
     if kind := _NO_ARCHIVE.search(name):
         return f"a file that ends in {kind[0]} is no archive of this kind"
     return ""
+
+
+def _other_file(source: Any, problem: str) -> str:
+    """Return what to do about a file that cannot be what it is taken for."""
+    misspelt = re.match(r"\{([^}]*)\}", problem) if isinstance(source, Archive) else None
+    near = misspelt_choice(misspelt[1], ["version"]) if misspelt else ""
+    return near.replace('"version"', '"{version}"') or "name another file"
 
 
 def named_version(component: str, text: str, version: str) -> str:

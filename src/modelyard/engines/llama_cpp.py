@@ -101,9 +101,21 @@ class LlamaCppBuild(Accelerated, FromIndex):
         return self
 
 
+class _SourceVersion(Matching):
+    """The version of a source; a tag is not enough without the archive of that tag."""
+
+    __slots__ = ()
+
+    def rewritten(self, value: str, meant: str) -> str:
+        hint = super().rewritten(value, meant)
+        if not meant.startswith("b"):
+            return hint
+        return f"{hint}, and its archive: source: {{sdist: null, url: ..., sha256: ...}}"
+
+
 LlamaCppRelease = Annotated[
     str,
-    Matching(
+    _SourceVersion(
         "llama.cpp version",
         r"b[0-9]{3,7}|[0-9]+(\.[0-9]+)+((\.post|rc|a|b)[0-9]+)?",
         "a version is that of the source: of llama-cpp-python like 0.3.36, or a tag of llama.cpp"

@@ -169,7 +169,7 @@ def differences(forecast: Forecast, seen: Mapping[str, Any]) -> Iterator[str]:
     """
     if not forecast.models:
         return
-    failed = sum(seen["failed"].values())
+    failed = seen["asked"] - sum(seen["answered_by"].values())
     if failed and not forecast.may_fail:
         yield f"{failed} of {seen['asked']} requests failed, and none was to"
     if strangers := [name for name in seen["answered_by"] if name not in forecast.models]:

@@ -37,8 +37,7 @@ class SwitchError(Exception):
 class Switch:
     """A choice, and the plans on the way to it.
 
-    `away` is for the gateways while the engines change: the providers concerned get no requests;
-    what runs now, where there is no other. `changed` is false if the model runs already.
+    `changed` is false if the model runs already.
     `uncovered` are public names that no model answers meanwhile. `watching` are the hosts whose
     exporters or Prometheus change.
     """
@@ -46,7 +45,6 @@ class Switch:
     overrides: dict[str, Any]
     hosts: tuple[str, ...]
     final: Compiled
-    away: Compiled
     changed: bool
     uncovered: tuple[str, ...]
     watching: tuple[str, ...]
@@ -76,7 +74,7 @@ def switch(inventory: Inventory, provider: str, model: str) -> Switch:
         for host, plan in final.hosts.items()
         if _watched(plan) != _watched(former.hosts.get(host))
     )
-    return Switch(chosen, hosts, final, away, final.hosts != former.hosts, uncovered, watching)
+    return Switch(chosen, hosts, final, final.hosts != former.hosts, uncovered, watching)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ def render_plan(compiled: Compiled) -> str:
             *(line for route in compiled.routes for line in _route(route)),
         ]
     )
+    if rollout := _rollout(compiled):
+        blocks.append(rollout)
     clients = [plan.litellm.clients for plan in compiled.hosts.values() if plan.litellm]
     if clients and clients[0]:
         rows = [_client(name, client) for name, client in clients[0].items()]
@@ -149,6 +151,26 @@ def _route(route: Mapping[str, Any]) -> list[str]:
             lines.append(f"{what}: {' → '.join(names)}")
     kind = f" ({route['kind']})" if route["kind"] in ("capability", "inactive") else ""
     return [f"  {route['name']}{kind}", *(f"    {line}" for line in lines)]
+
+
+def _rollout(compiled: Compiled) -> list[str]:
+    """Return in which waves engines change, and what nothing answers meanwhile; empty where one
+    host has them all, and another one answers for each of its models.
+    """
+    services = {
+        host: [instance.service for part in plan.engines for instance in part.instances]
+        for host, plan in compiled.hosts.items()
+    }
+    waves = [[host for host in wave if services[host]] for wave in compiled.rollout["waves"]]
+    rows = [
+        (f"wave {number}", host, ", ".join(services[host]))
+        for number, wave in enumerate(filter(None, waves), start=1)
+        for host in wave
+    ]
+    lines = table(rows) if len(rows) > 1 else []
+    for host, names in compiled.rollout["silent"].items():
+        lines.append(f"while its engine on {host} restarts, nothing else answers {listing(names)}")
+    return ["Rollout", *(f"  {line}" for line in lines)] if lines else []
 
 
 def _client(name: str, client: Client) -> tuple[str, str, str]:

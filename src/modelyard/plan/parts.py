@@ -86,6 +86,7 @@ class LitellmPart(LitellmVersion, Part):
             "text_only": [],
             "cached": False,
             "limits": part["limits"].model_dump(),
+            "pools": None,
             "health": {},
             "hidden": [],
             "redis": None,
@@ -93,8 +94,9 @@ class LitellmPart(LitellmVersion, Part):
     )
     """The rules of the guard in front of LiteLLM: `public_names` are what clients can ask for,
     `text_only` those of them that read nothing but text, `cached` whether answers are kept,
-    `limits` as above, `health` by the id of a deployment the URL of its engine's health, `hidden`
-    what no answer may name, `redis` where requests of clients are counted."""
+    `limits` as above, `pools` how the URLs of engines of ours begin, `health` by the id of a
+    deployment the URL of its engine's health, `hidden` what no answer may name, `redis` where
+    requests of clients are counted."""
     secrets: Secrets = Field({MASTER_KEY: MASTER_KEY})
     """By environment variable, the name of a secret."""
     clients: dict[str, Client] = Field({})

@@ -15,6 +15,7 @@ from litellm.proxy import proxy_server
 from litellm.proxy._types import LitellmUserRoles, SpecialModelNames, UserAPIKeyAuth
 
 from modelyard_gateway import (
+    affinity,
     constraints,
     engines,
     journal,
@@ -92,6 +93,7 @@ texts.mend()
 windows.mend(RULES.windows)
 constraints.mend(RULES.constraints)
 engines.install(RULES.health)
+affinity.mend(RULES.pools)
 litellm.input_callback.append(ledger.Asks())
 app = Worker(
     Guard(

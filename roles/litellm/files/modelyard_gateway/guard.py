@@ -14,7 +14,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from modelyard_gateway import answers, bodies, kept, ledger, requests
+from modelyard_gateway import affinity, answers, bodies, kept, ledger, requests
 from modelyard_gateway.clients import KEY_HEADERS, MASTER, Client, Keys
 from modelyard_gateway.errors import Refusal, shown
 from modelyard_gateway.journal import say
@@ -29,6 +29,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CALLER = "modelyard.caller"
 """Where in the scope LiteLLM's custom_auth finds whose request it is."""
+
+SESSION = "modelyard.session"
+"""Where in the scope is what the client calls its conversation."""
 
 CREATED = 1677610602
 """Seconds since 1970: what LiteLLM says of every model in its list."""
@@ -110,6 +113,7 @@ class Guard:
             requests.check_headers(
                 client.name, (pair for pair in scope["headers"] if pair[0] not in KEY_HEADERS)
             )
+        scope[SESSION] = affinity.session(scope["headers"])
         scope["headers"] = [pair for pair in scope["headers"] if passes(client, pair[0])]
         await (self.ask if asks else self.read)(client, bare, scope, receive, answer)
 
@@ -138,6 +142,7 @@ class Guard:
         model = self.judge(client, path, body, form=kind == requests.FORM)
         self.tell(client, scope, model)
         if kind == requests.JSON:
+            affinity.CURRENT.set(affinity.key_of(client.name, scope[SESSION], path, body))
             raw = self.prepare(client, path, body, scope["headers"])
             scope["parsed_body"] = (tuple(body), body)
             scope["headers"] = with_length(scope["headers"], len(raw))

@@ -54,6 +54,8 @@ class Rules:
     """Seconds until a body has to be whole."""
     worker_bytes: int
     """Resident memory of a worker from which it is replaced."""
+    pools: str | None
+    """How the URLs of our own engines begin; None without any."""
     health: Mapping[str, str]
     """By the id of a deployment the URL that says whether its engine is well."""
     windows: Mapping[str, int]
@@ -79,6 +81,7 @@ class Rules:
             body_bytes=found["limits"]["body_mib"] * 2**20,
             body_s=found["limits"]["body_s"],
             worker_bytes=found["limits"]["worker_mib"] * 2**20,
+            pools=found["pools"],
             health=found["health"],
             windows=found["windows"],
             constraints={
