@@ -49,6 +49,7 @@ LONGEST = (
     "litellm",
     "engines",
     "change",
+    "rollout",
     "site",
     "ollama",
     "new_engine",

@@ -75,14 +75,15 @@ class Pools:
         """
         self.door = door
         self.host = host
-        found = self._rows() if door.exists() else {}
+        found = self._rows()
         self.names = [name for name in found if names is None or name in names]
 
     def _rows(self) -> dict[str, Row]:
         """Return HAProxy's statistics of the host, by pool."""
+        rows = self.door.rows() if self.door.exists() else []
         return {
             row["pxname"]: row
-            for row in self.door.rows()
+            for row in rows
             if row["pxname"].startswith(PREFIX) and row["svname"] == self.host
         }
 
@@ -107,11 +108,12 @@ class Pools:
         return {name: count for name, count in found.items() if count}
 
     def drain(self, wait_s: float, end_s: float) -> dict[str, int]:
-        """Drain the host, wait until it has no request or `wait_s` seconds have passed, and return
-        what is in flight then, by pool. After `end_s` seconds it is ready again by itself.
+        """Drain the host, wait until it has no request or was drained for `wait_s` seconds, and
+        return what is in flight then, by pool. In `end_s` seconds it is ready again by itself.
 
         Raises ServiceError.
         """
+        wait_s -= self._drained_for()
         for name in self.names:
             # First the end, then what it ends.
             self._plan_end(name, end_s)
@@ -136,6 +138,12 @@ class Pools:
     def down(self) -> list[str]:
         """Return the pools in which the host is not up. Raises ServiceError."""
         return [name for name, row in self.rows().items() if not row["status"].startswith("UP")]
+
+    def _drained_for(self) -> int:
+        """Return for how many seconds the host has been drained in all pools concerned."""
+        rows = self.rows().values()
+        since = [int(row["lastchg"] or 0) for row in rows if row["status"].startswith("DRAIN")]
+        return min(since) if len(since) == len(rows) and since else 0
 
     def _set(self, name: str, state: str) -> None:
         if answer := self.door.ask(self._command(name, state)):
@@ -168,6 +176,20 @@ def ends() -> dict[str, str]:
         }
         when = unit.get("Description", "").rpartition(" at ")[2]
         found[unit.get("Id", "").removesuffix(".timer")] = when
+    return found
+
+
+def left_drained(door: Door) -> dict[str, list[str]]:
+    """Return the pools in which each host is drained by a run, not by hand: those drains have an
+    end. Raises ServiceError.
+    """
+    administered = door.administered() if door.exists() else {}
+    drained = [server for server, state in administered.items() if state & DRAINED]
+    until = ends() if drained else {}
+    found: dict[str, list[str]] = {}
+    for pool, host in drained:
+        if timer(pool, host) in until:
+            found.setdefault(host, []).append(pool)
     return found
 
 

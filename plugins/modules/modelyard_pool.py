@@ -12,9 +12,11 @@ description:
   - A drain ends by itself after O(end_s), also if nobody is left who would end it.
 options:
   host:
-    description: The host, by its name in the pools, which is the inventory's.
+    description:
+      - The host, by its name in the pools, which is the inventory's.
+      - Without it O(state=ready) is for all hosts that a run drained, and not a person by hand. A run
+        that begins has the locks of the hosts, so whoever drained them is gone.
     type: str
-    required: true
   pools:
     description: The pools concerned, as far as this front end has them. By default all that the
       host is in.
@@ -29,6 +31,8 @@ options:
     description:
       - Seconds to wait until nothing is in flight (V(drain)), or until its checks say that it is up
         (V(ready)).
+      - Those that a host was drained already count, so that several front ends that are drained with
+        V(0) and then waited for one after the other have that time together.
     type: int
     default: 120
   end_s:
@@ -43,6 +47,10 @@ EXAMPLES = r"""
   modelyard_pool:
     host: gpu1
     state: drain
+
+- name: Put back what a run that died left drained
+  modelyard_pool:
+    state: ready
 """
 
 RETURN = r"""
@@ -62,27 +70,45 @@ down:
   returned: O(state=ready)
 """
 
+from typing import Any
+
 from ansible.module_utils.modelyard_host import ServiceError
 from ansible.module_utils.modelyard_module import new_module
-from ansible.module_utils.modelyard_pools import Pools
+from ansible.module_utils.modelyard_pools import Pools, left_drained
 from ansible.module_utils.modelyard_proxy import Door
+
+
+def heal(door: Door, wait_s: int, *, dry: bool) -> dict[str, Any]:
+    """Put back whatever a run left drained; `dry` only looks. Returns the result of the module.
+    Raises ServiceError.
+    """
+    left = left_drained(door)
+    down: list[str] = []
+    for host, names in left.items():
+        pools = Pools(door, host, names)
+        down += pools.down() if dry else pools.ready(wait_s)
+    concerned = sorted({name for names in left.values() for name in names})
+    return {"changed": bool(left), "pools": concerned, "down": down}
 
 
 def main() -> None:
     """Run the module."""
     module = new_module(
         argument_spec={
-            "host": {"type": "str", "required": True},
+            "host": {"type": "str"},
             "pools": {"type": "list", "elements": "str"},
             "state": {"type": "str", "choices": ["drain", "ready"], "required": True},
             "wait_s": {"type": "int", "default": 120},
             "end_s": {"type": "int", "default": 1800},
         },
+        required_if=[("state", "drain", ["host"])],
         supports_check_mode=True,
     )
     params = module.params
     drains = params["state"] == "drain"
     try:
+        if params["host"] is None:
+            module.exit_json(**heal(Door(), params["wait_s"], dry=module.check_mode))
         pools = Pools(Door(), params["host"], params["pools"])
         drained = pools.drained()
         result = {

@@ -397,8 +397,8 @@ MailServer = Annotated[
     str,
     Matching(
         "host and port",
-        r"[A-Za-z0-9.-]+:[0-9]{1,5}",
-        "a mail server is HOST:PORT, like mail.example.org:587",
+        r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\]):[0-9]{1,5}",
+        "a mail server is HOST:PORT, like mail.example.org:587 or [2001:db8::25]:587",
     ),
 ]
 Version = Annotated[
@@ -458,7 +458,8 @@ HostPort = Annotated[
     Matching(
         "host and port",
         r"[A-Za-z0-9.-]+(:[0-9]{1,5})?",
-        "a host is a name or address, like registry:5000",
+        "a host is a name or an IPv4 address, like registry:5000 (the names of models have no"
+        " place for an IPv6 address)",
     ),
 ]
 WebOrigin = Annotated[

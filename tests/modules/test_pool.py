@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from typing import Any
 
 import pytest
 from ansible.module_utils import modelyard_pools
 from ansible.module_utils.modelyard_host import ServiceError
-from ansible.module_utils.modelyard_pools import Pools, survey
+from ansible.module_utils.modelyard_pools import Pools, left_drained, survey
 from ansible.module_utils.modelyard_proxy import Door
 from ansible.module_utils.modelyard_sockets import Connection, Holder
 
@@ -116,6 +117,18 @@ def test_what_does_not_end_in_time_is_said(door: FakeDoor, host: dict[str, Any])
     assert left == B
 
 
+def test_the_time_that_a_host_was_drained_already_counts(
+    door: FakeDoor, host: dict[str, Any]
+) -> None:
+    """One front end after the other is waited for, but all were told at once."""
+    door.busy[B, "gpu1"] = 10**9
+    Pools(door, "gpu1").drain(0, 600)
+    began = time.monotonic()
+    assert list(Pools(door, "gpu1").drain(60.2, 600)) == [B], "60 s ago, HAProxy says"
+    assert 0.2 <= time.monotonic() - began < 5
+    assert len(host["ran"]) == 8, "its end is put off"
+
+
 def test_streams_of_a_front_end_that_was_reloaded_count(
     door: FakeDoor, host: dict[str, Any]
 ) -> None:
@@ -145,10 +158,21 @@ def test_a_host_that_is_not_there(door: FakeDoor, host: dict[str, Any]) -> None:
     assert Pools(door, "gpu2", [A, B, "pool.new"]).names == [A], "the others do not have it yet"
 
 
+def test_only_what_a_run_left_drained_is_put_back(door: FakeDoor, host: dict[str, Any]) -> None:
+    assert left_drained(door) == {}
+    Pools(door, "gpu1", [A]).drain(0, 600)
+    door.admin[A, "gpu2"] = 8  # by hand: it has no end
+    host["out"] = f"Id=modelyard-ready-{A}-gpu1.timer\nDescription=gpu1 is back at 2027\n"
+    assert left_drained(door) == {"gpu1": [A]}
+    Pools(door, "gpu1", [A]).ready(0)
+    assert left_drained(door) == {}
+
+
 def test_a_front_end_that_does_not_run_has_no_pools(
     door: FakeDoor, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "exists", lambda: False)
+    monkeypatch.setattr(door, "ask", lambda command: pytest.fail(f"asked for {command}"))
     pools = Pools(door, "gpu1", [A])
     assert (pools.names, pools.drain(1, 600), pools.ready(1)) == ([], {}, [])
     assert door.told == []

@@ -149,6 +149,13 @@ def test_what_is_left_out_is_said(
     assert bool(out.plans["g"]["grafana"]) is (on and not left_out)
 
 
+@pytest.mark.parametrize("server", ["mail.example:587", "192.0.2.25:25", "[2001:db8::25]:587"])
+def test_mail_servers(server: str) -> None:
+    mail = f"{{to: a@b.example, sender: c@d.example, smarthost: '{server}'}}"
+    text = f"{CATALOGUE}llm_monitoring: {{alertmanager: {{email: {mail}}}}}\n"
+    assert plans(text)["g"]["alertmanager"]["email"]["smarthost"] == server
+
+
 def test_alerts_go_where_the_catalogue_says() -> None:
     assert (
         plans()["g"]["alertmanager"] | {"webhook": None, "email": None, "secrets": {}}

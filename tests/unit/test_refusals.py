@@ -663,6 +663,32 @@ def test_context_that_shrinks() -> None:
     assert compiled(text).warnings == []
 
 
+def test_context_that_shrinks_because_of_the_providers_own() -> None:
+    """An Ollama's models have its context where they have none of their own."""
+    ollama = "  ours: {type: ollama, group: llm_local, port: 11434, ollama: {context_length: 8192}, models: [{name: mine}, {name: long, context_length: 32768}]}\n"
+    text = change("  cloud:\n", f"{ollama}  cloud:\n")
+    version = '  ollama: {version: "0.17.4", source: {path: /o.tgz, sha256: ' + "b" * 64 + "}}\n"
+    text = (
+        text.replace(
+            "    small: {", "    long: {chain: [mine]}\n    mine: {terminal: true}\n    small: {"
+        )
+        + version
+    )
+    found = compiled(text)
+    assert found.errors == [], [error.render() for error in found.errors]
+    (warning,) = [one for one in found.warnings if one.code == "context-shrinks"]
+    assert (
+        '"long" (32768 tokens) has steps with a smaller context: "mine" (8192)' in warning.message
+    )
+
+
+@pytest.mark.parametrize("pattern", ["all:!b", "b[1:2]", "b*"])
+def test_hosts_are_named_one_by_one(pattern: str) -> None:
+    text = change("- name: small", f"- name: small\n        hosts: ['{pattern}']")
+    (error,) = compiled(text).errors
+    assert "list the hosts by their names, or write a template" in error.render()
+
+
 @pytest.mark.parametrize("section", SECTIONS[:2])
 def test_context_that_shrinks_in_a_circle(section: str) -> None:
     """Told of the model that loses by it, not of the one that gains."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -527,10 +528,24 @@ def _place(
                     "unknown-host",
                     f'"{model.name}" is placed on "{host}", which is not in group {provider.group}',
                     (*at, "hosts", position),
-                    did_you_mean(host, hosts) or f"hosts of {provider.group}: {listing(hosts)}",
+                    _no_pattern(host, str(provider.group))
+                    or did_you_mean(host, hosts)
+                    or f"hosts of {provider.group}: {listing(hosts)}",
                 )
         hosts = [host for host in hosts if host in model.hosts]
     return [Deployment(name, provider, model, host, secret, at) for host in hosts]
+
+
+def _no_pattern(host: str, group: str) -> str:
+    """Return what to write in place of a pattern of hosts, as Ansible's --limit takes it.
+    Empty if it is none.
+    """
+    if not re.search(r"[][*!&,:]", host):
+        return ""
+    return (
+        "list the hosts by their names, or write a template:"
+        f""" "{{{{ groups['{group}'] | difference(['HOST']) }}}}\""""
+    )
 
 
 def _model_indices(tree: Any) -> dict[tuple[str, str], int]:

@@ -168,15 +168,28 @@ class RouteChecks:
             warning=switched,
         )
 
+    def window(self, name: str) -> int | None:
+        """Return the tokens of context of a model, the least of its deployments; None where one is
+        not known from the catalogue.
+        """
+        found = [
+            one.provider.engine.window(one.model, one.provider.settings)
+            if one.provider.engine
+            else one.model.context_length
+            for one in self.resolved.deployments[name]
+        ]
+        known = [length for length in found if length is not None]
+        return min(known) if len(known) == len(found) else None
+
     def check_windows(self, route: Route) -> None:
         """Warn of steps with a smaller context window than the model they replace."""
-        window = self.models[route.name].context_length
+        window = self.window(route.name)
         for section in SECTIONS[:2]:
             smaller = [
                 f'"{name}" ({length})'
                 for name in route.tried(section)[1:]
                 if window is not None
-                and (length := self.models[name].context_length) is not None
+                and (length := self.window(name)) is not None
                 and length < window
             ]
             if smaller and route.name in self.chains.of(section):
