@@ -24,8 +24,8 @@ llm_providers:
   one: {type: openai_compatible, base_url: "http://192.0.2.1:8000/v1", models: [{name: a}, {name: org/b}]}
   two: {type: vllm, base_url: "http://[2001:db8::2]:8000", models: [{name: pair, served_name: p2, weight: 1}]}
   three: {type: vllm, base_url: "http://192.0.2.3:8000", models: [{name: pair, served_name: p3, weight: 1}]}
-  dead: {type: vllm, base_url: "http://192.0.2.4:8000", models: [{name: dead}]}
-  dead6: {type: vllm, base_url: "http://[2001:db8::4]:8000", models: [{name: dead6}]}
+  dead: {type: vllm, base_url: "http://192.0.2.4:8009", models: [{name: dead}]}
+  dead6: {type: vllm, base_url: "http://[2001:db8::4]:8009", models: [{name: dead6}]}
 llm_routing:
   fallbacks: {a: {terminal: true}, org/b: {terminal: true}, pair: {terminal: true}, dead: {terminal: true},
               dead6: {terminal: true}}
