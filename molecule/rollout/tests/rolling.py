@@ -40,14 +40,21 @@ def ask(command):
     with socket.socket(socket.AF_UNIX) as client:
         client.connect("/run/modelyard-haproxy/admin.sock")
         client.sendall(command.encode() + b"\\n")
-        return client.makefile().read().lstrip("# ").splitlines()
-names, *lines = [line.split(",") for line in ask("show stat") if line]
-rows = [dict(zip(names, line)) for line in lines]
-found = {row["svname"]: row["status"] for row in rows if row["pxname"].startswith("pool.")}
-del found["BACKEND"]
+        return [line.lstrip("# ") for line in client.makefile()]
+def rows(command, split):
+    names, *lines = [line.split(split) for line in ask(command) if line.strip() not in ("", "1")]
+    return [dict(zip(names, line)) for line in lines]
+found = {}
+for row in rows("show servers state", None):
+    if row["be_name"].startswith("pool."):
+        found[row["srv_name"]] = {"told": int(row["srv_admin_state"]) & 9 and "drain" or "ready"}
+for row in rows("show stat", ","):
+    if row["pxname"].startswith("pool.") and row["svname"] in found:
+        found[row["svname"]]["state"] = row["status"]
 print(json.dumps(found))
 """
-"""Prints the state of each server of the one pool, as HAProxy's admin socket tells it."""
+"""Prints of each server of the one pool what HAProxy was told (its state in the statistics does not
+tell of a drain while it is down), and that state."""
 
 
 def host(name: str) -> Any:
@@ -70,9 +77,15 @@ def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 60) -> 
 # -- the pool --------------------------------------------------------------------------------------
 
 
+def asked(gateway: str, key: str) -> dict[str, str]:
+    found = json.loads(host(gateway).check_output("python3 -c %s", ASK_THE_DOOR))
+    assert found, "no host is in the pool"
+    return {name: str(server[key]) for name, server in found.items()}
+
+
 def pool(gateway: str) -> dict[str, str]:
     """The state of each host in the pool, as a gateway's front end sees it."""
-    return dict(json.loads(host(gateway).check_output("python3 -c %s", ASK_THE_DOOR)))
+    return asked(gateway, "state")
 
 
 def tell(gateway: str, name: str, state: str) -> None:
@@ -94,9 +107,9 @@ def drained() -> list[str]:
     """The hosts that a gateway sends nothing, as somebody told it to."""
     return [
         f"{name} in {gateway}"
-        for gateway, found in pools().items()
-        for name, state in found.items()
-        if state.startswith(("DRAIN", "MAINT"))
+        for gateway in GATEWAYS
+        for name, told in asked(gateway, "told").items()
+        if told == "drain"
     ]
 
 
@@ -350,7 +363,7 @@ def silent(name: str) -> Iterator[None]:
 def without_ssh(name: str) -> Iterator[None]:
     """A host that this machine no longer reaches by SSH, while the others do what they did."""
     rules = (
-        "table inet rollout { chain input { type filter hook input priority filter;"
+        "add table inet rollout { chain input { type filter hook input priority filter;"
         f" ip saddr {address(name)} tcp sport 22 drop; }} }}"
     )
     local("nft", rules)
