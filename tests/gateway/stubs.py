@@ -71,6 +71,13 @@ class Call:
         return str(self.body.get("model", ""))
 
 
+def is_trial(call: Call) -> bool:
+    """Whether the gateway asks on its own behalf (modelyard_gateway/trials.py)."""
+    asks = {name: value for name, value in call.body.items() if name != "model"}
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    return asks in (chat, {"input": "Hi"})
+
+
 class Stub:
     """One server at one address and port."""
 
@@ -107,10 +114,12 @@ class Stub:
         self._writers.add(writer)
         try:
             while (call := await self._read(reader)) is not None:
-                (self.network.calls if call.method == "POST" else self.network.others).append(call)
+                is_asked = call.method == "POST" and not is_trial(call)
+                (self.network.calls if is_asked else self.network.others).append(call)
                 told = self.paths.get(call.path) or self.network.paths.get(call.path)
                 behaviour = (
                     told
+                    or (self.network.trials.get(call.model, OK) if is_trial(call) else None)
                     or self.behaviours.get(call.model)
                     or self.network.behaviours.get(call.model, OK)
                 )
@@ -163,6 +172,8 @@ class Stubs:
         """By served name, on every stub."""
         self.left: list[Call] = []
         """Those that were given up by who asked while nothing came."""
+        self.trials: dict[str, Behaviour] = {}
+        """By served name, on every stub, what a request of the gateway's own gets."""
         self.paths: dict[str, Behaviour] = {}
         """By path, whatever is asked there: before any other."""
         self.stubs: dict[tuple[str, int], Stub] = {}

@@ -87,13 +87,13 @@ REQUESTS_FAULT = {
 
 
 def catalogue() -> str:
-    """For each shape and path `NAME.words`, `NAME.well` and `NAME.ill`, so that no test waits for
-    another."""
+    """For each shape and path `NAME.words`, `NAME.well`, `NAME.ill` and `NAME.broken`, so that no
+    test waits for another."""
     names = [
         f"{shape}.{path}.{state}"
         for shape in SHAPES
         for path in PATHS
-        for state in ("words", "well", "ill")
+        for state in ("words", "well", "ill", "broken")
     ]
     kinds: dict[str, Any] = {
         name: {"type": "openai_compatible", "base_url": f"http://{address}:8000/v1", "models": []}
@@ -113,16 +113,17 @@ def catalogue() -> str:
 def gateway(
     environment: Path, stubs: Stubs, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    """Engines of `well` and `ill` names have a health; that of `ill` ones says 503."""
+    """Engines of all names but `words` have a health; that of `ill` ones says 503."""
     found = plan(compiled(catalogue()))
     for address in ADDRESSES.values():
         stubs.listen(address, 8000)
     health = {
         entry["model_info"]["id"]: (
-            entry["litellm_params"]["api_base"].removesuffix("/v1") + f"/health?{state}"
+            entry["litellm_params"]["api_base"].removesuffix("/v1")
+            + f"/health?{'ill' if state == 'ill' else 'well'}"
         )
         for entry in found["document"]["model_list"]
-        if (state := entry["model_name"].rpartition(".")[2]) in ("well", "ill")
+        if (state := entry["model_name"].rpartition(".")[2]) in ("well", "ill", "broken")
     }
     stubs.paths = {"/health?well": OK, "/health?ill": Behaviour(503)}
     known = {**found, "rules": {**found["rules"], "health": health}}
@@ -136,6 +137,7 @@ def healthy(stubs: Stubs) -> Iterator[None]:
     """Leave stubs behind that answer."""
     yield
     stubs.behaviours.clear()
+    stubs.trials.clear()
 
 
 def asked(gateway: Gateway, stubs: Stubs, name: str, path: str) -> int:
@@ -179,6 +181,49 @@ def test_an_engine_that_is_not_well_is(
         asked(gateway, stubs, name, path)
         time.sleep(0.2)  # Its health is asked meanwhile.
     assert (asked(gateway, stubs, name, path) > 0) == (shape == "last")
+
+
+@EVERYWHERE
+def test_an_engine_that_only_says_that_it_is_well_is(
+    gateway: Gateway, stubs: Stubs, shape: str, path: str
+) -> None:
+    """It fails at the smallest request there is, with an answer or without."""
+    name = f"{shape}.{path}.broken"
+    cut = Behaviour(until="request", then="cut")
+    stubs.behaviours[name] = OUT_OF_ORDER
+    stubs.trials[name] = cut if shape == "pair" else OUT_OF_ORDER
+    for _ in range(4 if shape == "pair" else 2):
+        asked(gateway, stubs, name, path)
+        time.sleep(0.2)
+    assert (asked(gateway, stubs, name, path) > 0) == (shape == "last")
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [Behaviour(400), Behaviour(503, {"error": {"message": "busy", "code": "engine_away"}})],
+    ids=["refused", "busy"],
+)
+def test_a_trial_that_says_nothing_of_the_engine_cools_nothing_down(
+    gateway: Gateway, stubs: Stubs, trial: Behaviour
+) -> None:
+    name = "head.chat.well"
+    stubs.behaviours[name] = OUT_OF_ORDER
+    stubs.trials[name] = trial
+    for _ in range(TIMES):
+        assert asked(gateway, stubs, name, "chat") == 1
+        time.sleep(0.2)
+
+
+def test_a_trial_is_the_models_own(gateway: Gateway, stubs: Stubs) -> None:
+    """It has the engine's name of the model, and the provider's key."""
+    name = "head.chat.well"
+    stubs.behaviours[name] = OUT_OF_ORDER
+    stubs.others.clear()
+    asked(gateway, stubs, name, "chat")
+    time.sleep(0.5)
+    (trial,) = (call for call in stubs.others if call.method == "POST")
+    assert (trial.path, trial.model) == ("/v1/chat/completions", name)
+    assert trial.headers["authorization"] == "Bearer none"
 
 
 def test_a_client_that_leaves_cools_nothing_down(gateway: Gateway, stubs: Stubs) -> None:

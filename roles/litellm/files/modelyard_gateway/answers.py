@@ -9,11 +9,10 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelyard_gateway.errors import Refusal, error_body
+from modelyard_gateway.errors import Refusal, error_body, phrase
 from modelyard_gateway.ledger import Note
 from modelyard_gateway.rules import Rules
 from modelyard_gateway.windows import for_clients
@@ -36,10 +35,10 @@ SUFFIX = re.compile(
     r" Group Fallbacks="
     r"|Received Messages=|Original exception: |Traceback \(most recent call last\)|To disable this"
     r" security feature"
-    r"|To let keys address ).*",
+    r"|To let keys address |File \"[^\"\n]*\", line \d+).*",
     re.DOTALL,
 )
-"""And behind them: which deployments it had, and what it tried."""
+"""And behind them: which deployments it had, what it tried, and a line of an engine's code."""
 AGAIN = re.compile(rb"Try again in (\d+(?:\.\d+)?) seconds")
 PLACES = (
     r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?(?![\w.]*\w)",
@@ -148,9 +147,13 @@ def _told(status: int, found: Any, hidden: tuple[str, ...]) -> dict[str, str]:
     """What an error says, by the names of error_body's parameters."""
     if not isinstance(found, dict):
         found = {"message": found if isinstance(found, str) else json.dumps(found) if found else ""}
-    # A code that is the status of another answer says nothing about this one, nor does its type.
-    other = str(found.get("code")).isdigit() and str(found["code"]) != str(status)
-    known = {name: found.get(name) for name in (("param",) if other else ("param", "code", "type"))}
+    # LiteLLM and llama.cpp write a status there, OpenAI a word. That of another answer says nothing
+    # about this one, nor does its type.
+    number = str(found.get("code"))
+    names: tuple[str, ...] = ("param", "code", "type")
+    if number.isdigit():
+        names = ("param", "type") if number == str(status) else ("param",)
+    known = {name: found.get(name) for name in names}
     text = found.get("message") or found.get("error")
     message = words(text, hidden) if isinstance(text, str) else ""
     if isinstance(text, str) and TOO_LONG in text:
@@ -162,7 +165,7 @@ def _told(status: int, found: Any, hidden: tuple[str, ...]) -> dict[str, str]:
         for name, value in known.items()
         if isinstance(value, (str, int)) and value != "None"
     }
-    return {"message": message or HTTPStatus(status).phrase, **kept}
+    return {"message": message or phrase(status), **kept}
 
 
 def words(text: str, hidden: tuple[str, ...]) -> str:

@@ -33,6 +33,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from modelyard_gateway import trials
 from modelyard_gateway.constraints import Unfit
 from modelyard_gateway.journal import chain, kind, say
 
@@ -54,11 +55,6 @@ HEALTH_S = 1.0
 ABOUT_THE_ENGINE = frozenset({401, 408, 429})
 """What a 4xx has to be to count: our key, its time, its limits. Any other says something about the
 request."""
-
-AWAY = "engine_away"
-"""The code of HAProxy's answer for a pool without a host that is up, or has room in time. It came
-at once or after a wait that the catalogue wants, and says nothing of the next request: nobody is
-left alone for it (roles/haproxy/templates/haproxy.cfg.j2)."""
 
 NOT_IMPLEMENTED = 501
 """llama.cpp, asked for what the model was not started for, such as embeddings of a chat model."""
@@ -281,21 +277,30 @@ class Judge:
             return True
         if answer.status_code == NOT_IMPLEMENTED or ABOUT_THE_REQUEST.search(answer.text):
             return True
-        url = self.health.get(failure.deployment)
-        return url is not None and await self.is_well(url)
+        return failure.deployment in self.health and await self.is_well(failure)
 
-    async def is_well(self, url: str) -> bool:
-        """Whether an engine says so, within HEALTH_S. Who asks meanwhile gets the same answer."""
-        if url not in self.asking:
-            self.asking[url] = asyncio.create_task(ask_health(url))
-            self.asking[url].add_done_callback(lambda _: self.asking.pop(url))
-        return await self.asking[url]
+    async def is_well(self, failure: Failure) -> bool:
+        """Whether an engine says so within HEALTH_S, and does not fail at a request of ours. Who
+        asks meanwhile gets the same answer.
+        """
+        name = failure.deployment
+        if name not in self.asking:
+            self.asking[name] = asyncio.create_task(self.examine(failure))
+            self.asking[name].add_done_callback(lambda _: self.asking.pop(name))
+        return await self.asking[name]
+
+    async def examine(self, failure: Failure) -> bool:
+        """As `is_well`, for one who asks."""
+        if not await ask_health(self.health[failure.deployment]):
+            return False
+        entry = failure.router.get_deployment(failure.deployment)
+        return entry is None or not await trials.fails(entry.model_dump())
 
 
 def is_away(answer: httpx.Response) -> bool:
     """Whether HAProxy says that no host of a pool is up or free."""
     try:
-        return bool(answer.status_code == 503 and answer.json()["error"]["code"] == AWAY)
+        return bool(answer.status_code == 503 and answer.json()["error"]["code"] == trials.AWAY)
     except (ValueError, TypeError, KeyError):
         return False
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 
 CODES = {
     400: "bad_request",
     401: "invalid_api_key",
     403: "not_allowed",
-    404: "unknown_url",
     405: "method_not_allowed",
     408: "request_timeout",
     413: "request_too_large",
@@ -18,6 +18,7 @@ CODES = {
     500: "internal_error",
     502: "bad_gateway",
 }
+"""Words of ours for a status. Any other has its name."""
 
 SHOWN = 100
 """Characters of what a client sent that an error repeats."""
@@ -48,7 +49,7 @@ class Refusal(Exception):  # noqa: N818  # an answer
     @property
     def kind(self) -> str:
         """What is wrong, in a word of ours."""
-        return self.code or CODES.get(self.status, str(self.status))
+        return self.code or code_of(self.status)
 
     def body(self) -> bytes:
         """The body of the answer."""
@@ -74,7 +75,7 @@ def error_body(
         "message": message,
         "type": type or kind,
         "param": param,
-        "code": code or CODES.get(status, str(status)),
+        "code": code or code_of(status),
     }
     return json.dumps({"error": error}).encode()
 
@@ -83,3 +84,16 @@ def shown(value: object) -> str:
     """Show on one line, shortened, what a client sent."""
     text = ascii(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def phrase(status: int) -> str:
+    """The name of a status, also of one that is in no standard (Cloudflare's 52x, 529)."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Client Error" if status < 500 else "Server Error"
+
+
+def code_of(status: int) -> str:
+    """The code of an error that has none of its own: a word, as OpenAI's are."""
+    return CODES.get(status) or phrase(status).lower().replace(" ", "_").replace("-", "_")

@@ -94,6 +94,7 @@ class Guard:
             raise Refusal(
                 404,
                 "Unknown path. This address serves the OpenAI API under /v1; see GET /v1/models.",
+                code="unknown_url",
             )
         asks = bare in requests.ASKING
         allowed = ("POST", "OPTIONS") if asks else ("GET", "HEAD", "OPTIONS")

@@ -3,19 +3,21 @@ as it is.
 
 LiteLLM 1.106.2 forbids the library to ask again in a chat, but not for embeddings, images and
 moderations: one request was three calls of an engine that fails, and three time-outs. For images no
-setting changes that. And fields of chats in a request for a text are arguments that the library
-does not have: 500, as if the engine were broken. And the library walks through lists and objects
-for names to translate, of which there are none: a request with 100,000 messages stopped a worker
-for 100 s.
+setting changes that. Moderations have no time-out at all. And fields of chats in a request for a
+text are arguments that the library does not have: 500, as if the engine were broken. And the
+library walks through lists and objects for names to translate, of which there are none: a request
+with 100,000 messages stopped a worker for 100 s.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import litellm
 from openai import AsyncOpenAI
 from openai.resources import AsyncCompletions
 from openai.resources.chat import AsyncCompletions as AsyncChats
@@ -29,6 +31,7 @@ def mend() -> None:
     AsyncOpenAI.__init__ = once(AsyncOpenAI.__init__)
     for asks in (AsyncCompletions, AsyncChats):
         asks.create = passing(asks.create)
+    litellm.amoderation = in_time(litellm.amoderation)
 
 
 def once(original: Callable[..., None]) -> Callable[..., None]:
@@ -64,3 +67,17 @@ def passing(original: Callable[..., Any]) -> Callable[..., Any]:
         return await original(self, **given)
 
     return create
+
+
+def in_time(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Ask as long as the deployment's `timeout` allows, in seconds; then raise litellm.Timeout."""
+
+    @functools.wraps(original)
+    async def asked(**given: Any) -> Any:
+        try:
+            return await asyncio.wait_for(original(**given), given.get("timeout"))
+        # A class of its own until Python 3.11.
+        except asyncio.TimeoutError as late:  # noqa: UP041
+            raise litellm.Timeout("Request timed out.", given["model"], "openai") from late
+
+    return asked
