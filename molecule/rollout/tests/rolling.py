@@ -370,7 +370,7 @@ def without_ssh(name: str) -> Iterator[None]:
     """A host that this machine no longer reaches by SSH, while the others do what they did."""
     rules = (
         "add table inet rollout { chain input { type filter hook input priority filter;"
-        f" ip saddr {address(name)} tcp sport 22 drop; }} }}"
+        f" ip saddr {address(name)} tcp sport 22 drop; }}; }}"
     )
     local("nft", rules)
     try:
