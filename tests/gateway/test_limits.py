@@ -86,8 +86,14 @@ def gateway(
 def ask(
     gateway: Gateway, stubs: Stubs, name: str, times: int, *, stream: bool = False
 ) -> tuple[list[Answer], list[Call]]:
+    """Ask so many questions, each of them a conversation of its own."""
+
+    def question(number: int) -> Answer:
+        messages = [{"role": "user", "content": f"Question {number}"}]
+        return gateway.chat(name, stream=stream, messages=messages)
+
     with stubs.recording() as calls, ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = list(pool.map(lambda _: gateway.chat(name, stream=stream), range(times)))
+        answers = list(pool.map(question, range(times)))
     return answers, calls
 
 
