@@ -4,10 +4,12 @@ JSON and back."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from catalogues import CATALOGUE, compiled
+import yaml
+from catalogues import CATALOGUE, ROOT, compiled
 from test_monitoring import WATCHED, result
 
 from modelyard.catalogue.gateway import Gateway
@@ -20,6 +22,24 @@ NEEDED: dict[str, dict[str, Any]] = {
     "exporter": {"kind": "node"},
 }
 """What has no default, by role."""
+
+
+def test_the_guard_of_a_role_alone_has_every_rule() -> None:
+    """It reads all of them, whoever wrote them: the compiler, the defaults, or a scenario."""
+    planned = compiled(CATALOGUE).plans["one"]["litellm"]["rules"]
+    assert part("litellm", NEEDED["litellm"])["rules"].keys() == planned.keys()
+    hosts = yaml.safe_load((ROOT / "molecule/litellm/inventory/hosts.yml").read_text("utf-8"))
+    (written,) = (found["rules"] for found in nested(hosts) if "public_names" in found["rules"])
+    assert written.keys() == planned.keys()
+
+
+def nested(node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in `node` with a key `rules`."""
+    if isinstance(node, dict):
+        if isinstance(node.get("rules"), dict):
+            yield node
+        for child in node.values():
+            yield from nested(child)
 
 
 @pytest.mark.parametrize("role", sorted(PARTS))

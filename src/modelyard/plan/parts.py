@@ -84,6 +84,9 @@ class LitellmPart(LitellmVersion, Part):
         default_factory=lambda part: {
             "public_names": [],
             "text_only": [],
+            "paths": {},
+            "windows": {},
+            "constraints": {},
             "cached": False,
             "limits": part["limits"].model_dump(),
             "pools": None,
