@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from rolling import ENGINES, GATEWAYS, Seen, address, pools, runs_what_is_live, wait_until, whole
+from rolling import (
+    ENGINES,
+    GATEWAYS,
+    Row,
+    Seen,
+    address,
+    pools,
+    runs_what_is_live,
+    wait_until,
+    whole,
+)
 
 
 @pytest.fixture(scope="session")
@@ -15,9 +25,8 @@ def doors() -> dict[str, str]:
 
 
 @pytest.fixture
-def row(measured: Callable[[str], None]) -> Callable[[str, float, Seen | str], None]:
-    """Add a row to the table that is printed at the end: what happened, for how many seconds, what
-    clients saw."""
+def row(measured: Callable[[str], None]) -> Row:
+    """Add a row to the table that is printed at the end."""
 
     def add(what: str, seconds: float, seen: Seen | str) -> None:
         measured(f"{what:<76}  {seconds:6.1f} s  {seen}")

@@ -242,6 +242,10 @@ class Seen:
         return f"{failed} of {requests} requests failed, {cut} of {streams} streams cut"
 
 
+Row = Callable[[str, float, Seen | str], None]
+"""What adds a row to the table: what happened, for how many seconds, what clients saw."""
+
+
 @contextlib.contextmanager
 def clients(doors: Mapping[str, str]) -> Iterator[Seen]:
     """Requests and streams through every gateway, until the block ends."""

@@ -7,7 +7,6 @@ cut, how long it took. Wherever a second host serves that is nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 from modelyard_playbook import said
@@ -15,8 +14,8 @@ from rolling import (
     DRAIN_BEGINS,
     ENGINES,
     UNIT,
+    Row,
     Run,
-    Seen,
     began,
     change,
     clients,
@@ -31,8 +30,6 @@ from rolling import (
     table,
     wait_until,
 )
-
-Row = Callable[[str, float, Seen | str], None]
 
 FILE = "/srv/other.gguf"
 """A model file that is not the same on both hosts."""

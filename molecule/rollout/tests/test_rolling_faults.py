@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,8 +23,8 @@ from rolling import (
     ENGINES,
     GATEWAYS,
     UNIT,
+    Row,
     Run,
-    Seen,
     began,
     change,
     clients,
@@ -43,8 +43,6 @@ from rolling import (
 )
 
 pytestmark = pytest.mark.full
-
-Row = Callable[[str, float, Seen | str], None]
 
 RUNNING = SCENARIO.parent / "_shared/running.sh"
 SHORT = 5

@@ -12,7 +12,7 @@ from modelyard.kinds import Strict, WholeSeconds, for_editors, unfit, unit
 _BATCH = 'a batch is a number of hosts, or a share of them such as "20%"'
 _SHARE = "([1-9][0-9]?|100)%"
 MOST = 10_000
-"""More hosts has no inventory."""
+"""No inventory has more hosts."""
 
 
 def _batch(value: int | str) -> int | str:
